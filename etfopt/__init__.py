@@ -1,0 +1,28 @@
+"""etfopt: the nearest simplex equiangular tight frame, solved exactly, certified and differentiable."""
+
+from etfopt._solve import nearest_etf, solve
+from etfopt.certificate import Certificate, certify
+from etfopt.errors import ConvergenceError, EtfoptError, InputError, MissingExtraError
+from etfopt.geometry import polar_factor, random_stiefel, simplex_etf
+from etfopt.problem import NearestETF
+from etfopt.solution import Solution
+from etfopt.solvers.base import Termination
+
+__version__ = "0.1.0.dev0"
+
+__all__ = [
+    "Certificate",
+    "ConvergenceError",
+    "EtfoptError",
+    "InputError",
+    "MissingExtraError",
+    "NearestETF",
+    "Solution",
+    "Termination",
+    "certify",
+    "nearest_etf",
+    "polar_factor",
+    "random_stiefel",
+    "simplex_etf",
+    "solve",
+]

@@ -1,0 +1,117 @@
+"""The one verb: run a solver, certify its answer, and raise or report."""
+
+from __future__ import annotations
+
+from numpy.typing import ArrayLike
+
+from etfopt._inputs import as_matrix, require_shape
+from etfopt.certificate import certify
+from etfopt.errors import ConvergenceError, InputError
+from etfopt.problem import NearestETF
+from etfopt.solution import Solution
+from etfopt.solvers.base import Solver
+from etfopt.solvers.procrustes import Procrustes
+
+__all__ = ["nearest_etf", "solve"]
+
+
+def solve(
+    problem: NearestETF,
+    solver: Solver | None = None,
+    *,
+    initial_point: ArrayLike | None = None,
+    throw: bool = True,
+) -> Solution:
+    r"""Solve a nearest-ETF problem and certify the answer.
+
+    Parameters
+    ----------
+    problem : NearestETF
+    solver : Solver, optional
+        None is `etfopt.solvers.procrustes.Procrustes`, the closed form.
+    initial_point : array_like, shape (d, r), optional
+        Where an iterative solver starts; direct solvers do not use it.
+    throw : bool
+        Whether a rejected answer raises; otherwise it is returned with ``converged`` False.
+
+    Returns
+    -------
+    Solution
+
+    Raises
+    ------
+    InputError
+        If an argument cannot be used.
+    ConvergenceError
+        If the certificate rejects the answer and `throw` is True; the solution is attached as ``error.solution``.
+
+    Examples
+    --------
+    >>> import numpy as np, etfopt
+    >>> problem = etfopt.NearestETF(np.eye(5, 3))
+    >>> solution = etfopt.solve(problem)
+    >>> solution.converged, solution.certificate.etf_unique
+    (True, True)
+    """
+    if not isinstance(problem, NearestETF):
+        raise InputError(
+            f"problem must be a NearestETF; got {type(problem).__name__}. For class means H use etfopt.nearest_etf(H)"
+        )
+    solver = Procrustes() if solver is None else solver
+    if not isinstance(solver, Solver):
+        raise InputError(f"solver must be an instance of a Solver such as Procrustes(); got {solver!r}")
+    if initial_point is not None:
+        initial_point = as_matrix(initial_point, "initial_point")
+        require_shape(initial_point, (problem.d, problem.r), "initial_point")
+    candidate = solver.run(problem, initial_point)
+    certificate = certify(problem, candidate.U)
+    tolerance = solver.gap_tolerance(problem)
+    solution = Solution(
+        problem=problem,
+        U=candidate.U,
+        termination=candidate.termination,
+        certificate=certificate,
+        stats=candidate.stats,
+        converged=certificate.optimal(tolerance),
+    )
+    if throw and not solution.converged:
+        raise ConvergenceError(
+            f"{candidate.stats.solver} returned a point that the certificate rejects: relative gap "
+            f"{certificate.relative_gap:.2e} (allowed {tolerance:.1e}), ||U'U - I|| = {certificate.feasibility:.2e} "
+            f"(allowed {certificate.feasibility_tolerance:.1e}) for {problem!r}. The solver says: "
+            f"{candidate.termination.value} Use Procrustes(), or throw=False to inspect the point",
+            solution,
+        )
+    return solution
+
+
+def nearest_etf(
+    H: ArrayLike,
+    *,
+    prox: ArrayLike | None = None,
+    delta: float = 0.0,
+    frame: ArrayLike | None = None,
+    solver: Solver | None = None,
+    initial_point: ArrayLike | None = None,
+    throw: bool = True,
+) -> Solution:
+    r"""Find the simplex ETF nearest to class means H, shape (d, C): build the problem and solve it.
+
+    .. math:: \min_{U \in St(d, r)} \; \|H - U F\|_F^2 + \tfrac{\delta}{2} \|U - U_{prox}\|_F^2
+
+    Parameters and errors are those of `NearestETF` and `solve`.
+
+    Returns
+    -------
+    Solution
+
+    Examples
+    --------
+    >>> import numpy as np, etfopt
+    >>> means = np.random.default_rng(0).standard_normal((16, 4))
+    >>> solution = etfopt.nearest_etf(means)
+    >>> solution.weight.shape, bool(solution.certificate.relative_gap < 1e-14)
+    ((4, 16), True)
+    """
+    problem = NearestETF(H, prox=prox, delta=delta, frame=frame)
+    return solve(problem, solver, initial_point=initial_point, throw=throw)

@@ -1,0 +1,50 @@
+"""The exceptions of etfopt. Every message names the argument, the value and the remedy."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+__all__ = ["ConvergenceError", "EtfoptError", "InputError", "MissingExtraError", "require_extra"]
+
+
+class EtfoptError(Exception):
+    """Base class of every exception that etfopt raises on purpose."""
+
+
+class InputError(EtfoptError, ValueError):
+    """An argument cannot be used. Raised before anything is computed or changed."""
+
+
+class ConvergenceError(EtfoptError, RuntimeError):
+    """A solver's answer was rejected by the certificate, or a factorisation failed.
+
+    Attributes
+    ----------
+    solution : etfopt.Solution or None
+        The rejected solution, with its certificate, where there is one.
+    """
+
+    def __init__(self, message: str, solution: object | None = None) -> None:
+        super().__init__(message)
+        self.solution = solution
+
+
+class MissingExtraError(EtfoptError, ImportError):
+    """An optional dependency is not installed; the message gives the pip line."""
+
+
+def require_extra(extra: str, *modules: str) -> None:
+    """Raise `MissingExtraError` unless every module of an extra can be found.
+
+    Parameters
+    ----------
+    extra : str
+        Name of the extra in ``pip install 'etfopt[extra]'``.
+    *modules : str
+        Top-level modules the extra provides. They are looked up, not imported.
+    """
+    missing = [name for name in modules if find_spec(name) is None]
+    if missing:
+        raise MissingExtraError(
+            f"{', '.join(missing)} is not installed; run: pip install 'etfopt[{extra}]'", name=missing[0]
+        )

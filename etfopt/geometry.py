@@ -1,0 +1,144 @@
+r"""Simplex frames, polar factors and points of the Stiefel manifold :math:`St(d, r) = \{U : U'U = I_r\}`."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import scipy.linalg
+from numpy.typing import ArrayLike, DTypeLike
+
+from etfopt._inputs import Array, Float64Array, as_class_count, as_matrix
+from etfopt.errors import ConvergenceError, InputError
+
+__all__ = ["SVD", "feasibility", "polar_factor", "random_stiefel", "simplex_etf", "sym", "thin_svd"]
+
+
+def simplex_etf(C: int, *, reduced: bool = False, dtype: DTypeLike = np.float64) -> Array:
+    r"""Return the simplex equiangular tight frame of `C` vectors in its own coordinates.
+
+    .. math:: M = (I - 11'/C) / \sqrt{C-1}, \qquad
+              F = Z / \sqrt{C-1} \quad (Z \text{ the Helmert matrix, } ZZ' = I,\; Z1 = 0).
+
+    Both have Frobenius norm 1 and columns of norm :math:`1/\sqrt C` with pairwise cosine :math:`-1/(C-1)`.
+    :math:`M` is the choice of Markou, Ajanthan and Gould (2024); :math:`F` spans the same frame with orthogonal rows,
+    :math:`F'F = M/\sqrt{C-1}`, so that ``d = C - 1`` is enough to embed it.
+
+    Parameters
+    ----------
+    C : int
+        Number of classes, at least 2.
+    reduced : bool
+        False gives :math:`M`, of shape (C, C); True gives :math:`F`, of shape (C-1, C).
+    dtype : dtype
+        float64 or float32.
+
+    Raises
+    ------
+    InputError
+        If `C` is not an integer of at least 2, or `dtype` is not a float32 or float64.
+
+    Examples
+    --------
+    >>> import etfopt
+    >>> etfopt.simplex_etf(2, reduced=True).round(4)
+    array([[ 0.7071, -0.7071]])
+    """
+    C = as_class_count(C)
+    if np.dtype(dtype) not in (np.dtype(np.float32), np.dtype(np.float64)):
+        raise InputError(f"dtype must be float32 or float64; got {np.dtype(dtype)}")
+    if not reduced:
+        frame = np.eye(C) - 1.0 / C
+    else:
+        # row k of the Helmert matrix: k ones, then -k, over sqrt(k (k + 1))
+        k = np.arange(1, C)[:, None]
+        column = np.arange(C)[None, :]
+        frame = np.where(column < k, 1.0, np.where(column == k, -k, 0.0)) / np.sqrt(k * (k + 1.0))
+    scaled: Array = (frame / np.sqrt(C - 1.0)).astype(dtype)
+    return scaled
+
+
+class SVD(NamedTuple):
+    """Thin singular value decomposition A = P diag(S) Q', S non-increasing."""
+
+    P: Array
+    S: Array
+    Q: Array
+
+
+def thin_svd(A: Array) -> SVD:
+    """Thin SVD with LAPACK's divide and conquer, and its QR iteration where that fails to converge.
+
+    Raises
+    ------
+    ConvergenceError
+        If both fail, naming shape, dtype and norm.
+    """
+    for driver in ("gesdd", "gesvd"):
+        try:
+            P, S, Qt = scipy.linalg.svd(A, full_matrices=False, check_finite=False, lapack_driver=driver)
+        except scipy.linalg.LinAlgError:
+            continue
+        return SVD(P, S, Qt.T)
+    raise ConvergenceError(
+        f"no SVD of a {A.shape[0]} x {A.shape[1]} {A.dtype} matrix with largest entry {np.abs(A).max():.3g}: "
+        "LAPACK's gesdd and gesvd both failed; try float64, or rescale the input"
+    )
+
+
+def polar_factor(A: ArrayLike) -> Array:
+    r"""Return the orthonormal polar factor of a matrix: the nearest point of the Stiefel manifold.
+
+    .. math:: \max_{U'U = I} \langle A, U\rangle = \|A\|_*, \quad\text{attained at } U = PQ' \text{ for } A = PSQ'.
+
+    It is the only maximiser exactly when A has full column rank; otherwise one of them is returned.
+
+    Parameters
+    ----------
+    A : array_like, shape (d, r), d >= r
+        Any finite matrix, the zero matrix included.
+
+    Returns
+    -------
+    U : ndarray, shape (d, r)
+        With :math:`\|U'U - I\|_F \le 10\,r\,u`, u the rounding unit of the dtype.
+
+    Raises
+    ------
+    InputError
+        If `A` is not a finite real matrix with at least as many rows as columns.
+
+    References
+    ----------
+    Schonemann (1966); Higham (2008), Functions of Matrices, chapter 8.
+    """
+    A = as_matrix(A, "A")
+    if A.shape[0] < A.shape[1]:
+        raise InputError(f"A has shape {A.shape}; it needs at least as many rows as columns, so pass A.T")
+    P, _, Q = thin_svd(A)
+    return P @ Q.T
+
+
+def random_stiefel(d: int, r: int, rng: np.random.Generator) -> Float64Array:
+    """Return a uniformly (Haar) distributed point of St(d, r), shape (d, r), drawn from `rng`.
+
+    Raises
+    ------
+    InputError
+        If d < r or r < 1.
+    """
+    if not 1 <= r <= d:
+        raise InputError(f"St(d, r) needs d >= r >= 1; got d = {d}, r = {r}")
+    return np.asarray(polar_factor(rng.standard_normal((d, r))), dtype=np.float64)
+
+
+def feasibility(U: Array) -> float:
+    """Return the distance from orthonormality ||U'U - I||_F, computed in float64."""
+    U64 = np.asarray(U, dtype=np.float64)
+    return float(np.linalg.norm(U64.T @ U64 - np.eye(U64.shape[1])))
+
+
+def sym(X: np.ndarray[Any, np.dtype[Any]]) -> Array:
+    """Return the symmetric part (X + X')/2."""
+    symmetric: Array = (X + X.T) / 2
+    return symmetric

@@ -1,0 +1,254 @@
+r"""Differentiable nearest ETF and polar factor for tensors, with the closed-form derivative.
+
+The forward pass takes one SVD :math:`A = PSQ'`; the backward pass reuses its Q and S,
+
+.. math:: dL/dA = U\,\Omega + (G - UK)B^{-1}, \qquad B\Omega + \Omega B = K - K', \quad K = U'G, \; B = QSQ',
+
+and is itself a differentiable function, so that derivatives of every order exist wherever the first does. Repeated
+singular values, which neural collapse produces and where autograd through an SVD gives NaN, are harmless here.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from etfopt._tensors import require_finite
+from etfopt.errors import InputError
+from etfopt.geometry import simplex_etf
+
+__all__ = ["frame_tensor", "nearest_etf", "polar_factor"]
+
+
+def polar_factor(A: Tensor) -> Tensor:
+    r"""Return the orthonormal polar factor of each matrix: :math:`U = PQ'` for :math:`A = PSQ'`.
+
+    Parameters
+    ----------
+    A : Tensor, shape (..., d, r), d >= r
+        Real floating point. float16 and bfloat16 are computed in float32 and cast back.
+
+    Returns
+    -------
+    Tensor, shape (..., d, r)
+        In the dtype of A, differentiable to every order.
+
+    Raises
+    ------
+    InputError
+        If A is not a real floating-point tensor with d >= r, or (on the CPU) holds NaN or infinity.
+
+    Notes
+    -----
+    Where A is rank deficient the factor has no derivative; the part of the formula that would divide by a singular
+    value below ``r u sigma_max`` is then left out (the pseudo-inverse), so that gradients stay finite.
+
+    References
+    ----------
+    Higham (2008), Functions of Matrices, chapter 8. Gould, Hartley and Campbell (2022) for the declarative view.
+    """
+    _require_matrix(A, "A")
+    if A.shape[-2] < A.shape[-1]:
+        raise InputError(f"A has shape {tuple(A.shape)}; it needs at least as many rows as columns (..., d >= r)")
+    with torch.autocast(A.device.type, enabled=False):
+        work = A.to(torch.promote_types(A.dtype, torch.float32))
+        U: Tensor = _apply(_Polar, work / _size(work))[0]
+    return U.to(A.dtype)
+
+
+def nearest_etf(H: Tensor, prox: Tensor | None = None, delta: float = 1e-3, frame: Tensor | None = None) -> Tensor:
+    r"""Return the minimiser U of each nearest-ETF problem, differentiable in H and in the proximal point.
+
+    .. math:: \min_{U \in St(d, r)} \; \|H - U F\|_F^2 + \tfrac{\delta}{2} \|U - U_{prox}\|_F^2
+
+    Parameters
+    ----------
+    H : Tensor, shape (..., d, C)
+        Class means, one column a class.
+    prox : Tensor, shape (..., d, r), optional
+        Proximal point. Detach it to hold it constant, as the paper does.
+    delta : float
+        Proximal weight; used only where a prox is given.
+    frame : Tensor, shape (r, C), optional
+        None is the simplex of `etfopt.simplex_etf`, r = C. The reduced one, r = C-1, needs no proximal term for
+        uniqueness and works with d = C-1.
+
+    Returns
+    -------
+    Tensor, shape (..., d, r)
+        U in the dtype of H; the ETF is ``U @ frame``.
+
+    Raises
+    ------
+    InputError
+        If a shape or dtype does not fit, delta is negative or not finite, d < r, or (on the CPU) a value is NaN or
+        infinite.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from etfopt.nn.functional import frame_tensor, nearest_etf
+    >>> H = torch.eye(4, 3, requires_grad=True)
+    >>> U = nearest_etf(H)
+    >>> (U @ frame_tensor(3, H)).square().sum().backward()
+    >>> H.grad.shape
+    torch.Size([4, 3])
+    """
+    _require_matrix(H, "H")
+    if H.shape[-1] < 2:
+        raise InputError(f"H has shape {tuple(H.shape)}; it needs a column for each of C >= 2 classes")
+    with torch.autocast(H.device.type, enabled=False):
+        work = H.to(torch.promote_types(H.dtype, torch.float32))
+        F = frame_tensor(work.shape[-1], work) if frame is None else frame.to(work)
+        _require_frame(H, F)
+        size = _size(work)
+        if prox is None:
+            A = 2 * (work / size) @ F.mT
+        else:
+            _require_prox(H, F, prox, delta)
+            size = size.clamp(min=delta)
+            A = 2 * (work / size) @ F.mT + (delta / size) * prox.to(work)
+        U: Tensor = _apply(_Polar, A)[0]
+    return U.to(H.dtype)
+
+
+def frame_tensor(C: int, like: Tensor, *, reduced: bool = False) -> Tensor:
+    """Return `etfopt.simplex_etf(C)` as a tensor with the dtype and device of `like`."""
+    # a copy, so that nobody can write into the cache
+    return _cached_frame(C, reduced).to(like, copy=True)
+
+
+@lru_cache(maxsize=16)
+def _cached_frame(C: int, reduced: bool) -> Tensor:
+    return torch.from_numpy(simplex_etf(C, reduced=reduced))
+
+
+def _size(X: Tensor) -> Tensor:
+    """Largest entry of each matrix, (..., 1, 1), a constant to autograd.
+
+    U is a function of direction only, so dividing A by any constant is exact; this one keeps every finite input in
+    range.
+    """
+    size = X.detach().abs().amax(dim=(-2, -1), keepdim=True)
+    return torch.where(size > 0, size, torch.ones_like(size))
+
+
+def _apply(function: type[torch.autograd.Function], *arguments: Tensor) -> Any:
+    return function.apply(*arguments)  # type: ignore[no-untyped-call] # torch leaves Function.apply untyped
+
+
+class _Polar(torch.autograd.Function):
+    """A -> (U, Q, S). Q and S are returned so that the backward pass can use them; they carry no gradient."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(A: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        P, S, Qh = torch.linalg.svd(A, full_matrices=False)
+        return P @ Qh, Qh.mT.contiguous(), S
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: tuple[Tensor, Tensor, Tensor]) -> None:
+        (A,), (U, Q, S) = inputs, output
+        ctx.mark_non_differentiable(Q, S)
+        ctx.save_for_backward(A, U, Q, S)
+        ctx.save_for_forward(A, U, Q, S)
+
+    @staticmethod
+    def backward(ctx: Any, G: Tensor, *_: Tensor) -> Tensor:
+        A, U, Q, S = ctx.saved_tensors
+        return _polar_derivative(A, U, Q, S, G)
+
+    @staticmethod
+    def jvp(ctx: Any, dA: Tensor) -> tuple[Tensor, None, None]:
+        # the derivative of the polar factor is self-adjoint
+        A, U, Q, S = ctx.saved_tensors
+        return _polar_derivative(A, U, Q, S, dA), None, None
+
+
+def _polar_derivative(A: Tensor, U: Tensor, Q: Tensor, S: Tensor, X: Tensor) -> Tensor:
+    K = U.mT @ X
+    B = U.mT @ A
+    Omega, N = _apply(_Resolvent, (B + B.mT) / 2, K - K.mT, X - U @ K, Q, S)
+    derivative: Tensor = U @ Omega + N
+    return derivative
+
+
+class _Resolvent(torch.autograd.Function):
+    r"""(B, R, N) -> (Omega, N B^-1) with B Omega + Omega B = R, for symmetric B = Q diag(S) Q' and skew R.
+
+    Q and S are values to compute with, not inputs to differentiate: differentiating an eigendecomposition fails at
+    repeated eigenvalues, differentiating the two linear systems does not.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(B: Tensor, R: Tensor, N: Tensor, Q: Tensor, S: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ARG004 - Q, S stand for B
+        null = S.shape[-1] * torch.finfo(S.dtype).eps * S[..., :1] >= S
+        S = S.masked_fill(null, 0)
+        sums = S[..., :, None] + S[..., None, :]
+        Omega = Q @ ((Q.mT @ R @ Q) * _pseudo_inverse(sums)) @ Q.mT
+        return Omega, (N @ Q) * _pseudo_inverse(S)[..., None, :] @ Q.mT
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, Tensor]) -> None:
+        B, _, _, Q, S = inputs
+        ctx.save_for_backward(B, Q, S, *output)
+        ctx.save_for_forward(B, Q, S, *output)
+
+    @staticmethod
+    def backward(ctx: Any, dOmega: Tensor, dY: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
+        B, Q, S, Omega, Y = ctx.saved_tensors
+        # both systems are self-adjoint, so their adjoints are solved by the same function
+        R, N = _apply(_Resolvent, B, (dOmega - dOmega.mT) / 2, dY, Q, S)
+        product = R @ Omega
+        dB = product + product.mT - Y.mT @ N
+        return (dB + dB.mT) / 2, R, N, None, None
+
+    @staticmethod
+    def jvp(ctx: Any, dB: Tensor, dR: Tensor, dN: Tensor, *_: None) -> tuple[Tensor, Tensor]:
+        B, Q, S, Omega, Y = ctx.saved_tensors
+        tangents: tuple[Tensor, Tensor] = _apply(_Resolvent, B, dR - dB @ Omega - Omega @ dB, dN - Y @ dB, Q, S)
+        return tangents
+
+
+def _pseudo_inverse(x: Tensor) -> Tensor:
+    positive = x > 0
+    return torch.where(positive, 1 / torch.where(positive, x, torch.ones_like(x)), torch.zeros_like(x))
+
+
+def _require_matrix(X: Tensor, name: str) -> None:
+    if not isinstance(X, Tensor):
+        raise InputError(f"{name} must be a tensor; got {type(X).__name__}: convert it, or use the functions of etfopt")
+    if X.dim() < 2 or 0 in X.shape[-2:]:
+        raise InputError(f"{name} must have shape (..., d, C) with d, C >= 1; got {tuple(X.shape)}")
+    if not X.is_floating_point():
+        raise InputError(f"{name} has dtype {X.dtype}; pass real floating point, e.g. {name}.float()")
+    require_finite(X, name)
+
+
+def _require_frame(H: Tensor, F: Tensor) -> None:
+    (d, C), r = H.shape[-2:], F.shape[0] if F.dim() == 2 else 0
+    if F.dim() != 2 or F.shape[1] != C:
+        raise InputError(f"frame has shape {tuple(F.shape)}; it must be (r, C) with C = {C}, the columns of H")
+    if d < r:
+        hint = (
+            f"; d = C-1 = {d} works with frame=etfopt.simplex_etf({C}, reduced=True) as a tensor" if d == C - 1 else ""
+        )
+        raise InputError(
+            f"H has shape {tuple(H.shape)}: d = {d} features are fewer than the r = {r} rows of the frame{hint}; "
+            "if rows of H are classes, pass H.mT"
+        )
+
+
+def _require_prox(H: Tensor, F: Tensor, prox: Tensor, delta: float) -> None:
+    if not (0 <= delta < float("inf")):
+        raise InputError(f"delta must be finite and at least 0; got {delta}")
+    shape = (H.shape[-2], F.shape[0])
+    if tuple(prox.shape[-2:]) != shape:
+        raise InputError(f"prox has shape {tuple(prox.shape)}; it must end in {shape}")
+    _require_matrix(prox, "prox")

@@ -1,0 +1,248 @@
+r"""Classifier heads on normalised features: learned, fixed ETF, nearest ETF. One interface, so that they swap.
+
+All of them see :math:`f = \tau h/\|h\|`, return logits :math:`fW' + b`, and have ``weight`` (C, d) and ``bias`` (C,).
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from etfopt._inputs import as_class_count, as_nonnegative
+from etfopt._tensors import positive_number, require_features, require_labels
+from etfopt.errors import InputError
+from etfopt.geometry import simplex_etf
+from etfopt.nn.class_means import ClassMeans, MeansUpdate
+from etfopt.nn.functional import nearest_etf
+
+__all__ = ["FixedETFHead", "Head", "LearnedHead", "NearestETFHead"]
+
+
+class Head(nn.Module):
+    """What the heads share: sizes, the feature temperature, and input checks.
+
+    Parameters
+    ----------
+    dim : int
+        d, the width of the features.
+    num_classes : int
+        C, at least 2.
+    temperature : float
+        tau, the norm that features are given. The paper's released scripts use 5.
+    """
+
+    def __init__(self, dim: int, num_classes: int, *, temperature: float = 5.0) -> None:
+        super().__init__()
+        self.num_classes = as_class_count(num_classes, "num_classes")
+        if isinstance(dim, bool) or not isinstance(dim, int) or dim < 1:
+            raise InputError(f"dim must be an integer of at least 1; got {dim!r}")
+        self.dim = dim
+        self.temperature = positive_number(temperature, "temperature")
+
+    def normalize(self, features: Tensor) -> Tensor:
+        r"""Return :math:`\tau h/\|h\|` for each row h of the features, (n, d): what the classifier sees."""
+        require_features(features, self.dim)
+        return self.temperature * functional.normalize(features, dim=1)
+
+    def _check_labels(self, features: Tensor, labels: Tensor | None) -> None:
+        if labels is not None:
+            require_labels(labels, len(features), self.num_classes)
+
+    def extra_repr(self) -> str:
+        """Return the constructor's arguments."""
+        return f"dim={self.dim}, num_classes={self.num_classes}, temperature={self.temperature:g}"
+
+
+class LearnedHead(Head):
+    r"""The learned baseline: a linear layer without bias whose rows have unit length.
+
+    The rows are projected back to the sphere after every optimiser step (at the next use of the layer, so that no
+    hook into the training loop is needed), and the gradient is that of the unconstrained rows, as in the paper's
+    release.
+
+    Parameters are those of `Head`. ``rows`` (C, d) is the trainable parameter; ``weight`` is its normalised value.
+    """
+
+    bias: Tensor
+
+    def __init__(self, dim: int, num_classes: int, *, temperature: float = 5.0) -> None:
+        super().__init__(dim, num_classes, temperature=temperature)
+        rows = nn.Linear(dim, num_classes, bias=False).weight.detach()
+        self.rows = nn.Parameter(functional.normalize(rows, dim=1))
+        self.register_buffer("bias", torch.zeros(num_classes))
+
+    @property
+    def weight(self) -> Tensor:
+        """Rows of unit norm, shape (C, d), detached."""
+        return functional.normalize(self.rows.detach(), dim=1)
+
+    def forward(self, features: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Return logits, shape (n, C), of features, shape (n, d). Labels are checked and not used."""
+        f = self.normalize(features)
+        self._check_labels(features, labels)
+        if not self.training:
+            return functional.linear(f, self.weight.to(f.dtype))
+        # through .data: a second forward before the backward pass finds unit rows, so no saved value really changes,
+        # and autograd's version counter must not think otherwise
+        self.rows.data.copy_(self.weight)
+        return functional.linear(f, self.rows.to(f.dtype))
+
+
+class _ETFHead(Head):
+    """A head whose weight is an ETF kept in buffers: no parameters."""
+
+    frame: Tensor
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(self, dim: int, num_classes: int, *, temperature: float, frame: Tensor | None) -> None:
+        super().__init__(dim, num_classes, temperature=temperature)
+        F = torch.from_numpy(simplex_etf(num_classes)) if frame is None else frame.detach().clone()
+        self._check_frame(F)
+        # the canonical rotation U = I, and rows of unit mean-square norm whatever the frame's size
+        self._row_scale = math.sqrt(num_classes) / float(torch.linalg.matrix_norm(F))
+        self.register_buffer("frame", F.to(torch.get_default_dtype()), persistent=False)
+        self.register_buffer("weight", self._weight(torch.eye(dim, F.shape[0])))
+        self.register_buffer("bias", torch.zeros(num_classes))
+
+    def _check_frame(self, F: Tensor) -> None:
+        C = self.num_classes
+        if F.dim() != 2 or F.shape[1] != C or not F.is_floating_point() or not torch.isfinite(F).all() or not F.any():
+            raise InputError(
+                f"frame must be a finite, non-zero (r, {C}) tensor, one column a class; got {tuple(F.shape)} {F.dtype}"
+            )
+        if self.dim < F.shape[0]:
+            hint = (
+                f"; dim = C-1 works with frame=torch.from_numpy(etfopt.simplex_etf({C}, reduced=True))"
+                if self.dim == C - 1
+                else f"; a simplex of {C} classes needs dim >= {C - 1}"
+            )
+            raise InputError(f"dim = {self.dim} is smaller than the r = {F.shape[0]} rows of the frame{hint}")
+
+    def _weight(self, U: Tensor) -> Tensor:
+        return self._row_scale * (U @ self.frame.to(U.dtype)).mT
+
+    def _stored_logits(self, f: Tensor) -> Tensor:
+        # autograd may keep the weight for a backward pass that comes after the next update of the buffer
+        weight = self.weight.clone() if f.requires_grad else self.weight
+        return _linear(f, weight, self.bias)
+
+
+def _linear(f: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    return functional.linear(f, weight.to(f.dtype), bias.to(f.dtype))
+
+
+class FixedETFHead(_ETFHead):
+    r"""The fixed baseline: the canonical simplex ETF :math:`W = \sqrt{C/(C-1)}\,(I - 11'/C)\,I_{C\times d}`.
+
+    The bias is :math:`b = -W\mu_G` with the mean of the training batch, held constant; in evaluation the last one is
+    used.
+
+    Parameters
+    ----------
+    dim, num_classes, temperature
+        As in `Head`; dim must be at least the frame's number of rows.
+    frame : Tensor, shape (r, C), optional
+        None is ``etfopt.simplex_etf(C)``, r = C; the reduced simplex, r = C-1, is enough for dim = C-1.
+    """
+
+    def __init__(self, dim: int, num_classes: int, *, temperature: float = 5.0, frame: Tensor | None = None) -> None:
+        super().__init__(dim, num_classes, temperature=temperature, frame=frame)
+
+    def forward(self, features: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Return logits, shape (n, C), of features, shape (n, d). Labels are checked and not used."""
+        f = self.normalize(features)
+        self._check_labels(features, labels)
+        if self.training and len(f):
+            with torch.no_grad():
+                self.bias.copy_(-self.weight @ f.mean(dim=0).to(self.weight.dtype))
+        return self._stored_logits(f)
+
+
+class NearestETFHead(_ETFHead):
+    r"""The paper's head: at every step, the simplex ETF nearest to the running class means.
+
+    In training, with f the normalised features and :math:`\mu_G` their batch mean: the class means are updated,
+    :math:`H = \bar H_t/\|\bar H_t\|_F`; U solves the nearest-ETF problem with the previous U as proximal point (at the
+    first step, the solution without a proximal term); :math:`W = \sqrt{C/(C-1)}\,(I-11'/C)U'`, :math:`b = -W\mu_G`.
+    The loss reaches the network directly through f and :math:`\mu_G`, and through U*(H). In evaluation the last
+    training W and b are used, and nothing changes.
+
+    Parameters
+    ----------
+    dim, num_classes, temperature, frame
+        As in `FixedETFHead`.
+    delta : float
+        Proximal weight, at least 0.
+    averaging : "paper", "cumulative" or float
+        See `ClassMeans`.
+    implicit_gradient : bool
+        Whether the gradient through U*(H) is used; False cuts that path and leaves the direct one.
+
+    Raises
+    ------
+    InputError
+        If an argument is out of range; in training if labels are missing or do not fit, or features are not finite.
+        A rejected batch leaves every buffer as it was.
+
+    References
+    ----------
+    Markou, Ajanthan and Gould (2024), arXiv 2411.01248.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from etfopt.nn import NearestETFHead
+    >>> head = NearestETFHead(8, 3)
+    >>> logits = head(torch.randn(6, 8), torch.tensor([0, 1, 2, 0, 1, 2]))
+    >>> torch.allclose(head.weight @ head.weight.T, 1.5 * torch.eye(3) - 0.5, atol=1e-5)
+    True
+    """
+
+    U: Tensor
+
+    def __init__(
+        self,
+        dim: int,
+        num_classes: int,
+        *,
+        delta: float = 1e-3,
+        temperature: float = 5.0,
+        averaging: str | float = "paper",
+        implicit_gradient: bool = True,
+        frame: Tensor | None = None,
+    ) -> None:
+        super().__init__(dim, num_classes, temperature=temperature, frame=frame)
+        self.delta = as_nonnegative(delta, "delta")
+        self.implicit_gradient = bool(implicit_gradient)
+        self.means = ClassMeans(num_classes, dim, averaging)
+        self.register_buffer("U", torch.eye(dim, self.frame.shape[0]))
+
+    def forward(self, features: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Return logits, shape (n, C), of features, shape (n, d); in training, update the classifier first."""
+        f = self.normalize(features)
+        if not self.training:
+            self._check_labels(features, labels)
+            return self._stored_logits(f)
+        update = self.means.updated(f, labels)
+        if len(f) == 0:
+            return self._stored_logits(f)
+        U = self._nearest(update)
+        weight = self._weight(U)
+        bias = -weight @ update.global_mean
+        # everything that can fail is behind us
+        self.means.commit(update)
+        for buffer, value in ((self.U, U), (self.weight, weight), (self.bias, bias)):
+            buffer.copy_(value.detach())
+        return _linear(f, weight, bias)
+
+    def _nearest(self, update: MeansUpdate) -> Tensor:
+        H = update.mean / torch.linalg.matrix_norm(update.mean).clamp(min=torch.finfo(update.mean.dtype).tiny)
+        if not self.implicit_gradient:
+            H = H.detach()
+        frame = self.frame.to(H.dtype)
+        prox = self.U.to(H.dtype) if self.means.steps > 0 else nearest_etf(H.detach(), frame=frame)
+        return nearest_etf(H, prox, self.delta, frame)

@@ -1,0 +1,221 @@
+r"""The nearest-ETF problem: data, objective, derivatives and the linear term :math:`A`."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from etfopt._inputs import Array, Float64Array, as_matrix, as_nonnegative, require_shape
+from etfopt.errors import InputError
+from etfopt.geometry import simplex_etf
+
+__all__ = ["LinearTerm", "NearestETF", "normalized", "rescaled"]
+
+
+class LinearTerm(NamedTuple):
+    r"""The linear term in units of a power of two, so that no finite problem overflows or underflows.
+
+    Attributes
+    ----------
+    A : ndarray, shape (d, r)
+        :math:`A_s`, float64, read-only, entries of order one.
+    exponent : int
+        e in :math:`A = 2^e A_s`.
+    rounding : float
+        :math:`C u (2\|H\|\|F\| + \delta\|U_{prox}\|)` in the units of A_s: the change that rounding the data can
+        cause. Singular values below it cannot be told from zero.
+    """
+
+    A: Float64Array
+    exponent: int
+    rounding: float
+
+
+class NearestETF:
+    r"""The problem of finding the rotation of a frame that lies nearest to given class means.
+
+    .. math:: \min_{U \in St(d, r)} \; \|H - U F\|_F^2 + \tfrac{\delta}{2} \|U - U_{prox}\|_F^2
+
+    On :math:`St(d, r)` both :math:`\|UF\|_F` and :math:`\|U\|_F` are constant, so the objective equals
+    :math:`\|H\|^2 + \|F\|^2 + \tfrac{\delta}{2}(r + \|U_{prox}\|^2) - \langle A, U\rangle` with the linear term
+    :math:`A = 2HF' + \delta U_{prox}`.
+
+    Parameters
+    ----------
+    H : array_like, shape (d, C)
+        Class means, one column a class. Any finite scale; centring is not needed for the simplex, whose frame
+        ignores a common shift of the columns. float32 and float64 are kept, integers become float64.
+    prox : array_like, shape (d, r), optional
+        Proximal point. Used only where ``delta > 0``. It need not lie on the manifold.
+    delta : float
+        Proximal weight, at least 0. The paper uses 1e-3.
+    frame : array_like, shape (r, C), optional
+        The frame F. None is ``simplex_etf(C)``, the paper's choice; ``simplex_etf(C, reduced=True)`` spans the
+        same frame with r = C-1, so that d = C-1 is enough and U is unique without a proximal term.
+
+    Raises
+    ------
+    InputError
+        If H is not a finite real matrix with C >= 2 columns, d < r, the prox has another shape than (d, r), delta
+        is negative or not finite, or delta > 0 comes without a prox.
+
+    Notes
+    -----
+    The arrays are copied and made read-only, so a problem never changes. A is formed in float64 whatever the
+    dtype of H, with powers of two taken out first: no finite scale of H overflows or underflows on the way.
+
+    References
+    ----------
+    Markou, Ajanthan and Gould (2024), arXiv 2411.01248. Schonemann (1966) for the linear form.
+    """
+
+    def __init__(
+        self,
+        H: ArrayLike,
+        prox: ArrayLike | None = None,
+        delta: float = 0.0,
+        frame: ArrayLike | None = None,
+    ) -> None:
+        self.H: Array = as_matrix(H, "H")
+        d, C = self.H.shape
+        if C < 2:
+            raise InputError(
+                f"H has shape {self.H.shape}, so C = {C} class; it needs a column for each of C >= 2 classes"
+            )
+        self.F: Array = simplex_etf(C) if frame is None else as_matrix(frame, "frame")
+        self.F.flags.writeable = False
+        if self.F.shape[1] != C:
+            raise InputError(f"frame has shape {self.F.shape}; it needs C = {C} columns, one for each column of H")
+        if not self.F.any():
+            raise InputError(f"frame of shape {self.F.shape} is zero; pass a frame with a non-zero entry")
+        self._require_room(default_frame=frame is None)
+        self.delta: float = as_nonnegative(delta, "delta")
+        self.prox: Array | None = None if prox is None else as_matrix(prox, "prox")
+        if self.prox is not None:
+            require_shape(self.prox, (d, self.r), "prox")
+        elif self.delta > 0:
+            raise InputError(
+                f"delta = {self.delta} needs a proximal point; pass prox of shape {(d, self.r)}, or delta=0"
+            )
+
+    def _require_room(self, default_frame: bool) -> None:
+        (d, C), r = self.H.shape, self.r
+        if d >= r:
+            return
+        if default_frame and d == C - 1:
+            hint = f"d = C-1 works with frame=etfopt.simplex_etf({C}, reduced=True)"
+        elif default_frame:
+            hint = f"a simplex of C = {C} vectors needs d >= C-1 = {C - 1} dimensions"
+        else:
+            hint = f"a frame with at most {d} rows is needed"
+        raise InputError(
+            f"H has shape {self.H.shape}: d = {d} features are fewer than the r = {r} rows of the frame; "
+            f"{hint}. Columns of H are classes: if its rows are, pass H.T"
+        )
+
+    @property
+    def d(self) -> int:
+        """Feature dimension."""
+        return int(self.H.shape[0])
+
+    @property
+    def C(self) -> int:
+        """Number of classes."""
+        return int(self.H.shape[1])
+
+    @property
+    def r(self) -> int:
+        """Rows of the frame: columns of U."""
+        return int(self.F.shape[0])
+
+    @property
+    def dtype(self) -> np.dtype[np.floating]:
+        """Working dtype, that of H: U is returned in it, and the promises on accuracy are in its rounding unit."""
+        return self.H.dtype
+
+    @property
+    def unit(self) -> float:
+        """Rounding unit u = eps of the working dtype."""
+        return float(np.finfo(self.dtype).eps)
+
+    @cached_property
+    def scaled_linear_term(self) -> LinearTerm:
+        r"""The linear term with its power of two taken out: :math:`A = 2^e A_s`."""
+        (H, h), (F, f) = normalized(self.H), normalized(self.F)
+        terms = [(2 * H @ F.T, h + f, 2 * np.linalg.norm(H) * np.linalg.norm(F))]
+        if self.delta > 0 and self.prox is not None:
+            (prox, p), (delta, q) = normalized(self.prox), np.frexp(self.delta)
+            terms.append((delta * prox, p + int(q), delta * np.linalg.norm(prox)))
+        # the largest exponent is taken out of all terms, so that none overflows; a zero term has no vote
+        e = max((k for term, k, _ in terms if term.any()), default=0)
+        A = np.asarray(sum(np.ldexp(term, k - e) for term, k, _ in terms))
+        A.flags.writeable = False
+        size = float(sum(np.ldexp(norm, k - e) for _, k, norm in terms))
+        return LinearTerm(A, e, self.C * self.unit * size)
+
+    @property
+    def linear_term(self) -> Float64Array:
+        r""":math:`A = 2HF' + \delta U_{prox}`, shape (d, r), float64 (infinite only where A itself is out of range)."""
+        term = self.scaled_linear_term
+        return rescaled(term.A, term.exponent)
+
+    def frame_ignores(self, null: Float64Array, smallest: float) -> bool:
+        r"""Whether F' vanishes on the null space of A, so that the ETF U F is unique although U is not.
+
+        Parameters
+        ----------
+        null : ndarray, shape (r, k)
+            Orthonormal basis of the numerical (right) null space of A.
+        smallest : float
+            The smallest singular value of A_s outside it.
+        """
+        # the basis is known to about rounding / smallest; a frame that does not vanish on it is far above that
+        tolerance = np.sqrt(self.scaled_linear_term.rounding / smallest) if smallest > 0 else 0.0
+        return bool(np.linalg.norm(null.T @ self.F, 2) <= tolerance * np.linalg.norm(self.F, 2))
+
+    def objective(self, U: Array) -> float:
+        """Return the objective at U, shape (d, r), in float64; inf where the value is out of range."""
+        U = np.asarray(U, dtype=np.float64)
+        with np.errstate(over="ignore"):
+            value = _squared_norm(self.H - U @ self.F)
+            if self.delta > 0 and self.prox is not None:
+                value += self.delta / 2 * _squared_norm(U - self.prox)
+        return value
+
+    def gradient(self, U: Array) -> Float64Array:
+        r"""Return the Euclidean gradient :math:`2UFF' - 2HF' + \delta(U - U_{prox})` at U, shape (d, r)."""
+        gradient = 2 * (np.asarray(U, dtype=np.float64) @ self.F - self.H) @ self.F.T
+        if self.delta > 0 and self.prox is not None:
+            gradient += self.delta * (U - self.prox)
+        return gradient
+
+    def hessian_vector_product(self, V: Array) -> Float64Array:
+        r"""Return the Euclidean Hessian :math:`V \mapsto 2VFF' + \delta V` applied to V, shape (d, r)."""
+        V = np.asarray(V, dtype=np.float64)
+        return 2 * (V @ self.F) @ self.F.T + self.delta * V
+
+    def __repr__(self) -> str:
+        return f"NearestETF(d={self.d}, C={self.C}, r={self.r}, delta={self.delta:g}, dtype={self.dtype})"
+
+
+def normalized(X: Array) -> tuple[Float64Array, int]:
+    """Return (Y, e) in float64 with X = 2**e Y exactly and the largest entry of Y in [1/2, 1); (X, 0) for zero."""
+    X64 = np.asarray(X, dtype=np.float64)
+    e = int(np.frexp(np.abs(X64).max())[1])
+    return np.ldexp(X64, -e), e
+
+
+def rescaled(Y: Array | np.floating[Any] | float, e: int) -> Float64Array:
+    """Return 2**e Y, infinite where it is out of range."""
+    with np.errstate(over="ignore"):
+        return np.asarray(np.ldexp(Y, e), dtype=np.float64)
+
+
+def _squared_norm(X: Float64Array) -> float:
+    if not np.isfinite(X).all():
+        return float("inf")
+    Y, e = normalized(X)
+    return float(rescaled(np.vdot(Y, Y), 2 * e))
