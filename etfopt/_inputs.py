@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -76,18 +76,28 @@ def require_shape(array: Array, shape: Sequence[int], name: str) -> None:
 
 def as_nonnegative(value: object, name: str) -> float:
     """Return `value` as a finite float >= 0, or raise `InputError`."""
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, Real):
-        raise InputError(f"{name} must be a real number; got {value!r} of type {type(value).__name__}")
-    number = float(value)
-    if not (math.isfinite(number) and number >= 0):
+    number = _as_real(value, name)
+    if not 0 <= number < math.inf:
         raise InputError(f"{name} must be finite and at least 0; got {number}")
     return number
 
 
-def as_class_count(value: object, name: str = "C") -> int:
-    """Return `value` as an integer >= 2, or raise `InputError`."""
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)):
-        raise InputError(f"{name} must be an integer; got {value!r} of type {type(value).__name__}")
-    if value < 2:
-        raise InputError(f"{name} must be at least 2, since a simplex needs two vertices; got {value}")
+def as_positive(value: object, name: str) -> float:
+    """Return `value` as a finite float > 0, or raise `InputError`."""
+    number = _as_real(value, name)
+    if not 0 < number < math.inf:
+        raise InputError(f"{name} must be finite and above 0; got {number}")
+    return number
+
+
+def as_integer(value: object, name: str, at_least: int) -> int:
+    """Return `value` as an integer >= `at_least`, or raise `InputError`."""
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < at_least:
+        raise InputError(f"{name} must be an integer of at least {at_least}; got {value!r} ({type(value).__name__})")
     return int(value)
+
+
+def _as_real(value: object, name: str) -> float:
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, Real):
+        raise InputError(f"{name} must be a real number; got {value!r} of type {type(value).__name__}")
+    return float(value)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
 from etfopt.errors import InputError
 
-__all__ = ["positive_number", "require_features", "require_finite", "require_labels"]
+__all__ = ["require_features", "require_finite", "require_labels"]
 
 
 def require_finite(X: Tensor, name: str) -> None:
@@ -65,10 +63,3 @@ def require_labels(labels: Tensor, count: int, num_classes: int) -> None:
                 f"labels holds {int(outside.sum())} value(s) outside 0..{num_classes - 1}, the first at {first}: "
                 f"{int(labels[first])}; set num_classes to the number of classes, or relabel from 0"
             )
-
-
-def positive_number(value: object, name: str) -> float:
-    """Return `value` as a finite float > 0, or raise `InputError`."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
-        raise InputError(f"{name} must be a finite number above 0; got {value!r}")
-    return float(value)

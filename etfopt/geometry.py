@@ -8,7 +8,7 @@ import numpy as np
 import scipy.linalg
 from numpy.typing import ArrayLike, DTypeLike
 
-from etfopt._inputs import Array, Float64Array, as_class_count, as_matrix
+from etfopt._inputs import Array, Float64Array, as_integer, as_matrix
 from etfopt.errors import ConvergenceError, InputError
 
 __all__ = ["SVD", "feasibility", "polar_factor", "random_stiefel", "simplex_etf", "sym", "thin_svd"]
@@ -44,7 +44,7 @@ def simplex_etf(C: int, *, reduced: bool = False, dtype: DTypeLike = np.float64)
     >>> etfopt.simplex_etf(2, reduced=True).round(4)
     array([[ 0.7071, -0.7071]])
     """
-    C = as_class_count(C)
+    C = as_integer(C, "C", at_least=2)
     if np.dtype(dtype) not in (np.dtype(np.float32), np.dtype(np.float64)):
         raise InputError(f"dtype must be float32 or float64; got {np.dtype(dtype)}")
     if not reduced:

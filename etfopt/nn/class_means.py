@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from etfopt._inputs import as_class_count
+from etfopt._inputs import as_integer
 from etfopt._tensors import require_features, require_labels
 from etfopt.errors import InputError
 
@@ -67,10 +67,8 @@ class ClassMeans(nn.Module):
 
     def __init__(self, num_classes: int, dim: int, averaging: str | float = "paper") -> None:
         super().__init__()
-        self.num_classes = as_class_count(num_classes, "num_classes")
-        if isinstance(dim, bool) or not isinstance(dim, int) or dim < 1:
-            raise InputError(f"dim must be an integer of at least 1; got {dim!r}")
-        self.dim = dim
+        self.num_classes = as_integer(num_classes, "num_classes", at_least=2)
+        self.dim = as_integer(dim, "dim", at_least=1)
         self.averaging = _known_rule(averaging)
         self.register_buffer("mean", torch.zeros(dim, num_classes))
         self.register_buffer("global_mean", torch.zeros(dim))

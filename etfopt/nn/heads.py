@@ -6,19 +6,20 @@ All of them see :math:`f = \tau h/\|h\|`, return logits :math:`fW' + b`, and hav
 from __future__ import annotations
 
 import math
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from etfopt._inputs import as_class_count, as_nonnegative
-from etfopt._tensors import positive_number, require_features, require_labels
+from etfopt._inputs import as_integer, as_nonnegative, as_positive
+from etfopt._tensors import require_features, require_labels
 from etfopt.errors import InputError
 from etfopt.geometry import simplex_etf
 from etfopt.nn.class_means import ClassMeans, MeansUpdate
 from etfopt.nn.functional import nearest_etf
 
-__all__ = ["FixedETFHead", "Head", "LearnedHead", "NearestETFHead"]
+__all__ = ["AnyHead", "FixedETFHead", "Head", "LearnedHead", "NearestETFHead"]
 
 
 class Head(nn.Module):
@@ -36,11 +37,9 @@ class Head(nn.Module):
 
     def __init__(self, dim: int, num_classes: int, *, temperature: float = 5.0) -> None:
         super().__init__()
-        self.num_classes = as_class_count(num_classes, "num_classes")
-        if isinstance(dim, bool) or not isinstance(dim, int) or dim < 1:
-            raise InputError(f"dim must be an integer of at least 1; got {dim!r}")
-        self.dim = dim
-        self.temperature = positive_number(temperature, "temperature")
+        self.num_classes = as_integer(num_classes, "num_classes", at_least=2)
+        self.dim = as_integer(dim, "dim", at_least=1)
+        self.temperature = as_positive(temperature, "temperature")
 
     def normalize(self, features: Tensor) -> Tensor:
         r"""Return :math:`\tau h/\|h\|` for each row h of the features, (n, d): what the classifier sees."""
@@ -246,3 +245,7 @@ class NearestETFHead(_ETFHead):
         frame = self.frame.to(H.dtype)
         prox = self.U.to(H.dtype) if self.means.steps > 0 else nearest_etf(H.detach(), frame=frame)
         return nearest_etf(H, prox, self.delta, frame)
+
+
+AnyHead: TypeAlias = LearnedHead | FixedETFHead | NearestETFHead
+"""The heads that swap for one another."""

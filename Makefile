@@ -1,0 +1,55 @@
+# Two commands do everything on a fresh machine: `make demo` and `make test`.
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format audit check lock licences clean
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+# The environment is rebuilt whenever what defines it is newer; the mark is written last, so that a broken set-up
+# is never taken for a finished one.
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "etfopt needs Python 3.11 or newer; $(PYTHON) is older. Try: make PYTHON=python3.12 ..."; exit 1; }
+	$(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/python -m pip install --quiet -c constraints.txt hatchling editables
+	$(BIN)/python -m pip install --quiet -c constraints.txt --no-build-isolation -e '.[all,dev]'
+	@touch $@
+
+demo: $(READY) ## train three heads on digits, certify the nearest ETF, draw the figures (runs/demo/)
+	$(BIN)/etfopt demo
+
+test: $(READY) ## run the test suite
+	$(BIN)/python -m pytest
+
+lint: $(READY) ## ruff, mypy --strict, the layering rule
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/python .ci/licences.py --check
+
+format: $(READY) ## let ruff format and fix
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+audit: $(READY) ## look the pinned versions up among known vulnerabilities
+	$(BIN)/python .ci/audit.py
+
+check: lint audit test ## all that CI runs
+
+lock: ## pin everything anew, in a fresh environment, within pyproject.toml's ranges
+	rm -rf build/lock && $(PYTHON) -m venv build/lock
+	build/lock/bin/python -m pip install --quiet -c .ci/lock-seed.txt '.[all,dev]'
+	{ sed -n '/^#/p' .ci/lock-seed.txt; build/lock/bin/python -m pip freeze --exclude etfopt | sed 's/+cpu$$//'; \
+	  sed -n '/!=/p' .ci/lock-seed.txt; } > constraints.txt
+
+licences: $(READY) ## write DEPENDENCIES.md from the installed packages' metadata
+	$(BIN)/python .ci/licences.py
+
+clean: ## remove the environment, caches and build output (runs/ stays)
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage

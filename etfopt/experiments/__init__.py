@@ -1,0 +1,5 @@
+"""Training runs on real images: data, networks, one run, many runs, and what they show."""
+
+from etfopt.errors import require_extra
+
+require_extra("experiments", "torch", "torchmetrics", "pytorch_lightning", "sklearn", "matplotlib")

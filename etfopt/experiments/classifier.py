@@ -1,0 +1,97 @@
+"""The Lightning module: a backbone under a head, and the measures of both splits."""
+
+from __future__ import annotations
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+from torch.nn import functional
+
+from etfopt.experiments.config import TrainConfig
+from etfopt.metrics import CosineMargin, NeuralCollapse
+from etfopt.nn.heads import AnyHead
+
+__all__ = ["Classifier", "SplitMeasures"]
+
+
+class SplitMeasures(nn.Module):
+    """The measures of one split, for features as the head sees them."""
+
+    def __init__(self, head: AnyHead) -> None:
+        super().__init__()
+        self.collapse = NeuralCollapse(head.num_classes, head.dim)
+        self.margin = CosineMargin(head.num_classes, head.dim)
+
+    def update(self, features: Tensor, labels: Tensor, head: AnyHead) -> None:
+        """Add a batch of the backbone's features, shape (n, d)."""
+        f = head.normalize(features)
+        self.collapse.update(f, labels, head.weight, head.bias)
+        self.margin.update(f, labels, head.weight, head.bias)
+
+    def finish(self) -> dict[str, float]:
+        """Return every measure by name, and start anew."""
+        values = {**self.collapse.compute(), "cosine_margin": self.margin.compute()}
+        self.collapse.reset()
+        self.margin.reset()
+        return {name: float(value) for name, value in values.items()}
+
+
+class Classifier(pl.LightningModule):
+    """A backbone and a head, trained with cross-entropy and SGD, with neural-collapse measures on both splits.
+
+    Parameters
+    ----------
+    backbone : nn.Module
+        Images to features, (n, d).
+    head : LearnedHead, FixedETFHead or NearestETFHead
+    config : TrainConfig
+    """
+
+    def __init__(self, backbone: nn.Module, head: AnyHead, config: TrainConfig) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head = head
+        self.config = config
+        self.train_measures = SplitMeasures(head)
+        self.test_measures = SplitMeasures(head)
+        # one record a validation, the class means of the training split beside it
+        self.history: list[dict[str, float]] = []
+        self.class_means: list[Tensor] = []
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return logits, shape (n, C)."""
+        logits: Tensor = self.head(self.backbone(images))
+        return logits
+
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:  # noqa: ARG002 - Lightning's signature
+        """Return the cross-entropy of a batch."""
+        images, labels = batch
+        loss = functional.cross_entropy(self.head(self.backbone(images), labels), labels)
+        self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(labels))
+        return loss
+
+    def validation_step(self, batch: list[Tensor], batch_idx: int, dataloader_idx: int = 0) -> None:  # noqa: ARG002
+        """Add a batch of one split to its measures."""
+        images, labels = batch
+        measures = (self.train_measures, self.test_measures)[dataloader_idx]
+        measures.update(self.backbone(images), labels, self.head)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the measures of both splits and start them anew."""
+        fitted = self.trainer.state.fn == "fit"
+        record: dict[str, float] = {"epoch": self.current_epoch + 1 if fitted else 0}
+        self.class_means.append(self.train_measures.collapse.class_means())
+        for split, measures in (("train", self.train_measures), ("test", self.test_measures)):
+            values = {f"{split}_{name}": value for name, value in measures.finish().items()}
+            self.log_dict(values)
+            record |= values
+        self.history.append(record)
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Return SGD over the trainable parameters, its rate falling to zero as a half cosine over the run."""
+        config = self.config
+        optimizer = torch.optim.SGD(
+            self.parameters(), lr=config.learning_rate, momentum=config.momentum, weight_decay=config.weight_decay
+        )
+        return [optimizer], [torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.epochs)]

@@ -1,0 +1,68 @@
+"""The demonstration: three heads, three seeds, one table, one certified ETF, two figures."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from etfopt import Solution, nearest_etf
+from etfopt.experiments.config import HEADS, TrainConfig
+from etfopt.experiments.data import DATASETS
+from etfopt.experiments.report import Spread, plot_cosines, plot_curves, summary
+from etfopt.experiments.train import RunResult, train
+
+__all__ = ["DemoResult", "plan", "run_demo"]
+
+SEEDS = (0, 1, 2)
+
+
+@dataclass(frozen=True)
+class DemoResult:
+    """What the demonstration found, and the files it wrote."""
+
+    summary: dict[str, dict[str, Spread]]
+    nearest: Solution
+    files: tuple[Path, ...]
+
+
+def plan(epochs: int, seeds: Sequence[int] = SEEDS, data: str = "digits") -> list[TrainConfig]:
+    """Return the configurations: every head with every seed, alike in all else."""
+    return [TrainConfig(data=data, head=head, seed=seed, epochs=epochs) for seed in seeds for head in HEADS]
+
+
+def run_demo(configs: Sequence[TrainConfig], path: Path, on_epoch: Callable[[], None] | None = None) -> DemoResult:
+    """Train every configuration, certify the ETF nearest to trained class means, and write the results into a folder.
+
+    Parameters
+    ----------
+    configs : sequence of TrainConfig
+        As `plan` returns them.
+    path : Path
+        Folder for everything that is written: a folder a run, ``summary.json``, ``curves.png``, ``cosines.png``.
+    on_epoch : callable, optional
+        Called after every epoch of every run.
+    """
+    images = {name: DATASETS[name].load() for name in {config.data for config in configs}}
+    results = [
+        train(config, path / f"{config.head}-seed{config.seed}", images=images[config.data], on_epoch=on_epoch)
+        for config in configs
+    ]
+    table = summary(results)
+    curves, matrices, numbers = path / "curves.png", path / "cosines.png", path / "summary.json"
+    plot_curves(results, curves)
+    plot_cosines(results, matrices)
+    numbers.write_text(
+        json.dumps({head: {k: asdict(v) for k, v in row.items()} for head, row in table.items()}, indent=1)
+    )
+    return DemoResult(table, _certified(results), (numbers, curves, matrices))
+
+
+def _certified(results: Sequence[RunResult]) -> Solution:
+    """Solve for the ETF nearest to the last class means of the first nearest-ETF run, scaled to norm 1."""
+    shown = next((run for run in results if run.config.head == "nearest"), results[0])
+    H = shown.class_means[-1]
+    return nearest_etf(H / np.linalg.norm(H))

@@ -1,0 +1,11 @@
+"""Neural-collapse measures as torchmetrics metrics: one pass over a data loader, exact under any split of it."""
+
+from etfopt.errors import require_extra
+
+# before the imports below, so that a missing extra is named and not a module
+require_extra("metrics", "torch", "torchmetrics")
+
+from etfopt.metrics.collapse import MEASURES, NeuralCollapse
+from etfopt.metrics.margin import CosineMargin
+
+__all__ = ["MEASURES", "CosineMargin", "NeuralCollapse"]

@@ -1,0 +1,186 @@
+"""`CosineMargin`: by how much the angle to the own class beats the best other one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+from torchmetrics.utilities import dim_zero_cat
+
+from etfopt._inputs import as_integer
+from etfopt.errors import InputError
+from etfopt.metrics._checks import EPS, check_batch, check_floats, last_set
+
+__all__ = ["CosineMargin"]
+
+# Cosines held at once in compute(): 32 MiB.
+CHUNK = 2**22
+
+
+class CosineMargin(Metric):
+    r"""Cosine margin of features :math:`f_i` with labels :math:`y_i` under a classifier W with mean row :math:`\bar w`.
+
+    .. math:: m_i = \cos(f_i - \mu_G, w_{y_i} - \bar w) - \max_{j \ne y_i} \cos(f_i - \mu_G, w_j - \bar w).
+
+    It lies in [-2, 2] and is C/(C-1) for every sample at collapse. ``compute()`` returns the mean margin, a 0-d
+    float64 tensor, NaN before the first sample; ``sorted()`` returns all margins.
+
+    The global mean :math:`\mu_G` of the data is known only when all have been seen. There are two modes:
+
+    - with `global_mean`, margins are taken as the batches come and only their sum and number are kept;
+    - without it, the features are kept in float64, n (8 d + 8) bytes on each rank, all n gathered on every rank by
+      ``compute()``.
+
+    A margin is NaN where a cosine has no value: a feature equal to the global mean, or a row of W equal to the mean
+    row, as rounding can tell. It then makes the mean NaN, too.
+
+    Parameters
+    ----------
+    num_classes : int
+        C, at least 2.
+    dim : int
+        d, the width of the features.
+    global_mean : Tensor, shape (d,), optional
+        :math:`\mu_G`, e.g. from a first pass over the data.
+    **kwargs
+        Passed to ``torchmetrics.Metric``, e.g. ``compute_on_cpu``.
+
+    Raises
+    ------
+    InputError
+        If `num_classes` or `dim` is not an integer in range, or `global_mean` not a finite tensor of shape (d,).
+
+    References
+    ----------
+    Zhu et al. (2021), A geometric analysis of neural collapse with unconstrained features; Markou, Ajanthan, Gould
+    (2024), arXiv 2411.01248, for mean and sorted margins.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from etfopt.metrics import CosineMargin
+    >>> metric = CosineMargin(num_classes=3, dim=3)
+    >>> vertices = torch.eye(3) - 1 / 3
+    >>> metric.update(vertices, torch.arange(3), weight=vertices)
+    >>> metric.sorted()
+    tensor([1.5000, 1.5000, 1.5000], dtype=torch.float64)
+    """
+
+    full_state_update = False
+    higher_is_better = True
+
+    weight: Tensor
+    # streaming mode
+    global_mean: Tensor
+    total: Tensor
+    count: Tensor
+    # stored mode
+    features: list[Tensor] | Tensor
+    labels: list[Tensor] | Tensor
+
+    def __init__(self, num_classes: int, dim: int, global_mean: Tensor | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.num_classes = as_integer(num_classes, "num_classes", at_least=2)
+        self.dim = as_integer(dim, "dim", at_least=1)
+        self.streaming = global_mean is not None
+        unset = torch.full((self.num_classes, self.dim), torch.nan, dtype=torch.float64)
+        self.add_state("weight", unset, dist_reduce_fx=last_set)
+        if global_mean is not None:
+            check_floats(global_mean, "global_mean", (self.dim,))
+            # a state and not a buffer: a cast of the whole model must not round it
+            self.add_state("global_mean", global_mean.detach().double().clone(), dist_reduce_fx=last_set)
+            self.add_state("total", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+            self.add_state("count", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+        else:
+            self.add_state("features", [], dist_reduce_fx="cat")
+            self.add_state("labels", [], dist_reduce_fx="cat")
+
+    def update(self, features: Tensor, labels: Tensor, weight: Tensor, bias: Tensor | None = None) -> None:
+        """Add a batch; one without samples changes nothing.
+
+        Parameters
+        ----------
+        features : Tensor, shape (n, d)
+            What the classifier multiplies: after temperature and normalisation, where a head has them.
+        labels : Tensor of integers in [0, C), shape (n,)
+        weight : Tensor, shape (C, d)
+            W, as in ``nn.Linear``. Without `global_mean`, the last one given serves all samples.
+        bias : Tensor, shape (C,), optional
+            Checked and not used: both metrics take the same arguments.
+
+        Raises
+        ------
+        InputError
+            If an argument has a wrong shape or dtype, or a value that cannot be used. No state has changed then.
+        """
+        batch = check_batch(features, labels, weight, bias, self.weight)
+        if not len(batch.labels):
+            return
+        self.weight = batch.weight
+        if self.streaming:
+            margins = _margins(batch.features, batch.labels, batch.weight, self.global_mean)
+            self.total = self.total + margins.sum()
+            self.count = self.count + len(margins)
+        elif isinstance(self.features, list) and isinstance(self.labels, list):
+            self.features.append(batch.features)
+            self.labels.append(batch.labels)
+
+    def compute(self) -> Tensor:
+        """Return the mean margin of everything seen so far."""
+        return self.total / self.count if self.streaming else self._stored_margins().mean()
+
+    def sorted(self) -> Tensor:
+        """Return all margins in ascending order, NaN last (the curve P_CM), shape (n,), over all ranks.
+
+        Raises
+        ------
+        InputError
+            If the metric was built with `global_mean`: the single margins were not kept.
+        """
+        if self.streaming:
+            raise InputError(
+                "sorted() needs every margin, but a metric built with global_mean keeps only their sum; "
+                "build CosineMargin(num_classes, dim) without it"
+            )
+        with self.sync_context(dist_sync_fn=self.dist_sync_fn, should_sync=self.sync_on_compute):
+            return self._stored_margins().sort().values
+
+    def sync(self, *args: Any, **kwargs: Any) -> None:
+        """Gather the states of all ranks; see ``torchmetrics.Metric.sync``.
+
+        For a rank without samples torchmetrics would send a one-dimensional float32 placeholder, which a gather of
+        matrices in float64 cannot take.
+        """
+        if not self.streaming and isinstance(self.features, list) and isinstance(self.labels, list):
+            self.features.append(self.weight.new_empty(0, self.dim))
+            self.labels.append(self.weight.new_empty(0, dtype=torch.int64))
+        super().sync(*args, **kwargs)
+
+    def _stored_margins(self) -> Tensor:
+        if not len(self.features):
+            return self.weight.new_empty(0)
+        features, labels = dim_zero_cat(self.features), dim_zero_cat(self.labels)
+        weight = self.weight.to(features)
+        mean = features.mean(dim=0)
+        rows = max(1, CHUNK // self.num_classes)
+        pieces = zip(torch.split(features, rows), torch.split(labels, rows), strict=True)
+        return torch.cat([_margins(f, y, weight, mean, n=len(features)) for f, y in pieces])
+
+
+def _margins(features: Tensor, labels: Tensor, weight: Tensor, mean: Tensor, n: int = 1) -> Tensor:
+    """Margins, shape (n,), all in float64; `n` terms went into `mean`, which sets what rounding may have left."""
+    C, d = weight.shape
+    f = _directions(features - mean, EPS * max(n, d) * torch.linalg.norm(mean))
+    w = _directions(weight - weight.mean(dim=0), EPS * max(C, d) * torch.linalg.norm(weight, dim=1).max())
+    cosines = f @ w.T
+    index = labels[:, None]
+    own = cosines.gather(1, index).squeeze(1)
+    return own - cosines.scatter(1, index, -torch.inf).amax(dim=1)
+
+
+def _directions(X: Tensor, floor: Tensor) -> Tensor:
+    """Rows over their norms, NaN for those not above `floor`."""
+    norms = torch.linalg.norm(X, dim=1, keepdim=True)
+    return X / torch.where(norms > floor, norms, torch.nan)
