@@ -2,64 +2,81 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 from etfopt.errors import InputError
 
-__all__ = ["require_features", "require_finite", "require_labels"]
+__all__ = ["require_finite", "require_floats", "require_labels"]
 
 
-def require_finite(X: Tensor, name: str) -> None:
-    """Raise `InputError` if X holds NaN or infinity, where looking is free: on the CPU, outside tracing and vmap.
+def require_floats(value: object, name: str, shape: tuple[int | None, ...]) -> Tensor:
+    """Return `value` if it is a dense floating-point tensor of this shape (None is any length), or raise `InputError`.
 
-    Elsewhere looking would stall the device or break the trace, so nothing is checked.
+    Values are not looked at; see `require_finite`.
     """
-    # functorch has no public name for this question; vmap hides values, so they cannot steer Python
-    if X.device.type != "cpu" or torch.compiler.is_compiling() or torch._C._functorch.is_functorch_wrapped_tensor(X):
+    tensor = _as_dense(value, name)
+    if tensor.ndim != len(shape) or any(want not in (None, got) for want, got in zip(shape, tensor.shape, strict=True)):
+        wanted = ", ".join("n" if want is None else str(want) for want in shape)
+        raise InputError(
+            f"{name} has shape {tuple(tensor.shape)}; it must be ({wanted}{',' * (len(shape) == 1)}): "
+            "check dim and num_classes, or reshape it"
+        )
+    if not tensor.is_floating_point():
+        raise InputError(f"{name} has dtype {tensor.dtype}; pass real floating-point numbers, e.g. {name}.float()")
+    return tensor
+
+
+def require_finite(X: Tensor, name: str, largest: float = math.inf) -> None:
+    """Raise `InputError` if X holds NaN, infinity or a size above `largest`, where looking is free.
+
+    That is on the CPU, outside tracing and vmap. Elsewhere looking would stall the device or break the trace, and
+    nothing is checked.
+    """
+    if not _visible(X):
         return
-    finite = torch.isfinite(X)
-    if not finite.all():
-        bad = (~finite).nonzero()
+    good = X.isfinite() if largest == math.inf else X.isfinite() & (X.abs() <= largest)
+    if not good.all():
+        bad = (~good).nonzero()
+        first = tuple(bad[0].tolist())
+        beyond = "NaN or infinite" if largest == math.inf else f"NaN, infinite or above {largest:g} in size"
         raise InputError(
-            f"{name} holds {len(bad)} value(s) that are NaN or infinite, the first at {tuple(bad[0].tolist())}; "
-            "nothing was changed. Look for a diverging loss, or a wrong learning rate"
+            f"{name} holds {len(bad)} value(s) that are {beyond}, the first at {first}: {float(X[first])}; "
+            "nothing was changed. Remove or rescale them, or look for what made the network diverge"
         )
 
 
-def require_features(features: Tensor, dim: int) -> None:
-    """Raise `InputError` unless `features` is a finite floating-point tensor of shape (n, dim)."""
-    if not isinstance(features, Tensor) or not features.is_floating_point():
-        kind = features.dtype if isinstance(features, Tensor) else type(features).__name__
-        raise InputError(f"features must be a floating-point tensor; got {kind}, e.g. call .float()")
-    if features.dim() != 2 or features.shape[1] != dim:
+def require_labels(labels: object, count: int, num_classes: int) -> Tensor:
+    """Return `labels` if it is an integer tensor of shape (count,) with values in [0, num_classes), or raise."""
+    tensor = _as_dense(labels, "labels")
+    if tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool:
+        raise InputError(f"labels has dtype {tensor.dtype}; pass class indices as integers, e.g. labels.long()")
+    if tuple(tensor.shape) != (count,):
         raise InputError(
-            f"features have shape {tuple(features.shape)}; they must be (n, {dim}): flatten them, "
-            "or set dim to their width"
+            f"labels has shape {tuple(tensor.shape)}; it must be ({count},): one class index for each row of features"
         )
-    require_finite(features, "features")
-
-
-def require_labels(labels: Tensor, count: int, num_classes: int) -> None:
-    """Raise `InputError` unless `labels` is an integer tensor of shape (count,) with values in [0, num_classes)."""
-    if (
-        not isinstance(labels, Tensor)
-        or labels.is_floating_point()
-        or labels.is_complex()
-        or labels.dtype == torch.bool
-    ):
-        kind = labels.dtype if isinstance(labels, Tensor) else type(labels).__name__
-        raise InputError(f"labels must be a tensor of integers; got {kind}, e.g. call .long()")
-    if tuple(labels.shape) != (count,):
-        raise InputError(
-            f"labels have shape {tuple(labels.shape)}; they must be ({count},), one class index "
-            "for each row of features"
-        )
-    if count and labels.device.type == "cpu" and not torch.compiler.is_compiling():
-        outside = (labels < 0) | (labels >= num_classes)
-        if outside.any():
-            first = int(outside.nonzero()[0])
+    if _visible(tensor):
+        bad = ((tensor < 0) | (tensor >= num_classes)).nonzero()
+        if len(bad):
+            first = int(bad[0])
             raise InputError(
-                f"labels holds {int(outside.sum())} value(s) outside 0..{num_classes - 1}, the first at {first}: "
-                f"{int(labels[first])}; set num_classes to the number of classes, or relabel from 0"
+                f"labels holds {int(tensor[first])} at position {first}; it must lie in [0, {num_classes}): "
+                "check num_classes, and drop the samples to be ignored"
             )
+    return tensor
+
+
+def _as_dense(value: object, name: str) -> Tensor:
+    if not isinstance(value, Tensor):
+        raise InputError(f"{name} must be a torch tensor; got {type(value).__name__}: pass torch.as_tensor({name})")
+    if value.layout != torch.strided:
+        raise InputError(f"{name} has layout {value.layout}; pass {name}.to_dense()")
+    return value
+
+
+def _visible(X: Tensor) -> bool:
+    # functorch has no public name for this question; vmap hides values, so they cannot steer Python
+    hidden = torch.compiler.is_compiling() or torch._C._functorch.is_functorch_wrapped_tensor(X)
+    return X.device.type == "cpu" and not hidden

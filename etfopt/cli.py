@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import sys
 import time
@@ -78,7 +77,7 @@ def solve(
     """
     from etfopt import NearestETF, simplex_etf
     from etfopt import solve as solve_problem
-    from etfopt.files import load_matrix, save_solution
+    from etfopt.files import load_matrix, save_solution, strict_json
 
     H = load_matrix(means, key)
     H = H.T if transpose else H
@@ -88,7 +87,7 @@ def solve(
     if out is not None:
         save_solution(solution, out)
     if as_json:
-        print(json.dumps(_facts(solution), indent=2))
+        print(strict_json(_facts(solution)), end="")
         return
     console.print(_solution_table(solution))
     if out is not None:
@@ -124,6 +123,7 @@ def _solution_table(solution: Solution) -> Table:
     facts, certificate = _facts(solution), solution.certificate
     etf = "unique" if certificate.etf_unique else "not unique"
     rotation = "unique" if certificate.unique else "not unique"
+    free = "the frame ignores a direction of it" if certificate.etf_unique else "H leaves a direction of it free"
     table = Table(title=f"Nearest simplex ETF of {facts['C']} classes in {facts['d']} dimensions", title_justify="left")
     table.add_column("")
     table.add_column("value", justify="right")
@@ -132,11 +132,12 @@ def _solution_table(solution: Solution) -> Table:
         ("distance", f"{solution.distance:.6g}", "from H to the nearest ETF of any size"),
         ("scale", f"{solution.scale:.6g}", "size of that ETF"),
         ("objective", f"{solution.objective:.6g}", "||H - UF||^2 and the proximal term"),
-        ("relative gap", f"{certificate.relative_gap:.1e}", "excess objective, of the most that is possible"),
+        ("gap", f"{certificate.gap:.1e}", "excess objective; rounding may leave it below zero"),
+        ("relative gap", f"{certificate.relative_gap:.1e}", "gap over the nuclear norm of A"),
         ("feasibility", f"{certificate.feasibility:.1e}", "||U'U - I||"),
         ("margin", f"{certificate.margin:.3g}", "smallest singular value of A"),
         ("ETF", etf, f"||UF - U*F|| <= {certificate.etf_distance_bound:.1e}"),
-        ("U", rotation, f"||U - U*|| <= {certificate.distance_bound:.1e}"),
+        ("U", rotation, free if rotation != "unique" else f"||U - U*|| <= {certificate.distance_bound:.1e}"),
         ("verdict", "optimal" if solution.converged else "NOT optimal", f"{solution.stats.solver}, certified"),
     ]
     for row in rows:
@@ -182,8 +183,7 @@ def train(
         implicit_gradient=implicit_gradient,
     )
     path = out or Path("runs") / f"{data}-{head}-seed{seed}"
-    with _progress(epochs, quiet) as step:
-        result = run(config, path, on_epoch=step, threads=threads)
+    result = run(config, path, threads=threads, progress_bar=console.is_terminal and not quiet)
     table = Table(title=f"{data}, head {head}, seed {seed}, {epochs} epochs", title_justify="left")
     table.add_column("measure")
     table.add_column("training", justify="right")
@@ -223,7 +223,7 @@ def demo(
     with _progress(epochs * len(configs), quiet or as_json) as step:
         result = run_demo(configs, out, on_epoch=step)
     if as_json:
-        print(result.files[0].read_text())
+        print(result.files[0].read_text(), end="")
         return
     seeds = len({config.seed for config in configs})
     table = Table(title=f"digits, {epochs} epochs: median and range over {seeds} seeds", title_justify="left")

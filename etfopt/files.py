@@ -1,7 +1,9 @@
-"""Class means from files, solutions into files."""
+"""Class means from files, solutions and numbers into files."""
 
 from __future__ import annotations
 
+import json
+import math
 import os
 import tempfile
 import zipfile
@@ -13,7 +15,7 @@ import numpy as np
 from etfopt.errors import InputError
 from etfopt.solution import Solution
 
-__all__ = ["load_matrix", "save_solution"]
+__all__ = ["load_matrix", "save_solution", "strict_json"]
 
 SUFFIXES = (".npy", ".npz", ".csv")
 
@@ -39,10 +41,11 @@ def load_matrix(path: Path, key: str | None = None) -> np.ndarray[Any, np.dtype[
     try:
         if path.suffix == ".csv":
             return np.loadtxt(path, delimiter=",", ndmin=2)
-        content = np.load(path, allow_pickle=False)
-        if isinstance(content, np.ndarray):
-            return content
-        with content:
+        # opened here, since np.load leaves a damaged archive open
+        with path.open("rb") as file:
+            content = np.load(file, allow_pickle=False)
+            if isinstance(content, np.ndarray):
+                return content
             return np.asarray(content[_chosen(content.files, key, path)])
     except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
         if isinstance(error, InputError):
@@ -92,6 +95,19 @@ def save_solution(solution: Solution, path: Path) -> None:
                 raise
     except OSError as error:
         raise InputError(f"{path}: cannot be written: {error.strerror}") from error
+
+
+def strict_json(value: object) -> str:
+    """Return `value` as JSON that every reader takes: what is NaN or infinite becomes null."""
+    return json.dumps(_finite(value), indent=1, allow_nan=False) + "\n"
+
+
+def _finite(value: object) -> object:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _umask() -> int:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from etfopt._inputs import as_integer, as_nonnegative, as_positive
 from etfopt.errors import InputError
 from etfopt.experiments.data import DATASETS
+from etfopt.files import strict_json
 from etfopt.nn import FixedETFHead, LearnedHead, NearestETFHead
 from etfopt.nn.heads import AnyHead
 
@@ -77,7 +77,7 @@ class TrainConfig:
 
     def save(self, path: Path) -> None:
         """Write the record as JSON."""
-        path.write_text(json.dumps(dataclasses.asdict(self), indent=2) + "\n")
+        path.write_text(strict_json(dataclasses.asdict(self)))
 
 
 def build_head(config: TrainConfig, num_classes: int) -> AnyHead:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from etfopt.experiments.config import HEADS, TrainConfig
 from etfopt.experiments.data import DATASETS
 from etfopt.experiments.report import Spread, plot_cosines, plot_curves, summary
 from etfopt.experiments.train import RunResult, train
+from etfopt.files import strict_json
 
 __all__ = ["DemoResult", "plan", "run_demo"]
 
@@ -55,9 +55,7 @@ def run_demo(configs: Sequence[TrainConfig], path: Path, on_epoch: Callable[[], 
     curves, matrices, numbers = path / "curves.png", path / "cosines.png", path / "summary.json"
     plot_curves(results, curves)
     plot_cosines(results, matrices)
-    numbers.write_text(
-        json.dumps({head: {k: asdict(v) for k, v in row.items()} for head, row in table.items()}, indent=1)
-    )
+    numbers.write_text(strict_json({head: {k: asdict(v) for k, v in row.items()} for head, row in table.items()}))
     return DemoResult(table, _certified(results), (numbers, curves, matrices))
 
 

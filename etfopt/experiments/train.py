@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import statistics
 import time
@@ -16,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.callbacks import ModelCheckpoint, RichProgressBar
 from pytorch_lightning.loggers import CSVLogger
 
 from etfopt._inputs import as_integer
@@ -24,6 +23,7 @@ from etfopt.experiments.classifier import Classifier
 from etfopt.experiments.config import TrainConfig, build_head
 from etfopt.experiments.data import DATASETS, Images, batches
 from etfopt.experiments.models import mlp
+from etfopt.files import strict_json
 
 __all__ = ["RunResult", "train"]
 
@@ -85,6 +85,7 @@ def train(
     images: Images | None = None,
     on_epoch: Callable[[], None] | None = None,
     threads: int = 1,
+    progress_bar: bool = False,
 ) -> RunResult:
     """Train one network and write its configuration, measures, class means and checkpoint into a folder.
 
@@ -100,6 +101,8 @@ def train(
     threads : int
         CPU threads during the run. On networks as small as the demonstration's, waiting for a second thread costs more
         than it brings, and on a busy machine far more.
+    progress_bar : bool
+        Whether Lightning draws its own, step by step.
 
     Returns
     -------
@@ -111,7 +114,7 @@ def train(
     model = _build(config, images)
     watch = _Watch(on_epoch)
     with _quiet_lightning(), _threads(threads):
-        trainer = _trainer(config, path, watch)
+        trainer = _trainer(config, path, watch, progress_bar)
         splits = [batches(images.train), batches(images.test)]
         trainer.validate(model, splits, verbose=False)
         trainer.fit(model, batches(images.train, config.batch_size, config.seed), splits)
@@ -123,9 +126,7 @@ def train(
         path=path,
     )
     np.save(path / "class_means.npy", result.class_means[-1])
-    (path / "history.json").write_text(
-        json.dumps({"step_ms": result.step_ms, "epochs": result.history}, indent=1) + "\n"
-    )
+    (path / "history.json").write_text(strict_json({"step_ms": result.step_ms, "epochs": result.history}))
     return result
 
 
@@ -138,14 +139,14 @@ def _build(config: TrainConfig, images: Images) -> Classifier:
     return Classifier(backbone, head, config)
 
 
-def _trainer(config: TrainConfig, path: Path, watch: _Watch) -> pl.Trainer:
+def _trainer(config: TrainConfig, path: Path, watch: _Watch, progress_bar: bool) -> pl.Trainer:
     checkpoint = ModelCheckpoint(dirpath=path / "checkpoints", filename="last", enable_version_counter=False)
     return pl.Trainer(
         max_epochs=config.epochs,
         devices=1,
-        callbacks=[watch, checkpoint],
+        callbacks=[watch, checkpoint, *([RichProgressBar(leave=False)] if progress_bar else [])],
         logger=CSVLogger(path, name="", version=""),
-        enable_progress_bar=False,
+        enable_progress_bar=progress_bar,
         enable_model_summary=False,
         num_sanity_val_steps=0,
         log_every_n_steps=1,

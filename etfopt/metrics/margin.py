@@ -10,8 +10,9 @@ from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
 from etfopt._inputs import as_integer
+from etfopt._tensors import require_finite, require_floats
 from etfopt.errors import InputError
-from etfopt.metrics._checks import EPS, check_batch, check_floats, last_set
+from etfopt.metrics._checks import EPS, LARGEST, check_batch, last_set
 
 __all__ = ["CosineMargin"]
 
@@ -88,7 +89,8 @@ class CosineMargin(Metric):
         unset = torch.full((self.num_classes, self.dim), torch.nan, dtype=torch.float64)
         self.add_state("weight", unset, dist_reduce_fx=last_set)
         if global_mean is not None:
-            check_floats(global_mean, "global_mean", (self.dim,))
+            require_floats(global_mean, "global_mean", (self.dim,))
+            require_finite(global_mean, "global_mean", LARGEST)
             # a state and not a buffer: a cast of the whole model must not round it
             self.add_state("global_mean", global_mean.detach().double().clone(), dist_reduce_fx=last_set)
             self.add_state("total", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
@@ -153,9 +155,10 @@ class CosineMargin(Metric):
         For a rank without samples torchmetrics would send a one-dimensional float32 placeholder, which a gather of
         matrices in float64 cannot take.
         """
-        if not self.streaming and isinstance(self.features, list) and isinstance(self.labels, list):
-            self.features.append(self.weight.new_empty(0, self.dim))
-            self.labels.append(self.weight.new_empty(0, dtype=torch.int64))
+        if not self.streaming and self.features == [] and self.labels == []:
+            device = torch.device("cpu") if self.compute_on_cpu else self.weight.device
+            self.features = [torch.empty(0, self.dim, dtype=torch.float64, device=device)]
+            self.labels = [torch.empty(0, dtype=torch.int64, device=device)]
         super().sync(*args, **kwargs)
 
     def _stored_margins(self) -> Tensor:

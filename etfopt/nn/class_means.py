@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from etfopt._inputs import as_integer
-from etfopt._tensors import require_features, require_labels
+from etfopt._tensors import require_finite, require_floats, require_labels
 from etfopt.errors import InputError
 
 __all__ = ["ClassMeans", "MeansUpdate"]
@@ -93,10 +93,11 @@ class ClassMeans(nn.Module):
 
     def updated(self, features: Tensor, labels: Tensor | None) -> MeansUpdate:
         """Return what a batch makes of the means, without changing them."""
-        require_features(features, self.dim)
+        require_floats(features, "features", (None, self.dim))
         if labels is None:
             raise InputError("labels are required in training: call head(features, labels), or head.eval() to predict")
         require_labels(labels, len(features), self.num_classes)
+        require_finite(features, "features")
         if len(features) == 0:
             return MeansUpdate(self.mean, self.global_mean, self.seen)
         with torch.autocast(features.device.type, enabled=False):

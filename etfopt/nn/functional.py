@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from etfopt._tensors import require_finite
+from etfopt._tensors import require_finite, require_floats
 from etfopt.errors import InputError
 from etfopt.geometry import simplex_etf
 
@@ -222,12 +222,10 @@ def _pseudo_inverse(x: Tensor) -> Tensor:
 
 
 def _require_matrix(X: Tensor, name: str) -> None:
-    if not isinstance(X, Tensor):
-        raise InputError(f"{name} must be a tensor; got {type(X).__name__}: convert it, or use the functions of etfopt")
+    shape = (None,) * X.dim() if isinstance(X, Tensor) else ()
+    require_floats(X, name, shape)
     if X.dim() < 2 or 0 in X.shape[-2:]:
-        raise InputError(f"{name} must have shape (..., d, C) with d, C >= 1; got {tuple(X.shape)}")
-    if not X.is_floating_point():
-        raise InputError(f"{name} has dtype {X.dtype}; pass real floating point, e.g. {name}.float()")
+        raise InputError(f"{name} has shape {tuple(X.shape)}; it must be (..., d, C) with d, C >= 1")
     require_finite(X, name)
 
 

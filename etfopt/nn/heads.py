@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from etfopt._inputs import as_integer, as_nonnegative, as_positive
-from etfopt._tensors import require_features, require_labels
+from etfopt._tensors import require_finite, require_floats, require_labels
 from etfopt.errors import InputError
 from etfopt.geometry import simplex_etf
 from etfopt.nn.class_means import ClassMeans, MeansUpdate
@@ -43,7 +43,8 @@ class Head(nn.Module):
 
     def normalize(self, features: Tensor) -> Tensor:
         r"""Return :math:`\tau h/\|h\|` for each row h of the features, (n, d): what the classifier sees."""
-        require_features(features, self.dim)
+        require_floats(features, "features", (None, self.dim))
+        require_finite(features, "features")
         return self.temperature * functional.normalize(features, dim=1)
 
     def _check_labels(self, features: Tensor, labels: Tensor | None) -> None:
