@@ -100,4 +100,7 @@ def as_integer(value: object, name: str, at_least: int) -> int:
 def _as_real(value: object, name: str) -> float:
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, Real):
         raise InputError(f"{name} must be a real number; got {value!r} of type {type(value).__name__}")
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf

@@ -17,9 +17,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from etfopt._inputs import Array, Float64Array, as_matrix, require_shape
+from etfopt._scaling import normalized, rescaled
 from etfopt.errors import InputError
 from etfopt.geometry import sym
-from etfopt.problem import NearestETF, rescaled
+from etfopt.problem import NearestETF
 
 __all__ = ["Gradient", "nearest_etf_jvp", "nearest_etf_vjp", "polar_derivative"]
 
@@ -77,7 +78,7 @@ def polar_derivative(A: ArrayLike, U: ArrayLike, X: ArrayLike) -> Float64Array:
             f"A has numerical rank {spectrum.rank} < r = {A.shape[1]}, where its polar factor has no derivative; "
             "add a proximal term (prox=..., delta > 0)"
         )
-    return _derivative(U, X, spectrum)
+    return rescaled(*_derivative(U, X, spectrum))
 
 
 def nearest_etf_vjp(problem: NearestETF, U: ArrayLike, cotangent: ArrayLike) -> Gradient:
@@ -116,11 +117,12 @@ def nearest_etf_vjp(problem: NearestETF, U: ArrayLike, cotangent: ArrayLike) -> 
     spectrum = _spectrum(term.A, U, term.rounding, problem.unit)
     _require_gauge_free(problem, G, spectrum)
     # A = 2^e A_s, and the derivative is homogeneous of degree -1
-    scaled = _derivative(U, G, spectrum)
-    dH = rescaled(2 * scaled @ problem.F, -term.exponent).astype(problem.dtype)
-    if problem.prox is None:
-        return Gradient(dH, None)
-    return Gradient(dH, rescaled(problem.delta * scaled, -term.exponent).astype(problem.dtype))
+    dA, e = _derivative(U, G, spectrum)
+    with np.errstate(over="ignore"):
+        dH = rescaled(2 * dA @ problem.F, e - term.exponent).astype(problem.dtype)
+        if problem.prox is None:
+            return Gradient(dH, None)
+        return Gradient(dH, rescaled(problem.delta * dA, e - term.exponent).astype(problem.dtype))
 
 
 def nearest_etf_jvp(problem: NearestETF, U: ArrayLike, tangent: ArrayLike) -> Float64Array:
@@ -138,8 +140,9 @@ def nearest_etf_jvp(problem: NearestETF, U: ArrayLike, tangent: ArrayLike) -> Fl
     require_shape(dH, problem.H.shape, "tangent")
     spectrum = _spectrum(term.A, U, term.rounding, problem.unit)
     _require_gauge_free(problem, np.zeros_like(term.A), spectrum)
-    dU = _derivative(U, 2 * dH @ problem.F.T, spectrum)
-    return rescaled(dU @ problem.F, -term.exponent)
+    scaled, k = normalized(dH)
+    dU, e = _derivative(U, 2 * scaled @ problem.F.T, spectrum)
+    return rescaled(dU @ problem.F, k + e - term.exponent)
 
 
 def _operands(A: ArrayLike, U: ArrayLike, direction: ArrayLike, name: str) -> tuple[Array, Array, Array]:
@@ -152,12 +155,13 @@ def _operands(A: ArrayLike, U: ArrayLike, direction: ArrayLike, name: str) -> tu
 def _spectrum(A: Array, U: Array, rounding: float, unit: float) -> _Spectrum:
     """Eigendecompose B = U'A after checking that U is the polar factor, so that A = UB with B >= 0."""
     A64, U64 = np.asarray(A, dtype=np.float64), np.asarray(U, dtype=np.float64)
-    B = sym(U64.T @ A64)
+    with np.errstate(over="ignore", invalid="ignore"):  # an infinite or undefined residual is refused below
+        B = sym(U64.T @ A64)
+        residual = float(np.linalg.norm(A64 - U64 @ B))
     s, Q = np.linalg.eigh(B)
     norm = float(np.abs(s).max())
     tolerance = max(OPTIMALITY_TOLERANCE, 50 * U.shape[1] * unit) * norm
-    residual = float(np.linalg.norm(A64 - U64 @ B))
-    if residual > tolerance or s[0] < -tolerance:
+    if not residual <= tolerance or s[0] < -tolerance:
         raise InputError(
             f"U is not the minimiser: ||A - U sym(U'A)|| = {residual:.2e} and lambda_min(sym(U'A)) = {s[0]:.2e} for "
             f"||A|| = {norm:.2e}; the derivative holds at the minimiser only, so pass etfopt.solve(problem).U"
@@ -179,11 +183,12 @@ def _pseudo_inverse(x: Float64Array) -> Float64Array:
     return np.divide(1.0, x, out=np.zeros_like(x), where=x > 0)
 
 
-def _derivative(U: Array, X: Array, spectrum: _Spectrum) -> Float64Array:
-    U, X = np.asarray(U, dtype=np.float64), np.asarray(X, dtype=np.float64)
+def _derivative(U: Array, X: Array, spectrum: _Spectrum) -> tuple[Float64Array, int]:
+    """Apply the derivative, linear in X, to X: the result is the returned (Y, e) as 2**e Y."""
+    U, (X, e) = np.asarray(U, dtype=np.float64), normalized(X)
     Q, K = spectrum.Q, U.T @ X
     rotation = Q @ ((Q.T @ (K - K.T) @ Q) * spectrum.inverse_sum) @ Q.T
-    return np.asarray(U @ rotation + ((X - U @ K) @ Q * spectrum.inverse) @ Q.T)
+    return np.asarray(U @ rotation + ((X - U @ K) @ Q * spectrum.inverse) @ Q.T), e
 
 
 def _require_gauge_free(problem: NearestETF, G: Array, spectrum: _Spectrum) -> None:
@@ -195,6 +200,7 @@ def _require_gauge_free(problem: NearestETF, G: Array, spectrum: _Spectrum) -> N
             f"H leaves the nearest ETF undetermined: A has numerical rank {spectrum.rank} < r = {problem.r}, so "
             "no gradient exists; add a proximal term (prox=..., delta > 0)"
         )
+    G, _ = normalized(G)
     if np.linalg.norm(G @ spectrum.null) > np.sqrt(problem.unit) * np.linalg.norm(G):
         raise InputError(
             "the cotangent acts on a direction of U that the frame does not see, where U is not unique; use a loss of "

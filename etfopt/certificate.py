@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from etfopt._inputs import as_matrix, require_shape
+from etfopt._scaling import rescaled
 from etfopt.geometry import SVD, feasibility, sym, thin_svd
-from etfopt.problem import LinearTerm, NearestETF, rescaled
+from etfopt.problem import LinearTerm, NearestETF
 
 __all__ = ["Certificate", "certify"]
 
@@ -110,10 +111,14 @@ def certify(problem: NearestETF, U: ArrayLike) -> Certificate:
     UtA = U.T @ term.A
     infeasibility = feasibility(U)
     gap = nuclear - float(np.trace(UtA))
-    stationarity = float(np.linalg.norm(term.A - U @ sym(UtA)))
+    with np.errstate(over="ignore", invalid="ignore"):
+        residual = float(np.linalg.norm(term.A - U @ sym(UtA)))
+    stationarity = math.inf if math.isnan(residual) else residual
     rank, etf_unique = _uniqueness(problem, term, svd)
     excess = _gap_bound(gap, nuclear, infeasibility, problem.r)
     off_ball = infeasibility * math.sqrt(problem.r)
+    # U and U* may differ at will on the null space of A, of which F' sees no more than rounding
+    unseen = 2 * float(np.linalg.norm(svd.Q[:, rank:].T @ problem.F)) if rank < problem.r else 0.0
     return Certificate(
         feasibility=infeasibility,
         stationarity=_natural(stationarity, term),
@@ -126,7 +131,7 @@ def certify(problem: NearestETF, U: ArrayLike) -> Certificate:
         etf_unique=etf_unique,
         distance_bound=math.sqrt(2 * excess / margin) + off_ball if rank == problem.r else math.inf,
         etf_distance_bound=(
-            float(np.linalg.norm(problem.F, 2)) * (math.sqrt(2 * excess / float(svd.S[rank - 1])) + off_ball)
+            float(np.linalg.norm(problem.F, 2)) * (math.sqrt(2 * excess / float(svd.S[rank - 1])) + off_ball) + unseen
             if etf_unique
             else math.inf
         ),

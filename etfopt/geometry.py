@@ -2,6 +2,7 @@ r"""Simplex frames, polar factors and points of the Stiefel manifold :math:`St(d
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -45,8 +46,12 @@ def simplex_etf(C: int, *, reduced: bool = False, dtype: DTypeLike = np.float64)
     array([[ 0.7071, -0.7071]])
     """
     C = as_integer(C, "C", at_least=2)
-    if np.dtype(dtype) not in (np.dtype(np.float32), np.dtype(np.float64)):
-        raise InputError(f"dtype must be float32 or float64; got {np.dtype(dtype)}")
+    try:
+        supported = np.dtype(dtype) in (np.dtype(np.float32), np.dtype(np.float64))
+    except TypeError:
+        supported = False
+    if not supported:
+        raise InputError(f"dtype must be float32 or float64; got {dtype!r}")
     if not reduced:
         frame = np.eye(C) - 1.0 / C
     else:
@@ -125,17 +130,19 @@ def random_stiefel(d: int, r: int, rng: np.random.Generator) -> Float64Array:
     Raises
     ------
     InputError
-        If d < r or r < 1.
+        If d < r or r < 1, or they are no integers.
     """
-    if not 1 <= r <= d:
+    if not (isinstance(d, (int, np.integer)) and isinstance(r, (int, np.integer)) and 1 <= r <= d):
         raise InputError(f"St(d, r) needs d >= r >= 1; got d = {d}, r = {r}")
     return np.asarray(polar_factor(rng.standard_normal((d, r))), dtype=np.float64)
 
 
 def feasibility(U: Array) -> float:
-    """Return the distance from orthonormality ||U'U - I||_F, computed in float64."""
+    """Return the distance from orthonormality ||U'U - I||_F, computed in float64; inf where it is out of range."""
     U64 = np.asarray(U, dtype=np.float64)
-    return float(np.linalg.norm(U64.T @ U64 - np.eye(U64.shape[1])))
+    with np.errstate(over="ignore", invalid="ignore"):
+        distance = float(np.linalg.norm(U64.T @ U64 - np.eye(U64.shape[1])))
+    return math.inf if math.isnan(distance) else distance
 
 
 def sym(X: np.ndarray[Any, np.dtype[Any]]) -> Array:

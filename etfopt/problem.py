@@ -3,16 +3,17 @@ r"""The nearest-ETF problem: data, objective, derivatives and the linear term :m
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from etfopt._inputs import Array, Float64Array, as_matrix, as_nonnegative, require_shape
+from etfopt._scaling import normalized, rescaled
 from etfopt.errors import InputError
 from etfopt.geometry import simplex_etf
 
-__all__ = ["LinearTerm", "NearestETF", "normalized", "rescaled"]
+__all__ = ["LinearTerm", "NearestETF"]
 
 
 class LinearTerm(NamedTuple):
@@ -144,17 +145,27 @@ class NearestETF:
     @cached_property
     def scaled_linear_term(self) -> LinearTerm:
         r"""The linear term with its power of two taken out: :math:`A = 2^e A_s`."""
-        (H, h), (F, f) = normalized(self.H), normalized(self.F)
-        terms = [(2 * H @ F.T, h + f, 2 * np.linalg.norm(H) * np.linalg.norm(F))]
+        terms = [self._data_term()]
         if self.delta > 0 and self.prox is not None:
             (prox, p), (delta, q) = normalized(self.prox), np.frexp(self.delta)
-            terms.append((delta * prox, p + int(q), delta * np.linalg.norm(prox)))
+            terms.append((delta * prox, p + int(q), delta * float(np.linalg.norm(prox))))
         # the largest exponent is taken out of all terms, so that none overflows; a zero term has no vote
         e = max((k for term, k, _ in terms if term.any()), default=0)
-        A = np.asarray(sum(np.ldexp(term, k - e) for term, k, _ in terms))
+        A, shift = normalized(np.asarray(sum(rescaled(term, k - e) for term, k, _ in terms)))
         A.flags.writeable = False
-        size = float(sum(np.ldexp(norm, k - e) for _, k, norm in terms))
-        return LinearTerm(A, e, self.C * self.unit * size)
+        size = float(sum(rescaled(size, k - e - shift) for _, k, size in terms))
+        return LinearTerm(A, e + shift, self.C * self.unit * size)
+
+    def _data_term(self) -> tuple[Float64Array, int, float]:
+        """Return (T, k, s) with 2HF' = 2**k T, and 2**k s = 2||H|| ||F||, which bounds what rounding H can change."""
+        (H, h), (F, f) = normalized(self.H), normalized(self.F)
+        size = 2 * float(np.linalg.norm(H)) * float(np.linalg.norm(F))
+        # a frame whose rows sum to zero does not see a mean common to all classes: taken out, it costs no digits
+        row_sum = float(np.linalg.norm(F.sum(axis=1)))
+        if row_sum <= self.C * float(np.finfo(self.F.dtype).eps) * float(np.linalg.norm(F)):
+            H = H - H.mean(axis=1, keepdims=True)
+        H, c = normalized(H)
+        return 2 * H @ F.T, h + c + f, float(rescaled(size, -c))
 
     @property
     def linear_term(self) -> Float64Array:
@@ -172,8 +183,8 @@ class NearestETF:
         smallest : float
             The smallest singular value of A_s outside it.
         """
-        # the basis is known to about rounding / smallest; a frame that does not vanish on it is far above that
-        tolerance = np.sqrt(self.scaled_linear_term.rounding / smallest) if smallest > 0 else 0.0
+        # perturbation theory: the basis is known to within rounding / smallest
+        tolerance = 10 * self.scaled_linear_term.rounding / smallest if smallest > 0 else 0.0
         return bool(np.linalg.norm(null.T @ self.F, 2) <= tolerance * np.linalg.norm(self.F, 2))
 
     def objective(self, U: Array) -> float:
@@ -187,7 +198,8 @@ class NearestETF:
 
     def gradient(self, U: Array) -> Float64Array:
         r"""Return the Euclidean gradient :math:`2UFF' - 2HF' + \delta(U - U_{prox})` at U, shape (d, r)."""
-        gradient = 2 * (np.asarray(U, dtype=np.float64) @ self.F - self.H) @ self.F.T
+        residual, e = normalized(np.asarray(U, dtype=np.float64) @ self.F - self.H)
+        gradient = rescaled(2 * residual @ self.F.T, e)
         if self.delta > 0 and self.prox is not None:
             gradient += self.delta * (U - self.prox)
         return gradient
@@ -199,19 +211,6 @@ class NearestETF:
 
     def __repr__(self) -> str:
         return f"NearestETF(d={self.d}, C={self.C}, r={self.r}, delta={self.delta:g}, dtype={self.dtype})"
-
-
-def normalized(X: Array) -> tuple[Float64Array, int]:
-    """Return (Y, e) in float64 with X = 2**e Y exactly and the largest entry of Y in [1/2, 1); (X, 0) for zero."""
-    X64 = np.asarray(X, dtype=np.float64)
-    e = int(np.frexp(np.abs(X64).max())[1])
-    return np.ldexp(X64, -e), e
-
-
-def rescaled(Y: Array | np.floating[Any] | float, e: int) -> Float64Array:
-    """Return 2**e Y, infinite where it is out of range."""
-    with np.errstate(over="ignore"):
-        return np.asarray(np.ldexp(Y, e), dtype=np.float64)
 
 
 def _squared_norm(X: Float64Array) -> float:

@@ -9,9 +9,10 @@ from functools import cached_property
 import numpy as np
 
 from etfopt._inputs import Array
+from etfopt._scaling import normalized, rescaled
 from etfopt.certificate import Certificate
 from etfopt.geometry import polar_factor
-from etfopt.problem import NearestETF, normalized, rescaled
+from etfopt.problem import NearestETF
 from etfopt.solvers.base import Stats, Termination
 
 __all__ = ["Solution"]

@@ -10,17 +10,19 @@ singular values, which neural collapse produces and where autograd through an SV
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from etfopt._inputs import as_nonnegative
 from etfopt._tensors import require_finite, require_floats
 from etfopt.errors import InputError
 from etfopt.geometry import simplex_etf
 
-__all__ = ["frame_tensor", "nearest_etf", "polar_factor"]
+__all__ = ["frame_tensor", "nearest_etf", "on_frame", "polar_factor"]
 
 
 def polar_factor(A: Tensor) -> Tensor:
@@ -102,17 +104,27 @@ def nearest_etf(H: Tensor, prox: Tensor | None = None, delta: float = 1e-3, fram
         raise InputError(f"H has shape {tuple(H.shape)}; it needs a column for each of C >= 2 classes")
     with torch.autocast(H.device.type, enabled=False):
         work = H.to(torch.promote_types(H.dtype, torch.float32))
-        F = frame_tensor(work.shape[-1], work) if frame is None else frame.to(work)
-        _require_frame(H, F)
+        _require_frame(H, frame)
         size = _size(work)
-        if prox is None:
-            A = 2 * (work / size) @ F.mT
-        else:
-            _require_prox(H, F, prox, delta)
+        if prox is not None:
+            _require_prox(H, frame, prox, delta)
             size = size.clamp(min=delta)
-            A = 2 * (work / size) @ F.mT + (delta / size) * prox.to(work)
+        A = 2 * on_frame(work / size, frame, transpose=True)
+        if prox is not None:
+            A = A + (delta / size) * prox.to(work)
         U: Tensor = _apply(_Polar, A)[0]
     return U.to(H.dtype)
+
+
+def on_frame(X: Tensor, frame: Tensor | None, *, transpose: bool = False) -> Tensor:
+    """Return X F, or X F' if `transpose`, for matrices X, (..., d, r) or (..., d, C); None is the simplex M = M'.
+
+    XM is X without the mean of its columns, over sqrt(C-1): no product is needed, and the mean costs no digits.
+    """
+    if frame is None:
+        return (X - X.mean(dim=-1, keepdim=True)) / math.sqrt(X.shape[-1] - 1)
+    F = frame.to(X)
+    return X @ (F.mT if transpose else F)
 
 
 def frame_tensor(C: int, like: Tensor, *, reduced: bool = False) -> Tensor:
@@ -170,10 +182,11 @@ class _Polar(torch.autograd.Function):
 
 
 def _polar_derivative(A: Tensor, U: Tensor, Q: Tensor, S: Tensor, X: Tensor) -> Tensor:
-    K = U.mT @ X
-    B = U.mT @ A
-    Omega, N = _apply(_Resolvent, (B + B.mT) / 2, K - K.mT, X - U @ K, Q, S)
-    derivative: Tensor = U @ Omega + N
+    with torch.autocast(A.device.type, enabled=False):  # a backward pass may be run inside an autocast region
+        K = U.mT @ X
+        B = U.mT @ A
+        Omega, N = _apply(_Resolvent, (B + B.mT) / 2, K - K.mT, X - U @ K, Q, S)
+        derivative: Tensor = U @ Omega + N
     return derivative
 
 
@@ -229,24 +242,26 @@ def _require_matrix(X: Tensor, name: str) -> None:
     require_finite(X, name)
 
 
-def _require_frame(H: Tensor, F: Tensor) -> None:
-    (d, C), r = H.shape[-2:], F.shape[0] if F.dim() == 2 else 0
-    if F.dim() != 2 or F.shape[1] != C:
-        raise InputError(f"frame has shape {tuple(F.shape)}; it must be (r, C) with C = {C}, the columns of H")
+def _require_frame(H: Tensor, frame: Tensor | None) -> None:
+    d, C = H.shape[-2:]
+    if frame is not None:
+        require_floats(frame, "frame", (None, C))
+    r = C if frame is None else frame.shape[0]
     if d < r:
         hint = (
-            f"; d = C-1 = {d} works with frame=etfopt.simplex_etf({C}, reduced=True) as a tensor" if d == C - 1 else ""
+            f"d = C-1 works with frame=frame_tensor({C}, H, reduced=True)"
+            if d == C - 1
+            else f"a frame with at most {d} rows is needed"
         )
         raise InputError(
-            f"H has shape {tuple(H.shape)}: d = {d} features are fewer than the r = {r} rows of the frame{hint}; "
-            "if rows of H are classes, pass H.mT"
+            f"H has shape {tuple(H.shape)}: d = {d} features are fewer than the r = {r} rows of the frame; {hint}. "
+            "Columns of H are classes: if its rows are, pass H.mT"
         )
 
 
-def _require_prox(H: Tensor, F: Tensor, prox: Tensor, delta: float) -> None:
-    if not (0 <= delta < float("inf")):
-        raise InputError(f"delta must be finite and at least 0; got {delta}")
-    shape = (H.shape[-2], F.shape[0])
+def _require_prox(H: Tensor, frame: Tensor | None, prox: Tensor, delta: float) -> None:
+    as_nonnegative(delta, "delta")
+    _require_matrix(prox, "prox")
+    shape = (H.shape[-2], H.shape[-1] if frame is None else frame.shape[0])
     if tuple(prox.shape[-2:]) != shape:
         raise InputError(f"prox has shape {tuple(prox.shape)}; it must end in {shape}")
-    _require_matrix(prox, "prox")

@@ -15,9 +15,8 @@ from torch.nn import functional
 from etfopt._inputs import as_integer, as_nonnegative, as_positive
 from etfopt._tensors import require_finite, require_floats, require_labels
 from etfopt.errors import InputError
-from etfopt.geometry import simplex_etf
 from etfopt.nn.class_means import ClassMeans, MeansUpdate
-from etfopt.nn.functional import nearest_etf
+from etfopt.nn.functional import nearest_etf, on_frame
 
 __all__ = ["AnyHead", "FixedETFHead", "Head", "LearnedHead", "NearestETFHead"]
 
@@ -94,36 +93,43 @@ class LearnedHead(Head):
 class _ETFHead(Head):
     """A head whose weight is an ETF kept in buffers: no parameters."""
 
-    frame: Tensor
+    frame: Tensor | None
     weight: Tensor
     bias: Tensor
 
     def __init__(self, dim: int, num_classes: int, *, temperature: float, frame: Tensor | None) -> None:
         super().__init__(dim, num_classes, temperature=temperature)
-        F = torch.from_numpy(simplex_etf(num_classes)) if frame is None else frame.detach().clone()
-        self._check_frame(F)
-        # the canonical rotation U = I, and rows of unit mean-square norm whatever the frame's size
-        self._row_scale = math.sqrt(num_classes) / float(torch.linalg.matrix_norm(F))
-        self.register_buffer("frame", F.to(torch.get_default_dtype()), persistent=False)
-        self.register_buffer("weight", self._weight(torch.eye(dim, F.shape[0])))
+        if frame is not None:
+            self._check_frame(frame)
+            frame = frame.detach().to(torch.get_default_dtype(), copy=True)
+        r = num_classes if frame is None else len(frame)
+        self._check_room(r)
+        # rows of unit mean-square norm, whatever the frame's size
+        size = 1.0 if frame is None else float(torch.linalg.matrix_norm(frame))
+        self._row_scale = math.sqrt(num_classes) / size
+        self.register_buffer("frame", frame, persistent=False)
+        # the canonical rotation U = I
+        self.register_buffer("weight", self._weight(torch.eye(dim, r)))
         self.register_buffer("bias", torch.zeros(num_classes))
 
-    def _check_frame(self, F: Tensor) -> None:
+    def _check_frame(self, frame: Tensor) -> None:
+        require_floats(frame, "frame", (None, self.num_classes))
+        require_finite(frame, "frame")
+        if not frame.any():
+            raise InputError(f"frame of shape {tuple(frame.shape)} is zero; pass one with a non-zero entry")
+
+    def _check_room(self, r: int) -> None:
         C = self.num_classes
-        if F.dim() != 2 or F.shape[1] != C or not F.is_floating_point() or not torch.isfinite(F).all() or not F.any():
-            raise InputError(
-                f"frame must be a finite, non-zero (r, {C}) tensor, one column a class; got {tuple(F.shape)} {F.dtype}"
-            )
-        if self.dim < F.shape[0]:
+        if self.dim < r:
             hint = (
-                f"; dim = C-1 works with frame=torch.from_numpy(etfopt.simplex_etf({C}, reduced=True))"
+                f"dim = C-1 works with frame=torch.from_numpy(etfopt.simplex_etf({C}, reduced=True))"
                 if self.dim == C - 1
-                else f"; a simplex of {C} classes needs dim >= {C - 1}"
+                else f"a simplex of {C} classes needs dim >= {C - 1}"
             )
-            raise InputError(f"dim = {self.dim} is smaller than the r = {F.shape[0]} rows of the frame{hint}")
+            raise InputError(f"dim = {self.dim} is smaller than the r = {r} rows of the frame; {hint}")
 
     def _weight(self, U: Tensor) -> Tensor:
-        return self._row_scale * (U @ self.frame.to(U.dtype)).mT
+        return self._row_scale * on_frame(U, self.frame).mT
 
     def _stored_logits(self, f: Tensor) -> Tensor:
         # autograd may keep the weight for a backward pass that comes after the next update of the buffer
@@ -219,7 +225,7 @@ class NearestETFHead(_ETFHead):
         self.delta = as_nonnegative(delta, "delta")
         self.implicit_gradient = bool(implicit_gradient)
         self.means = ClassMeans(num_classes, dim, averaging)
-        self.register_buffer("U", torch.eye(dim, self.frame.shape[0]))
+        self.register_buffer("U", torch.eye(dim, num_classes if self.frame is None else len(self.frame)))
 
     def forward(self, features: Tensor, labels: Tensor | None = None) -> Tensor:
         """Return logits, shape (n, C), of features, shape (n, d); in training, update the classifier first."""
@@ -243,9 +249,8 @@ class NearestETFHead(_ETFHead):
         H = update.mean / torch.linalg.matrix_norm(update.mean).clamp(min=torch.finfo(update.mean.dtype).tiny)
         if not self.implicit_gradient:
             H = H.detach()
-        frame = self.frame.to(H.dtype)
-        prox = self.U.to(H.dtype) if self.means.steps > 0 else nearest_etf(H.detach(), frame=frame)
-        return nearest_etf(H, prox, self.delta, frame)
+        prox = self.U.to(H.dtype) if self.means.steps > 0 else nearest_etf(H.detach(), frame=self.frame)
+        return nearest_etf(H, prox, self.delta, self.frame)
 
 
 AnyHead: TypeAlias = LearnedHead | FixedETFHead | NearestETFHead
