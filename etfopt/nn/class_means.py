@@ -85,21 +85,21 @@ class ClassMeans(nn.Module):
         labels : Tensor of integers, shape (n,)
             Required in training.
         """
-        if not self.training:
-            return self.mean
-        update = self.updated(features, labels)
+        update = self.updated(features, labels) if self.training else None
+        if update is None:
+            return self.mean.clone()
         self.commit(update)
         return update.mean
 
-    def updated(self, features: Tensor, labels: Tensor | None) -> MeansUpdate:
-        """Return what a batch makes of the means, without changing them."""
+    def updated(self, features: Tensor, labels: Tensor | None) -> MeansUpdate | None:
+        """Return what a batch makes of the means, without changing them; None for a batch without samples."""
         require_floats(features, "features", (None, self.dim))
         if labels is None:
             raise InputError("labels are required in training: call head(features, labels), or head.eval() to predict")
         require_labels(labels, len(features), self.num_classes)
         require_finite(features, "features")
         if len(features) == 0:
-            return MeansUpdate(self.mean, self.global_mean, self.seen)
+            return None
         with torch.autocast(features.device.type, enabled=False):
             return self._average(features.to(torch.promote_types(features.dtype, self.mean.dtype)), labels.long())
 
@@ -114,22 +114,20 @@ class ClassMeans(nn.Module):
         past = torch.where(seen, self.mean.to(features.dtype), mu.detach()[:, None])
         # columns the batch says nothing of: the past where there is one, mu_G where there is none
         batch = torch.where(present, batch, torch.where(seen, past, mu[:, None]))
-        rate = self._rate().to(features.dtype)
-        return MeansUpdate(rate * batch + (1 - rate) * past, mu, seen)
+        # lerp is exact where both agree, so that absent classes keep their column to the bit, and at the rate 1
+        return MeansUpdate(torch.lerp(past, batch, self._rate(features.dtype)), mu, seen)
 
-    def _rate(self) -> Tensor:
-        t = self.steps + 1.0
+    def _rate(self, dtype: torch.dtype) -> Tensor:
+        t = self.steps.to(dtype) + 1
         if self.averaging == "paper":
             return (2 / (t + 1)).clamp(min=RATE_FLOOR)
         if self.averaging == "cumulative":
             return 1 / t
-        return torch.where(t > 1, float(self.averaging), 1.0)
+        return torch.where(t > 1, torch.full_like(t, float(self.averaging)), torch.ones_like(t))
 
     @torch.no_grad()
     def commit(self, update: MeansUpdate) -> None:
         """Make an update from `updated` the state."""
-        if update.mean is self.mean:
-            return
         self.mean.copy_(update.mean)
         self.global_mean.copy_(update.global_mean)
         self.seen.copy_(update.seen)

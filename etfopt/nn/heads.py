@@ -234,7 +234,7 @@ class NearestETFHead(_ETFHead):
             self._check_labels(features, labels)
             return self._stored_logits(f)
         update = self.means.updated(f, labels)
-        if len(f) == 0:
+        if update is None:
             return self._stored_logits(f)
         U = self._nearest(update)
         weight = self._weight(U)
