@@ -74,6 +74,18 @@ def require_shape(array: Array, shape: Sequence[int], name: str) -> None:
         raise InputError(f"{name} has shape {array.shape}; it must be {tuple(shape)}")
 
 
+def room_hint(d: int, C: int, *, simplex: bool, reduced: str, name: str = "d") -> str:
+    """Say what to do where d dimensions, an argument called `name`, are too few for a frame of C vectors.
+
+    `simplex` tells whether the frame is the default one, and `reduced` is the code that gives the smaller one.
+    """
+    if not simplex:
+        return f"a frame with at most {d} rows is needed"
+    if d == C - 1:
+        return f"{name} = C-1 works with frame={reduced}"
+    return f"a simplex of C = {C} vectors needs {name} >= C-1 = {C - 1}"
+
+
 def as_nonnegative(value: object, name: str) -> float:
     """Return `value` as a finite float >= 0, or raise `InputError`."""
     number = _as_real(value, name)

@@ -12,14 +12,16 @@ from etfopt.errors import InputError
 __all__ = ["require_finite", "require_floats", "require_labels"]
 
 
-def require_floats(value: object, name: str, shape: tuple[int | None, ...]) -> Tensor:
-    """Return `value` if it is a dense floating-point tensor of this shape (None is any length), or raise `InputError`.
+def require_floats(value: object, name: str, shape: tuple[int | str, ...]) -> Tensor:
+    """Return `value` if it is a dense floating-point tensor of this shape, a letter for any length, or raise.
 
     Values are not looked at; see `require_finite`.
     """
     tensor = _as_dense(value, name)
-    if tensor.ndim != len(shape) or any(want not in (None, got) for want, got in zip(shape, tensor.shape, strict=True)):
-        wanted = ", ".join("n" if want is None else str(want) for want in shape)
+    if tensor.ndim != len(shape) or any(
+        isinstance(want, int) and want != got for want, got in zip(shape, tensor.shape, strict=True)
+    ):
+        wanted = ", ".join(map(str, shape))
         raise InputError(
             f"{name} has shape {tuple(tensor.shape)}; it must be ({wanted}{',' * (len(shape) == 1)}): "
             "check dim and num_classes, or reshape it"

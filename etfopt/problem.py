@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from etfopt._inputs import Array, Float64Array, as_matrix, as_nonnegative, require_shape
+from etfopt._inputs import Array, Float64Array, as_matrix, as_nonnegative, require_shape, room_hint
 from etfopt._scaling import normalized, rescaled
 from etfopt.errors import InputError
 from etfopt.geometry import simplex_etf
@@ -106,12 +106,7 @@ class NearestETF:
         (d, C), r = self.H.shape, self.r
         if d >= r:
             return
-        if default_frame and d == C - 1:
-            hint = f"d = C-1 works with frame=etfopt.simplex_etf({C}, reduced=True)"
-        elif default_frame:
-            hint = f"a simplex of C = {C} vectors needs d >= C-1 = {C - 1} dimensions"
-        else:
-            hint = f"a frame with at most {d} rows is needed"
+        hint = room_hint(d, C, simplex=default_frame, reduced=f"etfopt.simplex_etf({C}, reduced=True)")
         raise InputError(
             f"H has shape {self.H.shape}: d = {d} features are fewer than the r = {r} rows of the frame; "
             f"{hint}. Columns of H are classes: if its rows are, pass H.T"

@@ -39,7 +39,7 @@ def check_batch(features: Tensor, labels: Tensor, weight: Tensor, bias: Tensor |
         If a shape or dtype is wrong, a value is NaN, infinite or above 1e100, or a label is outside [0, C).
     """
     num_classes, dim = like.shape
-    require_floats(features, "features", (None, dim))
+    require_floats(features, "features", ("n", dim))
     require_labels(labels, len(features), num_classes)
     require_floats(weight, "weight", (num_classes, dim))
     if bias is None:

@@ -93,7 +93,7 @@ class ClassMeans(nn.Module):
 
     def updated(self, features: Tensor, labels: Tensor | None) -> MeansUpdate | None:
         """Return what a batch makes of the means, without changing them; None for a batch without samples."""
-        require_floats(features, "features", (None, self.dim))
+        require_floats(features, "features", ("n", self.dim))
         if labels is None:
             raise InputError("labels are required in training: call head(features, labels), or head.eval() to predict")
         require_labels(labels, len(features), self.num_classes)

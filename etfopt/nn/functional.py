@@ -1,28 +1,20 @@
-r"""Differentiable nearest ETF and polar factor for tensors, with the closed-form derivative.
-
-The forward pass takes one SVD :math:`A = PSQ'`; the backward pass reuses its Q and S,
-
-.. math:: dL/dA = U\,\Omega + (G - UK)B^{-1}, \qquad B\Omega + \Omega B = K - K', \quad K = U'G, \; B = QSQ',
-
-and is itself a differentiable function, so that derivatives of every order exist wherever the first does. Repeated
-singular values, which neural collapse produces and where autograd through an SVD gives NaN, are harmless here.
-"""
+r"""Differentiable nearest ETF and polar factor for tensors (..., d, C)."""
 
 from __future__ import annotations
 
 import math
 from functools import lru_cache
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from etfopt._inputs import as_nonnegative
+from etfopt._inputs import as_nonnegative, room_hint
 from etfopt._tensors import require_finite, require_floats
 from etfopt.errors import InputError
 from etfopt.geometry import simplex_etf
+from etfopt.nn.polar import polar
 
-__all__ = ["frame_tensor", "nearest_etf", "on_frame", "polar_factor"]
+__all__ = ["frame_tensor", "nearest_etf", "nearest_minimiser", "on_frame", "polar_factor"]
 
 
 def polar_factor(A: Tensor) -> Tensor:
@@ -57,7 +49,7 @@ def polar_factor(A: Tensor) -> Tensor:
         raise InputError(f"A has shape {tuple(A.shape)}; it needs at least as many rows as columns (..., d >= r)")
     with torch.autocast(A.device.type, enabled=False):
         work = A.to(torch.promote_types(A.dtype, torch.float32))
-        U: Tensor = _apply(_Polar, work / _size(work))[0]
+        U = polar(work / _size(work))
     return U.to(A.dtype)
 
 
@@ -112,8 +104,24 @@ def nearest_etf(H: Tensor, prox: Tensor | None = None, delta: float = 1e-3, fram
         A = 2 * on_frame(work / size, frame, transpose=True)
         if prox is not None:
             A = A + (delta / size) * prox.to(work)
-        U: Tensor = _apply(_Polar, A)[0]
+        U = polar(A)
     return U.to(H.dtype)
+
+
+@torch.no_grad()
+def nearest_minimiser(A: Tensor, start: Tensor) -> Tensor:
+    """Return, of all maximisers of <A, U> over St(d, r), the one nearest to `start`; A and `start` are (d, r).
+
+    Where A has full rank there is only one. Otherwise, with A = P S Q' and the columns of P and Q split at the rank,
+    they are P1 Q1' + P2 W Q2' for any W with orthonormal columns, P2 spanning all that P1 leaves.
+    """
+    P, S, Qh = torch.linalg.svd(A, full_matrices=False)
+    rounding = 10 * A.shape[-1] * torch.finfo(A.dtype).eps * S[..., :1]
+    kept = rounding < S
+    P1, Q1h = P * kept[..., None, :], Qh * kept[..., :, None]
+    free = start - P1 @ (P1.mT @ start)
+    free = free - (free @ Q1h.mT) @ Q1h
+    return polar_factor(P1 @ Q1h + free)
 
 
 def on_frame(X: Tensor, frame: Tensor | None, *, transpose: bool = False) -> Tensor:
@@ -148,94 +156,8 @@ def _size(X: Tensor) -> Tensor:
     return torch.where(size > 0, size, torch.ones_like(size))
 
 
-def _apply(function: type[torch.autograd.Function], *arguments: Tensor) -> Any:
-    return function.apply(*arguments)  # type: ignore[no-untyped-call] # torch leaves Function.apply untyped
-
-
-class _Polar(torch.autograd.Function):
-    """A -> (U, Q, S). Q and S are returned so that the backward pass can use them; they carry no gradient."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(A: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        P, S, Qh = torch.linalg.svd(A, full_matrices=False)
-        return P @ Qh, Qh.mT.contiguous(), S
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor], output: tuple[Tensor, Tensor, Tensor]) -> None:
-        (A,), (U, Q, S) = inputs, output
-        ctx.mark_non_differentiable(Q, S)
-        ctx.save_for_backward(A, U, Q, S)
-        ctx.save_for_forward(A, U, Q, S)
-
-    @staticmethod
-    def backward(ctx: Any, G: Tensor, *_: Tensor) -> Tensor:
-        A, U, Q, S = ctx.saved_tensors
-        return _polar_derivative(A, U, Q, S, G)
-
-    @staticmethod
-    def jvp(ctx: Any, dA: Tensor) -> tuple[Tensor, None, None]:
-        # the derivative of the polar factor is self-adjoint
-        A, U, Q, S = ctx.saved_tensors
-        return _polar_derivative(A, U, Q, S, dA), None, None
-
-
-def _polar_derivative(A: Tensor, U: Tensor, Q: Tensor, S: Tensor, X: Tensor) -> Tensor:
-    with torch.autocast(A.device.type, enabled=False):  # a backward pass may be run inside an autocast region
-        K = U.mT @ X
-        B = U.mT @ A
-        Omega, N = _apply(_Resolvent, (B + B.mT) / 2, K - K.mT, X - U @ K, Q, S)
-        derivative: Tensor = U @ Omega + N
-    return derivative
-
-
-class _Resolvent(torch.autograd.Function):
-    r"""(B, R, N) -> (Omega, N B^-1) with B Omega + Omega B = R, for symmetric B = Q diag(S) Q' and skew R.
-
-    Q and S are values to compute with, not inputs to differentiate: differentiating an eigendecomposition fails at
-    repeated eigenvalues, differentiating the two linear systems does not.
-    """
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(B: Tensor, R: Tensor, N: Tensor, Q: Tensor, S: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ARG004 - Q, S stand for B
-        null = S.shape[-1] * torch.finfo(S.dtype).eps * S[..., :1] >= S
-        S = S.masked_fill(null, 0)
-        sums = S[..., :, None] + S[..., None, :]
-        Omega = Q @ ((Q.mT @ R @ Q) * _pseudo_inverse(sums)) @ Q.mT
-        return Omega, (N @ Q) * _pseudo_inverse(S)[..., None, :] @ Q.mT
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, Tensor]) -> None:
-        B, _, _, Q, S = inputs
-        ctx.save_for_backward(B, Q, S, *output)
-        ctx.save_for_forward(B, Q, S, *output)
-
-    @staticmethod
-    def backward(ctx: Any, dOmega: Tensor, dY: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
-        B, Q, S, Omega, Y = ctx.saved_tensors
-        # both systems are self-adjoint, so their adjoints are solved by the same function
-        R, N = _apply(_Resolvent, B, (dOmega - dOmega.mT) / 2, dY, Q, S)
-        product = R @ Omega
-        dB = product + product.mT - Y.mT @ N
-        return (dB + dB.mT) / 2, R, N, None, None
-
-    @staticmethod
-    def jvp(ctx: Any, dB: Tensor, dR: Tensor, dN: Tensor, *_: None) -> tuple[Tensor, Tensor]:
-        B, Q, S, Omega, Y = ctx.saved_tensors
-        tangents: tuple[Tensor, Tensor] = _apply(_Resolvent, B, dR - dB @ Omega - Omega @ dB, dN - Y @ dB, Q, S)
-        return tangents
-
-
-def _pseudo_inverse(x: Tensor) -> Tensor:
-    positive = x > 0
-    return torch.where(positive, 1 / torch.where(positive, x, torch.ones_like(x)), torch.zeros_like(x))
-
-
 def _require_matrix(X: Tensor, name: str) -> None:
-    shape = (None,) * X.dim() if isinstance(X, Tensor) else ()
+    shape = ("...",) * X.dim() if isinstance(X, Tensor) else ()
     require_floats(X, name, shape)
     if X.dim() < 2 or 0 in X.shape[-2:]:
         raise InputError(f"{name} has shape {tuple(X.shape)}; it must be (..., d, C) with d, C >= 1")
@@ -245,14 +167,11 @@ def _require_matrix(X: Tensor, name: str) -> None:
 def _require_frame(H: Tensor, frame: Tensor | None) -> None:
     d, C = H.shape[-2:]
     if frame is not None:
-        require_floats(frame, "frame", (None, C))
+        require_floats(frame, "frame", ("r", C))
+        require_finite(frame, "frame")
     r = C if frame is None else frame.shape[0]
     if d < r:
-        hint = (
-            f"d = C-1 works with frame=frame_tensor({C}, H, reduced=True)"
-            if d == C - 1
-            else f"a frame with at most {d} rows is needed"
-        )
+        hint = room_hint(d, C, simplex=frame is None, reduced=f"frame_tensor({C}, H, reduced=True)")
         raise InputError(
             f"H has shape {tuple(H.shape)}: d = {d} features are fewer than the r = {r} rows of the frame; {hint}. "
             "Columns of H are classes: if its rows are, pass H.mT"

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from etfopt._inputs import as_integer, as_nonnegative, as_positive
+from etfopt._inputs import as_integer, as_nonnegative, as_positive, room_hint
 from etfopt._tensors import require_finite, require_floats, require_labels
 from etfopt.errors import InputError
 from etfopt.nn.class_means import ClassMeans, MeansUpdate
-from etfopt.nn.functional import nearest_etf, on_frame
+from etfopt.nn.functional import nearest_etf, nearest_minimiser, on_frame
 
 __all__ = ["AnyHead", "FixedETFHead", "Head", "LearnedHead", "NearestETFHead"]
 
@@ -42,9 +42,14 @@ class Head(nn.Module):
 
     def normalize(self, features: Tensor) -> Tensor:
         r"""Return :math:`\tau h/\|h\|` for each row h of the features, (n, d): what the classifier sees."""
-        require_floats(features, "features", (None, self.dim))
+        require_floats(features, "features", ("n", self.dim))
         require_finite(features, "features")
-        return self.temperature * functional.normalize(features, dim=1)
+        # by the largest entry first, a constant factor to a function of direction: no feature is too short or too long
+        largest = features.detach().abs().amax(dim=1, keepdim=True)
+        h = features / torch.where(largest > 0, largest, torch.ones_like(largest))
+        # the norm of a non-zero h is now at least 1
+        norm: Tensor = torch.linalg.vector_norm(h, dim=1, keepdim=True).clamp(min=1)
+        return self.temperature * h / norm
 
     def _check_labels(self, features: Tensor, labels: Tensor | None) -> None:
         if labels is not None:
@@ -91,50 +96,45 @@ class LearnedHead(Head):
 
 
 class _ETFHead(Head):
-    """A head whose weight is an ETF kept in buffers: no parameters."""
+    """A head whose classifier is the ETF of a rotation U: no parameters, and U and the bias as buffers."""
 
     frame: Tensor | None
-    weight: Tensor
+    U: Tensor
     bias: Tensor
 
     def __init__(self, dim: int, num_classes: int, *, temperature: float, frame: Tensor | None) -> None:
         super().__init__(dim, num_classes, temperature=temperature)
         if frame is not None:
             self._check_frame(frame)
-            frame = frame.detach().to(torch.get_default_dtype(), copy=True)
+            frame = frame.detach().clone()
         r = num_classes if frame is None else len(frame)
-        self._check_room(r)
+        self._check_room(r, simplex=frame is None)
         # rows of unit mean-square norm, whatever the frame's size
         size = 1.0 if frame is None else float(torch.linalg.matrix_norm(frame))
         self._row_scale = math.sqrt(num_classes) / size
         self.register_buffer("frame", frame, persistent=False)
-        # the canonical rotation U = I
-        self.register_buffer("weight", self._weight(torch.eye(dim, r)))
+        self.register_buffer("U", torch.eye(dim, r))  # the canonical rotation
         self.register_buffer("bias", torch.zeros(num_classes))
 
+    @property
+    def weight(self) -> Tensor:
+        r"""Classifier weight :math:`W = \sqrt C (UF)'/\|F\|_F`, shape (C, d): for the simplex, rows of unit norm."""
+        return self._weight(self.U)
+
     def _check_frame(self, frame: Tensor) -> None:
-        require_floats(frame, "frame", (None, self.num_classes))
+        require_floats(frame, "frame", ("r", self.num_classes))
         require_finite(frame, "frame")
         if not frame.any():
             raise InputError(f"frame of shape {tuple(frame.shape)} is zero; pass one with a non-zero entry")
 
-    def _check_room(self, r: int) -> None:
-        C = self.num_classes
+    def _check_room(self, r: int, *, simplex: bool) -> None:
         if self.dim < r:
-            hint = (
-                f"dim = C-1 works with frame=torch.from_numpy(etfopt.simplex_etf({C}, reduced=True))"
-                if self.dim == C - 1
-                else f"a simplex of {C} classes needs dim >= {C - 1}"
-            )
+            reduced = f"torch.from_numpy(etfopt.simplex_etf({self.num_classes}, reduced=True))"
+            hint = room_hint(self.dim, self.num_classes, simplex=simplex, reduced=reduced, name="dim")
             raise InputError(f"dim = {self.dim} is smaller than the r = {r} rows of the frame; {hint}")
 
     def _weight(self, U: Tensor) -> Tensor:
         return self._row_scale * on_frame(U, self.frame).mT
-
-    def _stored_logits(self, f: Tensor) -> Tensor:
-        # autograd may keep the weight for a backward pass that comes after the next update of the buffer
-        weight = self.weight.clone() if f.requires_grad else self.weight
-        return _linear(f, weight, self.bias)
 
 
 def _linear(f: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -163,9 +163,9 @@ class FixedETFHead(_ETFHead):
         f = self.normalize(features)
         self._check_labels(features, labels)
         if self.training and len(f):
-            with torch.no_grad():
-                self.bias.copy_(-self.weight @ f.mean(dim=0).to(self.weight.dtype))
-        return self._stored_logits(f)
+            with torch.no_grad(), torch.autocast(f.device.type, enabled=False):
+                self.bias.copy_(-self.weight @ f.to(self.bias.dtype).mean(dim=0))
+        return _linear(f, self.weight, self.bias)
 
 
 class NearestETFHead(_ETFHead):
@@ -208,8 +208,6 @@ class NearestETFHead(_ETFHead):
     True
     """
 
-    U: Tensor
-
     def __init__(
         self,
         dim: int,
@@ -225,31 +223,36 @@ class NearestETFHead(_ETFHead):
         self.delta = as_nonnegative(delta, "delta")
         self.implicit_gradient = bool(implicit_gradient)
         self.means = ClassMeans(num_classes, dim, averaging)
-        self.register_buffer("U", torch.eye(dim, num_classes if self.frame is None else len(self.frame)))
 
     def forward(self, features: Tensor, labels: Tensor | None = None) -> Tensor:
         """Return logits, shape (n, C), of features, shape (n, d); in training, update the classifier first."""
         f = self.normalize(features)
         if not self.training:
             self._check_labels(features, labels)
-            return self._stored_logits(f)
+            return _linear(f, self.weight, self.bias)
         update = self.means.updated(f, labels)
         if update is None:
-            return self._stored_logits(f)
-        U = self._nearest(update)
-        weight = self._weight(U)
-        bias = -weight @ update.global_mean
+            return _linear(f, self.weight, self.bias)
+        with torch.autocast(f.device.type, enabled=False):
+            U = self._nearest(update)
+            weight = self._weight(U)
+            bias = -weight @ update.global_mean
         # everything that can fail is behind us
         self.means.commit(update)
-        for buffer, value in ((self.U, U), (self.weight, weight), (self.bias, bias)):
-            buffer.copy_(value.detach())
+        self.U.copy_(U.detach())
+        self.bias.copy_(bias.detach())
         return _linear(f, weight, bias)
 
     def _nearest(self, update: MeansUpdate) -> Tensor:
-        H = update.mean / torch.linalg.matrix_norm(update.mean).clamp(min=torch.finfo(update.mean.dtype).tiny)
-        if not self.implicit_gradient:
-            H = H.detach()
-        prox = self.U.to(H.dtype) if self.means.steps > 0 else nearest_etf(H.detach(), frame=self.frame)
+        mean = update.mean if self.implicit_gradient else update.mean.detach()
+        size = torch.linalg.matrix_norm(mean)
+        # means that differ by rounding alone have no direction, and no gradient
+        rounding = 10 * self.num_classes * torch.finfo(mean.dtype).eps * self.temperature
+        H = torch.where(size > rounding, mean / size.clamp(min=rounding), torch.zeros_like(mean))
+        if self.means.steps > 0:
+            prox = self.U.to(H.dtype)
+        else:
+            prox = nearest_minimiser(2 * on_frame(H.detach(), self.frame, transpose=True), self.U.to(H.dtype))
         return nearest_etf(H, prox, self.delta, self.frame)
 
 
