@@ -109,7 +109,7 @@ def nearest_etf_vjp(problem: NearestETF, U: ArrayLike, cotangent: ArrayLike) -> 
     >>> from etfopt.adjoint import nearest_etf_vjp
     >>> problem = etfopt.NearestETF(np.eye(4, 3))
     >>> U = etfopt.solve(problem).U
-    >>> nearest_etf_vjp(problem, U, np.ones((4, 3)) @ problem.F.T).H.shape
+    >>> nearest_etf_vjp(problem, U, np.eye(4, 3) @ problem.F.T).H.shape
     (4, 3)
     """
     term = problem.scaled_linear_term

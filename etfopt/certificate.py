@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from etfopt._inputs import as_matrix, require_shape
-from etfopt._scaling import rescaled
+from etfopt._scaling import normalized, rescaled
 from etfopt.geometry import SVD, feasibility, sym, thin_svd
 from etfopt.problem import LinearTerm, NearestETF
 
@@ -108,32 +108,37 @@ def certify(problem: NearestETF, U: ArrayLike) -> Certificate:
     svd = thin_svd(term.A)
     nuclear, spectral, margin = float(svd.S.sum()), float(svd.S[0]), float(svd.S[-1])
 
-    UtA = U.T @ term.A
     infeasibility = feasibility(U)
-    gap = nuclear - float(np.trace(UtA))
+    Y, e = normalized(U)
+    YtA = Y.T @ term.A
+    gap = nuclear - float(rescaled(np.trace(YtA), e))
     with np.errstate(over="ignore", invalid="ignore"):
-        residual = float(np.linalg.norm(term.A - U @ sym(UtA)))
+        residual = float(np.linalg.norm(term.A - U @ rescaled(sym(YtA), e)))
     stationarity = math.inf if math.isnan(residual) else residual
     rank, etf_unique = _uniqueness(problem, term, svd)
     excess = _gap_bound(gap, nuclear, infeasibility, problem.r)
-    off_ball = infeasibility * math.sqrt(problem.r)
+    formed = term.rounding * float(np.finfo(np.float64).eps) / problem.unit
+
+    def bound(sigma: float) -> float:
+        # the gap; leaving the ball; and the change of U* when A is off by what forming it in float64 has rounded
+        # (Li, 1995: at most 2 ||dA|| / sigma)
+        return math.sqrt(2 * excess / sigma) + infeasibility * math.sqrt(problem.r) + 2 * formed / sigma
+
     # U and U* may differ at will on the null space of A, of which F' sees no more than rounding
     unseen = 2 * float(np.linalg.norm(svd.Q[:, rank:].T @ problem.F)) if rank < problem.r else 0.0
     return Certificate(
         feasibility=infeasibility,
         stationarity=_natural(stationarity, term),
         relative_stationarity=stationarity / spectral if spectral > 0 else 0.0,
-        curvature=_natural(float(np.linalg.eigvalsh(sym(UtA))[0]), term),
+        curvature=float(rescaled(np.linalg.eigvalsh(sym(YtA))[0], e + term.exponent)),
         gap=_natural(gap, term),
         relative_gap=gap / nuclear if nuclear > 0 else 0.0,
         margin=_natural(margin, term),
         unique=rank == problem.r,
         etf_unique=etf_unique,
-        distance_bound=math.sqrt(2 * excess / margin) + off_ball if rank == problem.r else math.inf,
+        distance_bound=bound(margin) if rank == problem.r else math.inf,
         etf_distance_bound=(
-            float(np.linalg.norm(problem.F, 2)) * (math.sqrt(2 * excess / float(svd.S[rank - 1])) + off_ball) + unseen
-            if etf_unique
-            else math.inf
+            float(np.linalg.norm(problem.F, 2)) * bound(float(svd.S[rank - 1])) + unseen if etf_unique else math.inf
         ),
         feasibility_tolerance=FEASIBLE_UNITS * problem.r * problem.unit,
     )

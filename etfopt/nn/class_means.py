@@ -101,7 +101,8 @@ class ClassMeans(nn.Module):
         if len(features) == 0:
             return None
         with torch.autocast(features.device.type, enabled=False):
-            return self._average(features.to(torch.promote_types(features.dtype, self.mean.dtype)), labels.long())
+            dtype = torch.promote_types(torch.promote_types(features.dtype, self.mean.dtype), torch.float32)
+            return self._average(features.to(dtype), labels.long())
 
     def _average(self, features: Tensor, labels: Tensor) -> MeansUpdate:
         mu = features.mean(dim=0)

@@ -99,7 +99,7 @@ def nearest_etf(H: Tensor, prox: Tensor | None = None, delta: float = 1e-3, fram
         _require_frame(H, frame)
         size = _size(work)
         if prox is not None:
-            _require_prox(H, frame, prox, delta)
+            delta = _usable_delta(H, frame, prox, delta)
             size = size.clamp(min=delta)
         A = 2 * on_frame(work / size, frame, transpose=True)
         if prox is not None:
@@ -115,6 +115,8 @@ def nearest_minimiser(A: Tensor, start: Tensor) -> Tensor:
     Where A has full rank there is only one. Otherwise, with A = P S Q' and the columns of P and Q split at the rank,
     they are P1 Q1' + P2 W Q2' for any W with orthonormal columns, P2 spanning all that P1 leaves.
     """
+    A = A.to(torch.promote_types(A.dtype, torch.float32))
+    start = start.to(A)
     P, S, Qh = torch.linalg.svd(A, full_matrices=False)
     rounding = 10 * A.shape[-1] * torch.finfo(A.dtype).eps * S[..., :1]
     kept = rounding < S
@@ -178,9 +180,11 @@ def _require_frame(H: Tensor, frame: Tensor | None) -> None:
         )
 
 
-def _require_prox(H: Tensor, frame: Tensor | None, prox: Tensor, delta: float) -> None:
-    as_nonnegative(delta, "delta")
+def _usable_delta(H: Tensor, frame: Tensor | None, prox: Tensor, delta: float) -> float:
+    """Check the proximal term; return delta, at most the largest number of the dtype."""
     _require_matrix(prox, "prox")
     shape = (H.shape[-2], H.shape[-1] if frame is None else frame.shape[0])
     if tuple(prox.shape[-2:]) != shape:
         raise InputError(f"prox has shape {tuple(prox.shape)}; it must end in {shape}")
+    # beyond the range of the dtype the proximal point is the answer, and the largest number says so as well
+    return min(as_nonnegative(delta, "delta"), torch.finfo(torch.promote_types(H.dtype, torch.float32)).max)
