@@ -47,7 +47,8 @@ class Certificate:
         Whether the margin exceeds what rounding the data can cause. The paper's frame without a proximal term
         leaves one direction of U free, so this is then always False; see `etf_unique`.
     etf_unique : bool
-        Whether the nearest ETF U F is unique: whether F' vanishes on the numerical null space of A.
+        Whether the nearest ETF U F is unique: whether F' vanishes on the numerical null space of A, up to the root of
+        rounding (what it sees there is part of `etf_distance_bound`).
     distance_bound : float
         Bound on :math:`\|U - U^*\|_F`: :math:`\sqrt{2\,gap/\sigma_{min}(A)}` plus what rounding of U and of the gap
         can add; inf where U* is not unique.

@@ -178,8 +178,9 @@ class NearestETF:
         smallest : float
             The smallest singular value of A_s outside it.
         """
-        # perturbation theory: the basis is known to within rounding / smallest
-        tolerance = 10 * self.scaled_linear_term.rounding / smallest if smallest > 0 else 0.0
+        # the basis is known to within rounding / smallest, and a faint proximal term turns it by as much as the root of
+        # that before its own singular values rise above rounding
+        tolerance = np.sqrt(self.scaled_linear_term.rounding / smallest) if smallest > 0 else 0.0
         return bool(np.linalg.norm(null.T @ self.F, 2) <= tolerance * np.linalg.norm(self.F, 2))
 
     def objective(self, U: Array) -> float:
