@@ -5,17 +5,35 @@ from __future__ import annotations
 import abc
 import enum
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from etfopt._inputs import Array
 from etfopt.problem import NearestETF
 
-__all__ = ["Candidate", "Solver", "Stats", "Termination"]
+__all__ = ["Candidate", "Solver", "Stats", "Termination", "TracePoint"]
 
 
 class Termination(enum.Enum):
     """Why a solver stopped, by its own account; the value is advice. Whether U is optimal is the certificate's word."""
 
     CLOSED_FORM = "The closed form was evaluated: nothing iterates, so there is nothing to tune."
+    GRADIENT_TOLERANCE = (
+        "The gradient fell below gradient_tolerance: a critical point. If it is not the minimiser, the start lay on a "
+        "saddle or, with d = r, in the wrong component of the manifold: set restarts, or start elsewhere."
+    )
+    STEP_TOLERANCE = "The line search found no further descent: the objective is flat to rounding there."
+    ITERATION_LIMIT = "The iteration limit was reached: raise max_iterations, or start nearer."
+    CONIC = "A conic solver solved the relaxation, and its minimiser was rounded to the manifold: see stats.status."
+    TIME_LIMIT = "The time limit was reached: raise max_seconds, or start nearer."
+
+
+class TracePoint(NamedTuple):
+    """One iterate of a run: when it was reached, its objective, and the norm of the Riemannian gradient there."""
+
+    seconds: float
+    iteration: int
+    objective: float
+    gradient_norm: float
 
 
 @dataclass(frozen=True)
@@ -30,14 +48,14 @@ class Stats:
         Wall-clock time of the solve, without the certificate.
     iterations : int
         0 for a closed form.
-    trace : tuple of (float, float)
-        (seconds, objective) along the run, where the solver has one.
+    trace : tuple of TracePoint
+        The iterates of the run that gave the answer, where the solver iterates.
     """
 
     solver: str
     seconds: float
     iterations: int = 0
-    trace: tuple[tuple[float, float], ...] = ()
+    trace: tuple[TracePoint, ...] = ()
 
 
 @dataclass(frozen=True)

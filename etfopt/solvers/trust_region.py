@@ -1,0 +1,261 @@
+r"""Riemannian solvers: the paper's trust region, and its first-order relatives, on pymanopt's Stiefel manifold."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import numpy as np
+
+from etfopt._inputs import Array, Float64Array, as_integer, as_positive
+from etfopt._scaling import normalized, rescaled
+from etfopt.errors import InputError, require_extra
+from etfopt.geometry import random_stiefel, sym
+from etfopt.problem import NearestETF
+from etfopt.solvers.base import Candidate, Solver, Stats, Termination, TracePoint
+
+require_extra("riemannian", "pymanopt", "autograd")
+
+import autograd.numpy as anp
+import pymanopt
+from pymanopt.manifolds import Stiefel
+
+__all__ = ["ConjugateGradient", "RiemannianSolver", "SteepestDescent", "TrustRegion"]
+
+DERIVATIVES = ("analytic", "autograd")
+RETRACTIONS = ("qr", "polar")
+
+# how pymanopt words its reasons to stop
+REASONS = {
+    "min grad norm": Termination.GRADIENT_TOLERANCE,
+    "min step_size": Termination.STEP_TOLERANCE,
+    "max iterations": Termination.ITERATION_LIMIT,
+    "max time": Termination.TIME_LIMIT,
+}
+
+
+class _Watching:
+    """Mixed into a pymanopt optimiser: keeps (seconds, iteration, cost, gradient norm) whenever it thinks of stopping.
+
+    Every method here only ever accepts a lower cost, so the lowest cost met is that of the current iterate.
+    """
+
+    def watch(self, cost: _ScaledCost) -> None:
+        self.iterates: list[tuple[float, int, float, float]] = []
+        self._cost, self._start = cost, time.perf_counter()
+
+    def _check_stopping_criterion(self, *, iteration: int = -1, gradient_norm: float = math.inf, **rest: Any) -> Any:
+        self.iterates.append((time.perf_counter() - self._start, iteration, self._cost.lowest, float(gradient_norm)))
+        check = super()._check_stopping_criterion  # type: ignore[misc] # of the optimiser it is mixed into
+        return check(iteration=iteration, gradient_norm=gradient_norm, **rest)
+
+
+class _TrustRegions(_Watching, pymanopt.optimizers.TrustRegions):  # type: ignore[misc] # pymanopt has no types
+    pass
+
+
+class _ConjugateGradient(_Watching, pymanopt.optimizers.ConjugateGradient):  # type: ignore[misc] # pymanopt has no types
+    pass
+
+
+class _SteepestDescent(_Watching, pymanopt.optimizers.SteepestDescent):  # type: ignore[misc] # pymanopt has no types
+    pass
+
+
+@dataclass(frozen=True)
+class RiemannianSolver(Solver):
+    r"""What the Riemannian solvers share: limits, start, derivatives.
+
+    They minimise the cost as the paper writes it, quadratic terms included,
+
+    .. math:: \|H - UF\|_F^2 + \tfrac{\delta}{2}\|U - U_{prox}\|_F^2,
+
+    with H and F scaled to norm 1 and the whole scaled so that the larger of its two weights is 1; so the tolerance is
+    relative, and any scale of H will do. Computed in float64.
+
+    Parameters
+    ----------
+    max_iterations : int
+        Outer iterations. The paper's release allows 30.
+    gradient_tolerance : float
+        Norm of the Riemannian gradient of the scaled cost below which to stop.
+    derivatives : "analytic" or "autograd"
+        The Euclidean gradient and Hessian-vector product written out, or those of the package autograd.
+    retraction : "qr" or "polar"
+    max_seconds : float
+        Time limit of each start.
+    restarts : int
+        How many further starts are tried; the lowest objective wins. The first of them is the original start
+        reflected into the other component of the manifold, which matters when d = r; the others are random.
+    seed : int
+        Of the random starts. The first start is random too where no initial point is given.
+
+    Raises
+    ------
+    InputError
+        If a limit is not positive, or a name is unknown.
+
+    References
+    ----------
+    Absil, Mahony and Sepulchre (2008), Optimization algorithms on matrix manifolds. Townsend, Koep and Weichwald
+    (2016), Pymanopt. Markou, Ajanthan and Gould (2024) for this use.
+    """
+
+    max_iterations: int = 500
+    gradient_tolerance: float = 1e-9
+    derivatives: Literal["analytic", "autograd"] = "analytic"
+    retraction: Literal["qr", "polar"] = "qr"
+    max_seconds: float = 1000.0
+    restarts: int = 0
+    seed: int = 0
+
+    _optimizer: ClassVar[Any]
+
+    def __post_init__(self) -> None:
+        as_integer(self.max_iterations, "max_iterations", at_least=1)
+        as_integer(self.restarts, "restarts", at_least=0)
+        as_integer(self.seed, "seed", at_least=0)
+        as_positive(self.gradient_tolerance, "gradient_tolerance")
+        as_positive(self.max_seconds, "max_seconds")
+        for name, known in (("derivatives", DERIVATIVES), ("retraction", RETRACTIONS)):
+            if getattr(self, name) not in known:
+                raise InputError(f"{name} = {getattr(self, name)!r} is not known; choose one of: {', '.join(known)}")
+
+    def gap_tolerance(self, problem: NearestETF) -> float:
+        """Return 1e-10, or 10 C u where the problem's dtype is coarser than that."""
+        return max(1e-10, 10 * max(problem.C, problem.r) * problem.unit)
+
+    def run(self, problem: NearestETF, initial_point: Array | None = None) -> Candidate:
+        """Descend from the initial point, or a random one, and keep the best of all starts."""
+        start = time.perf_counter()
+        runs = [self._descend(problem, point) for point in self._starts(problem, initial_point)]
+        best = min(runs, key=lambda run: run.cost)
+        U = best.point.astype(problem.dtype)
+        seconds = time.perf_counter() - start
+        stats = Stats(type(self).__name__, seconds, sum(run.iterations for run in runs), best.trace(problem))
+        return Candidate(U, best.termination, stats)
+
+    def _starts(self, problem: NearestETF, initial_point: Array | None) -> list[Float64Array]:
+        rng = np.random.default_rng(self.seed)
+        first = random_stiefel(problem.d, problem.r, rng) if initial_point is None else initial_point
+        reflected = np.array(first, dtype=np.float64)
+        reflected[:, 0] *= -1
+        others = [random_stiefel(problem.d, problem.r, rng) for _ in range(self.restarts - 1)]
+        return [np.array(first, dtype=np.float64), reflected, *others][: self.restarts + 1]
+
+    def _descend(self, problem: NearestETF, start: Float64Array) -> _Run:
+        manifold = Stiefel(problem.d, problem.r, retraction=self.retraction)
+        scaled = _ScaledCost(problem)
+        optimizer = self._optimizer(
+            max_iterations=self.max_iterations,
+            min_gradient_norm=self.gradient_tolerance,
+            max_time=self.max_seconds,
+            max_cost_evaluations=10 * self.max_iterations + 1000,
+            verbosity=0,
+        )
+        optimizer.watch(scaled)
+        result = optimizer.run(scaled.on(manifold, self.derivatives), initial_point=start)
+        reason = next((t for words, t in REASONS.items() if words in result.stopping_criterion), None)
+        return _Run(
+            point=result.point,
+            cost=float(result.cost),
+            iterations=result.iterations,
+            termination=reason or Termination.STEP_TOLERANCE,
+            iterates=tuple(optimizer.iterates),
+            weight=scaled.weight,
+        )
+
+
+@dataclass(frozen=True)
+class TrustRegion(RiemannianSolver):
+    """The paper's solver: Riemannian trust region, truncated conjugate gradients inside. See `RiemannianSolver`."""
+
+    _optimizer = _TrustRegions
+
+
+@dataclass(frozen=True)
+class ConjugateGradient(RiemannianSolver):
+    """Riemannian conjugate gradients. See `RiemannianSolver` for the parameters."""
+
+    _optimizer = _ConjugateGradient
+
+
+@dataclass(frozen=True)
+class SteepestDescent(RiemannianSolver):
+    """Riemannian steepest descent. See `RiemannianSolver` for the parameters."""
+
+    _optimizer = _SteepestDescent
+
+
+class _Run(NamedTuple):
+    """One descent, in the units of the scaled cost."""
+
+    point: Float64Array
+    cost: float
+    iterations: int
+    termination: Termination
+    iterates: tuple[tuple[float, int, float, float], ...]
+    weight: float
+
+    def trace(self, problem: NearestETF) -> tuple[TracePoint, ...]:
+        """Return the iterates with the problem's own objective: both differ by a constant and a factor alone."""
+        end = problem.objective(self.point)
+        return tuple(
+            TracePoint(seconds, iteration, end + self.weight * (cost - self.cost), norm)
+            for seconds, iteration, cost, norm in self.iterates
+        )
+
+
+class _ScaledCost:
+    """The paper's cost with H and F at norm 1, divided so that the larger weight is 1.
+
+    ``weight`` times this cost is the problem's objective up to a constant.
+    """
+
+    def __init__(self, problem: NearestETF) -> None:
+        (H, e), (F, k) = normalized(problem.H), normalized(problem.F)
+        h, f = float(np.linalg.norm(H)) or 1.0, float(np.linalg.norm(F))
+        self.N, self.S = (H / h) @ (F / f).T, (F / f) @ (F / f).T
+        self.prox = np.zeros_like(self.N) if problem.prox is None else np.asarray(problem.prox, dtype=np.float64)
+        size = float(rescaled(h * f, e + k))
+        self.weight = max(size, problem.delta)
+        self.data, self.pull = (1.0, 0.0) if math.isinf(size) else (size / self.weight, problem.delta / self.weight)
+        self.lowest = math.inf
+        self._point: Float64Array | None = None
+
+    def cost(self, U: Any) -> Any:
+        value = self.data * (1 - 2 * anp.sum(self.N * U) + anp.sum((U @ self.S) * U))
+        if self.pull:
+            value = value + self.pull / 2 * anp.sum((U - self.prox) ** 2)
+        if isinstance(value, float):  # not while autograd traces
+            self.lowest = min(self.lowest, value)
+        return value
+
+    def _at(self, U: Float64Array) -> tuple[Float64Array, Float64Array]:
+        """Return the Euclidean gradient G at U and sym(U'G), computed once a point."""
+        if self._point is not U:
+            G = 2 * self.data * (U @ self.S - self.N) + self.pull * (U - self.prox)
+            self._point, self._slope = U, (G, np.asarray(sym(U.T @ G), dtype=np.float64))
+        return self._slope
+
+    def gradient(self, U: Float64Array) -> Float64Array:
+        G, symmetric = self._at(U)
+        return np.asarray(G - U @ symmetric)
+
+    def hessian(self, U: Float64Array, V: Float64Array) -> Float64Array:
+        ambient = 2 * self.data * (V @ self.S) + self.pull * V - V @ self._at(U)[1]
+        return np.asarray(ambient - U @ sym(U.T @ ambient))
+
+    def on(self, manifold: Stiefel, derivatives: str) -> pymanopt.Problem:
+        """Return the problem for pymanopt."""
+        if derivatives == "autograd":
+            return pymanopt.Problem(manifold, pymanopt.function.autograd(manifold)(self.cost))
+        numpy = pymanopt.function.numpy(manifold)
+        return pymanopt.Problem(
+            manifold,
+            numpy(self.cost),
+            riemannian_gradient=numpy(self.gradient),
+            riemannian_hessian=numpy(self.hessian),
+        )

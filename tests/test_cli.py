@@ -1,0 +1,130 @@
+"""The command line, run as a user runs it: a process, its output and its exit status."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+MEANS = np.random.default_rng(1).standard_normal((8, 3))
+
+
+def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", "from etfopt.cli import main; main()", *arguments]
+    environment = {**os.environ, "COLUMNS": "200", "NO_COLOR": "1", "PYTHONWARNINGS": "default"}
+    return subprocess.run(
+        command, cwd=cwd, env=environment, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
+    )
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    np.save(tmp_path / "means.npy", MEANS)
+    return tmp_path
+
+
+def test_solve_prints_a_certified_answer(folder: Path) -> None:
+    done = run("solve", "means.npy", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    for word in ("distance", "relative gap", "margin", "unique", "optimal"):
+        assert word in done.stdout
+
+
+def test_solve_saves_what_it_prints(folder: Path) -> None:
+    done = run("solve", "means.npy", "--out", "nearest.npz", "--json", cwd=folder)
+    facts = json.loads(done.stdout)
+    assert facts["converged"] is True
+    assert facts["relative_gap"] < 1e-14
+    with np.load(folder / "nearest.npz") as saved:
+        assert saved["weight"].shape == (3, 8)
+        assert facts["distance"] == saved["distance"]
+
+
+def test_json_stays_json_where_a_bound_is_infinite(folder: Path) -> None:
+    done = run("solve", "means.npy", "--json", cwd=folder)
+    facts = json.loads(done.stdout, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+    assert facts["distance_bound"] is None
+
+
+def test_rows_of_classes_are_transposed_on_request(folder: Path) -> None:
+    np.savetxt(folder / "rows.csv", MEANS.T, delimiter=",", fmt="%.17g")
+    here = json.loads(run("solve", "means.npy", "--json", cwd=folder).stdout)
+    there = json.loads(run("solve", "rows.csv", "--transpose", "--json", cwd=folder).stdout)
+    assert here["objective"] == there["objective"]
+
+
+def test_the_reduced_frame_and_a_prox_reach_the_problem(folder: Path) -> None:
+    np.save(folder / "square.npy", MEANS[:2])
+    done = run("solve", "square.npy", "--reduced", "--json", cwd=folder)
+    assert json.loads(done.stdout)["unique"] is True
+    np.save(folder / "prox.npy", np.eye(8, 3))
+    done = run("solve", "means.npy", "--prox", "prox.npy", "--delta", "0.1", "--json", cwd=folder)
+    assert json.loads(done.stdout)["unique"] is True
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["solve", "nowhere.npy"], "nowhere.npy: cannot be read: No such file"),
+        (["solve", "means.npy", "--delta", "1"], "delta = 1.0 needs a proximal point"),
+        (["solve", "means.npy", "--transpose"], "pass H.T"),
+        (["train", "--head", "best"], "head = 'best' is not known; choose one of: learned, fixed, nearest"),
+        (["train", "--data", "imagenet"], "data = 'imagenet' is not known; choose one of: digits"),
+        (["train", "--epochs", "0"], "epochs must be an integer of at least 1; got 0"),
+        (["train", "--averaging", "median"], "averaging must be 'paper', 'cumulative' or a rate"),
+        (["train", "--temperature", "nan"], "temperature must be finite and above 0"),
+    ],
+)
+def test_bad_input_is_one_message_and_nothing_else(folder: Path, arguments: list[str], message: str) -> None:
+    before = sorted(folder.iterdir())
+    done = run(*arguments, cwd=folder)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not done.stdout
+    assert sorted(folder.iterdir()) == before
+
+
+def test_train_writes_its_run_and_says_where(folder: Path) -> None:
+    done = run("train", "--head", "nearest", "--epochs", "2", "--out", "here", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert "Warning" not in done.stderr
+    assert "Written to here/" in done.stdout
+    assert {p.name for p in (folder / "here").iterdir()} >= {"config.json", "history.json", "class_means.npy"}
+    done = run("solve", "here/class_means.npy", "--json", cwd=folder)
+    assert json.loads(done.stdout)["etf_unique"] is True
+
+
+def test_demo_writes_table_and_figures(folder: Path) -> None:
+    done = run("demo", "--epochs", "2", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert "Warning" not in done.stderr
+    for word in ("learned", "fixed", "nearest", "NC3", "optimal"):
+        assert word in done.stdout
+    for name in ("curves.png", "cosines.png"):
+        assert (folder / "runs" / "demo" / name).read_bytes().startswith(b"\x89PNG")
+    table = json.loads((folder / "runs" / "demo" / "summary.json").read_text())
+    assert set(table) == {"learned", "fixed", "nearest"}
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["solve", "--help"], ["train", "--help"], ["demo", "--help"]])
+def test_help_comes_without_importing_torch(folder: Path, arguments: list[str]) -> None:
+    code = (
+        "import sys; sys.argv[0] = 'etfopt'\nfrom etfopt.cli import main\n"
+        "try:\n    main()\nexcept SystemExit as done:\n    assert not done.code\n"
+        "assert 'torch' not in sys.modules\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], cwd=folder, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Usage" in done.stdout
+
+
+def test_version_is_that_of_the_package(folder: Path) -> None:
+    from importlib.metadata import version
+
+    assert run("--version", cwd=folder).stdout.strip() == f"etfopt {version('etfopt')}"

@@ -1,0 +1,141 @@
+"""Training runs: fair between heads, repeatable, and measured as they say."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from etfopt.errors import InputError
+from etfopt.experiments.config import HEADS, TrainConfig
+from etfopt.experiments.data import DATASETS, batches
+from etfopt.experiments.report import Spread, cosines, summary
+from etfopt.experiments.train import RunResult, _build, train
+from etfopt.metrics import NeuralCollapse
+
+
+@pytest.fixture(scope="module")
+def images():
+    return DATASETS["digits"].load()
+
+
+def short(**settings) -> TrainConfig:
+    return TrainConfig(**{"epochs": 2, "width": 32, "dim": 16, **settings})
+
+
+def test_digits_are_split_once_and_for_all_with_every_class_in_both(images) -> None:
+    train_y, test_y = images.train.tensors[1], images.test.tensors[1]
+    assert (len(train_y), len(test_y)) == (1437, 360)
+    assert set(train_y.tolist()) == set(test_y.tolist()) == set(range(10))
+    again = DATASETS["digits"].load()
+    assert torch.equal(again.test.tensors[0], images.test.tensors[0])
+
+
+def test_every_head_starts_from_the_same_backbone(images) -> None:
+    states = [_build(short(head=head, seed=3), images).backbone.state_dict() for head in HEADS]
+    for state in states[1:]:
+        for name, value in states[0].items():
+            assert torch.equal(value, state[name])
+    other = _build(short(seed=4), images).backbone.state_dict()
+    assert not torch.equal(states[0]["1.weight"], other["1.weight"])
+
+
+def test_every_head_sees_the_same_batches_whatever_the_global_generator_does(images) -> None:
+    orders = []
+    for noise in (0, 1):
+        torch.manual_seed(noise)
+        loader = batches(images.train, 100, seed=5)
+        orders.append([[labels for _, labels in loader] for _ in range(2)])
+    for first, second in zip(*orders, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+    assert not torch.equal(orders[0][0][0], orders[0][1][0])
+    assert sum(len(labels) for labels in orders[0][0]) == len(images.train)
+
+
+def test_a_run_leaves_the_global_generator_alone(images) -> None:
+    torch.manual_seed(0)
+    expected = torch.rand(3)
+    torch.manual_seed(0)
+    _build(short(), images)
+    assert torch.equal(torch.rand(3), expected)
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_a_run_repeats_to_the_bit(images, tmp_path: Path, head: str) -> None:
+    first, second = (train(short(head=head), tmp_path / name, images=images) for name in "ab")
+    assert first.history == second.history
+    np.testing.assert_array_equal(first.class_means, second.class_means)
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_the_record_says_what_the_checkpoint_does(images, tmp_path: Path, head: str) -> None:
+    result = train(short(head=head), tmp_path, images=images)
+    model = _build(result.config, images)
+    checkpoint = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=False)
+    model.load_state_dict(checkpoint["state_dict"])
+    model.eval()
+    x, y = images.test.tensors
+    accuracy = (model(x).argmax(dim=1) == y).double().mean()
+    assert result.history[-1]["test_accuracy"] == pytest.approx(float(accuracy), abs=1e-12)
+    metric = NeuralCollapse(10, 16)
+    metric.update(model.head.normalize(model.backbone(x)), y, model.head.weight, model.head.bias)
+    assert result.history[-1]["test_nc1"] == pytest.approx(float(metric.compute()["nc1"]), rel=1e-6)
+    assert [record["epoch"] for record in result.history] == [0, 1, 2]
+    assert result.class_means.shape == (3, 16, 10)
+    assert json.loads((tmp_path / "config.json").read_text())["head"] == head
+
+
+def test_training_learns(images, tmp_path: Path) -> None:
+    result = train(short(epochs=4), tmp_path, images=images)
+    assert result.history[0]["train_accuracy"] < 0.3
+    assert result.history[-1]["train_accuracy"] > 0.95
+    assert result.history[-1]["train_nc3"] < 0.5 * result.history[0]["train_nc3"]
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"data": "cats"}, "data = 'cats' is not known; choose one of: digits"),
+        ({"head": "last"}, "choose one of: learned, fixed, nearest"),
+        ({"epochs": 0}, "epochs"),
+        ({"batch_size": 2.5}, "batch_size"),
+        ({"seed": -1}, "seed"),
+        ({"learning_rate": 0.0}, "learning_rate"),
+        ({"weight_decay": float("nan")}, "weight_decay"),
+        ({"dim": 8}, "dim = 8 is smaller than the r = 10 rows"),
+        ({"temperature": -5}, "temperature"),
+        ({"delta": -1e-3}, "delta"),
+        ({"averaging": 2.0}, "averaging"),
+    ],
+)
+def test_bad_settings_are_refused_when_they_are_made(setting: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        TrainConfig(**setting)
+
+
+def fake(seed: int, accuracies: list[float], head: str = "nearest") -> RunResult:
+    keys = ("cosine_margin", "nc1", "nc2", "nc3")
+    history = [
+        {"epoch": e, "train_accuracy": a, "test_accuracy": a / 2, **{f"train_{k}": a + seed for k in keys}}
+        for e, a in enumerate(accuracies)
+    ]
+    return RunResult(TrainConfig(head=head, seed=seed), history, np.zeros((len(history), 16, 10)), 1.0 + seed, Path())
+
+
+def test_the_summary_takes_medians_and_counts_never_as_infinite() -> None:
+    runs = [fake(0, [0.1, 0.995, 1.0]), fake(1, [0.1, 0.2, 0.99]), fake(2, [0.1, 0.2, 0.3]), fake(0, [0.5], "fixed")]
+    table = summary(runs)
+    assert list(table) == ["nearest", "fixed"]
+    assert table["nearest"]["epochs_to_99"] == Spread(2, 1, float("inf"))
+    assert table["nearest"]["epochs_to_100"] == Spread(float("inf"), 2, float("inf"))
+    assert table["nearest"]["test_accuracy"] == Spread(0.495, 0.15, 0.5)
+    assert table["nearest"]["nc1"].median == pytest.approx(1.99)
+    assert table["nearest"]["step_ms"] == Spread(2.0, 1.0, 3.0)
+
+
+def test_cosines_of_a_simplex_are_its_own_and_a_zero_column_has_none() -> None:
+    H = np.eye(4) - 0.25
+    np.testing.assert_allclose(cosines(H)[~np.eye(4, dtype=bool)], -1 / 3)
+    H[:, 2] = 0
+    assert not cosines(H)[2].any()

@@ -1,0 +1,163 @@
+"""Bad input to the core is refused before anything is computed, naming the argument, the value and the remedy."""
+
+import decimal
+import fractions
+import math
+import re
+
+import numpy as np
+import pytest
+import scipy.sparse
+
+import etfopt
+from etfopt import EtfoptError, InputError, NearestETF, certify, nearest_etf, polar_factor, random_stiefel, simplex_etf
+from etfopt.adjoint import nearest_etf_vjp
+
+H = np.arange(12.0).reshape(4, 3) % 5
+PROX = np.eye(4, 3)
+
+
+def holding(value: float, *where: tuple[int, int]) -> np.ndarray:
+    X = H.copy()
+    for index in where:
+        X[index] = value
+    return X
+
+
+def refused(message: str, function, *arguments, **options) -> str:
+    """Call the function and return the message of the exact class InputError, which must match."""
+    with pytest.raises(InputError, match=message) as caught:
+        function(*arguments, **options)
+    assert type(caught.value) is InputError
+    assert isinstance(caught.value, EtfoptError)
+    assert isinstance(caught.value, ValueError)
+    return str(caught.value)
+
+
+MEANS = {
+    "a vector": (np.ones(4), r"H must be a matrix \(2-D\); got 1-D of shape \(4,\)"),
+    "a number": (3.0, r"H must be a matrix \(2-D\); got 0-D"),
+    "a stack": (np.ones((2, 4, 3)), r"H must be a matrix \(2-D\); got 3-D of shape \(2, 4, 3\)"),
+    "no rows": (np.ones((0, 3)), r"H must not be empty; got shape \(0, 3\)"),
+    "no columns": (np.ones((3, 0)), r"H must not be empty; got shape \(3, 0\)"),
+    "one class": (np.ones((4, 1)), r"H has shape \(4, 1\), so C = 1.*C >= 2"),
+    "d = C - 1": (np.ones((3, 4)), r"d = 3 .*r = 4.*d = C-1 works with .*simplex_etf\(4, reduced=True\).*pass H\.T"),
+    "d much smaller": (
+        np.ones((2, 7)),
+        r"d = 2 .*r = 7 .*C = 7 vectors needs d >= C-1 = 6.*if its rows are, pass H\.T",
+    ),
+    "one nan": (holding(np.nan, (2, 1)), r"H holds 1 value\(s\).* first at \(2, 1\): nan; remove or replace"),
+    "three infinities": (
+        holding(-np.inf, (3, 0), (0, 2), (1, 1)),
+        r"H holds 3 value\(s\).*first at \(0, 2\): -inf; remove or replace",
+    ),
+    "complex": (H + 1j, r"H has dtype complex128; pass real numbers of float32 or float64"),
+    "complex in single": (H.astype(np.complex64), r"H has dtype complex64; pass real"),
+    "objects": (H.astype(object), r"H has dtype object; pass real.*astype\(float\)"),
+    "strings": (H.astype(str), r"H has dtype <U\d+; pass real"),
+    "bytes": (H.astype("S3"), r"H has dtype \|S3; pass real"),
+    "booleans": (H > 2, r"H has dtype bool; pass real"),
+    "dates": (H.astype("datetime64[D]"), r"H has dtype datetime64\[D\]; pass real"),
+    "records": (np.zeros((4, 3), [("x", float)]), r"H has dtype \[\('x', '<f8'\)\]; pass real"),
+    "nothing": (None, r"H has dtype object"),
+    "ragged rows": ([[1.0, 2.0], [3.0]], r"H cannot be read as an array.*rows of equal length"),
+    "masked": (np.ma.masked_equal(H, 0.0), r"H is a masked array; fill or drop.*H\.filled"),
+    "masked nowhere": (np.ma.array(H), r"H is a masked array"),
+    "sparse matrix": (scipy.sparse.csr_matrix(H), r"H is a sparse csr_matrix; pass H\.toarray\(\)"),
+    "sparse array": (scipy.sparse.coo_array(H), r"H is a sparse coo_array; pass H\.toarray\(\)"),
+}
+if np.finfo(np.longdouble).bits > 64:
+    MEANS["extended precision"] = (H.astype(np.longdouble), r"H has dtype float128; pass real.*astype\(float\)")
+
+
+@pytest.mark.parametrize("function", [NearestETF, nearest_etf])
+@pytest.mark.parametrize("case", MEANS)
+def test_means_that_cannot_be_used_are_refused(case, function):
+    refused(MEANS[case][1], function, MEANS[case][0])
+
+
+@pytest.mark.parametrize("case", ["a vector", "complex", "one nan", "masked", "sparse array", "strings"])
+def test_every_array_argument_is_checked_alike_under_its_own_name(case):
+    bad, message = MEANS[case]
+    problem = NearestETF(H)
+    calls = {
+        "A": lambda: polar_factor(bad),
+        "prox": lambda: NearestETF(H, prox=bad, delta=1.0),
+        "frame": lambda: NearestETF(H, frame=bad),
+        "U": lambda: certify(problem, bad),
+        "initial_point": lambda: nearest_etf(H, initial_point=bad),
+        "cotangent": lambda: nearest_etf_vjp(problem, etfopt.solve(problem).U, bad),
+    }
+    for name, call in calls.items():
+        refused(re.sub(r"\bH\b", name, message), call)
+
+
+OPTIONS = {
+    "prox of another shape": ({"prox": np.eye(4), "delta": 1.0}, r"prox has shape \(4, 4\); it must be \(4, 3\)"),
+    "prox transposed": ({"prox": PROX.T, "delta": 1.0}, r"prox has shape \(3, 4\); it must be \(4, 3\)"),
+    "prox unused but wrong": ({"prox": np.eye(2)}, r"prox has shape \(2, 2\); it must be \(4, 3\)"),
+    "delta without prox": ({"delta": 1e-3}, r"delta = 0\.001 needs a proximal point; pass prox of shape \(4, 3\)"),
+    "delta negative": ({"prox": PROX, "delta": -1e-3}, r"delta must be finite and at least 0; got -0\.001"),
+    "delta nan": ({"prox": PROX, "delta": math.nan}, r"delta must be finite and at least 0; got nan"),
+    "delta infinite": ({"prox": PROX, "delta": math.inf}, r"delta must be finite and at least 0; got inf"),
+    "delta too large an integer": ({"prox": PROX, "delta": 10**400}, r"delta must be finite"),
+    "delta too large a fraction": ({"prox": PROX, "delta": fractions.Fraction(10**400, 3)}, r"delta must be finite"),
+    "delta a string": ({"prox": PROX, "delta": "1e-3"}, r"delta must be a real number; got '1e-3' of type str"),
+    "delta nothing": ({"prox": PROX, "delta": None}, r"delta must be a real number; got None"),
+    "delta complex": ({"prox": PROX, "delta": 1j}, r"delta must be a real number; got 1j"),
+    "delta a boolean": ({"prox": PROX, "delta": True}, r"delta must be a real number; got True of type bool"),
+    "delta an array": ({"prox": PROX, "delta": np.ones(1)}, r"delta must be a real number"),
+    "delta a decimal": ({"prox": PROX, "delta": decimal.Decimal(1)}, r"delta must be a real number.*Decimal"),
+    "frame with other columns": ({"frame": np.eye(4)}, r"frame has shape \(4, 4\); it needs C = 3 columns"),
+    "frame of zeros": ({"frame": np.zeros((2, 3))}, r"frame of shape \(2, 3\) is zero"),
+    "frame with too many rows": ({"frame": np.eye(5, 3)}, r"d = 4 .*r = 5 .*a frame with at most 4 rows is needed"),
+    "start of another shape": ({"initial_point": np.eye(4)}, r"initial_point has shape \(4, 4\); it must be \(4, 3\)"),
+}
+
+
+@pytest.mark.parametrize("case", OPTIONS)
+def test_options_that_cannot_be_used_are_refused(case):
+    options, message = OPTIONS[case]
+    refused(message, nearest_etf, H, **options)
+
+
+@pytest.mark.parametrize("delta", [0, 1, 0.5, np.float32(0.25), np.int64(2), fractions.Fraction(1, 3)])
+def test_any_real_number_serves_as_delta(delta):
+    assert NearestETF(H, prox=PROX, delta=delta).delta == float(delta)
+
+
+@pytest.mark.parametrize("C", [1, 0, -3, 3.0, "3", True, None])
+def test_a_number_of_classes_that_makes_no_simplex_is_refused(C):
+    refused(rf"C must be an? integer.* at least 2.*got {re.escape(repr(C))}", simplex_etf, C)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.int64, complex, "no such dtype", object()])
+def test_a_frame_of_another_dtype_is_refused(dtype):
+    refused(r"dtype must be float32 or float64", simplex_etf, 3, dtype=dtype)
+
+
+@pytest.mark.parametrize(("d", "r"), [(2, 3), (3, 0), (0, 0), (3, -1)])
+def test_sizes_of_no_stiefel_manifold_are_refused(d, r, rng):
+    refused(rf"needs d >= r >= 1; got d = {d}, r = {r}", random_stiefel, d, r, rng)
+
+
+@pytest.mark.parametrize("sizes", [(3.0, 2), (3, 2.0), ("3", 2), (None, 1)])
+def test_sizes_that_are_no_integers_are_refused(sizes, rng):
+    refused(r"St\(d, r\)|[dr] must be an integer", random_stiefel, *sizes, rng)
+
+
+def test_a_wide_matrix_has_no_polar_factor_here():
+    refused(r"A has shape \(2, 5\).*at least as many rows.*pass A\.T", polar_factor, np.ones((2, 5)))
+
+
+def test_a_matrix_in_place_of_a_problem_is_redirected():
+    refused(r"problem must be a NearestETF; got ndarray.*use etfopt\.nearest_etf\(H\)", etfopt.solve, H)
+
+
+def test_a_point_of_another_shape_cannot_be_judged():
+    refused(r"U has shape \(4, 4\); it must be \(4, 3\)", certify, NearestETF(H), np.eye(4))
+
+
+def test_a_torch_tensor_is_sent_to_the_bridge():
+    torch = pytest.importorskip("torch")
+    refused(r"H is a torch tensor; use etfopt\.nn\.functional", nearest_etf, torch.eye(3))
