@@ -10,6 +10,7 @@ import scipy.linalg
 from numpy.typing import ArrayLike, DTypeLike
 
 from etfopt._inputs import Array, Float64Array, as_integer, as_matrix
+from etfopt._scaling import normalized
 from etfopt.errors import ConvergenceError, InputError
 
 __all__ = ["SVD", "feasibility", "polar_factor", "random_stiefel", "simplex_etf", "sym", "thin_svd"]
@@ -72,7 +73,7 @@ class SVD(NamedTuple):
 
 
 def thin_svd(A: Array) -> SVD:
-    """Thin SVD with LAPACK's divide and conquer, and its QR iteration where that fails to converge.
+    """Thin SVD of a matrix with entries of moderate size, by LAPACK's divide and conquer, and its QR iteration where that fails to converge.
 
     Raises
     ------
@@ -120,8 +121,31 @@ def polar_factor(A: ArrayLike) -> Array:
     A = as_matrix(A, "A")
     if A.shape[0] < A.shape[1]:
         raise InputError(f"A has shape {A.shape}; it needs at least as many rows as columns, so pass A.T")
-    P, _, Q = thin_svd(A)
-    return P @ Q.T
+    scaled = normalized(A)[0].astype(A.dtype)
+    return refined_polar(scaled, thin_svd(scaled))
+
+
+def refined_polar(A: Array, svd: SVD) -> Array:
+    r"""Return the polar factor PQ' of A = PSQ', A of moderate size, after one step of iterative refinement.
+
+    Where singular values cluster, LAPACK splits them at tens of rounding units, and PQ' inherits that. To first order
+    the polar factor of A differs from U by :math:`U\Omega + (I - UU')AB^{-1}`, with B = QSQ' and
+    :math:`B\Omega + \Omega B = U'A - A'U`; one Newton-Schulz step then restores orthonormality. What is left is about
+    one unit. Directions with singular values so small that the correction would not be small are left as they are.
+    """
+    P, S, Q = svd
+    U = P @ Q.T
+    K = U.T @ A
+    small = np.sqrt(np.finfo(S.dtype).eps) * S[0]
+    sums = S[:, None] + S[None, :]
+    inverse_sums = np.divide(1, sums, out=np.zeros_like(sums), where=sums > small)
+    inverse = np.divide(1, S, out=np.zeros_like(S), where=small < S)
+    rotation = Q @ ((Q.T @ (K - K.T) @ Q) * inverse_sums) @ Q.T
+    normal = ((A - U @ K) @ Q * inverse) @ Q.T
+    # rounding left a part of it in the span of U, which the division has blown up
+    normal = normal - U @ (U.T @ normal)
+    U = U + U @ rotation + normal
+    return np.asarray(1.5 * U - 0.5 * U @ (U.T @ U))
 
 
 def random_stiefel(d: int, r: int, rng: np.random.Generator) -> Float64Array:

@@ -66,7 +66,8 @@ class ConvexRelaxation(Solver):
     :math:`\max_Y \langle R, Y\rangle` subject to :math:`\begin{pmatrix} I & Y \\ Y' & I \end{pmatrix} \succeq 0`.
     Its dual is to minimise tr D1 + tr D2 over multipliers with
     :math:`\begin{pmatrix} D_1 & -R/2 \\ -R'/2 & D_2 \end{pmatrix} \succeq 0`. The minimiser is rounded to the
-    manifold by its polar factor. This is a check on other solvers, not a route: interior-point time grows like :math:`r^6`.
+    manifold by its polar factor. This is a check on other solvers, not a route: interior-point time grows like
+    :math:`r^6`.
 
     Parameters
     ----------
