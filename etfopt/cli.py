@@ -132,7 +132,7 @@ def _solution_table(solution: Solution) -> Table:
         ("distance", f"{solution.distance:.6g}", "from H to the nearest ETF of any size"),
         ("scale", f"{solution.scale:.6g}", "size of that ETF"),
         ("objective", f"{solution.objective:.6g}", "||H - UF||^2 and the proximal term"),
-        ("gap", f"{certificate.gap:.1e}", "excess objective; rounding may leave it below zero"),
+        ("gap", f"{certificate.gap:.1e}", "excess objective, up to rounding"),
         ("relative gap", f"{certificate.relative_gap:.1e}", "gap over the nuclear norm of A"),
         ("feasibility", f"{certificate.feasibility:.1e}", "||U'U - I||"),
         ("margin", f"{certificate.margin:.3g}", "smallest singular value of A"),
@@ -245,7 +245,9 @@ def _spread(spread: Spread, epochs: int) -> str:
     def text(value: float) -> str:
         if isinstance(value, int):
             return str(value)
-        return f">{epochs}" if math.isinf(value) else f"{value:#.3g}"
+        if math.isinf(value):
+            return f">{epochs}"
+        return f"{value:.1e}" if abs(value) < 1e-3 else f"{value:#.4g}"
 
     return f"{text(spread.median)}\n[dim]{text(spread.low)} to {text(spread.high)}[/dim]"
 

@@ -73,7 +73,9 @@ class SVD(NamedTuple):
 
 
 def thin_svd(A: Array) -> SVD:
-    """Thin SVD of a matrix with entries of moderate size, by LAPACK's divide and conquer, and its QR iteration where that fails to converge.
+    """Thin SVD of a matrix with entries of moderate size.
+
+    By LAPACK's divide and conquer, and by its QR iteration where that fails to converge.
 
     Raises
     ------
