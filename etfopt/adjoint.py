@@ -17,12 +17,13 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from etfopt._inputs import Array, Float64Array, as_matrix, require_shape
+from etfopt._kkt import kkt_memory, kkt_vjp
 from etfopt._scaling import normalized, rescaled
 from etfopt.errors import InputError
 from etfopt.geometry import sym
 from etfopt.problem import NearestETF
 
-__all__ = ["Gradient", "nearest_etf_jvp", "nearest_etf_vjp", "polar_derivative"]
+__all__ = ["Gradient", "kkt_memory", "kkt_vjp", "nearest_etf_jvp", "nearest_etf_vjp", "polar_derivative"]
 
 OPTIMALITY_TOLERANCE = 1e-6
 """Largest accepted ||A - U B|| / ||A||, and -lambda_min(B) / ||A||, of a point to differentiate at, in float64."""

@@ -36,18 +36,26 @@ REASONS = {
 }
 
 
+class _Manifold(Stiefel):  # type: ignore[misc] # pymanopt has no types
+    """Remembers the current iterate: every optimiser here takes the norm of the gradient there, and nowhere else."""
+
+    current: Float64Array
+
+    def norm(self, point: Float64Array, tangent_vector: Float64Array) -> float:
+        self.current = point
+        return float(np.linalg.norm(tangent_vector))
+
+
 class _Watching:
-    """Mixed into a pymanopt optimiser: keeps (seconds, iteration, cost, gradient norm) whenever it thinks of stopping.
+    """Mixed into a pymanopt optimiser: keeps (seconds, iteration, cost, gradient norm) when it thinks of stopping."""
 
-    Every method here only ever accepts a lower cost, so the lowest cost met is that of the current iterate.
-    """
-
-    def watch(self, cost: _ScaledCost) -> None:
+    def watch(self, manifold: _Manifold, cost: _ScaledCost) -> None:
         self.iterates: list[tuple[float, int, float, float]] = []
-        self._cost, self._start = cost, time.perf_counter()
+        self._manifold, self._cost, self._start = manifold, cost, time.perf_counter()
 
     def _check_stopping_criterion(self, *, iteration: int = -1, gradient_norm: float = math.inf, **rest: Any) -> Any:
-        self.iterates.append((time.perf_counter() - self._start, iteration, self._cost.lowest, float(gradient_norm)))
+        cost = self._cost.known(self._manifold.current)
+        self.iterates.append((time.perf_counter() - self._start, iteration, cost, float(gradient_norm)))
         check = super()._check_stopping_criterion  # type: ignore[misc] # of the optimiser it is mixed into
         return check(iteration=iteration, gradient_norm=gradient_norm, **rest)
 
@@ -146,7 +154,7 @@ class RiemannianSolver(Solver):
         return [np.array(first, dtype=np.float64), reflected, *others][: self.restarts + 1]
 
     def _descend(self, problem: NearestETF, start: Float64Array) -> _Run:
-        manifold = Stiefel(problem.d, problem.r, retraction=self.retraction)
+        manifold = _Manifold(problem.d, problem.r, retraction=self.retraction)
         scaled = _ScaledCost(problem)
         optimizer = self._optimizer(
             max_iterations=self.max_iterations,
@@ -155,7 +163,7 @@ class RiemannianSolver(Solver):
             max_cost_evaluations=10 * self.max_iterations + 1000,
             verbosity=0,
         )
-        optimizer.watch(scaled)
+        optimizer.watch(manifold, scaled)
         result = optimizer.run(scaled.on(manifold, self.derivatives), initial_point=start)
         reason = next((t for words, t in REASONS.items() if words in result.stopping_criterion), None)
         return _Run(
@@ -222,7 +230,7 @@ class _ScaledCost:
         size = float(rescaled(h * f, e + k))
         self.weight = max(size, problem.delta)
         self.data, self.pull = (1.0, 0.0) if math.isinf(size) else (size / self.weight, problem.delta / self.weight)
-        self.lowest = math.inf
+        self._last: tuple[Float64Array | None, float] = (None, math.inf)
         self._point: Float64Array | None = None
 
     def cost(self, U: Any) -> Any:
@@ -230,8 +238,12 @@ class _ScaledCost:
         if self.pull:
             value = value + self.pull / 2 * anp.sum((U - self.prox) ** 2)
         if isinstance(value, float):  # not while autograd traces
-            self.lowest = min(self.lowest, value)
+            self._last = (U, value)
         return value
+
+    def known(self, U: Float64Array) -> float:
+        """Return the cost at U, from memory if U was the last point it was taken at."""
+        return self._last[1] if self._last[0] is U else float(self.cost(U))
 
     def _at(self, U: Float64Array) -> tuple[Float64Array, Float64Array]:
         """Return the Euclidean gradient G at U and sym(U'G), computed once a point."""
@@ -248,7 +260,7 @@ class _ScaledCost:
         ambient = 2 * self.data * (V @ self.S) + self.pull * V - V @ self._at(U)[1]
         return np.asarray(ambient - U @ sym(U.T @ ambient))
 
-    def on(self, manifold: Stiefel, derivatives: str) -> pymanopt.Problem:
+    def on(self, manifold: _Manifold, derivatives: str) -> pymanopt.Problem:
         """Return the problem for pymanopt."""
         if derivatives == "autograd":
             return pymanopt.Problem(manifold, pymanopt.function.autograd(manifold)(self.cost))
