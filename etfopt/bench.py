@@ -1,0 +1,248 @@
+r"""The closed form against the paper's pipeline, on the same drifting class means, in one run."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import platform
+import statistics
+import time
+import tracemalloc
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scipy
+
+from etfopt._inputs import Float64Array
+from etfopt.adjoint import kkt_memory, kkt_vjp, nearest_etf_vjp
+from etfopt.certificate import certify
+from etfopt.geometry import random_stiefel, simplex_etf
+from etfopt.problem import NearestETF
+from etfopt.solvers.procrustes import Procrustes
+from etfopt.solvers.trust_region import TrustRegion
+
+__all__ = ["CASES", "Case", "Row", "bench", "conditions", "drifting_means", "plot"]
+
+PAPER_ITERATIONS = 30
+PAPER_TOLERANCE = 1e-6
+DELTA = 1e-3
+BATCH = 256
+
+
+@dataclass(frozen=True)
+class Case:
+    """A shape, and how many steps of the drifting sequence are timed with both pipelines."""
+
+    d: int
+    C: int
+    steps: int
+
+
+CASES = (Case(512, 10, 20), Case(512, 47, 5), Case(512, 100, 2), Case(2048, 1000, 1))
+
+MEMORY_LIMIT = 16 * 2**30
+"""Bytes beyond which the paper's dense gradient is not run, only reported."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """What was measured for a shape; seconds are medians over the steps, None where the paper's pipeline cannot run.
+
+    Attributes
+    ----------
+    d, C, steps : int
+    forward, backward : float
+        Seconds of the closed form: solve, gradient.
+    paper_forward, paper_backward : float or None
+        Seconds of the trust region (30 iterations from the previous U, tolerance 1e-6) and the dense gradient.
+    ratio : float or None
+        Median over the steps of the paper's time over ours, forward and backward together, same H.
+    memory, paper_memory : int
+        Peak bytes of forward and backward: measured, or computed where the paper's pipeline was not run.
+    gap, paper_gap : float or None
+        Largest relative gap of the two answers.
+    gradient_error : float or None
+        Largest relative difference of the two gradients.
+    product, linear : float
+        Seconds of one product A'A, and of the three products of a linear layer's forward and backward pass at batch
+        256: units to compare with.
+    """
+
+    d: int
+    C: int
+    steps: int
+    forward: float
+    backward: float
+    paper_forward: float | None
+    paper_backward: float | None
+    ratio: float | None
+    memory: int
+    paper_memory: int
+    gap: float
+    paper_gap: float | None
+    gradient_error: float | None
+    product: float
+    linear: float
+
+
+@dataclass(frozen=True)
+class _Step:
+    forward: float
+    backward: float
+    gap: float
+    dH: Float64Array
+    U: Float64Array
+
+
+def drifting_means(d: int, C: int, rng: np.random.Generator) -> Iterator[Float64Array]:
+    """Yield class means of norm 1 that drift from random ones towards a simplex ETF, as in training."""
+    target = random_stiefel(d, C, rng) @ simplex_etf(C)
+    H = rng.standard_normal((d, C))
+    H -= H.mean(axis=1, keepdims=True)
+    while True:
+        H /= np.linalg.norm(H)
+        yield H.copy()
+        noise = rng.standard_normal((d, C)) / np.sqrt(d * C)
+        H = 0.95 * H + 0.05 * target + 0.02 * (noise - noise.mean(axis=1, keepdims=True))
+
+
+def bench(cases: Sequence[Case] = CASES, seed: int = 0, on_step: Callable[[], None] | None = None) -> list[Row]:
+    """Time both pipelines, in turn, on the same sequences of problems.
+
+    Parameters
+    ----------
+    cases : sequence of Case
+    seed : int
+    on_step : callable, optional
+        Called after every step of every case.
+
+    Returns
+    -------
+    list of Row
+    """
+    return [_row(case, np.random.default_rng(seed), on_step or (lambda: None)) for case in cases]
+
+
+def _row(case: Case, rng: np.random.Generator, on_step: Callable[[], None]) -> Row:
+    d, C = case.d, case.C
+    feasible = kkt_memory(d, C) <= MEMORY_LIMIT
+    means = drifting_means(d, C, rng)
+    U = Procrustes().run(NearestETF(next(means))).U
+    pairs: list[tuple[_Step, _Step | None]] = []
+    for k in range(case.steps + 1):
+        problem, G = NearestETF(next(means), U, DELTA), rng.standard_normal((d, C)) @ simplex_etf(C)
+        ours = _ours(problem, G)
+        paper = _paper(problem, G) if feasible and k > 0 else None
+        U = ours.U
+        if k > 0:  # the first step warms up libraries and caches
+            pairs.append((ours, paper))
+            on_step()
+    problem = NearestETF(next(means), U, DELTA)
+    ran = [(ours, paper) for ours, paper in pairs if paper is not None]
+    return Row(
+        d=d,
+        C=C,
+        steps=case.steps,
+        forward=statistics.median(ours.forward for ours, _ in pairs),
+        backward=statistics.median(ours.backward for ours, _ in pairs),
+        paper_forward=statistics.median(paper.forward for _, paper in ran) if ran else None,
+        paper_backward=statistics.median(paper.backward for _, paper in ran) if ran else None,
+        ratio=statistics.median(_total(paper) / _total(ours) for ours, paper in ran) if ran else None,
+        memory=_peak(lambda: _ours(problem, G)),
+        paper_memory=_peak(lambda: _paper(problem, G)) if feasible else kkt_memory(d, C),
+        gap=max(ours.gap for ours, _ in pairs),
+        paper_gap=max(paper.gap for _, paper in ran) if ran else None,
+        gradient_error=max(_difference(paper, ours) for ours, paper in ran) if ran else None,
+        product=_median_time(lambda: U.T @ U),
+        linear=_linear_layer(d, C, rng),
+    )
+
+
+def _total(step: _Step) -> float:
+    return step.forward + step.backward
+
+
+def _difference(first: _Step, second: _Step) -> float:
+    return float(np.linalg.norm(first.dH - second.dH) / np.linalg.norm(second.dH))
+
+
+def _ours(problem: NearestETF, G: Float64Array) -> _Step:
+    fresh = NearestETF(problem.H, problem.prox, problem.delta)  # nothing cached from an earlier use
+    return _timed(fresh, lambda: Procrustes().run(fresh).U, lambda U: nearest_etf_vjp(fresh, U, G).H)
+
+
+def _paper(problem: NearestETF, G: Float64Array) -> _Step:
+    fresh = NearestETF(problem.H, problem.prox, problem.delta)
+    solver = TrustRegion(max_iterations=PAPER_ITERATIONS, gradient_tolerance=PAPER_TOLERANCE)
+    return _timed(fresh, lambda: solver.run(fresh, fresh.prox).U, lambda U: kkt_vjp(fresh, U, G))
+
+
+def _timed(problem: NearestETF, forward: Callable[[], Any], backward: Callable[[Any], Any]) -> _Step:
+    start = time.perf_counter()
+    U = forward()
+    middle = time.perf_counter()
+    dH = backward(U)
+    end = time.perf_counter()
+    return _Step(middle - start, end - middle, certify(problem, U).relative_gap, dH, U)
+
+
+def _peak(run: Callable[[], object]) -> int:
+    """Peak bytes that Python and NumPy allocate during a call, in a run of its own: tracing slows it down."""
+    tracemalloc.start()
+    try:
+        run()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def _median_time(run: Callable[[], object], repeats: int = 7) -> float:
+    times = []
+    for _ in range(repeats + 1):
+        start = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times[1:])
+
+
+def _linear_layer(d: int, C: int, rng: np.random.Generator) -> float:
+    X, W, G = (rng.standard_normal(shape) for shape in ((BATCH, d), (C, d), (BATCH, C)))
+    return _median_time(lambda: (X @ W.T, G @ W, G.T @ X))
+
+
+def conditions() -> dict[str, str | int | None]:
+    """Return what the timings depend on: versions, processor, cores."""
+    return {
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "scipy": scipy.__version__,
+        "machine": platform.machine(),
+        "cores": os.cpu_count(),
+        "threads": os.environ.get("OMP_NUM_THREADS", "library default"),
+        "dtype": "float64",
+        "date": time.strftime("%Y-%m-%d"),
+    }
+
+
+def plot(rows: Sequence[Row], path: Path) -> None:
+    """Draw seconds a step against C, forward and backward together, for both pipelines."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.subplots()
+    axes.loglog([r.C for r in rows], [r.forward + r.backward for r in rows], "o-", color="#009E73", label="closed form")
+    ran = [(r.C, r.paper_forward + r.paper_backward) for r in rows if r.paper_forward and r.paper_backward]
+    if ran:
+        axes.loglog(*zip(*ran, strict=True), "s--", color="#D55E00", label="trust region and dense gradient")
+    axes.loglog([r.C for r in rows], [r.linear for r in rows], "^:", color="0.4", label="linear layer, batch 256")
+    axes.set(xlabel="classes C", ylabel="seconds a step, forward and backward")
+    axes.legend(frameon=False)
+    figure.savefig(path, dpi=110)
+
+
+def as_records(rows: Sequence[Row]) -> list[dict[str, object]]:
+    """Return the rows as dictionaries with the same keys each."""
+    return [dataclasses.asdict(row) for row in rows]

@@ -1,0 +1,61 @@
+"""The benchmark compares what it says: the same problems, both answers right, the infeasible named and not run."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from etfopt import bench as module
+from etfopt.adjoint import kkt_memory
+from etfopt.bench import Case, as_records, bench, conditions, drifting_means, plot
+
+
+def test_both_pipelines_answer_the_same_problems_alike():
+    (row,) = bench([Case(12, 4, 3)])
+    assert (row.d, row.C, row.steps) == (12, 4, 3)
+    assert abs(row.gap) < 1e-14
+    assert abs(row.paper_gap) < 1e-8
+    assert row.gradient_error < 1e-3
+    assert min(row.forward, row.backward, row.paper_forward, row.paper_backward, row.product, row.linear) > 0
+    assert row.ratio > 0
+    assert row.paper_memory >= 8 * 10 * 48  # at least the Jacobian of the constraints
+
+
+def test_what_does_not_fit_is_reported_and_not_run(monkeypatch):
+    monkeypatch.setattr(module, "MEMORY_LIMIT", 1000)
+    monkeypatch.setattr(module, "kkt_vjp", None)
+    (row,) = bench([Case(12, 4, 1)])
+    assert row.paper_forward is row.paper_backward is row.ratio is row.gradient_error is None
+    assert row.paper_memory == kkt_memory(12, 4)
+
+
+def test_every_step_is_counted_and_every_row_has_the_same_keys():
+    steps = itertools.count()
+    rows = bench([Case(8, 3, 2), Case(9, 4, 1)], on_step=lambda: next(steps))
+    assert next(steps) == 3
+    first, second = as_records(rows)
+    assert first.keys() == second.keys()
+
+
+def test_the_means_drift_to_an_etf_and_repeat_with_the_seed():
+    def distances(seed: int) -> list[float]:
+        stream = drifting_means(12, 4, np.random.default_rng(seed))
+        cosines = [H.T @ H * 4 for H in itertools.islice(stream, 120)]
+        return [float(np.abs(c - (4 * np.eye(4) - 1) / 3).max()) for c in cosines]
+
+    first = distances(1)
+    assert first == distances(1)
+    assert first[-1] < 0.1 < first[0]
+
+
+def test_the_figure_is_drawn_with_and_without_the_paper(tmp_path, monkeypatch):
+    rows = bench([Case(8, 3, 1)])
+    plot(rows, tmp_path / "both.png")
+    monkeypatch.setattr(module, "MEMORY_LIMIT", 0)
+    plot(bench([Case(8, 3, 1)]), tmp_path / "ours.png")
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("key", ["numpy", "scipy", "cores", "threads", "dtype", "date"])
+def test_the_conditions_are_recorded(key):
+    assert conditions()[key]
