@@ -130,24 +130,20 @@ def polar_factor(A: ArrayLike) -> Array:
 def refined_polar(A: Array, svd: SVD) -> Array:
     r"""Return the polar factor PQ' of A = PSQ', A of moderate size, after one step of iterative refinement.
 
-    Where singular values cluster, LAPACK splits them at tens of rounding units, and PQ' inherits that. To first order
-    the polar factor of A differs from U by :math:`U\Omega + (I - UU')AB^{-1}`, with B = QSQ' and
+    Where singular values cluster, LAPACK splits them at tens of rounding units, and PQ' inherits that. Within the
+    column space of A the polar factor differs from U by :math:`U\Omega` to first order, with B = QSQ' and
     :math:`B\Omega + \Omega B = U'A - A'U`; one Newton-Schulz step then restores orthonormality. What is left is about
     one unit. Directions with singular values so small that the correction would not be small are left as they are.
     """
     P, S, Q = svd
     U = P @ Q.T
-    K = U.T @ A
-    small = np.sqrt(np.finfo(S.dtype).eps) * S[0]
+    K, UtU = U.T @ A, U.T @ U
     sums = S[:, None] + S[None, :]
-    inverse_sums = np.divide(1, sums, out=np.zeros_like(sums), where=sums > small)
-    inverse = np.divide(1, S, out=np.zeros_like(S), where=small < S)
-    rotation = Q @ ((Q.T @ (K - K.T) @ Q) * inverse_sums) @ Q.T
-    normal = ((A - U @ K) @ Q * inverse) @ Q.T
-    # rounding left a part of it in the span of U, which the division has blown up
-    normal = normal - U @ (U.T @ normal)
-    U = U + U @ rotation + normal
-    return np.asarray(1.5 * U - 0.5 * U @ (U.T @ U))
+    small = np.sqrt(np.finfo(S.dtype).eps) * S[0]
+    inverse = np.divide(1, sums, out=np.zeros_like(sums), where=sums > small)
+    turn = np.eye(len(S), dtype=S.dtype) + Q @ ((Q.T @ (K - K.T) @ Q) * inverse) @ Q.T
+    # both steps at once, so that only three products of the size of A are needed
+    return np.asarray(U @ (1.5 * turn - 0.5 * turn @ (turn.T @ UtU @ turn)))
 
 
 def random_stiefel(d: int, r: int, rng: np.random.Generator) -> Float64Array:

@@ -21,7 +21,7 @@ OPTIONAL = (
 def python(script: str) -> subprocess.CompletedProcess[str]:
     """Run a script in a fresh interpreter that sees the same package and treats warnings as errors."""
     environment = {"PYTHONPATH": str(PACKAGE.parent), "PATH": "/usr/bin:/bin"}
-    command = [sys.executable, "-W", "error", "-c", script]
+    command = [sys.executable, "-P", "-W", "error", "-c", script]  # -P: not whatever lies in the working directory
     return subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, env=environment)
 
 
