@@ -55,6 +55,8 @@ class Certificate:
     etf_distance_bound : float
         Bound on :math:`\|UF - U^*F\|_F`, from the smallest singular value of A that is not rounding; inf where the
         ETF is not unique.
+    feasibility_tolerance : float
+        100 r u, up to which U counts as feasible.
 
     Notes
     -----
