@@ -10,15 +10,19 @@ READY := $(VENV)/.ready
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-# The environment is rebuilt whenever what defines it is newer; the mark is written last, so that a broken set-up
-# is never taken for a finished one.
+# The environment is rebuilt whenever what defines it is newer, or its interpreter is gone, or it was made in another
+# folder; the mark, which holds that folder, is written last, so that a broken set-up is never taken for a finished one.
+ifneq ($(wildcard $(BIN)/python)$(shell cat $(READY) 2>/dev/null),$(BIN)/python$(CURDIR))
+.PHONY: $(READY)
+endif
 $(READY): pyproject.toml constraints.txt
+	@command -v $(PYTHON) >/dev/null || { echo "there is no $(PYTHON) on the PATH. Try: make PYTHON=python3.12 ..."; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "etfopt needs Python 3.11 or newer; $(PYTHON) is older. Try: make PYTHON=python3.12 ..."; exit 1; }
 	$(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet -c constraints.txt hatchling editables
 	$(BIN)/python -m pip install --quiet -c constraints.txt --no-build-isolation -e '.[all,dev]'
-	@touch $@
+	@printf '%s' '$(CURDIR)' > $@
 
 demo: $(READY) ## train three heads on digits, certify the nearest ETF, draw the figures (runs/demo/)
 	$(BIN)/etfopt demo

@@ -52,12 +52,12 @@ def main() -> int:
     if "--check" not in sys.argv:
         target.write_text(page())
         return 0
-    recorded = re.findall(r"^\| ([\w.-]+) \| (\S+) \|", target.read_text(), re.MULTILINE)
+    recorded = re.findall(r"^\| ([\w.-]+) \| (\d\S*) \|", target.read_text(), re.MULTILINE)
     pins = re.findall(r"^([\w.-]+)==(\S+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
-    missing = sorted(set(pins) - set(recorded))
-    if missing:
-        print(f"DEPENDENCIES.md lacks {missing}; run: make licences")
-    return 1 if missing else 0
+    stale = sorted(set(pins) ^ set(recorded))
+    if stale:
+        print(f"DEPENDENCIES.md and constraints.txt differ in {stale}; run: make licences")
+    return 1 if stale else 0
 
 
 if __name__ == "__main__":

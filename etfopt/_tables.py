@@ -53,7 +53,7 @@ def solution_table(solution: Solution) -> Table:
         title=f"Nearest simplex ETF of {solution.problem.C} classes in {solution.problem.d} dimensions",
         title_justify="left",
     )
-    table.add_column("")
+    table.add_column("", overflow="fold")
     table.add_column("value", justify="right")
     table.add_column("meaning", style="dim")
     rows = [

@@ -45,7 +45,7 @@ def require_finite(X: Tensor, name: str, largest: float = math.inf) -> None:
         first = tuple(bad[0].tolist())
         beyond = "NaN or infinite" if largest == math.inf else f"NaN, infinite or above {largest:g} in size"
         raise InputError(
-            f"{name} holds {len(bad)} value(s) that are {beyond}, the first at {first}: {float(X[first])}; "
+            f"{name} holds {len(bad)} value(s) that are {beyond}, the first at {first}: {float(X[first].detach())}; "
             "nothing was changed. Remove or rescale them, or look for what made the network diverge"
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -10,12 +11,13 @@ from pathlib import Path
 from typing import Annotated
 
 from etfopt import __version__
-from etfopt.errors import EtfoptError, require_extra
+from etfopt.errors import EtfoptError, InputError, require_extra
 
 try:
     require_extra("cli", "typer", "rich")
 except EtfoptError as error:
-    sys.exit(f"etfopt: {error}")
+    print(f"error: {error}", file=sys.stderr)
+    sys.exit(2)
 
 import typer
 from rich.console import Console
@@ -36,6 +38,9 @@ def main() -> None:
     """Run the command line; an error of etfopt's own is one message and exit status 2, not a traceback."""
     try:
         app()
+    except KeyboardInterrupt:
+        print("interrupted: what was finished is kept", file=sys.stderr)
+        sys.exit(130)
     except EtfoptError as error:
         Console(stderr=True).print(Text.assemble(("error: ", "bold red"), str(error)), soft_wrap=True)
         sys.exit(2)
@@ -63,6 +68,7 @@ def solve(
     transpose: Annotated[bool, typer.Option("--transpose", help="Rows of the file are classes.")] = False,
     reduced: Annotated[bool, typer.Option("--reduced", help="Use the (C-1) x C frame: d = C-1 is enough.")] = False,
     prox: Annotated[Path | None, typer.Option(help="Proximal point, d x r, in a file of its own.")] = None,
+    prox_key: Annotated[str | None, typer.Option(help="Which array of an .npz holds the proximal point.")] = None,
     delta: Annotated[float, typer.Option(help="Proximal weight; needs --prox if above 0.")] = 0.0,
     out: Annotated[Path | None, typer.Option(help="Save U, the ETF and the weights here (.npz).")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
@@ -77,8 +83,12 @@ def solve(
 
     H = load_matrix(means, key)
     H = H.T if transpose else H
-    frame = simplex_etf(H.shape[1], reduced=True) if reduced and H.ndim == 2 else None
-    problem = NearestETF(H, prox=None if prox is None else load_matrix(prox), delta=delta, frame=frame)
+    start = None if prox is None else load_matrix(prox, prox_key)
+    frame = simplex_etf(H.shape[1], reduced=True) if reduced and H.ndim == 2 and H.shape[1] >= 2 else None
+    try:
+        problem = NearestETF(H, prox=start, delta=delta, frame=frame)
+    except InputError as error:
+        raise InputError(_for_the_shell(str(error), means, prox)) from error
     solution = solve_problem(problem)
     if out is not None:
         save_solution(solution, out)
@@ -88,6 +98,15 @@ def solve(
     console.print(tables.solution_table(solution))
     if out is not None:
         console.print(f"wrote {out}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _for_the_shell(message: str, means: Path, prox: Path | None) -> str:
+    """Name the file, and the options in place of the code that has their effect."""
+    message = re.sub(r"frame=etfopt\.simplex_etf\(\d+, reduced=True\)", "--reduced", message)
+    message = message.replace("pass H.T", "use --transpose").replace(
+        "pass prox of shape", "give --prox, a matrix of shape"
+    )
+    return f"{prox if message.startswith('prox') else means}: {message}"
 
 
 @app.command()

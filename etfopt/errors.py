@@ -46,5 +46,7 @@ def require_extra(extra: str, *modules: str) -> None:
     missing = [name for name in modules if find_spec(name) is None]
     if missing:
         raise MissingExtraError(
-            f"{', '.join(missing)} is not installed; run: pip install 'etfopt[{extra}]'", name=missing[0]
+            f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not installed; "
+            f"run: pip install 'etfopt[{extra}]'",
+            name=missing[0],
         )

@@ -6,9 +6,11 @@ import json
 import math
 import os
 import tempfile
+import warnings
 import zipfile
+import zlib
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -20,12 +22,12 @@ __all__ = ["load_matrix", "save_solution", "strict_json"]
 SUFFIXES = (".npy", ".npz", ".csv")
 
 
-def load_matrix(path: Path, key: str | None = None) -> np.ndarray[Any, np.dtype[Any]]:
+def load_matrix(path: Path | str, key: str | None = None) -> np.ndarray[Any, np.dtype[Any]]:
     """Read an array from ``.npy``, ``.npz`` or ``.csv`` (numbers separated by commas, no header).
 
     Parameters
     ----------
-    path : Path
+    path : Path or str
     key : str, optional
         Which array of an ``.npz``; not needed where it holds only one.
 
@@ -34,36 +36,58 @@ def load_matrix(path: Path, key: str | None = None) -> np.ndarray[Any, np.dtype[
     InputError
         If the file is missing, of another kind, damaged, or holds several arrays and no key was given.
     """
-    if path.suffix not in SUFFIXES:
-        raise InputError(
-            f"{path}: cannot read a {path.suffix or 'file without suffix'}; use one of {', '.join(SUFFIXES)}"
-        )
+    path = Path(path)
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
+        raise InputError(f"{path}: a file that ends in {' or '.join(SUFFIXES)} is needed; got {suffix or 'no ending'}")
+    if key is not None and suffix != ".npz":
+        raise InputError(f"{path}: holds one array, so the key {key!r} has no meaning; leave it out")
     try:
-        if path.suffix == ".csv":
-            return np.loadtxt(path, delimiter=",", ndmin=2)
-        # opened here, since np.load leaves a damaged archive open
-        with path.open("rb") as file:
-            content = np.load(file, allow_pickle=False)
-            if isinstance(content, np.ndarray):
-                return content
-            return np.asarray(content[_chosen(content.files, key, path)])
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
-        if isinstance(error, InputError):
-            raise
+        return _read_csv(path) if suffix == ".csv" else _read_numpy(path, key)
+    except InputError:
+        raise
+    except (OSError, EOFError, ValueError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise InputError(f"{path}: cannot be read: {reason}") from error
+
+
+def _read_csv(path: Path) -> np.ndarray[Any, np.dtype[Any]]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # an empty file is refused below, with its name
+        try:
+            table = np.loadtxt(path, delimiter=",", ndmin=2, encoding="utf-8-sig")
+        except ValueError as error:
+            raise InputError(
+                f"{path}: cannot be read: {error}. Numbers separated by commas, no header, are expected"
+            ) from error
+    if not table.size:
+        raise InputError(f"{path}: cannot be read: it holds no numbers")
+    return table
+
+
+def _read_numpy(path: Path, key: str | None) -> np.ndarray[Any, np.dtype[Any]]:
+    # opened here, since np.load leaves a damaged archive open
+    with path.open("rb") as file:
+        content = np.load(file, allow_pickle=False)
+        if isinstance(content, np.ndarray):
+            return content
+        name = _chosen(content.files, key, path)
+        value = content[name]
+    if not isinstance(value, np.ndarray):
+        raise InputError(f"{path}: {name} is not an array")
+    return value
 
 
 def _chosen(names: list[str], key: str | None, path: Path) -> str:
     if key is None and len(names) == 1:
         return names[0]
-    if key not in names:
-        wanted = "name one with --key" if key is None else f"{key!r} is not among them"
+    if key is None or key not in names:
+        wanted = "name one with key" if key is None else f"{key!r} is not among them"
         raise InputError(f"{path}: holds the arrays {', '.join(names) or '(none)'}; {wanted}")
     return key
 
 
-def save_solution(solution: Solution, path: Path) -> None:
+def save_solution(solution: Solution, path: Path | str) -> None:
     """Write U, the ETF, the classifier weight and the certificate's numbers into an ``.npz``, whole or not at all.
 
     Raises
@@ -71,30 +95,35 @@ def save_solution(solution: Solution, path: Path) -> None:
     InputError
         If the path does not end in ``.npz`` or cannot be written.
     """
-    if path.suffix != ".npz":
+    path = Path(path).resolve()  # through a link, to the file it means
+    if path.suffix.lower() != ".npz":
         raise InputError(f"{path}: the solution is several arrays; use a name that ends in .npz")
-    certificate = solution.certificate
     try:
+        mode = path.stat().st_mode if path.exists() else 0o666 & ~_umask()
         with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".npz", delete=False) as file:
             try:
-                np.savez(
-                    file,
-                    U=solution.U,
-                    etf=solution.etf,
-                    weight=solution.weight,
-                    scale=solution.scale,
-                    distance=solution.distance,
-                    gap=certificate.gap,
-                    margin=certificate.margin,
-                )
+                _write(solution, file)
                 file.close()
-                Path(file.name).chmod(0o666 & ~_umask())
+                Path(file.name).chmod(mode)
                 Path(file.name).replace(path)
             except BaseException:
                 Path(file.name).unlink(missing_ok=True)
                 raise
     except OSError as error:
         raise InputError(f"{path}: cannot be written: {error.strerror}") from error
+
+
+def _write(solution: Solution, file: IO[bytes]) -> None:
+    np.savez(
+        file,
+        U=solution.U,
+        etf=solution.etf,
+        weight=solution.weight,
+        scale=solution.scale,
+        distance=solution.distance,
+        gap=solution.certificate.gap,
+        margin=solution.certificate.margin,
+    )
 
 
 def strict_json(value: object) -> str:

@@ -2,8 +2,10 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -70,7 +72,10 @@ def test_the_reduced_frame_and_a_prox_reach_the_problem(folder: Path) -> None:
     [
         (["solve", "nowhere.npy"], "nowhere.npy: cannot be read: No such file"),
         (["solve", "means.npy", "--delta", "1"], "delta = 1.0 needs a proximal point"),
-        (["solve", "means.npy", "--transpose"], "pass H.T"),
+        (["solve", "means.npy", "--transpose"], "means.npy: H has shape (3, 8): d = 3 features are fewer"),
+        (["solve", "means.npy", "--transpose"], "use --transpose"),
+        (["solve", "means.npy", "--key", "H"], "the key 'H' has no meaning"),
+        (["train", "--threads", "100000"], "threads = 100000 is more than"),
         (["train", "--head", "best"], "head = 'best' is not known; choose one of: learned, fixed, nearest"),
         (["train", "--data", "imagenet"], "data = 'imagenet' is not known; choose one of: digits"),
         (["train", "--epochs", "0"], "epochs must be an integer of at least 1; got 0"),
@@ -128,3 +133,21 @@ def test_version_is_that_of_the_package(folder: Path) -> None:
     from importlib.metadata import version
 
     assert run("--version", cwd=folder).stdout.strip() == f"etfopt {version('etfopt')}"
+
+
+def test_a_terminated_run_does_not_look_like_a_success(folder: Path) -> None:
+    code = "from etfopt.cli import main; main()"
+    command = [sys.executable, "-c", code, "train", "--epochs", "100000", "--quiet", "--out", "run"]
+    for sent, status in ((signal.SIGTERM, 143), (signal.SIGINT, 130)):
+        process = subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True)
+        metrics = folder / "run" / "metrics.csv"
+        for _ in range(600):
+            if metrics.exists() and metrics.stat().st_size:
+                break
+            time.sleep(0.1)
+        process.send_signal(sent)
+        _, words = process.communicate(timeout=60)
+        assert process.returncode == status, words
+        assert "Traceback" not in words
+        assert json.loads((folder / "run" / "history.json").read_text())["epochs"]
+        metrics.unlink()

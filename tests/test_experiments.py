@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from etfopt.errors import InputError
-from etfopt.experiments.config import HEADS, TrainConfig
+from etfopt.errors import ConvergenceError, InputError
+from etfopt.experiments.classifier import Classifier
+from etfopt.experiments.config import HEADS, TrainConfig, build_head
 from etfopt.experiments.data import DATASETS, batches
 from etfopt.experiments.report import Spread, cosines, summary
 from etfopt.experiments.train import RunResult, _build, train
@@ -53,12 +54,38 @@ def test_every_head_sees_the_same_batches_whatever_the_global_generator_does(ima
     assert sum(len(labels) for labels in orders[0][0]) == len(images.train)
 
 
-def test_a_run_leaves_the_global_generator_alone(images) -> None:
+def test_every_head_trains_on_the_same_batches(images, tmp_path: Path, monkeypatch) -> None:
+    seen: dict[str, list[torch.Tensor]] = {head: [] for head in HEADS}
+    step = Classifier.training_step
+
+    def watched(self, batch, batch_idx):
+        seen[self.config.head].append(batch[0].clone())
+        return step(self, batch, batch_idx)
+
+    monkeypatch.setattr(Classifier, "training_step", watched)
+    for head in HEADS:
+        train(short(head=head), tmp_path / head, images=images)
+    for head in HEADS:
+        assert len(seen[head]) == 2 * 12
+        assert all(torch.equal(a, b) for a, b in zip(seen[head], seen["learned"], strict=True))
+
+
+def test_a_run_leaves_the_global_generator_alone(images, tmp_path: Path) -> None:
     torch.manual_seed(0)
     expected = torch.rand(3)
     torch.manual_seed(0)
-    _build(short(), images)
+    train(short(epochs=1), tmp_path, images=images)
     assert torch.equal(torch.rand(3), expected)
+
+
+@pytest.mark.parametrize("size", [2, 3, 4, 100, 1436, 1437, 5000])
+def test_no_sample_is_left_alone_or_out(images, size: int) -> None:
+    loader = batches(images.train, size, seed=0)
+    lengths = [len(labels) for _, labels in loader]
+    assert sum(lengths) == 1437
+    assert min(lengths) > 1
+    assert max(lengths) <= size + 1
+    assert len(loader) == len(lengths)
 
 
 @pytest.mark.parametrize("head", HEADS)
@@ -68,22 +95,84 @@ def test_a_run_repeats_to_the_bit(images, tmp_path: Path, head: str) -> None:
     np.testing.assert_array_equal(first.class_means, second.class_means)
 
 
-@pytest.mark.parametrize("head", HEADS)
-def test_the_record_says_what_the_checkpoint_does(images, tmp_path: Path, head: str) -> None:
-    result = train(short(head=head), tmp_path, images=images)
-    model = _build(result.config, images)
-    checkpoint = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=False)
-    model.load_state_dict(checkpoint["state_dict"])
+def measured(model: Classifier, data) -> dict[str, float]:
+    """Accuracy, NC1 and class means of a network on a split, in one go."""
     model.eval()
-    x, y = images.test.tensors
-    accuracy = (model(x).argmax(dim=1) == y).double().mean()
-    assert result.history[-1]["test_accuracy"] == pytest.approx(float(accuracy), abs=1e-12)
+    x, y = data.tensors
     metric = NeuralCollapse(10, 16)
     metric.update(model.head.normalize(model.backbone(x)), y, model.head.weight, model.head.bias)
-    assert result.history[-1]["test_nc1"] == pytest.approx(float(metric.compute()["nc1"]), rel=1e-6)
+    accuracy = float((model(x).argmax(dim=1) == y).double().mean())
+    return {"accuracy": accuracy, "nc1": float(metric.compute()["nc1"]), "means": metric.class_means().numpy()}
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_the_record_says_what_the_network_does_before_and_after(images, tmp_path: Path, head: str) -> None:
+    result = train(short(head=head), tmp_path, images=images)
+    untrained, trained = _build(result.config, images), _build(result.config, images)
+    checkpoint = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=False)
+    trained.load_state_dict(checkpoint["state_dict"])
+    for model, record, means in (
+        (untrained, result.history[0], result.class_means[0]),
+        (trained, result.history[-1], result.class_means[-1]),
+    ):
+        for split, data in (("train", images.train), ("test", images.test)):
+            values = measured(model, data)
+            assert record[f"{split}_accuracy"] == pytest.approx(values["accuracy"], abs=1e-12)
+            assert record[f"{split}_nc1"] == pytest.approx(values["nc1"], rel=1e-5)
+        np.testing.assert_allclose(means, measured(model, images.train)["means"], rtol=0, atol=1e-5)
     assert [record["epoch"] for record in result.history] == [0, 1, 2]
-    assert result.class_means.shape == (3, 16, 10)
+    assert result.step_ms > 0.01
     assert json.loads((tmp_path / "config.json").read_text())["head"] == head
+
+
+def test_the_optimiser_is_the_one_configured(images) -> None:
+    config = short(learning_rate=0.3, momentum=0.5, weight_decay=0.01, epochs=4)
+    (optimiser,), (schedule,) = _build(config, images).configure_optimizers()
+    group = optimiser.param_groups[0]
+    assert (group["lr"], group["momentum"], group["weight_decay"]) == (0.3, 0.5, 0.01)
+    rates = []
+    for _ in range(4):
+        optimiser.step()
+        schedule.step()
+        rates.append(schedule.get_last_lr()[0])
+    np.testing.assert_allclose(rates, 0.15 * (1 + np.cos(np.pi * np.arange(1, 5) / 4)), atol=1e-15)
+
+
+def test_the_head_is_the_one_configured() -> None:
+    config = TrainConfig(delta=0.5, averaging=0.25, implicit_gradient=False, temperature=3.0, dim=20)
+    head = build_head(config, 10)
+    assert (head.delta, head.means.averaging, head.implicit_gradient) == (0.5, 0.25, False)
+    assert (head.temperature, head.dim) == (3.0, 20)
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_a_run_that_diverges_says_when_and_keeps_what_was_finished(images, tmp_path: Path, head: str) -> None:
+    with pytest.raises(ConvergenceError, match=r"diverged at step \d+, in epoch \d.*Lower learning_rate = 1e\+30"):
+        train(short(head=head, learning_rate=1e30), tmp_path, images=images)
+    assert json.loads((tmp_path / "history.json").read_text())["epochs"][0]["epoch"] == 0
+    assert not (tmp_path / "class_means.npy").exists()
+
+
+def test_a_second_run_in_a_folder_leaves_nothing_of_the_first(images, tmp_path: Path) -> None:
+    train(short(), tmp_path, images=images)
+    with pytest.raises(ConvergenceError):
+        train(short(head="fixed", learning_rate=1e30), tmp_path, images=images)
+    assert json.loads((tmp_path / "config.json").read_text())["head"] == "fixed"
+    assert not (tmp_path / "class_means.npy").exists()
+    assert not (tmp_path / "checkpoints" / "last.ckpt").exists()
+
+
+@pytest.mark.parametrize("threads", [0, -1, 1.5, 10**6])
+def test_a_refused_number_of_threads_leaves_the_folder_alone(images, tmp_path: Path, threads) -> None:
+    with pytest.raises(InputError, match="threads"):
+        train(short(), tmp_path / "run", images=images, threads=threads)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_file_is_no_folder(images, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"file: cannot be used as the folder of a run"):
+        train(short(), tmp_path / "file", images=images)
 
 
 def test_training_learns(images, tmp_path: Path) -> None:
@@ -101,10 +190,16 @@ def test_training_learns(images, tmp_path: Path) -> None:
         ({"epochs": 0}, "epochs"),
         ({"batch_size": 2.5}, "batch_size"),
         ({"seed": -1}, "seed"),
+        ({"seed": 2**64}, "seed must be below"),
+        ({"batch_size": 1}, "batch_size must be an integer of at least 2"),
+        ({"learning_rate": 1e300}, "learning_rate must be at most"),
+        ({"head": "fixed", "delta": -1.0}, "delta"),
+        ({"head": "learned", "averaging": "median"}, "averaging"),
         ({"learning_rate": 0.0}, "learning_rate"),
         ({"weight_decay": float("nan")}, "weight_decay"),
         ({"dim": 8}, "dim = 8 is smaller than the r = 10 rows"),
         ({"temperature": -5}, "temperature"),
+        ({"temperature": 1e30}, "temperature must be at most"),
         ({"delta": -1e-3}, "delta"),
         ({"averaging": 2.0}, "averaging"),
     ],

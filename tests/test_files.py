@@ -1,5 +1,6 @@
 """Files in, files out: every failure names the path and leaves what was there."""
 
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,11 @@ import etfopt
 from etfopt.errors import InputError
 from etfopt.files import load_matrix, save_solution
 
+HUGE = (
+    b"\x93NUMPY\x01\x00v\x00"
+    + b"{'descr': '<f8', 'fortran_order': False, 'shape': (99999999999, 3), }".ljust(117)
+    + b"\n"
+)
 MEANS = np.random.default_rng(0).standard_normal((7, 4))
 
 
@@ -28,7 +34,7 @@ def test_an_archive_of_several_arrays_needs_a_key(tmp_path: Path) -> None:
     path = tmp_path / "both.npz"
     np.savez(path, H=MEANS, prox=MEANS[:, :2])
     np.testing.assert_array_equal(load_matrix(path, "prox"), MEANS[:, :2])
-    with pytest.raises(InputError, match=r"both.npz: holds the arrays H, prox; name one with --key"):
+    with pytest.raises(InputError, match=r"both.npz: holds the arrays H, prox; name one with key"):
         load_matrix(path)
     with pytest.raises(InputError, match="'M' is not among them"):
         load_matrix(path, "M")
@@ -38,9 +44,12 @@ def test_an_archive_of_several_arrays_needs_a_key(tmp_path: Path) -> None:
     ("name", "content", "message"),
     [
         ("missing.npy", None, "No such file"),
-        ("text.txt", b"1,2", "use one of .npy, .npz, .csv"),
+        ("text.txt", b"1,2", "ends in .npy or .npz or .csv"),
+        ("empty.csv", b"", "holds no numbers"),
+        ("semicolons.csv", b"1;2\n3;4\n", "separated by commas"),
         ("damaged.npy", b"\x93NUMPY\x01\x00", "cannot be read"),
         ("empty.npy", b"", "cannot be read"),
+        ("huge.npy", HUGE, "cannot be read"),
         ("damaged.npz", b"PK\x03\x04rubbish", "cannot be read"),
         ("words.csv", b"a,b\nc,d\n", "cannot be read"),
         ("ragged.csv", b"1,2\n3\n", "cannot be read"),
@@ -81,3 +90,32 @@ def test_a_solution_goes_nowhere_but_into_an_npz_in_an_existing_folder(tmp_path:
     with pytest.raises(InputError, match="cannot be written"):
         save_solution(solution, tmp_path / "no" / "nearest.npz")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_byte_order_mark_and_capitals_are_no_obstacle(tmp_path: Path) -> None:
+    path = tmp_path / "EXCEL.CSV"
+    path.write_bytes(b"\xef\xbb\xbf1.5,2\r\n3,4\r\n")
+    np.testing.assert_array_equal(load_matrix(str(path)), [[1.5, 2], [3, 4]])
+
+
+def test_a_key_where_there_is_one_array_is_refused(tmp_path: Path) -> None:
+    np.save(tmp_path / "means.npy", MEANS)
+    with pytest.raises(InputError, match="the key 'H' has no meaning"):
+        load_matrix(tmp_path / "means.npy", "H")
+
+
+def test_a_member_that_is_no_array_is_refused(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "notes.npz", "w") as archive:
+        archive.writestr("notes.txt", "words")
+    with pytest.raises(InputError, match=r"notes.npz: notes.txt is not an array"):
+        load_matrix(tmp_path / "notes.npz")
+
+
+def test_saving_through_a_link_keeps_link_and_permissions(tmp_path: Path) -> None:
+    target, link = tmp_path / "private.npz", tmp_path / "link.npz"
+    target.touch(mode=0o600)
+    link.symlink_to(target)
+    save_solution(etfopt.nearest_etf(MEANS), link)
+    assert link.is_symlink()
+    assert target.stat().st_mode & 0o777 == 0o600
+    assert load_matrix(target, "U").shape == (7, 4)

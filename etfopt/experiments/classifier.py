@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.nn import functional
 
+from etfopt.errors import ConvergenceError, InputError
 from etfopt.experiments.config import TrainConfig
 from etfopt.metrics import CosineMargin, NeuralCollapse
 from etfopt.nn.heads import AnyHead
@@ -67,7 +71,10 @@ class Classifier(pl.LightningModule):
     def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:  # noqa: ARG002 - Lightning's signature
         """Return the cross-entropy of a batch."""
         images, labels = batch
-        loss = functional.cross_entropy(self.head(self.backbone(images), labels), labels)
+        with self._diverging(f"step {self.global_step + 1}, in epoch {self.current_epoch + 1}"):
+            loss = functional.cross_entropy(self.head(self.backbone(images), labels), labels)
+            if not torch.isfinite(loss):
+                raise InputError(f"the loss is {float(loss)}")
         self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(labels))
         return loss
 
@@ -75,7 +82,8 @@ class Classifier(pl.LightningModule):
         """Add a batch of one split to its measures."""
         images, labels = batch
         measures = (self.train_measures, self.test_measures)[dataloader_idx]
-        measures.update(self.backbone(images), labels, self.head)
+        with self._diverging(f"the end of epoch {self.current_epoch + 1}"):
+            measures.update(self.backbone(images), labels, self.head)
 
     def on_validation_epoch_end(self) -> None:
         """Log the measures of both splits and start them anew."""
@@ -87,6 +95,18 @@ class Classifier(pl.LightningModule):
             self.log_dict(values)
             record |= values
         self.history.append(record)
+
+    @contextmanager
+    def _diverging(self, where: str) -> Iterator[None]:
+        """Turn what the head or the measures refuse in a diverging run into an error that says when and what to do."""
+        try:
+            yield
+        except InputError as error:
+            config = self.config
+            raise ConvergenceError(
+                f"training diverged at {where}: {error}. Lower learning_rate = {config.learning_rate:g} "
+                f"or temperature = {config.temperature:g}"
+            ) from error
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Return SGD over the trainable parameters, its rate falling to zero as a half cosine over the run."""

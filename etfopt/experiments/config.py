@@ -17,6 +17,9 @@ __all__ = ["HEADS", "TrainConfig", "build_head"]
 
 HEADS = ("learned", "fixed", "nearest")
 
+LARGEST_RATE = 1e38
+"""About the largest number of float32."""
+
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -66,14 +69,20 @@ class TrainConfig:
             raise InputError(f"data = {self.data!r} is not known; choose one of: {', '.join(DATASETS)}")
         if self.head not in HEADS:
             raise InputError(f"head = {self.head!r} is not known; choose one of: {', '.join(HEADS)}")
-        for name in ("epochs", "batch_size", "width", "dim"):
+        for name in ("epochs", "width", "dim"):
             as_integer(getattr(self, name), name, at_least=1)
-        as_integer(self.seed, "seed", at_least=0)
-        as_positive(self.learning_rate, "learning_rate")
+        as_integer(self.batch_size, "batch_size", at_least=2)  # batch normalisation cannot take one sample
+        if as_integer(self.seed, "seed", at_least=0) >= 2**64:
+            raise InputError(f"seed must be below 2**64; got {self.seed}")
+        if as_positive(self.learning_rate, "learning_rate") > LARGEST_RATE:
+            raise InputError(f"learning_rate must be at most {LARGEST_RATE:g}; got {self.learning_rate:g}")
         for name in ("momentum", "weight_decay"):
             as_nonnegative(getattr(self, name), name)
-        # the head's own checks, here so that they come before any data are read
-        build_head(self, DATASETS[self.data].num_classes)
+        # the heads' own checks, so that they come before any data are read; the nearest head's whichever is named,
+        # since its settings are recorded in any case
+        C = DATASETS[self.data].num_classes
+        NearestETFHead(max(self.dim, C), C, delta=self.delta, averaging=self.averaging)
+        build_head(self, C)
 
     def save(self, path: Path) -> None:
         """Write the record as JSON."""

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
 from sklearn.datasets import load_digits as sklearn_digits
 from sklearn.model_selection import train_test_split
 from torch import Tensor
-from torch.utils.data import BatchSampler, DataLoader, RandomSampler, SequentialSampler, TensorDataset
+from torch.utils.data import DataLoader, RandomSampler, Sampler, SequentialSampler, TensorDataset
 
-__all__ = ["DATASETS", "DataSpec", "Images", "batches"]
+__all__ = ["DATASETS", "Batches", "DataSpec", "Images", "batches"]
 
 EVALUATION_BATCH = 1024
 
@@ -54,14 +54,33 @@ def load_digits() -> Images:
 DATASETS = {"digits": DataSpec(10, load_digits)}
 
 
+class Batches(Sampler[list[int]]):
+    """Index lists of a given size over an order; a last sample that would stand alone joins the batch before it.
+
+    Batch normalisation cannot take one sample, and no head sees other batches than the others.
+    """
+
+    def __init__(self, order: Sampler[int], size: int) -> None:
+        self.order, self.size = order, size
+
+    def __iter__(self) -> Iterator[list[int]]:
+        indices = list(self.order)
+        chunks = [indices[start : start + self.size] for start in range(0, len(indices), self.size)]
+        if len(chunks) > 1 and len(chunks[-1]) == 1:
+            chunks[-2:] = [chunks[-2] + chunks[-1]]
+        return iter(chunks)
+
+    def __len__(self) -> int:
+        count, rest = divmod(len(self.order), self.size)  # type: ignore[arg-type] # the samplers used here have a length
+        return count + (rest > 1 or (rest == 1 and count == 0))
+
+
 def batches(
     data: TensorDataset, batch_size: int | None = None, seed: int | None = None
 ) -> DataLoader[tuple[Tensor, ...]]:
     """Return a loader over a split: shuffled anew each epoch by a generator of its own, or in order without a seed."""
-    if seed is None:
-        order = BatchSampler(SequentialSampler(data), batch_size or EVALUATION_BATCH, drop_last=False)
-    else:
-        shuffled = RandomSampler(data, generator=torch.Generator().manual_seed(seed))
-        order = BatchSampler(shuffled, batch_size or EVALUATION_BATCH, drop_last=False)
+    order: Sampler[int] = SequentialSampler(data)
+    if seed is not None:
+        order = RandomSampler(data, generator=torch.Generator().manual_seed(seed))
     # batches are taken as one indexing of the tensors, not sample by sample
-    return DataLoader(data, sampler=order, batch_size=None)
+    return DataLoader(data, sampler=Batches(order, batch_size or EVALUATION_BATCH), batch_size=None)

@@ -100,6 +100,7 @@ def plot_curves(results: Sequence[RunResult], path: Path) -> None:
         axes.set(title=title, xlabel="epoch", yscale=scale)
         if key.endswith("accuracy"):
             axes.set_ylim(0.9, 1.002)
+            axes.set_title(f"{title}, from 0.9")
         if key == "train_cosine_margin":
             C = results[0].class_means.shape[2]
             axes.axhline(C / (C - 1), color="0.5", linewidth=0.8, linestyle=":")

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import math
+import os
+import signal
 import statistics
 import time
 import warnings
@@ -17,17 +20,20 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import ModelCheckpoint, RichProgressBar
 from pytorch_lightning.loggers import CSVLogger
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from etfopt._inputs import as_integer
+from etfopt.errors import InputError
 from etfopt.experiments.classifier import Classifier
 from etfopt.experiments.config import TrainConfig, build_head
 from etfopt.experiments.data import DATASETS, Images, batches
 from etfopt.experiments.models import mlp
 from etfopt.files import strict_json
 
-__all__ = ["RunResult", "train"]
+__all__ = ["RunResult", "prepare_folder", "train"]
 
 WARM_UP_STEPS = 10
+OUTPUTS = ("config.json", "history.json", "class_means.npy", "metrics.csv", "checkpoints/last.ckpt")
 
 
 @dataclass
@@ -77,6 +83,10 @@ class _Watch(pl.Callback):
         if self.on_epoch:
             self.on_epoch()
 
+    def step_ms(self) -> float:
+        """Return the median step in milliseconds, the first ones left out; NaN if there was none."""
+        return 1e3 * statistics.median(self.seconds[WARM_UP_STEPS:] or self.seconds or [math.nan])
+
 
 def train(
     config: TrainConfig,
@@ -93,7 +103,7 @@ def train(
     ----------
     config : TrainConfig
     path : Path
-        Folder of the run, made if missing; files of an earlier run there are replaced.
+        Folder of the run, made if missing; what an earlier run left there is removed first.
     images : Images, optional
         The data, if they are at hand; otherwise they are loaded by name.
     on_epoch : callable, optional
@@ -107,27 +117,55 @@ def train(
     Returns
     -------
     RunResult
+
+    Raises
+    ------
+    InputError
+        If the folder cannot be used or there are fewer processors than threads.
+    ConvergenceError
+        If the network diverges, naming epoch and step. The measures of finished epochs are kept, here as after Ctrl-C.
     """
+    if as_integer(threads, "threads", at_least=1) > (os.cpu_count() or 1):
+        raise InputError(f"threads = {threads} is more than the {os.cpu_count()} processors of this machine")
     images = DATASETS[config.data].load() if images is None else images
-    path.mkdir(parents=True, exist_ok=True)
+    prepare_folder(path)
     config.save(path / "config.json")
-    model = _build(config, images)
-    watch = _Watch(on_epoch)
-    with _quiet_lightning(), _threads(threads):
-        trainer = _trainer(config, path, watch, progress_bar)
-        splits = [batches(images.train), batches(images.test)]
+    model, watch = _build(config, images), _Watch(on_epoch)
+    # the loaders draw from the global generator: it is put back
+    with _quiet_lightning(), _threads(threads), torch.random.fork_rng(devices=[]):
+        try:
+            _fit(_trainer(config, path, watch, progress_bar), model, images)
+        finally:
+            _save_history(path, model, watch)
+    np.save(path / "class_means.npy", model.class_means[-1].numpy())
+    return RunResult(config, model.history, torch.stack(model.class_means).numpy(), watch.step_ms(), path)
+
+
+def prepare_folder(path: Path) -> None:
+    """Make the folder, and take away what an earlier run left there, so that no two runs are ever mixed."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        for name in OUTPUTS:
+            (path / name).unlink(missing_ok=True)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be used as the folder of a run: {error.strerror}") from error
+
+
+def _fit(trainer: pl.Trainer, model: Classifier, images: Images) -> None:
+    """Measure, then train; an interruption surfaces as one, with the finished epochs kept."""
+    config, splits = model.config, [batches(images.train), batches(images.test)]
+    try:
         trainer.validate(model, splits, verbose=False)
         trainer.fit(model, batches(images.train, config.batch_size, config.seed), splits)
-    result = RunResult(
-        config=config,
-        history=model.history,
-        class_means=torch.stack(model.class_means).numpy(),
-        step_ms=1e3 * statistics.median(watch.seconds[WARM_UP_STEPS:] or watch.seconds),
-        path=path,
-    )
-    np.save(path / "class_means.npy", result.class_means[-1])
-    (path / "history.json").write_text(strict_json({"step_ms": result.step_ms, "epochs": result.history}))
-    return result
+    except SIGTERMException:
+        raise SystemExit(128 + signal.SIGTERM) from None
+    except SystemExit:
+        # Lightning turns Ctrl-C into a bare exit
+        raise KeyboardInterrupt from None
+
+
+def _save_history(path: Path, model: Classifier, watch: _Watch) -> None:
+    (path / "history.json").write_text(strict_json({"step_ms": watch.step_ms(), "epochs": model.history}))
 
 
 def _build(config: TrainConfig, images: Images) -> Classifier:
@@ -156,7 +194,7 @@ def _trainer(config: TrainConfig, path: Path, watch: _Watch, progress_bar: bool)
 @contextmanager
 def _threads(count: int) -> Iterator[None]:
     before = torch.get_num_threads()
-    torch.set_num_threads(as_integer(count, "threads", at_least=1))
+    torch.set_num_threads(count)
     try:
         yield
     finally:

@@ -21,6 +21,10 @@ from etfopt.nn.functional import nearest_etf, nearest_minimiser, on_frame
 __all__ = ["AnyHead", "FixedETFHead", "Head", "LearnedHead", "NearestETFHead"]
 
 
+LARGEST_TEMPERATURE = 1e15
+"""Beyond it the squares of features could leave the range of float32."""
+
+
 class Head(nn.Module):
     """What the heads share: sizes, the feature temperature, and input checks.
 
@@ -39,6 +43,8 @@ class Head(nn.Module):
         self.num_classes = as_integer(num_classes, "num_classes", at_least=2)
         self.dim = as_integer(dim, "dim", at_least=1)
         self.temperature = as_positive(temperature, "temperature")
+        if self.temperature > LARGEST_TEMPERATURE:
+            raise InputError(f"temperature must be at most {LARGEST_TEMPERATURE:g}; got {self.temperature:g}")
 
     def normalize(self, features: Tensor) -> Tensor:
         r"""Return :math:`\tau h/\|h\|` for each row h of the features, (n, d): what the classifier sees."""
