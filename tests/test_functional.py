@@ -50,6 +50,16 @@ def test_the_minimiser_is_right_to_ten_c_u_kappa(draw):
     assert error <= 10 * problem.C * problem.unit * float(s[-1] / s[0])
 
 
+@pytest.mark.parametrize("seed", [746, 2144, 2577, 4231])
+def test_singular_values_that_a_dominating_proximal_term_clusters_do_not_loosen_the_promise(seed):
+    rng = np.random.default_rng(seed)  # found by search: LAPACK splits such clusters at about fifty units
+    prox = orthonormal(3, 3, rng)
+    problem = NearestETF(10.0 ** rng.uniform(-12, -5) * rng.standard_normal((3, 3)), prox, 1.0)
+    U, _, s = oracles.exact_polar(oracles.exact_linear_term(problem.H, problem.F, prox, 1.0))
+    error = np.linalg.norm(numpy(nearest_etf(**tensors(problem))) - oracles.rounded(U))
+    assert error <= 10 * 3 * problem.unit * float(s[-1] / s[0])
+
+
 @given(regular_draws(max_classes=4, limit=20))
 def test_the_gradient_is_right_to_twenty_c_u_kappa(draw):
     problem, G, U = draw.problem, draw.cotangent(), solve(draw.problem).U
