@@ -36,7 +36,14 @@ class _Polar(torch.autograd.Function):
     @staticmethod
     def forward(A: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         P, S, Qh = torch.linalg.svd(A, full_matrices=False)
-        return P @ Qh, Qh.mT.contiguous(), S
+        U, Q = P @ Qh, Qh.mT.contiguous()
+        # one step of refinement, for LAPACK splits clustered singular values at tens of rounding units: U'A must be
+        # symmetric, and the turn U Omega makes it so to first order, with B Omega + Omega B = U'A - A'U; left alone
+        # are pairs of small singular values, where rounding is all there is
+        K = U.mT @ A
+        sums = S[..., :, None] + S[..., None, :]
+        inverse = _pseudo_inverse(torch.where(sums >= S[..., :1, None], sums, torch.zeros_like(sums)))
+        return U + U @ (Q @ ((Qh @ (K - K.mT) @ Q) * inverse) @ Qh), Q, S
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor], output: tuple[Tensor, Tensor, Tensor]) -> None:
