@@ -135,19 +135,23 @@ def test_version_is_that_of_the_package(folder: Path) -> None:
     assert run("--version", cwd=folder).stdout.strip() == f"etfopt {version('etfopt')}"
 
 
-def test_a_terminated_run_does_not_look_like_a_success(folder: Path) -> None:
-    code = "from etfopt.cli import main; main()"
+@pytest.mark.parametrize(("sent", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_terminated_run_does_not_look_like_a_success(folder: Path, sent: signal.Signals, status: int) -> None:
+    # started by a shell in the background, this process ignores SIGINT, and a child would do so too
+    heed = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    code = f"{heed}; from etfopt.cli import main; main()"
     command = [sys.executable, "-c", code, "train", "--epochs", "100000", "--quiet", "--out", "run"]
-    for sent, status in ((signal.SIGTERM, 143), (signal.SIGINT, 130)):
-        process = subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True)
-        metrics = folder / "run" / "metrics.csv"
-        for _ in range(600):
-            if metrics.exists() and metrics.stat().st_size:
-                break
-            time.sleep(0.1)
-        process.send_signal(sent)
-        _, words = process.communicate(timeout=60)
-        assert process.returncode == status, words
-        assert "Traceback" not in words
-        assert json.loads((folder / "run" / "history.json").read_text())["epochs"]
-        metrics.unlink()
+    with subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            metrics = folder / "run" / "metrics.csv"
+            for _ in range(600):
+                if metrics.exists() and metrics.stat().st_size:
+                    break
+                time.sleep(0.1)
+            process.send_signal(sent)
+            _, words = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert process.returncode == status, words
+    assert "Traceback" not in words
+    assert json.loads((folder / "run" / "history.json").read_text())["epochs"]
