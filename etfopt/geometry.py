@@ -82,10 +82,15 @@ def thin_svd(A: Array) -> SVD:
     ConvergenceError
         If both fail, naming shape, dtype and norm.
     """
-    for driver in ("gesdd", "gesvd"):
+    # NumPy's own LAPACK first: SciPy brings a second one, whose waiting threads slow NumPy's products down severalfold
+    routines = (
+        lambda: np.linalg.svd(A, full_matrices=False),
+        lambda: scipy.linalg.svd(A, full_matrices=False, check_finite=False, lapack_driver="gesvd"),
+    )
+    for routine in routines:
         try:
-            P, S, Qt = scipy.linalg.svd(A, full_matrices=False, check_finite=False, lapack_driver=driver)
-        except scipy.linalg.LinAlgError:
+            P, S, Qt = routine()
+        except np.linalg.LinAlgError:
             continue
         return SVD(P, S, Qt.T)
     raise ConvergenceError(
