@@ -162,6 +162,15 @@ def test_a_second_run_in_a_folder_leaves_nothing_of_the_first(images, tmp_path: 
     assert not (tmp_path / "checkpoints" / "last.ckpt").exists()
 
 
+@pytest.mark.parametrize("name", ["config.json", "class_means.npy"])
+def test_files_of_others_are_never_removed(images, tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text('{"mine": true}')
+    with pytest.raises(InputError, match=rf"holds {name}, and not of an earlier run; choose another folder"):
+        train(short(), tmp_path, images=images)
+    assert (tmp_path / name).read_text() == '{"mine": true}'
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
 @pytest.mark.parametrize("threads", [0, -1, 1.5, 10**6])
 def test_a_refused_number_of_threads_leaves_the_folder_alone(images, tmp_path: Path, threads) -> None:
     with pytest.raises(InputError, match="threads"):

@@ -12,7 +12,7 @@ from etfopt import Solution, nearest_etf
 from etfopt.experiments.config import HEADS, TrainConfig
 from etfopt.experiments.data import DATASETS
 from etfopt.experiments.report import Spread, plot_cosines, plot_curves, summary
-from etfopt.experiments.train import RunResult, prepare_folder, train
+from etfopt.experiments.train import RunResult, make_folder, train
 from etfopt.files import strict_json
 
 __all__ = ["DemoResult", "plan", "run_demo"]
@@ -46,7 +46,7 @@ def run_demo(configs: Sequence[TrainConfig], path: Path, on_epoch: Callable[[], 
     on_epoch : callable, optional
         Called after every epoch of every run.
     """
-    prepare_folder(path)
+    make_folder(path)
     images = {name: DATASETS[name].load() for name in {config.data for config in configs}}
     results = [
         train(config, path / f"{config.head}-seed{config.seed}", images=images[config.data], on_epoch=on_epoch)

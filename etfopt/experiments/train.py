@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import os
@@ -11,7 +12,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +31,10 @@ from etfopt.experiments.data import DATASETS, Images, batches
 from etfopt.experiments.models import mlp
 from etfopt.files import strict_json
 
-__all__ = ["RunResult", "prepare_folder", "train"]
+__all__ = ["RunResult", "make_folder", "train"]
 
 WARM_UP_STEPS = 10
-OUTPUTS = ("config.json", "history.json", "class_means.npy", "metrics.csv", "checkpoints/last.ckpt")
+OUTPUTS = ("history.json", "class_means.npy", "metrics.csv", "checkpoints/last.ckpt", "config.json")
 
 
 @dataclass
@@ -121,14 +122,16 @@ def train(
     Raises
     ------
     InputError
-        If the folder cannot be used or there are fewer processors than threads.
+        If the folder cannot be used, holds files of these names that are of no run, or there are fewer processors
+        than threads.
     ConvergenceError
         If the network diverges, naming epoch and step. The measures of finished epochs are kept, here as after Ctrl-C.
     """
     if as_integer(threads, "threads", at_least=1) > (os.cpu_count() or 1):
         raise InputError(f"threads = {threads} is more than the {os.cpu_count()} processors of this machine")
     images = DATASETS[config.data].load() if images is None else images
-    prepare_folder(path)
+    make_folder(path)
+    _clear(path)
     config.save(path / "config.json")
     model, watch = _build(config, images), _Watch(on_epoch)
     # the loaders draw from the global generator: it is put back
@@ -141,14 +144,33 @@ def train(
     return RunResult(config, model.history, torch.stack(model.class_means).numpy(), watch.step_ms(), path)
 
 
-def prepare_folder(path: Path) -> None:
-    """Make the folder, and take away what an earlier run left there, so that no two runs are ever mixed."""
+def make_folder(path: Path) -> None:
+    """Make a folder, or raise `InputError`."""
     try:
         path.mkdir(parents=True, exist_ok=True)
-        for name in OUTPUTS:
-            (path / name).unlink(missing_ok=True)
     except OSError as error:
         raise InputError(f"{path}: cannot be used as the folder of a run: {error.strerror}") from error
+
+
+def _clear(path: Path) -> None:
+    """Take away what an earlier run left in a folder, so that no two runs are ever mixed; files of others stay."""
+    there = [name for name in OUTPUTS if (path / name).exists()]
+    if there and not _is_run(path / "config.json"):
+        raise InputError(f"{path}: holds {', '.join(there)}, and not of an earlier run; choose another folder")
+    try:
+        for name in there:  # the configuration, which marks a run, goes last
+            (path / name).unlink()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be cleared of the earlier run: {error.strerror}") from error
+
+
+def _is_run(config: Path) -> bool:
+    """Whether a file is the configuration of a run."""
+    try:
+        record = json.loads(config.read_text())
+    except (OSError, ValueError):
+        return False
+    return isinstance(record, dict) and record.keys() == {field.name for field in fields(TrainConfig)}
 
 
 def _fit(trainer: pl.Trainer, model: Classifier, images: Images) -> None:

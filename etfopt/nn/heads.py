@@ -179,7 +179,8 @@ class NearestETFHead(_ETFHead):
 
     In training, with f the normalised features and :math:`\mu_G` their batch mean: the class means are updated,
     :math:`H = \bar H_t/\|\bar H_t\|_F`; U solves the nearest-ETF problem with the previous U as proximal point (at the
-    first step, the solution without a proximal term); :math:`W = \sqrt{C/(C-1)}\,(I-11'/C)U'`, :math:`b = -W\mu_G`.
+    first step, the solution without a proximal term, of several the one nearest to the canonical U);
+    :math:`W = \sqrt{C/(C-1)}\,(I-11'/C)U'`, :math:`b = -W\mu_G`.
     The loss reaches the network directly through f and :math:`\mu_G`, and through U*(H). In evaluation the last
     training W and b are used, and nothing changes.
 
