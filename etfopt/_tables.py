@@ -11,7 +11,7 @@ from rich.table import Table
 from etfopt.solution import Solution
 
 if TYPE_CHECKING:
-    from etfopt.bench import Row
+    from etfopt.bench.pipelines import Row
     from etfopt.experiments.report import Spread
 
 __all__ = ["facts", "measures", "pipelines", "solution_table", "spreads"]

@@ -204,8 +204,10 @@ def bench(
     The paper's: a Riemannian trust region, at most 30 iterations from the previous U, and a dense implicit gradient.
     Up to C = 100 takes a few minutes.
     """
-    from etfopt.bench import CASES, as_records, conditions, plot
-    from etfopt.bench import bench as run
+    from etfopt.bench.figures import plot_pipelines
+    from etfopt.bench.pipelines import CASES, as_records
+    from etfopt.bench.pipelines import bench as run
+    from etfopt.bench.timing import conditions
     from etfopt.files import strict_json
 
     cases = [case for case in CASES if largest >= case.C]
@@ -214,7 +216,7 @@ def bench(
     out.mkdir(parents=True, exist_ok=True)
     numbers = strict_json({"conditions": conditions(), "rows": as_records(rows)})
     (out / "bench.json").write_text(numbers)
-    plot(rows, out / "bench.png")
+    plot_pipelines(rows, out / "bench.png")
     if as_json:
         print(numbers, end="")
         return

@@ -5,9 +5,12 @@ import itertools
 import numpy as np
 import pytest
 
-from etfopt import bench as module
 from etfopt.adjoint import kkt_memory
-from etfopt.bench import Case, as_records, bench, conditions, drifting_means, plot
+from etfopt.bench import pipelines as module
+from etfopt.bench.figures import plot_pipelines
+from etfopt.bench.pipelines import Case, as_records, bench
+from etfopt.bench.problems import drifting_means
+from etfopt.bench.timing import conditions
 
 
 def test_both_pipelines_answer_the_same_problems_alike():
@@ -50,9 +53,9 @@ def test_the_means_drift_to_an_etf_and_repeat_with_the_seed():
 
 def test_the_figure_is_drawn_with_and_without_the_paper(tmp_path, monkeypatch):
     rows = bench([Case(8, 3, 1)])
-    plot(rows, tmp_path / "both.png")
+    plot_pipelines(rows, tmp_path / "both.png")
     monkeypatch.setattr(module, "MEMORY_LIMIT", 0)
-    plot(bench([Case(8, 3, 1)]), tmp_path / "ours.png")
+    plot_pipelines(bench([Case(8, 3, 1)]), tmp_path / "ours.png")
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in tmp_path.iterdir())
 
 

@@ -3,28 +3,25 @@ r"""The closed form against the paper's pipeline, on the same drifting class mea
 from __future__ import annotations
 
 import dataclasses
-import os
-import platform
 import statistics
 import time
-import tracemalloc
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import scipy
 
 from etfopt._inputs import Float64Array
 from etfopt.adjoint import kkt_memory, kkt_vjp, nearest_etf_vjp
+from etfopt.bench.problems import drifting_means
+from etfopt.bench.timing import median_seconds, peak_bytes
 from etfopt.certificate import certify
-from etfopt.geometry import random_stiefel, simplex_etf
+from etfopt.geometry import simplex_etf
 from etfopt.problem import NearestETF
 from etfopt.solvers.procrustes import Procrustes
 from etfopt.solvers.trust_region import TrustRegion
 
-__all__ = ["CASES", "Case", "Row", "bench", "conditions", "drifting_means", "plot"]
+__all__ = ["CASES", "Case", "Row", "as_records", "bench"]
 
 PAPER_ITERATIONS = 30
 PAPER_TOLERANCE = 1e-6
@@ -97,18 +94,6 @@ class _Step:
     U: Float64Array
 
 
-def drifting_means(d: int, C: int, rng: np.random.Generator) -> Iterator[Float64Array]:
-    """Yield class means of norm 1 that drift from random ones towards a simplex ETF, as in training."""
-    target = random_stiefel(d, C, rng) @ simplex_etf(C)
-    H = rng.standard_normal((d, C))
-    H -= H.mean(axis=1, keepdims=True)
-    while True:
-        H /= np.linalg.norm(H)
-        yield H.copy()
-        noise = rng.standard_normal((d, C)) / np.sqrt(d * C)
-        H = 0.95 * H + 0.05 * target + 0.02 * (noise - noise.mean(axis=1, keepdims=True))
-
-
 def bench(cases: Sequence[Case] = CASES, seed: int = 0, on_step: Callable[[], None] | None = None) -> list[Row]:
     """Time both pipelines, in turn, on the same sequences of problems.
 
@@ -151,12 +136,12 @@ def _row(case: Case, rng: np.random.Generator, on_step: Callable[[], None]) -> R
         paper_forward=statistics.median(paper.forward for _, paper in ran) if ran else None,
         paper_backward=statistics.median(paper.backward for _, paper in ran) if ran else None,
         ratio=statistics.median(_total(paper) / _total(ours) for ours, paper in ran) if ran else None,
-        memory=_peak(lambda: _ours(problem, G)),
-        paper_memory=_peak(lambda: _paper(problem, G)) if feasible else kkt_memory(d, C),
+        memory=peak_bytes(lambda: _ours(problem, G)),
+        paper_memory=peak_bytes(lambda: _paper(problem, G)) if feasible else kkt_memory(d, C),
         gap=max(ours.gap for ours, _ in pairs),
         paper_gap=max(paper.gap for _, paper in ran) if ran else None,
         gradient_error=max(_difference(paper, ours) for ours, paper in ran) if ran else None,
-        product=_median_time(lambda: U.T @ U),
+        product=median_seconds(lambda: U.T @ U),
         linear=_linear_layer(d, C, rng),
     )
 
@@ -189,58 +174,9 @@ def _timed(problem: NearestETF, forward: Callable[[], Any], backward: Callable[[
     return _Step(middle - start, end - middle, certify(problem, U).relative_gap, dH, U)
 
 
-def _peak(run: Callable[[], object]) -> int:
-    """Peak bytes that Python and NumPy allocate during a call, in a run of its own: tracing slows it down."""
-    tracemalloc.start()
-    try:
-        run()
-        return tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-
-
-def _median_time(run: Callable[[], object], repeats: int = 7) -> float:
-    times = []
-    for _ in range(repeats + 1):
-        start = time.perf_counter()
-        run()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times[1:])
-
-
 def _linear_layer(d: int, C: int, rng: np.random.Generator) -> float:
     X, W, G = (rng.standard_normal(shape) for shape in ((BATCH, d), (C, d), (BATCH, C)))
-    return _median_time(lambda: (X @ W.T, G @ W, G.T @ X))
-
-
-def conditions() -> dict[str, str | int | None]:
-    """Return what the timings depend on: versions, processor, cores."""
-    return {
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-        "scipy": scipy.__version__,
-        "machine": platform.machine(),
-        "cores": os.cpu_count(),
-        "threads": os.environ.get("OMP_NUM_THREADS", "library default"),
-        "dtype": "float64",
-        "date": time.strftime("%Y-%m-%d"),
-    }
-
-
-def plot(rows: Sequence[Row], path: Path) -> None:
-    """Draw seconds a step against C, forward and backward together, for both pipelines."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6, 4), layout="constrained")
-    axes = figure.subplots()
-    axes.loglog([r.C for r in rows], [r.forward + r.backward for r in rows], "o-", color="#009E73", label="closed form")
-    ran = [(r.C, r.paper_forward + r.paper_backward) for r in rows if r.paper_forward and r.paper_backward]
-    if ran:
-        axes.loglog(*zip(*ran, strict=True), "s--", color="#D55E00", label="trust region and dense gradient")
-    axes.loglog([r.C for r in rows], [r.linear for r in rows], "^:", color="0.4", label="linear layer, batch 256")
-    axes.set(xlabel="classes C", ylabel="seconds a step, forward and backward")
-    axes.legend(frameon=False)
-    figure.savefig(path, dpi=110)
+    return median_seconds(lambda: (X @ W.T, G @ W, G.T @ X))
 
 
 def as_records(rows: Sequence[Row]) -> list[dict[str, object]]:
