@@ -16,18 +16,22 @@ Array = NDArray[np.floating[Any]]
 Float64Array = NDArray[np.float64]
 
 
-def as_matrix(value: ArrayLike, name: str) -> Array:
-    """Return `value` as a fresh, finite, real, read-only float32 or float64 matrix, or raise `InputError`.
+def as_matrix(value: ArrayLike, name: str, *, copy: bool = True) -> Array:
+    """Return `value` as a finite, real float32 or float64 matrix, or raise `InputError`.
 
-    float16 becomes float32 and integers become float64; both conversions are exact or correctly rounded.
+    float16 becomes float32 and integers become float64; both conversions are exact or correctly rounded. The matrix
+    is fresh and read-only, unless `copy` is False: then it may be `value` itself.
     """
-    array = np.array(_as_real_array(value, name), order="C")
+    array = _as_real_array(value, name)
+    if copy:
+        array = np.array(array, order="C")
     if array.ndim != 2:
         raise InputError(f"{name} must be a matrix (2-D); got {array.ndim}-D of shape {array.shape}")
     if 0 in array.shape:
         raise InputError(f"{name} must not be empty; got shape {array.shape}")
     _require_finite(array, name)
-    array.flags.writeable = False
+    if copy:
+        array.flags.writeable = False
     return array
 
 
@@ -54,13 +58,14 @@ def _as_real_array(value: Any, name: str) -> Array:
         raise InputError(
             f"{name} has dtype {array.dtype}; pass real numbers of float32 or float64, e.g. {name}.astype(float)"
         )
-    return array.astype(array.dtype.newbyteorder("="))
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
 def _require_finite(array: Array, name: str) -> None:
-    bad = ~np.isfinite(array)
-    count = int(np.count_nonzero(bad))
-    if count:
+    finite = np.isfinite(array)
+    if not finite.all():
+        bad = ~finite
+        count = int(np.count_nonzero(bad))
         first = tuple(int(i) for i in np.unravel_index(int(np.argmax(bad)), array.shape))
         raise InputError(
             f"{name} holds {count} value(s) that are NaN or infinite, the first at {first}: {array[first]}; "

@@ -18,7 +18,8 @@ from numpy.typing import ArrayLike
 
 from etfopt._inputs import Array, Float64Array, as_matrix, require_shape
 from etfopt._kkt import kkt_memory, kkt_vjp
-from etfopt._scaling import normalized, rescaled
+from etfopt._polar import Unsuitable
+from etfopt._scaling import in_range, normalized, rescaled
 from etfopt.errors import InputError
 from etfopt.geometry import sym
 from etfopt.problem import NearestETF
@@ -45,6 +46,7 @@ class _Spectrum(NamedTuple):
     null: Float64Array  # orthonormal basis of the null space, shape (r, r - rank)
     rank: int
     smallest: float  # smallest s_i outside the null space
+    benign: bool = False  # whether the condition number is so small that B^-1 may be formed
 
 
 def polar_derivative(A: ArrayLike, U: ArrayLike, X: ArrayLike) -> Float64Array:
@@ -113,17 +115,17 @@ def nearest_etf_vjp(problem: NearestETF, U: ArrayLike, cotangent: ArrayLike) -> 
     >>> nearest_etf_vjp(problem, U, np.eye(4, 3) @ problem.F.T).H.shape
     (4, 3)
     """
-    term = problem.scaled_linear_term
-    _, U, G = _operands(term.A, U, cotangent, "cotangent")
-    spectrum = _spectrum(term.A, U, term.rounding, problem.unit)
+    U, G = _points(problem, U=U, cotangent=cotangent)
+    term, spectrum = problem.scaled_linear_term, _spectrum_at(problem, U)
     _require_gauge_free(problem, G, spectrum)
     # A = 2^e A_s, and the derivative is homogeneous of degree -1
     dA, e = _derivative(U, G, spectrum)
     with np.errstate(over="ignore"):
-        dH = rescaled(2 * dA @ problem.F, e - term.exponent).astype(problem.dtype)
+        dH = rescaled(problem.on_frame(dA), 1 + e - term.exponent).astype(problem.dtype, copy=False)
         if problem.prox is None:
             return Gradient(dH, None)
-        return Gradient(dH, rescaled(problem.delta * dA, e - term.exponent).astype(problem.dtype))
+        dprox = rescaled(problem.delta * dA, e - term.exponent).astype(problem.dtype, copy=False)
+        return Gradient(dH, dprox)
 
 
 def nearest_etf_jvp(problem: NearestETF, U: ArrayLike, tangent: ArrayLike) -> Float64Array:
@@ -134,16 +136,22 @@ def nearest_etf_jvp(problem: NearestETF, U: ArrayLike, tangent: ArrayLike) -> Fl
     InputError
         If U is not the minimiser, or the ETF is not unique.
     """
-    term = problem.scaled_linear_term
-    U = as_matrix(U, "U")
-    require_shape(U, term.A.shape, "U")
-    dH = as_matrix(tangent, "tangent")
-    require_shape(dH, problem.H.shape, "tangent")
-    spectrum = _spectrum(term.A, U, term.rounding, problem.unit)
-    _require_gauge_free(problem, np.zeros_like(term.A), spectrum)
+    U, dH = _points(problem, U=U, tangent=tangent)
+    spectrum = _spectrum_at(problem, U)
+    _require_gauge_free(problem, np.zeros_like(U), spectrum)
     scaled, k = normalized(dH)
-    dU, e = _derivative(U, 2 * scaled @ problem.F.T, spectrum)
-    return rescaled(dU @ problem.F, k + e - term.exponent)
+    dU, e = _derivative(np.asarray(U, dtype=np.float64), 2 * scaled @ problem.F.T, spectrum)
+    return rescaled(problem.on_frame(dU), k + e - problem.scaled_linear_term.exponent)
+
+
+def _points(problem: NearestETF, **matrices: ArrayLike) -> list[Array]:
+    """Check matrices of the shape of U, or of H for a tangent, by name."""
+    checked = []
+    for name, value in matrices.items():
+        matrix = as_matrix(value, name, copy=False)
+        require_shape(matrix, problem.H.shape if name == "tangent" else (problem.d, problem.r), name)
+        checked.append(matrix)
+    return checked
 
 
 def _operands(A: ArrayLike, U: ArrayLike, direction: ArrayLike, name: str) -> tuple[Array, Array, Array]:
@@ -151,6 +159,35 @@ def _operands(A: ArrayLike, U: ArrayLike, direction: ArrayLike, name: str) -> tu
     require_shape(U, A.shape, "U")
     require_shape(direction, A.shape, name)
     return A, U, direction
+
+
+def _spectrum_at(problem: NearestETF, U: Array) -> _Spectrum:
+    """Return the spectrum of B after checking that U is the minimiser: from A'A = B^2 where that resolves it."""
+    term = problem.scaled_linear_term
+    return _gram_spectrum(problem, U) or _spectrum(term.A, U, term.rounding, problem.unit)
+
+
+def _gram_spectrum(problem: NearestETF, U: Array) -> _Spectrum | None:
+    """Return the spectrum of B = (A'A)^(1/2), or None if A'A does not resolve it or U is not seen to be optimal."""
+    term = problem.scaled_linear_term
+    try:
+        Q, s = problem.gram_spectrum
+    except Unsuitable:
+        return None
+    if s[0] <= max(2 * term.rounding, s[-1] / (2 * problem.r)):
+        return None
+    # an orthonormal U with U'A = (A'A)^(1/2) attains <A, U> = ||A||_*
+    with np.errstate(over="ignore", invalid="ignore"):  # an infinite or undefined error is refused
+        turn = float(np.linalg.norm(U.T @ term.A.astype(U.dtype, copy=False) - (Q * s) @ Q.T)) / float(s[-1])
+        error = turn + float(np.linalg.norm(U.T @ U - np.eye(problem.r)))
+    if not error <= _tolerance(problem.r, problem.unit):
+        return None
+    sums = s[:, None] + s[None, :]
+    return _Spectrum(Q, 1 / s, 1 / sums, null=Q[:, :0], rank=len(s), smallest=float(s[0]), benign=True)
+
+
+def _tolerance(r: int, unit: float) -> float:
+    return max(OPTIMALITY_TOLERANCE, 50 * r * unit)
 
 
 def _spectrum(A: Array, U: Array, rounding: float, unit: float) -> _Spectrum:
@@ -161,7 +198,7 @@ def _spectrum(A: Array, U: Array, rounding: float, unit: float) -> _Spectrum:
         residual = float(np.linalg.norm(A64 - U64 @ B))
     s, Q = np.linalg.eigh(B)
     norm = float(np.abs(s).max())
-    tolerance = max(OPTIMALITY_TOLERANCE, 50 * U.shape[1] * unit) * norm
+    tolerance = _tolerance(U.shape[1], unit) * norm
     if not residual <= tolerance or s[0] < -tolerance:
         raise InputError(
             f"U is not the minimiser: ||A - U sym(U'A)|| = {residual:.2e} and lambda_min(sym(U'A)) = {s[0]:.2e} for "
@@ -186,10 +223,19 @@ def _pseudo_inverse(x: Float64Array) -> Float64Array:
 
 def _derivative(U: Array, X: Array, spectrum: _Spectrum) -> tuple[Float64Array, int]:
     """Apply the derivative, linear in X, to X: the result is the returned (Y, e) as 2**e Y."""
-    U, (X, e) = np.asarray(U, dtype=np.float64), normalized(X)
-    Q, K = spectrum.Q, U.T @ X
-    rotation = Q @ ((Q.T @ (K - K.T) @ Q) * spectrum.inverse_sum) @ Q.T
-    return np.asarray(U @ rotation + ((X - U @ K) @ Q * spectrum.inverse) @ Q.T), e
+    X64, e, _ = in_range(X)
+    X = X64.astype(U.dtype, copy=False)
+    Q, inverse, inverse_sum = (x.astype(U.dtype, copy=False) for x in spectrum[:3])
+    K = U.T @ X
+    rotation = Q @ ((Q.T @ (K - K.T) @ Q) * inverse_sum) @ Q.T
+    if spectrum.benign:
+        # U rotation + (X - UK) B^-1, with the products of the size of A gathered
+        stretch = (Q * inverse) @ Q.T
+        result = X @ stretch
+        result += U @ (rotation - K @ stretch)
+        return np.asarray(result, dtype=np.float64), e
+    # rounding on a direction that is divided by a faint proximal weight must stay in that direction, which F kills
+    return np.asarray(U @ rotation + ((X - U @ K) @ Q * inverse) @ Q.T, dtype=np.float64), e
 
 
 def _require_gauge_free(problem: NearestETF, G: Array, spectrum: _Spectrum) -> None:

@@ -3,6 +3,7 @@ r"""Simplex frames, polar factors and points of the Stiefel manifold :math:`St(d
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,7 +14,7 @@ from etfopt._inputs import Array, Float64Array, as_integer, as_matrix
 from etfopt._scaling import normalized
 from etfopt.errors import ConvergenceError, InputError
 
-__all__ = ["SVD", "feasibility", "polar_factor", "random_stiefel", "simplex_etf", "sym", "thin_svd"]
+__all__ = ["SVD", "feasibility", "polar_factor", "random_stiefel", "simplex_etf", "svd_polar", "sym", "thin_svd"]
 
 
 def simplex_etf(C: int, *, reduced: bool = False, dtype: DTypeLike = np.float64) -> Array:
@@ -72,10 +73,11 @@ class SVD(NamedTuple):
     Q: Array
 
 
-def thin_svd(A: Array) -> SVD:
+def thin_svd(A: Array, failures: list[str] | None = None) -> SVD:
     """Thin SVD of a matrix with entries of moderate size.
 
-    By LAPACK's divide and conquer, and by its QR iteration where that fails to converge.
+    By LAPACK's divide and conquer, and by its QR iteration where that fails to converge, which is then noted in
+    `failures`.
 
     Raises
     ------
@@ -83,14 +85,16 @@ def thin_svd(A: Array) -> SVD:
         If both fail, naming shape, dtype and norm.
     """
     # NumPy's own LAPACK first: SciPy brings a second one, whose waiting threads slow NumPy's products down severalfold
-    routines = (
-        lambda: np.linalg.svd(A, full_matrices=False),
-        lambda: scipy.linalg.svd(A, full_matrices=False, check_finite=False, lapack_driver="gesvd"),
-    )
-    for routine in routines:
+    routines: dict[str, Callable[[], tuple[Array, Array, Array]]] = {
+        "gesdd": lambda: np.linalg.svd(A, full_matrices=False),
+        "gesvd": lambda: scipy.linalg.svd(A, full_matrices=False, check_finite=False, lapack_driver="gesvd"),
+    }
+    for name, routine in routines.items():
         try:
             P, S, Qt = routine()
-        except np.linalg.LinAlgError:
+        except np.linalg.LinAlgError as error:
+            if failures is not None:
+                failures.append(f"LAPACK's {name}: {error}")
             continue
         return SVD(P, S, Qt.T)
     raise ConvergenceError(
@@ -129,24 +133,31 @@ def polar_factor(A: ArrayLike) -> Array:
     if A.shape[0] < A.shape[1]:
         raise InputError(f"A has shape {A.shape}; it needs at least as many rows as columns, so pass A.T")
     scaled = normalized(A)[0].astype(A.dtype)
-    return refined_polar(scaled, thin_svd(scaled))
+    return svd_polar(scaled)
 
 
-def refined_polar(A: Array, svd: SVD) -> Array:
-    r"""Return the polar factor PQ' of A = PSQ', A of moderate size, after one step of iterative refinement.
+def svd_polar(A: Array, failures: list[str] | None = None) -> Array:
+    """Return the polar factor PQ' of A = PSQ', of moderate size, by an SVD and one step of refinement."""
+    P, S, Q = thin_svd(A, failures)
+    return refined_polar(A, P @ Q.T, Q, S)
+
+
+def refined_polar(A: Array, U: Array, Q: Array, S: Array) -> Array:
+    r"""Return the polar factor of A, of moderate size, by one step of iterative refinement from U near it.
 
     Where singular values cluster, LAPACK splits them at tens of rounding units, and PQ' inherits that. Within the
-    column space of A the polar factor differs from U by :math:`U\Omega` to first order, with B = QSQ' and
-    :math:`B\Omega + \Omega B = U'A - A'U`; one Newton-Schulz step then restores orthonormality. What is left is about
-    one unit. Directions with singular values so small that the correction would not be small are left as they are.
+    column space of A the polar factor differs from U by :math:`U(\Omega - E/2)` to first order, with E = U'U - I,
+    B = QSQ', K = U'A and :math:`B\Omega + \Omega B = K - K' - (EB - BE)/2`; the rotation :math:`I + \Omega` and one
+    Newton-Schulz step apply both. What is left is about one unit. Directions with singular values so small that the
+    correction would not be small are left as they are.
     """
-    P, S, Q = svd
-    U = P @ Q.T
+    identity = np.eye(len(S), dtype=S.dtype)
     K, UtU = U.T @ A, U.T @ U
+    K = K - 0.5 * (UtU - identity) @ K
     sums = S[:, None] + S[None, :]
-    small = np.sqrt(np.finfo(S.dtype).eps) * S[0]
+    small = np.sqrt(np.finfo(S.dtype).eps) * S.max()
     inverse = np.divide(1, sums, out=np.zeros_like(sums), where=sums > small)
-    turn = np.eye(len(S), dtype=S.dtype) + Q @ ((Q.T @ (K - K.T) @ Q) * inverse) @ Q.T
+    turn = identity + Q @ ((Q.T @ (K - K.T) @ Q) * inverse) @ Q.T
     # both steps at once, so that only three products of the size of A are needed
     return np.asarray(U @ (1.5 * turn - 0.5 * turn @ (turn.T @ UtU @ turn)))
 

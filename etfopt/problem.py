@@ -2,6 +2,7 @@ r"""The nearest-ETF problem: data, objective, derivatives and the linear term :m
 
 from __future__ import annotations
 
+import math
 from functools import cached_property
 from typing import NamedTuple
 
@@ -9,7 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from etfopt._inputs import Array, Float64Array, as_matrix, as_nonnegative, require_shape, room_hint
-from etfopt._scaling import normalized, rescaled
+from etfopt._polar import GramSpectrum, gram_spectrum
+from etfopt._scaling import in_range, normalized, rescaled
 from etfopt.errors import InputError
 from etfopt.geometry import simplex_etf
 
@@ -33,6 +35,16 @@ class LinearTerm(NamedTuple):
     A: Float64Array
     exponent: int
     rounding: float
+
+
+class _Term(NamedTuple):
+    """A summand of A: 2**exponent * factor * matrix."""
+
+    matrix: Float64Array
+    factor: float
+    exponent: int
+    size: int  # exponent of its largest entry, or a little more
+    norm: float  # a bound on the norm of what was rounded to form it, in units of 2**exponent
 
 
 class NearestETF:
@@ -86,13 +98,14 @@ class NearestETF:
             raise InputError(
                 f"H has shape {self.H.shape}, so C = {C} class; it needs a column for each of C >= 2 classes"
             )
+        self._simplex = frame is None
         self.F: Array = simplex_etf(C) if frame is None else as_matrix(frame, "frame")
         self.F.flags.writeable = False
         if self.F.shape[1] != C:
             raise InputError(f"frame has shape {self.F.shape}; it needs C = {C} columns, one for each column of H")
         if not self.F.any():
             raise InputError(f"frame of shape {self.F.shape} is zero; pass a frame with a non-zero entry")
-        self._require_room(default_frame=frame is None)
+        self._require_room()
         self.delta: float = as_nonnegative(delta, "delta")
         self.prox: Array | None = None if prox is None else as_matrix(prox, "prox")
         if self.prox is not None:
@@ -102,11 +115,11 @@ class NearestETF:
                 f"delta = {self.delta} needs a proximal point; pass prox of shape {(d, self.r)}, or delta=0"
             )
 
-    def _require_room(self, default_frame: bool) -> None:
+    def _require_room(self) -> None:
         (d, C), r = self.H.shape, self.r
         if d >= r:
             return
-        hint = room_hint(d, C, simplex=default_frame, reduced=f"etfopt.simplex_etf({C}, reduced=True)")
+        hint = room_hint(d, C, simplex=self._simplex, reduced=f"etfopt.simplex_etf({C}, reduced=True)")
         raise InputError(
             f"H has shape {self.H.shape}: d = {d} features are fewer than the r = {r} rows of the frame; "
             f"{hint}. Columns of H are classes: if its rows are, pass H.T"
@@ -142,25 +155,54 @@ class NearestETF:
         r"""The linear term with its power of two taken out: :math:`A = 2^e A_s`."""
         terms = [self._data_term()]
         if self.delta > 0 and self.prox is not None:
-            (prox, p), (delta, q) = normalized(self.prox), np.frexp(self.delta)
-            terms.append((delta * prox, p + int(q), delta * float(np.linalg.norm(prox))))
-        # the largest exponent is taken out of all terms, so that none overflows; a zero term has no vote
-        e = max((k for term, k, _ in terms if term.any()), default=0)
-        A, shift = normalized(np.asarray(sum(rescaled(term, k - e) for term, k, _ in terms)))
+            delta, q = math.frexp(self.delta)
+            prox, p, size = in_range(self.prox)
+            terms.append(_Term(prox, delta, p + q, size + p + q, delta * float(np.linalg.norm(prox))))
+        # the largest size is taken out of all terms, so that none overflows; a zero term has no vote
+        e = max((term.size for term in terms if term.norm > 0), default=0)
+        A = terms[0].matrix * math.ldexp(terms[0].factor, terms[0].exponent - e)
+        for term in terms[1:]:
+            A += term.matrix * math.ldexp(term.factor, term.exponent - e)
+        norm = sum(math.ldexp(term.norm, term.exponent - e) for term in terms)
+        A, shift, _ = in_range(A, bits=4)  # what cancels may be small
         A.flags.writeable = False
-        size = float(sum(rescaled(size, k - e - shift) for _, k, size in terms))
-        return LinearTerm(A, e + shift, self.C * self.unit * size)
+        return LinearTerm(A, e + shift, self.C * self.unit * math.ldexp(norm, -shift))
 
-    def _data_term(self) -> tuple[Float64Array, int, float]:
-        """Return (T, k, s) with 2HF' = 2**k T, and 2**k s = 2||H|| ||F||, which bounds what rounding H can change."""
-        (H, h), (F, f) = normalized(self.H), normalized(self.F)
-        size = 2 * float(np.linalg.norm(H)) * float(np.linalg.norm(F))
+    def _data_term(self) -> _Term:
+        """Return 2HF', with 2 ||H|| ||F|| for its norm, for that bounds what rounding H can change."""
+        H, h, size = in_range(self.H)
+        if self._simplex:  # M = (I - 11'/C)/sqrt(C-1) has norm 1 and needs no product
+            norm = 2 * float(np.linalg.norm(H))
+            centred, t, size = in_range(_without_common_mean(H))
+            factor = 2 / math.sqrt(self.C - 1)
+            return _Term(centred, factor, h + t, size + h + t, math.ldexp(norm, -t))
+        F, f = normalized(self.F)
+        norm = 2 * float(np.linalg.norm(H)) * float(np.linalg.norm(F))
         # a frame whose rows sum to zero does not see a mean common to all classes: taken out, it costs no digits
         row_sum = float(np.linalg.norm(F.sum(axis=1)))
         if row_sum <= self.C * float(np.finfo(self.F.dtype).eps) * float(np.linalg.norm(F)):
-            H = H - H.mean(axis=1, keepdims=True)
-        H, c = normalized(H)
-        return 2 * H @ F.T, h + c + f, float(rescaled(size, -c))
+            H = np.asarray(_without_common_mean(H), dtype=np.float64)
+        T, t, size = in_range(2 * H @ F.T)
+        return _Term(T, 1.0, h + f + t, size + h + f + t, math.ldexp(norm, -t))
+
+    def on_frame(self, X: Array) -> Array:
+        """Return X F, shape (d, C), for X of shape (d, r), in the dtype of X; the simplex needs no product."""
+        if self._simplex:
+            centred = _without_common_mean(X)
+            centred *= 1 / math.sqrt(self.C - 1)
+            return centred
+        return np.asarray(X @ self.F.astype(X.dtype))
+
+    @cached_property
+    def gram(self) -> Float64Array:
+        """Gram matrix A_s'A_s of the scaled linear term, shape (r, r), float64."""
+        A = self.scaled_linear_term.A
+        return np.asarray(A.T @ A)
+
+    @cached_property
+    def gram_spectrum(self) -> GramSpectrum:
+        """Its eigendecomposition, from which cheap solvers and gradients start; `_polar.Unsuitable` if LAPACK fails."""
+        return gram_spectrum(self.gram)
 
     @property
     def linear_term(self) -> Float64Array:
@@ -207,6 +249,12 @@ class NearestETF:
 
     def __repr__(self) -> str:
         return f"NearestETF(d={self.d}, C={self.C}, r={self.r}, delta={self.delta:g}, dtype={self.dtype})"
+
+
+def _without_common_mean(X: Array) -> Array:
+    """Return X(I - 11'/C); any rounding of the mean is common to all columns too."""
+    C = X.shape[1]
+    return np.asarray(X - X @ np.full((C, 1), 1 / C, dtype=X.dtype))
 
 
 def _squared_norm(X: Float64Array) -> float:
