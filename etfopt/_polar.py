@@ -145,7 +145,8 @@ def _enclosure(G: Float64Array) -> tuple[float, float]:
         previous, v = v, w / beta
     theta, vectors = np.linalg.eigh(np.diag(diagonal) + np.diag(off[:-1], 1) + np.diag(off[:-1], -1))
     # each end lies about as far beyond its Ritz value as that one's residual is large
-    low, high = (float(x) for x in theta[[0, -1]] + off[-1] * np.abs(vectors[-1, [0, -1]]) * (-1, 1))
+    pads = off[-1] * np.abs(vectors[-1])
+    low, high = float(theta[0] - pads[0]), float(theta[-1] + pads[-1])
     if not high > 0:
         raise Unsuitable("A is zero")
     return max(low, 1e-4 * high), 1.01 * high
@@ -169,7 +170,7 @@ def _probe(r: int) -> Float64Array:
 
 def symmetric_up_to(A: Array) -> float:
     """Condition number up to which U'A is symmetric to the promised 15 r u |A| without refinement."""
-    return 2.0 * A.shape[1]
+    return float(2 * A.shape[1])
 
 
 def _require_null(A: Array, null: Array, S: Float64Array) -> None:

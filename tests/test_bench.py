@@ -59,6 +59,6 @@ def test_the_figure_is_drawn_with_and_without_the_paper(tmp_path, monkeypatch):
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("key", ["numpy", "scipy", "cores", "threads", "dtype", "date"])
+@pytest.mark.parametrize("key", ["numpy", "scipy", "cores", "threads", "date"])
 def test_the_conditions_are_recorded(key):
     assert conditions()[key]

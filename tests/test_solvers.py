@@ -12,6 +12,9 @@ from strategies import means_with, orthonormal, with_spectrum
 
 EXACT: dict[str, Solver] = {
     "procrustes": Procrustes(),
+    "procrustes, svd": Procrustes("svd"),
+    "procrustes, gram": Procrustes("gram"),
+    "procrustes, newton-schulz": Procrustes("newton-schulz"),
     "trust region": TrustRegion(restarts=1),
     "trust region, autograd": TrustRegion(restarts=1, derivatives="autograd"),
     "trust region, polar": TrustRegion(restarts=1, retraction="polar"),
@@ -168,6 +171,7 @@ def test_a_relaxation_too_large_to_check_is_refused(rng):
 @pytest.mark.parametrize(
     ("make", "options", "message"),
     [
+        (Procrustes, {"method": "qr"}, "method = 'qr' is not known; choose one of: newton-schulz, gram, svd, auto"),
         (TrustRegion, {"max_iterations": 0}, "max_iterations must be an integer of at least 1; got 0"),
         (TrustRegion, {"gradient_tolerance": 0.0}, "gradient_tolerance must be finite and above 0"),
         (TrustRegion, {"max_seconds": -1}, "max_seconds must be finite and above 0"),

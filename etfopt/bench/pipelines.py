@@ -14,7 +14,7 @@ import numpy as np
 from etfopt._inputs import Float64Array
 from etfopt.adjoint import kkt_memory, kkt_vjp, nearest_etf_vjp
 from etfopt.bench.problems import drifting_means
-from etfopt.bench.timing import median_seconds, peak_bytes
+from etfopt.bench.timing import linear_layer, median_seconds, peak_bytes
 from etfopt.certificate import certify
 from etfopt.geometry import simplex_etf
 from etfopt.problem import NearestETF
@@ -26,7 +26,6 @@ __all__ = ["CASES", "Case", "Row", "as_records", "bench"]
 PAPER_ITERATIONS = 30
 PAPER_TOLERANCE = 1e-6
 DELTA = 1e-3
-BATCH = 256
 
 
 @dataclass(frozen=True)
@@ -142,7 +141,7 @@ def _row(case: Case, rng: np.random.Generator, on_step: Callable[[], None]) -> R
         paper_gap=max(paper.gap for _, paper in ran) if ran else None,
         gradient_error=max(_difference(paper, ours) for ours, paper in ran) if ran else None,
         product=median_seconds(lambda: U.T @ U),
-        linear=_linear_layer(d, C, rng),
+        linear=median_seconds(linear_layer(d, C, rng)),
     )
 
 
@@ -172,11 +171,6 @@ def _timed(problem: NearestETF, forward: Callable[[], Any], backward: Callable[[
     dH = backward(U)
     end = time.perf_counter()
     return _Step(middle - start, end - middle, certify(problem, U).relative_gap, dH, U)
-
-
-def _linear_layer(d: int, C: int, rng: np.random.Generator) -> float:
-    X, W, G = (rng.standard_normal(shape) for shape in ((BATCH, d), (C, d), (BATCH, C)))
-    return median_seconds(lambda: (X @ W.T, G @ W, G.T @ X))
 
 
 def as_records(rows: Sequence[Row]) -> list[dict[str, object]]:

@@ -11,8 +11,11 @@ from collections.abc import Callable
 
 import numpy as np
 import scipy
+from numpy.typing import DTypeLike
 
-__all__ = ["conditions", "median_seconds", "peak_bytes"]
+__all__ = ["conditions", "linear_layer", "median_seconds", "peak_bytes", "seconds"]
+
+BATCH = 256
 
 
 def conditions() -> dict[str, str | int | None]:
@@ -24,7 +27,6 @@ def conditions() -> dict[str, str | int | None]:
         "machine": platform.machine(),
         "cores": os.cpu_count(),
         "threads": os.environ.get("OMP_NUM_THREADS", "library default"),
-        "dtype": "float64",
         "date": time.strftime("%Y-%m-%d"),
     }
 
@@ -39,11 +41,19 @@ def peak_bytes(run: Callable[[], object]) -> int:
         tracemalloc.stop()
 
 
+def seconds(run: Callable[[], object]) -> float:
+    """Return the time of a call."""
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
+
+
 def median_seconds(run: Callable[[], object], repeats: int = 7) -> float:
     """Return the median time of a call, a first one to warm up left out."""
-    times = []
-    for _ in range(repeats + 1):
-        start = time.perf_counter()
-        run()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times[1:])
+    return statistics.median([seconds(run) for _ in range(repeats + 1)][1:])
+
+
+def linear_layer(d: int, C: int, rng: np.random.Generator, dtype: DTypeLike = np.float64) -> Callable[[], object]:
+    """Return what does the three products of a linear layer's forward and backward pass, at batch 256."""
+    X, W, G = (rng.standard_normal(shape).astype(dtype) for shape in ((BATCH, d), (C, d), (BATCH, C)))
+    return lambda: (X @ W.T, G @ W, G.T @ X)
