@@ -1,6 +1,8 @@
 r"""The polar factor as a node of autograd, with its closed-form derivative.
 
-The forward pass takes one SVD :math:`A = PSQ'`; the backward pass reuses its Q and S,
+The forward pass eigendecomposes :math:`A'A = QS^2Q'`, or takes the SVD :math:`A = PSQ'` where A is less well
+conditioned or where its values cannot be looked at for free (on a device, in a compiled graph). The backward pass
+reuses Q and S,
 
 .. math:: dL/dA = U\,\Omega + (G - UK)B^{-1}, \qquad B\Omega + \Omega B = K - K', \quad K = U'G, \; B = QSQ',
 
@@ -10,12 +12,19 @@ singular values, which neural collapse produces and where autograd through an SV
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor
 
 __all__ = ["polar"]
+
+RESOLVED = 8e3
+"""Condition number that a Gram matrix in float64 resolves for a factor in float32."""
+
+WIDE_UP_TO = 256
+"""Columns below which float32 matrices go through float64: an eigendecomposition there costs next to nothing."""
 
 
 def polar(A: Tensor) -> Tensor:
@@ -31,19 +40,9 @@ def _apply(function: type[torch.autograd.Function], *arguments: Tensor) -> Any:
 class _Polar(torch.autograd.Function):
     """A -> (U, Q, S). Q and S are returned so that the backward pass can use them; they carry no gradient."""
 
-    generate_vmap_rule = True
-
     @staticmethod
     def forward(A: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        P, S, Qh = torch.linalg.svd(A, full_matrices=False)
-        U, Q = P @ Qh, Qh.mT.contiguous()
-        # one step of refinement, for LAPACK splits clustered singular values at tens of rounding units: U'A must be
-        # symmetric, and the turn U Omega makes it so to first order, with B Omega + Omega B = U'A - A'U; left alone
-        # are pairs of small singular values, where rounding is all there is
-        K = U.mT @ A
-        sums = S[..., :, None] + S[..., None, :]
-        inverse = _pseudo_inverse(torch.where(sums >= S[..., :1, None], sums, torch.zeros_like(sums)))
-        return U + U @ (Q @ ((Qh @ (K - K.mT) @ Q) * inverse) @ Qh), Q, S
+        return (_by_gram(A) if _values_at_hand(A) else None) or _by_svd(A)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor], output: tuple[Tensor, Tensor, Tensor]) -> None:
@@ -55,6 +54,8 @@ class _Polar(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, G: Tensor, *_: Tensor) -> Tensor:
         A, U, Q, S = ctx.saved_tensors
+        if not torch.is_grad_enabled() and _values_at_hand(S) and _condition(S) <= 2 * S.shape[-1]:
+            return _gathered_derivative(U, Q, S, G)
         return _polar_derivative(A, U, Q, S, G)
 
     @staticmethod
@@ -62,6 +63,64 @@ class _Polar(torch.autograd.Function):
         # the derivative of the polar factor is self-adjoint
         A, U, Q, S = ctx.saved_tensors
         return _polar_derivative(A, U, Q, S, dA), None, None
+
+    @staticmethod
+    def vmap(_info: Any, in_dims: tuple[int], A: Tensor) -> tuple[Any, tuple[int, int, int]]:
+        return _apply(_Polar, A.movedim(in_dims[0], 0)), (0, 0, 0)
+
+
+def _values_at_hand(X: Tensor) -> bool:
+    """Whether looking at a value costs nothing: elsewhere it would wait for a device, or break a compiled graph."""
+    return X.device.type == "cpu" and not torch.compiler.is_compiling()
+
+
+def _condition(S: Tensor) -> float:
+    ratios = S.amax(dim=-1) / S.amin(dim=-1)
+    return float(ratios.max()) if ratios.numel() else math.nan
+
+
+def _by_svd(A: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    P, S, Qh = torch.linalg.svd(A, full_matrices=False)
+    U, Q = P @ Qh, Qh.mT.contiguous()
+    # one step of refinement, for LAPACK splits clustered singular values at tens of rounding units: U'A must be
+    # symmetric, and the turn U Omega makes it so to first order, with B Omega + Omega B = U'A - A'U; left alone
+    # are pairs of small singular values, where rounding is all there is
+    K = U.mT @ A
+    sums = S[..., :, None] + S[..., None, :]
+    inverse = _pseudo_inverse(torch.where(sums >= S[..., :1, None], sums, torch.zeros_like(sums)))
+    return U + U @ (Q @ ((Qh @ (K - K.mT) @ Q) * inverse) @ Qh), Q, S
+
+
+def _by_gram(A: Tensor) -> tuple[Tensor, Tensor, Tensor] | None:
+    """Take U = A (A'A)^(-1/2) from an eigendecomposition, or None where squaring the condition number costs digits.
+
+    Forming A'A leaves U orthonormal to u kappa^2 and U'A symmetric to u kappa |A|; the tests hold both to what the
+    SVD promises. Small float32 matrices go through float64, where both are far below their own rounding.
+    """
+    r = A.shape[-1]
+    wide = A.double() if r < WIDE_UP_TO else A
+    try:
+        squares, Q = torch.linalg.eigh(wide.mT @ wide)
+    except RuntimeError:  # torch.linalg.LinAlgError, which has no type: LAPACK did not converge
+        return None
+    S = squares.clamp_(min=0).sqrt_()
+    kappa = _condition(S)
+    if not kappa <= (RESOLVED if wide.dtype != A.dtype else min(2 * r, torch.finfo(A.dtype).eps ** -0.25)):
+        return None
+    U = (wide @ ((Q / S[..., None, :]) @ Q.mT)).to(A.dtype)
+    if wide.dtype == A.dtype and kappa**2 > r:  # else U is orthonormal to r u already
+        U = 1.5 * U - U @ (0.5 * (U.mT @ U))
+    return U, Q.to(A.dtype), S.to(A.dtype)
+
+
+def _gathered_derivative(U: Tensor, Q: Tensor, S: Tensor, X: Tensor) -> Tensor:
+    """Apply the derivative to X with three products of the size of A; for small condition numbers, first order only."""
+    with torch.autocast(X.device.type, enabled=False):
+        K = U.mT @ X
+        Omega = Q @ ((Q.mT @ (K - K.mT) @ Q) / (S[..., :, None] + S[..., None, :])) @ Q.mT
+        inverse = (Q / S[..., None, :]) @ Q.mT
+        # U Omega + (X - UK) B^-1
+        return X @ inverse + U @ (Omega - K @ inverse)
 
 
 def _polar_derivative(A: Tensor, U: Tensor, Q: Tensor, S: Tensor, X: Tensor) -> Tensor:
@@ -84,7 +143,7 @@ class _Resolvent(torch.autograd.Function):
 
     @staticmethod
     def forward(B: Tensor, R: Tensor, N: Tensor, Q: Tensor, S: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ARG004 - Q, S stand for B
-        null = S.shape[-1] * torch.finfo(S.dtype).eps * S[..., :1] >= S
+        null = S.shape[-1] * torch.finfo(S.dtype).eps * S.amax(dim=-1, keepdim=True) >= S
         S = S.masked_fill(null, 0)
         sums = S[..., :, None] + S[..., None, :]
         Omega = Q @ ((Q.mT @ R @ Q) * _pseudo_inverse(sums)) @ Q.mT
