@@ -9,7 +9,7 @@ from torch import Tensor
 
 from etfopt.errors import InputError
 
-__all__ = ["require_finite", "require_floats", "require_labels"]
+__all__ = ["require_finite", "require_floats", "require_labels", "visible"]
 
 
 def require_floats(value: object, name: str, shape: tuple[int | str, ...]) -> Tensor:
@@ -37,8 +37,8 @@ def require_finite(X: Tensor, name: str, largest: float = math.inf) -> None:
     That is on the CPU, outside tracing and vmap. Elsewhere looking would stall the device or break the trace, and
     nothing is checked.
     """
-    if not _visible(X):
-        return
+    if not visible(X) or (largest == math.inf and math.isfinite(float(X.detach().sum()))):
+        return  # a finite sum has finite terms
     good = X.isfinite() if largest == math.inf else X.isfinite() & (X.abs() <= largest)
     if not good.all():
         bad = (~good).nonzero()
@@ -59,7 +59,7 @@ def require_labels(labels: object, count: int, num_classes: int) -> Tensor:
         raise InputError(
             f"labels has shape {tuple(tensor.shape)}; it must be ({count},): one class index for each row of features"
         )
-    if _visible(tensor):
+    if visible(tensor):
         bad = ((tensor < 0) | (tensor >= num_classes)).nonzero()
         if len(bad):
             first = int(bad[0])
@@ -78,7 +78,8 @@ def _as_dense(value: object, name: str) -> Tensor:
     return value
 
 
-def _visible(X: Tensor) -> bool:
+def visible(X: Tensor) -> bool:
+    """Whether looking at a value is free: elsewhere it waits for a device, or breaks a trace or vmap."""
     # functorch has no public name for this question; vmap hides values, so they cannot steer Python
     hidden = torch.compiler.is_compiling() or torch._C._functorch.is_functorch_wrapped_tensor(X)
     return X.device.type == "cpu" and not hidden

@@ -18,10 +18,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from etfopt._tensors import visible
+
 __all__ = ["polar"]
 
 RESOLVED = 8e3
 """Condition number that a Gram matrix in float64 resolves for a factor in float32."""
+
+GATHER_FROM = 32
+"""Columns from which fewer large products are worth a look at the condition number."""
 
 WIDE_UP_TO = 256
 """Columns below which float32 matrices go through float64: an eigendecomposition there costs next to nothing."""
@@ -42,7 +47,7 @@ class _Polar(torch.autograd.Function):
 
     @staticmethod
     def forward(A: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return (_by_gram(A) if _values_at_hand(A) else None) or _by_svd(A)
+        return (_by_gram(A) if visible(A) else None) or _by_svd(A)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor], output: tuple[Tensor, Tensor, Tensor]) -> None:
@@ -54,9 +59,9 @@ class _Polar(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, G: Tensor, *_: Tensor) -> Tensor:
         A, U, Q, S = ctx.saved_tensors
-        if not torch.is_grad_enabled() and _values_at_hand(S) and _condition(S) <= 2 * S.shape[-1]:
-            return _gathered_derivative(U, Q, S, G)
-        return _polar_derivative(A, U, Q, S, G)
+        if torch.is_grad_enabled():  # somebody may differentiate again
+            return _polar_derivative(A, U, Q, S, G)
+        return _first_derivative(U, Q, S, G)
 
     @staticmethod
     def jvp(ctx: Any, dA: Tensor) -> tuple[Tensor, None, None]:
@@ -67,11 +72,6 @@ class _Polar(torch.autograd.Function):
     @staticmethod
     def vmap(_info: Any, in_dims: tuple[int], A: Tensor) -> tuple[Any, tuple[int, int, int]]:
         return _apply(_Polar, A.movedim(in_dims[0], 0)), (0, 0, 0)
-
-
-def _values_at_hand(X: Tensor) -> bool:
-    """Whether looking at a value costs nothing: elsewhere it would wait for a device, or break a compiled graph."""
-    return X.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
 def _condition(S: Tensor) -> float:
@@ -113,14 +113,17 @@ def _by_gram(A: Tensor) -> tuple[Tensor, Tensor, Tensor] | None:
     return U, Q.to(A.dtype), S.to(A.dtype)
 
 
-def _gathered_derivative(U: Tensor, Q: Tensor, S: Tensor, X: Tensor) -> Tensor:
-    """Apply the derivative to X with three products of the size of A; for small condition numbers, first order only."""
+def _first_derivative(U: Tensor, Q: Tensor, S: Tensor, X: Tensor) -> Tensor:
+    """Apply the derivative to X, without a graph for the next one."""
     with torch.autocast(X.device.type, enabled=False):
         K = U.mT @ X
-        Omega = Q @ ((Q.mT @ (K - K.mT) @ Q) / (S[..., :, None] + S[..., None, :])) @ Q.mT
-        inverse = (Q / S[..., None, :]) @ Q.mT
-        # U Omega + (X - UK) B^-1
-        return X @ inverse + U @ (Omega - K @ inverse)
+        if S.shape[-1] >= GATHER_FROM and visible(S) and _condition(S) <= 2 * S.shape[-1]:
+            # U Omega + (X - UK) B^-1 with three products of the size of A: B^-1 may be formed, its entries being small
+            Omega = Q @ ((Q.mT @ (K - K.mT) @ Q) / (S[..., :, None] + S[..., None, :])) @ Q.mT
+            inverse = (Q / S[..., None, :]) @ Q.mT
+            return X @ inverse + U @ (Omega - K @ inverse)
+        Omega, N = _resolve(K - K.mT, X - U @ K, Q, S)
+        return U @ Omega + N
 
 
 def _polar_derivative(A: Tensor, U: Tensor, Q: Tensor, S: Tensor, X: Tensor) -> Tensor:
@@ -143,11 +146,7 @@ class _Resolvent(torch.autograd.Function):
 
     @staticmethod
     def forward(B: Tensor, R: Tensor, N: Tensor, Q: Tensor, S: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ARG004 - Q, S stand for B
-        null = S.shape[-1] * torch.finfo(S.dtype).eps * S.amax(dim=-1, keepdim=True) >= S
-        S = S.masked_fill(null, 0)
-        sums = S[..., :, None] + S[..., None, :]
-        Omega = Q @ ((Q.mT @ R @ Q) * _pseudo_inverse(sums)) @ Q.mT
-        return Omega, (N @ Q) * _pseudo_inverse(S)[..., None, :] @ Q.mT
+        return _resolve(R, N, Q, S)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, Tensor]) -> None:
@@ -169,6 +168,14 @@ class _Resolvent(torch.autograd.Function):
         B, Q, S, Omega, Y = ctx.saved_tensors
         tangents: tuple[Tensor, Tensor] = _apply(_Resolvent, B, dR - dB @ Omega - Omega @ dB, dN - Y @ dB, Q, S)
         return tangents
+
+
+def _resolve(R: Tensor, N: Tensor, Q: Tensor, S: Tensor) -> tuple[Tensor, Tensor]:
+    null = S.shape[-1] * torch.finfo(S.dtype).eps * S.amax(dim=-1, keepdim=True) >= S
+    S = S.masked_fill(null, 0)
+    sums = S[..., :, None] + S[..., None, :]
+    Omega = Q @ ((Q.mT @ R @ Q) * _pseudo_inverse(sums)) @ Q.mT
+    return Omega, (N @ Q) * _pseudo_inverse(S)[..., None, :] @ Q.mT
 
 
 def _pseudo_inverse(x: Tensor) -> Tensor:
