@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from rich import box
 from rich.table import Table
+from rich.text import Text
 
 from etfopt.solution import Solution
 
 if TYPE_CHECKING:
+    from etfopt.bench.measure import Row as ComparisonRow
     from etfopt.bench.pipelines import Row
+    from etfopt.bench.summary import Summary
     from etfopt.experiments.report import Spread
 
-__all__ = ["facts", "measures", "pipelines", "solution_table", "spreads"]
+__all__ = ["comparison", "facts", "measures", "pipelines", "solution_table", "spreads"]
 
 
 def facts(solution: Solution) -> dict[str, str | float | bool]:
@@ -128,8 +132,62 @@ def pipelines(rows: Sequence[Row], conditions: Mapping[str, object]) -> Table:
     return table
 
 
+def comparison(rows: Sequence[ComparisonRow], conditions: Mapping[str, object]) -> Iterator[Table]:
+    """Tabulate a comparison, a table for each problem, with the conditions below the last."""
+    from etfopt.bench.summary import summarise
+
+    lines = summarise(rows)
+    problems = list(dict.fromkeys(row.problem for row in rows))
+    for problem in problems:
+        group = [row for row in rows if row.problem == problem]
+        first = group[0]
+        title = f"{problem}: d = {first.d}, C = {first.C}, r = {first.r}, delta = {first.delta:g}, {first.dtype}"
+        table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, caption_justify="left")
+        table.add_column("solver", width=22, no_wrap=True)
+        for name, width in COMPARED:
+            table.add_column(name, justify="right", width=width, no_wrap=True)
+        table.add_column("certified", width=26)
+        for line in lines:
+            if line.problem == problem:
+                table.add_row(*_compared(line))
+        notes = list(dict.fromkeys(row.message for row in group if row.message))
+        if problem == problems[-1]:
+            notes += [COMPARISON_NOTE, ", ".join(f"{key} {value}" for key, value in conditions.items())]
+        table.caption = Text("\n".join(notes)) if notes else None
+        yield table
+
+
+COMPARED = (("time", 8), ("range", 17), ("gap", 8), ("station.", 8), ("in UF", 8), ("iter.", 6))
+
+COMPARISON_NOTE = (
+    "time, iterations: medians over the starts; gap, stationarity and distance from the nearest ETF in U F: the worst, "
+    "all relative; certified: gap within what the solver promises"
+)
+
+
+def _compared(line: Summary) -> tuple[str, ...]:
+    def power(value: float | None) -> str:
+        return "-" if value is None else f"{max(value, 0.0):.0e}" if value < 1e-15 else f"{value:.1e}"
+
+    span = line.runs > 1 and line.fastest is not None and line.slowest is not None
+    certified = f"{line.certified} of {line.runs}"
+    return (
+        line.solver,
+        "-" if line.seconds is None else _seconds(line.seconds),
+        f"{_seconds(line.fastest or 0)} - {_seconds(line.slowest or 0)}" if span else "",
+        power(line.relative_gap),
+        power(line.relative_stationarity),
+        power(line.etf_distance),
+        "-" if line.iterations is None else f"{line.iterations:.0f}",
+        f"{certified}, {line.reason}" if line.reason else certified,
+    )
+
+
 def _seconds(value: float) -> str:
-    return f"{1e3 * value:.3g} ms" if value < 1 else f"{value:.3g} s"
+    for unit, size in (("s", 1.0), ("ms", 1e-3)):
+        if value >= size:
+            return f"{value / size:.3g} {unit}"
+    return f"{1e6 * value:.3g} µs"
 
 
 def _bytes(value: float) -> str:

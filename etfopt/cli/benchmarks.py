@@ -1,0 +1,109 @@
+"""The commands that measure: the closed form against the paper's pipeline, and all solvers against each other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from etfopt import _tables as tables
+from etfopt.cli._app import console, progress
+from etfopt.errors import InputError
+
+__all__ = ["bench", "compare"]
+
+
+def bench(
+    largest: Annotated[int, typer.Option(help="Leave out shapes with more classes than this.")] = 1000,
+    out: Annotated[Path, typer.Option(help="Folder for the numbers and the figure.")] = Path("runs/bench"),
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """Time the closed form against the paper's pipeline on the same drifting class means.
+
+    The paper's: a Riemannian trust region, at most 30 iterations from the previous U, and a dense implicit gradient.
+    Up to C = 100 takes a few minutes.
+    """
+    from etfopt.bench.figures import plot_pipelines
+    from etfopt.bench.pipelines import CASES, as_records
+    from etfopt.bench.pipelines import bench as run
+    from etfopt.bench.timing import conditions
+    from etfopt.files import strict_json
+
+    cases = [case for case in CASES if largest >= case.C]
+    with progress(sum(case.steps for case in cases), quiet or as_json, unit="steps") as step:
+        rows = run(cases, on_step=step)
+    out.mkdir(parents=True, exist_ok=True)
+    numbers = strict_json({"conditions": conditions(), "rows": as_records(rows)})
+    (out / "bench.json").write_text(numbers)
+    plot_pipelines(rows, out / "bench.png")
+    if as_json:
+        print(numbers, end="")
+        return
+    console.print(tables.pipelines(rows, conditions()))
+    console.print(f"wrote {out / 'bench.json'} and {out / 'bench.png'}", markup=False, highlight=False, soft_wrap=True)
+
+
+def compare(
+    problem: Annotated[
+        list[str] | None, typer.Option(help="A problem or a family of them; may be given again. All, if not given.")
+    ] = None,
+    solver: Annotated[list[str] | None, typer.Option(help="A solver; may be given again. All, if not given.")] = None,
+    means: Annotated[
+        list[Path] | None, typer.Option(help="Class means of your own, d x C (.npy, .npz, .csv); may be given again.")
+    ] = None,
+    seeds: Annotated[int | None, typer.Option(help="Random starts of each local solver; 5, or 1 if quick.")] = None,
+    limit: Annotated[float, typer.Option(help="Seconds for each run.")] = 20.0,
+    quick: Annotated[bool, typer.Option("--quick", help="Only the small problems, from one start.")] = False,
+    out: Annotated[Path, typer.Option(help="Folder for the numbers and the figures.")] = Path("runs/compare"),
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+) -> None:
+    """Compare all solvers on a grid of problems, each run in its own cell and judged by the certificate.
+
+    Local solvers start from the same random points; direct ones run once. A solver that fails is a row. The whole grid
+    takes about two minutes on two cores, --quick some ten seconds.
+
+    Example: etfopt compare --problem tight --seeds 20
+    """
+    from etfopt.bench.compare import cells
+    from etfopt.bench.compare import compare as run
+    from etfopt.bench.lineup import line_up
+    from etfopt.bench.measure import Row
+    from etfopt.bench.problems import choose_problems
+    from etfopt.bench.report import write_report
+    from etfopt.bench.timing import conditions
+
+    problems = choose_problems(problem or (), means or (), quick)
+    entrants, left_out = line_up(solver or (), limit)
+    seeds = (1 if quick else 5) if seeds is None else seeds
+    grid = cells(problems, entrants, seeds)
+    _make_folder(out)
+    rows: list[Row] = []
+    files: list[Path] = []
+    try:
+        with progress(len(grid), quiet or as_json, unit="cells") as step:
+            for row in run(grid, limit):
+                rows.append(row)
+                step()
+    finally:  # what was finished is kept
+        if rows:
+            settings = {"seeds": seeds, "limit": limit, "cells": len(grid), "left_out": left_out}
+            files = write_report(rows, entrants, settings, out)
+    if as_json:
+        print(files[0].read_text(), end="")
+        return
+    for table in tables.comparison(rows, conditions()):
+        console.print(table)
+    for line in (*left_out, f"wrote {', '.join(map(str, files))}"):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _make_folder(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be used as a folder for results: {error.strerror}; choose another with --out"
+        ) from error
