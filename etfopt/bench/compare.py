@@ -14,7 +14,7 @@ The rules, for a reader who doubts comparisons:
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -50,7 +50,7 @@ def cells(problems: Sequence[NamedProblem], entrants: Sequence[Entrant], seeds: 
     ]
 
 
-def compare(grid: Sequence[Cell], limit: float = 20.0) -> Iterator[Row]:
+def compare(grid: Sequence[Cell], limit: float = 20.0) -> Generator[Row]:
     """Run the cells one after the other, each within a time limit, and yield a row for each, whatever happens in it.
 
     Parameters

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from etfopt.bench.measure import FLOOR, Row, Status
-from etfopt.bench.pipelines import Row as PipelineRow
 from etfopt.bench.summary import performance_profile, ratios
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from etfopt.bench.pipelines import Row as PipelineRow  # which needs the extra of the trust region
 
 __all__ = ["plot_convergence", "plot_pipelines", "plot_profiles"]
 
@@ -130,19 +131,23 @@ def plot_profiles(rows: Sequence[Row], path: Path) -> None:
     styles = _styles(rows)
     figure = Figure(figsize=(10, 4.8), layout="constrained")
     panels = figure.subplots(1, len(ACCURACIES), sharey=True)
-    for axes, accuracy in zip(panels, ACCURACIES, strict=True):
-        table = ratios(rows, accuracy)
-        right = 2 * max((value for values in table.values() for value in values if value < math.inf), default=5.0)
+    tables = [ratios(rows, accuracy) for accuracy in ACCURACIES]
+    finite = [value for table in tables for values in table.values() for value in values if value < math.inf]
+    right = 2 * max(finite, default=5.0)
+    for axes, accuracy, table in zip(panels, ACCURACIES, tables, strict=True):
         for solver, values in table.items():
             tau, share = performance_profile(values)
             if tau:
-                x, y = [LEFT, *tau, right], [0.0, *share, share[-1]]
+                x, y = [tau[0], *tau, right], [0.0, *share, share[-1]]
                 marks: Style = {"markevery": [len(x) - 1], "markersize": 6, "clip_on": False, "linewidth": 1.6}
                 axes.plot(x, y, drawstyle="steps-post", **styles[solver], **marks)
         axes.set(xscale="log", xlim=(LEFT, right), ylim=(0, 1.03))
         axes.set_xlabel("time to that gap, over that of the fastest solver")
         axes.set_title(f"solved: relative gap at most {accuracy:.0e}", fontsize=11)
         axes.grid(color="0.93", linewidth=0.6)
+    figure.suptitle(
+        "Performance profiles: further left is faster, higher is surer; a refusal counts as unsolved", fontsize=11
+    )
     panels[0].set_ylabel("share of problems and starts solved")
     _finish(figure, styles, path)
 

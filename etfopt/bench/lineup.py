@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from etfopt._inputs import as_positive
 from etfopt.errors import InputError, MissingExtraError
 from etfopt.solvers.base import Solver
 from etfopt.solvers.procrustes import Procrustes
@@ -84,10 +85,11 @@ def line_up(names: Sequence[str] = (), limit: float = 20.0) -> tuple[list[Entran
     Raises
     ------
     InputError
-        If a name is unknown; the known ones are listed.
+        If a name is unknown (the known ones are listed), or the limit is not positive.
     MissingExtraError
         If a solver that was asked for by name is not installed.
     """
+    limit = as_positive(limit, "limit")
     for name in names:
         if name not in SOLVERS:
             raise InputError(f"solver = {name!r} is not known; choose one of: {', '.join(SOLVERS)}")

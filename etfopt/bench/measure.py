@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import math
 import statistics
 import time
 import warnings
@@ -78,8 +79,7 @@ class Row:
     message : str
         Why there is no answer, or what the run warned of.
     trace : tuple of (seconds, relative gap)
-        The first iterate, the first below each :math:`10^{-k/4}`, and the last, which counts as reached when the answer
-        was handed over: of several starts, nothing is known before all have ended.
+        The first iterate, the first below each :math:`10^{-k/4}`, and the answer. Of several starts, the best one.
     """
 
     problem: str
@@ -194,13 +194,13 @@ def _trace(
     nuclear = float(np.linalg.norm(problem.linear_term, "nuc"))
     if not points or nuclear == 0:
         return ()
-    end, late = problem.objective(candidate.U), seconds - points[-1].seconds
+    end = problem.objective(candidate.U)
     # from the end: the certificate knows the last gap better than a difference of objectives does
-    gaps = [certificate.relative_gap + (point.objective - end) / nuclear for point in points]
-    kept, level = [], np.inf
+    gaps = [max(certificate.relative_gap + (point.objective - end) / nuclear, FLOOR) for point in points]
+    kept, level = [], math.inf
     for point, gap in zip(points, gaps, strict=True):
-        if gap <= level:
-            kept.append((point.seconds + late, max(gap, FLOOR)))
-            # the next power of 10**(1/4) strictly below
-            level = 10 ** ((np.ceil(4 * np.log10(max(gap, FLOOR))) - 1) / 4) if gap > FLOOR else -np.inf
-    return (*kept, (seconds, max(gaps[-1], FLOOR)))
+        if gap < level:
+            kept.append((point.seconds, gap))
+            # the power of 10**(1/4) at or below: what comes next in the same quarter of a decade is left out
+            level = 10 ** (math.floor(4 * math.log10(gap)) / 4) if gap > FLOOR else FLOOR
+    return (*kept, (seconds, gaps[-1]))

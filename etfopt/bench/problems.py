@@ -9,6 +9,7 @@ digits of Alpaydin and Kaynak (1998), UCI Machine Learning Repository, CC BY 4.0
 from __future__ import annotations
 
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -166,8 +167,9 @@ def choose_problems(names: Sequence[str] = (), files: Sequence[Path] = (), quick
     InputError
         If a name is unknown (the known ones are listed), or a file cannot be used.
     """
-    own = [_read(path) for path in files]
     grid = problem_grid(quick and not names)
+    taken = Counter([path.stem for path in files] + [entry.name for entry in grid])
+    own = [_read(path, path.stem if taken[path.stem] == 1 else str(path)) for path in dict.fromkeys(files)]
     known = {key for entry in grid for key in (entry.name, entry.family)}
     for name in names:
         if name not in known:
@@ -182,13 +184,13 @@ def choose_problems(names: Sequence[str] = (), files: Sequence[Path] = (), quick
     return own or [p for p in grid if p.name not in LONG]
 
 
-def _read(path: Path) -> NamedProblem:
+def _read(path: Path, name: str) -> NamedProblem:
     H = load_matrix(path)
     tight = H.ndim == 2 and H.shape[0] == H.shape[1] - 1 and H.shape[1] >= 2
+    frame = simplex_etf(H.shape[1], reduced=True) if tight else None
     try:
-        return NamedProblem(
-            path.stem, "means", from_means(H, frame=simplex_etf(H.shape[1], reduced=True) if tight else None)
-        )
+        # a family of its own, so that each file has a panel in the figure
+        return NamedProblem(name, name, from_means(H, frame=frame))
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Callable
-from multiprocessing import get_context
-from multiprocessing.connection import Connection
+from multiprocessing import get_context, parent_process
+from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
+from threading import Thread
 from types import TracebackType
 from typing import Any, Self
 
@@ -108,6 +110,7 @@ def _serve(pipe: Connection[Any, Any]) -> None:
     """Answer requests until the other end of the pipe is closed."""
     # Ctrl-C reaches both processes; the parent decides
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    Thread(target=_end_with_the_parent, daemon=True).start()
     try:
         pipe.send(None)
         while True:
@@ -115,3 +118,11 @@ def _serve(pipe: Connection[Any, Any]) -> None:
             pipe.send(function(*arguments))
     except (EOFError, ConnectionError):
         return
+
+
+def _end_with_the_parent() -> None:
+    """End this process at once when its parent is gone, in the middle of a call too."""
+    parent = parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)

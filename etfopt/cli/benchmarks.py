@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated
 
@@ -83,8 +84,8 @@ def compare(
     rows: list[Row] = []
     files: list[Path] = []
     try:
-        with progress(len(grid), quiet or as_json, unit="cells") as step:
-            for row in run(grid, limit):
+        with progress(len(grid), quiet or as_json, unit="cells") as step, closing(run(grid, limit)) as running:
+            for row in running:
                 rows.append(row)
                 step()
     finally:  # what was finished is kept

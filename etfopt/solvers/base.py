@@ -28,7 +28,17 @@ class Termination(enum.Enum):
 
 
 class TracePoint(NamedTuple):
-    """One iterate of a run: when it was reached, its objective, and the norm of the Riemannian gradient there."""
+    """One iterate of a run.
+
+    Attributes
+    ----------
+    seconds : float
+        Time after the run began, all preparation and earlier starts included.
+    iteration : int
+    objective : float
+    gradient_norm : float
+        Norm of the Riemannian gradient of what the solver minimises.
+    """
 
     seconds: float
     iteration: int
