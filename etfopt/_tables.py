@@ -143,7 +143,7 @@ def comparison(rows: Sequence[ComparisonRow], conditions: Mapping[str, object]) 
         first = group[0]
         title = f"{problem}: d = {first.d}, C = {first.C}, r = {first.r}, delta = {first.delta:g}, {first.dtype}"
         table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, caption_justify="left")
-        table.add_column("solver", width=22, no_wrap=True)
+        table.add_column("solver", width=21, no_wrap=True)
         for name, width in COMPARED:
             table.add_column(name, justify="right", width=width, no_wrap=True)
         table.add_column("certified", width=26)
@@ -157,24 +157,26 @@ def comparison(rows: Sequence[ComparisonRow], conditions: Mapping[str, object]) 
         yield table
 
 
-COMPARED = (("time", 8), ("range", 17), ("gap", 8), ("station.", 8), ("in UF", 8), ("iter.", 6))
+COMPARED = (("time", 8), ("range", 14), ("gap", 7), ("stat.", 7), ("in UF", 7), ("iter.", 5))
 
 COMPARISON_NOTE = (
-    "time, iterations: medians over the starts; gap, stationarity and distance from the nearest ETF in U F: the worst, "
-    "all relative; certified: gap within what the solver promises"
+    "time and iterations: medians over the starts; gap, stationarity and distance in U F from the nearest ETF: the "
+    "worst, all relative; certified: feasible, and the gap within what the solver promises"
 )
 
 
 def _compared(line: Summary) -> tuple[str, ...]:
     def power(value: float | None) -> str:
-        return "-" if value is None else f"{max(value, 0.0):.0e}" if value < 1e-15 else f"{value:.1e}"
+        if value is None:
+            return "-"
+        return "0" if value <= 0 else f"{value:.1e}"
 
     span = line.runs > 1 and line.fastest is not None and line.slowest is not None
     certified = f"{line.certified} of {line.runs}"
     return (
         line.solver,
         "-" if line.seconds is None else _seconds(line.seconds),
-        f"{_seconds(line.fastest or 0)} - {_seconds(line.slowest or 0)}" if span else "",
+        _span(line.fastest or 0.0, line.slowest or 0.0) if span else "",
         power(line.relative_gap),
         power(line.relative_stationarity),
         power(line.etf_distance),
@@ -184,10 +186,17 @@ def _compared(line: Summary) -> tuple[str, ...]:
 
 
 def _seconds(value: float) -> str:
-    for unit, size in (("s", 1.0), ("ms", 1e-3)):
-        if value >= size:
-            return f"{value / size:.3g} {unit}"
-    return f"{1e6 * value:.3g} µs"
+    unit, size = _unit(value)
+    return f"{value / size:.3g} {unit}"
+
+
+def _span(low: float, high: float) -> str:
+    unit, size = _unit(high)
+    return f"{low / size:.3g} - {high / size:.3g} {unit}"
+
+
+def _unit(seconds: float) -> tuple[str, float]:
+    return next(((unit, size) for unit, size in (("s", 1.0), ("ms", 1e-3)) if seconds >= size), ("µs", 1e-6))
 
 
 def _bytes(value: float) -> str:
