@@ -55,6 +55,14 @@ class Sleeps(Stub):
 
 
 @dataclass(frozen=True)
+class Hangs(Stub):
+    """Does not even return from a tiny problem."""
+
+    def run(self, _problem, _start=None):
+        time.sleep(600)
+
+
+@dataclass(frozen=True)
 class Dies(Stub):
     def misbehave(self):
         os._exit(3)

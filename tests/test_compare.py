@@ -13,6 +13,7 @@ import pytest
 
 import stub_solvers as stub
 from etfopt import InputError, MissingExtraError, NearestETF, certify, random_stiefel, solve
+from etfopt.bench import compare as module
 from etfopt.bench import lineup
 from etfopt.bench.compare import cells, compare
 from etfopt.bench.lineup import Entrant, line_up
@@ -68,8 +69,8 @@ def test_every_cell_has_its_row_and_direct_solvers_run_once(rows, entrants):
         ("echo", Status.NOT_OPTIMAL, ""),
         ("raises", Status.FAILED, "ArithmeticError: out of luck"),
         ("refuses", Status.REFUSED, "not this one"),
-        ("sleeps", Status.TIME_LIMIT, "stopped: more than 0.2 s"),
-        ("dies", Status.FAILED, "the process that ran it ended with exit status 3"),
+        ("sleeps", Status.TIME_LIMIT, "stopped: more than 0.2 s on this problem"),
+        ("dies", Status.FAILED, "the process ended with exit status 3"),
     ],
 )
 def test_whatever_a_solver_does_is_a_row_and_the_others_go_on(rows, solver, status, message):
@@ -181,6 +182,20 @@ def test_a_process_that_overstays_is_killed_and_replaced():
         with pytest.raises(WorkerDied, match="exit status 5"):
             worker.call(stub.os._exit, 5, limit=10)
     assert not multiprocessing.active_children()
+
+
+def test_a_solver_that_hangs_on_the_tiny_problem_is_a_row(monkeypatch):
+    monkeypatch.setattr(module, "WARM_UP_LIMIT", 0.2)
+    (done,) = compare([Cell(PROBLEM, Entrant("hangs", stub.Hangs()), None)], limit=10)
+    assert (done.status, done.message) == (Status.TIME_LIMIT, "stopped: more than 0.2 s on a tiny problem")
+
+
+def test_a_script_without_its_guard_is_told_so(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text("from etfopt.bench.worker import Worker\nWorker().start()\n")
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "cannot be started: the process ended with exit status 1. In a script, call it under: if" in done.stderr
 
 
 def test_a_comparison_that_is_broken_off_leaves_no_process():

@@ -31,6 +31,9 @@ __all__ = ["cells", "compare", "warm_up"]
 WARM_UP_LIMIT = 60.0
 """Seconds that a solver may take for its imports and a tiny problem."""
 
+GRACE = 1.25
+"""A run is killed one second after so many times its limit: solvers look at the clock between iterations only."""
+
 
 def cells(problems: Sequence[NamedProblem], entrants: Sequence[Entrant], seeds: int) -> list[Cell]:
     """Return the grid, solvers innermost, so that a machine that slows down slows all of them.
@@ -77,13 +80,16 @@ def compare(grid: Sequence[Cell], limit: float = 20.0) -> Generator[Row]:
         warm: set[tuple[int, str]] = set()
         for cell in grid:
             worker.start()
+            allowed, work = WARM_UP_LIMIT, "on a tiny problem"
             try:
                 if (key := (worker.generation, cell.entrant.name)) not in warm:
-                    worker.call(warm_up, cell.entrant, limit=WARM_UP_LIMIT)
+                    worker.call(warm_up, cell.entrant, limit=allowed)
                     warm.add(key)
-                row: Row = worker.call(measure, cell, limit=1.25 * limit + 1)
+                allowed, work = limit, "on this problem"
+                row: Row = worker.call(measure, cell, limit=GRACE * limit + 1)
             except Overtime:
-                row = replace(blank(cell), status=Status.TIME_LIMIT, message=f"stopped: more than {limit:g} s")
+                message = f"stopped: more than {allowed:g} s {work}"
+                row = replace(blank(cell), status=Status.TIME_LIMIT, message=message)
             except WorkerDied as error:
                 row = replace(blank(cell), message=str(error))
             yield row

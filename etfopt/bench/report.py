@@ -6,9 +6,10 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from etfopt.bench.compare import GRACE
 from etfopt.bench.figures import plot_convergence, plot_profiles
 from etfopt.bench.lineup import Entrant
-from etfopt.bench.measure import Row
+from etfopt.bench.measure import REPEAT_SECONDS, REPEATS, Row
 from etfopt.bench.summary import summarise
 from etfopt.bench.timing import conditions
 from etfopt.files import strict_json
@@ -16,11 +17,20 @@ from etfopt.files import strict_json
 __all__ = ["document", "write_report"]
 
 
+RULES = {
+    "start": "uniform on St(d, r), from numpy.random.default_rng(seed); the same for all local solvers",
+    "repeat_until_seconds": REPEAT_SECONDS,
+    "repeat_at_most": REPEATS,
+    "killed_after": f"{GRACE:g} times the limit and 1 s",
+}
+"""What holds for every comparison; see `etfopt.bench.compare`."""
+
+
 def document(rows: Sequence[Row], entrants: Sequence[Entrant], settings: Mapping[str, object]) -> dict[str, object]:
     """Return everything that is known of a comparison; rows and summaries have the same keys each."""
     return {
         "conditions": conditions(),
-        "settings": dict(settings),
+        "settings": dict(settings) | RULES,
         "solvers": [_described(entrant) for entrant in entrants],
         "summary": [dataclasses.asdict(line) for line in summarise(rows)],
         "rows": [{**dataclasses.asdict(row), "status": row.status.value} for row in rows],

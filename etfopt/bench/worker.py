@@ -76,7 +76,13 @@ class Worker:
         self.generation += 1
         self._process.start()
         theirs.close()  # so that the end of the process is the end of the pipe
-        self._exchange(None, START_LIMIT)
+        try:
+            self._exchange(None, START_LIMIT)
+        except (Overtime, WorkerDied) as error:
+            raise WorkerDied(
+                f"the process that runs the solvers cannot be started: {error}. In a script, call it under: "
+                "if __name__ == '__main__':"
+            ) from error
 
     def _exchange(self, request: object, limit: float) -> Any:
         assert self._pipe is not None
@@ -86,7 +92,7 @@ class Worker:
             if self._pipe.poll(limit):
                 return self._pipe.recv()
         except (EOFError, ConnectionError) as error:
-            raise WorkerDied(f"the process that ran it ended with exit status {self.stop()}") from error
+            raise WorkerDied(f"the process ended with exit status {self.stop()}") from error
         except BaseException:
             self.stop()
             raise
