@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
 
 from etfopt import _tables as tables
 from etfopt.cli._app import console, progress
@@ -88,7 +89,12 @@ def compare(
             for row in running:
                 rows.append(row)
                 step()
-    finally:  # what was finished is kept
+    except KeyboardInterrupt:
+        Console(stderr=True).print(
+            f"interrupted after {len(rows)} of {len(grid)} cells: kept in {out}/", soft_wrap=True
+        )
+        raise
+    finally:
         if rows:
             settings = {"seeds": seeds, "limit": limit, "cells": len(grid), "left_out": left_out}
             files = write_report(rows, entrants, settings, out)
