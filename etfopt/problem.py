@@ -125,6 +125,10 @@ class NearestETF:
             f"{hint}. Columns of H are classes: if its rows are, pass H.T"
         )
 
+    def fresh(self) -> NearestETF:
+        """Return the same problem with nothing computed yet: what a timing starts from."""
+        return NearestETF(self.H, self.prox, self.delta, None if self._simplex else self.F)
+
     @property
     def d(self) -> int:
         """Feature dimension."""

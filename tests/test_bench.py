@@ -8,9 +8,10 @@ import pytest
 from etfopt.adjoint import kkt_memory
 from etfopt.bench import pipelines as module
 from etfopt.bench.figures import plot_pipelines
-from etfopt.bench.pipelines import Case, as_records, bench
+from etfopt.bench.pipelines import Case, bench
 from etfopt.bench.problems import drifting_means
-from etfopt.bench.timing import conditions
+from etfopt.bench.timing import as_records, conditions
+from etfopt.bench.units import STEPS_PER_SHAPE, units
 
 
 def test_both_pipelines_answer_the_same_problems_alike():
@@ -62,3 +63,16 @@ def test_the_figure_is_drawn_with_and_without_the_paper(tmp_path, monkeypatch):
 @pytest.mark.parametrize("key", ["numpy", "scipy", "cores", "threads", "date"])
 def test_the_conditions_are_recorded(key):
     assert conditions()[key]
+
+
+def test_the_methods_are_timed_on_the_same_problems_and_the_route_taken_is_told():
+    steps = itertools.count()
+    rows = units([(60, 8)], on_step=lambda: next(steps))
+    assert next(steps) == STEPS_PER_SHAPE == 4
+    assert len(rows) == 4 * 4
+    for group in (rows[i : i + 4] for i in range(0, 16, 4)):
+        assert {(row.spectrum, row.dtype) for row in group} == {(group[0].spectrum, group[0].dtype)}
+        assert [row.method for row in group] == ["svd", "gram", "newton-schulz", "auto"]
+        assert [row.route for row in group][:2] == ["svd", "gram"]
+    assert all(min(row.forward, row.backward, row.square, row.product, row.linear) > 0 for row in rows)
+    assert all(row.total == row.forward + row.backward for row in rows)

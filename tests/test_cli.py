@@ -75,6 +75,15 @@ def test_the_reduced_frame_and_a_prox_reach_the_problem(folder: Path) -> None:
         (["solve", "means.npy", "--transpose"], "means.npy: H has shape (3, 8): d = 3 features are fewer"),
         (["solve", "means.npy", "--transpose"], "use --transpose"),
         (["solve", "means.npy", "--key", "H"], "the key 'H' has no meaning"),
+        (["compare", "--problem", "hard"], "problem = 'hard' is not known; choose a family (random, collapsed,"),
+        (
+            ["compare", "--solver", "simplex"],
+            "solver = 'simplex' is not known; choose one of: procrustes, trust-region",
+        ),
+        (["compare", "--seeds", "0"], "seeds must be an integer of at least 1; got 0"),
+        (["compare", "--limit", "0"], "limit must be finite and above 0; got 0"),
+        (["compare", "--means", "nowhere.npy"], "nowhere.npy: cannot be read: No such file"),
+        (["compare", "--out", "means.npy"], "means.npy: cannot be used as a folder for results"),
         (["train", "--threads", "100000"], "threads = 100000 is more than"),
         (["train", "--head", "best"], "head = 'best' is not known; choose one of: learned, fixed, nearest"),
         (["train", "--data", "imagenet"], "data = 'imagenet' is not known; choose one of: digits"),
@@ -115,12 +124,59 @@ def test_demo_writes_table_and_figures(folder: Path) -> None:
     assert set(table) == {"learned", "fixed", "nearest"}
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["solve", "--help"], ["train", "--help"], ["demo", "--help"]])
+def test_compare_tabulates_every_pair_and_says_where_the_rest_is(folder: Path) -> None:
+    arguments = ["compare", "--problem", "tight-3x4", "--means", "means.npy", "--seeds", "2", "--out", "here"]
+    done = run(*arguments, "--solver", "procrustes", "--solver", "trust-region", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert "Warning" not in done.stderr
+    for words in ("tight-3x4: d = 3, C = 4, r = 3", "means: d = 8, C = 3", "1 of 1", "of 2", "wrote here/compare.json"):
+        assert words in done.stdout
+    for name in ("convergence.png", "profiles.png"):
+        assert (folder / "here" / name).read_bytes().startswith(b"\x89PNG")
+    assert len(json.loads((folder / "here" / "compare.json").read_text())["rows"]) == 6
+
+
+def test_compare_goes_on_without_the_solvers_that_are_not_installed(folder: Path) -> None:
+    code = (
+        "import sys\nsys.modules['pymanopt'] = sys.modules['cvxpy'] = None\n"
+        "from etfopt.cli import main\nif __name__ == '__main__':\n    main()\n"
+    )
+    (folder / "without.py").write_text(code)
+    command = [sys.executable, "without.py", "compare", "--problem", "tight-3x4", "--json"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert [row["status"] for row in document["rows"]] == ["certified"]
+    assert len(document["settings"]["left_out"]) == 7
+    assert "pip install 'etfopt[riemannian]'" in document["settings"]["left_out"][0]
+
+
+def test_an_interrupted_comparison_keeps_its_rows(folder: Path) -> None:
+    heed = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    code = (
+        f"{heed}\nfrom etfopt.bench import compare as module\nfrom etfopt.cli import main\n"
+        "original = module.compare\n"
+        "def interrupted(*arguments):\n"
+        "    rows = original(*arguments)\n    yield next(rows)\n    raise KeyboardInterrupt\n"
+        "module.compare = interrupted\nmain()\n"
+    )
+    command = [sys.executable, "-c", code, "compare", "--problem", "random-16x4", "--solver", "procrustes"]
+    command += ["--solver", "trust-region", "--out", "run"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 130, done.stderr
+    assert "interrupted after 1 of 6 cells: kept in run/" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(json.loads((folder / "run" / "compare.json").read_text())["rows"]) == 1
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["solve", "--help"], ["train", "--help"], ["demo", "--help"], ["compare", "--help"]]
+)
 def test_help_comes_without_importing_torch(folder: Path, arguments: list[str]) -> None:
     code = (
         "import sys; sys.argv[0] = 'etfopt'\nfrom etfopt.cli import main\n"
         "try:\n    main()\nexcept SystemExit as done:\n    assert not done.code\n"
-        "assert 'torch' not in sys.modules\n"
+        "assert not {'torch', 'matplotlib', 'pymanopt', 'cvxpy'} & set(sys.modules)\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, *arguments], cwd=folder, capture_output=True, text=True, check=False

@@ -1,9 +1,13 @@
 """One contract for every solver: feasible, certified or honestly not converged, agreeing in U F, judged by others."""
 
+from itertools import count
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 from etfopt import ConvergenceError, InputError, NearestETF, Solution, Termination, nearest_etf, simplex_etf, solve
+from etfopt.solvers import trust_region
 from etfopt.solvers.base import Solver
 from etfopt.solvers.procrustes import Procrustes
 from etfopt.solvers.relaxation import ConvexRelaxation, RelaxationStats
@@ -150,6 +154,21 @@ def test_the_trust_region_needs_no_more_iterations_than_a_plain_script(seed):
     ours, plain = (run(problem, start, 1e-6) for run in (our_trust_region, plain_trust_region))
     assert ours.iterations <= plain.iterations
     np.testing.assert_allclose(ours.U @ problem.F, plain.U @ problem.F, rtol=0, atol=1e-4)
+
+
+def test_the_trace_of_a_later_start_counts_the_earlier_ones(rng, monkeypatch):
+    problem = NearestETF(rng.standard_normal((4, 4)), orthonormal(4, 4, rng), 0.05)
+    wrong = solve(problem).U.copy()
+    wrong[:, 0] *= -1
+    start = orthonormal(4, 4, rng)
+    start[:, 0] *= np.sign(np.linalg.det(start) * np.linalg.det(wrong))
+    first = solve(problem, TrustRegion(), initial_point=start, throw=False)
+    assert not first.converged
+    ticks = count()
+    monkeypatch.setattr(trust_region, "time", SimpleNamespace(perf_counter=lambda: float(next(ticks))))
+    both = solve(problem, TrustRegion(restarts=1), initial_point=start)
+    assert both.stats.trace[0].seconds == len(first.stats.trace) + 1
+    assert both.stats.trace[-1].seconds < both.stats.seconds
 
 
 @pytest.mark.parametrize("backend", ["CLARABEL", "SCS"])

@@ -2,7 +2,6 @@ r"""The closed form against the paper's pipeline, on the same drifting class mea
 
 from __future__ import annotations
 
-import dataclasses
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -21,7 +20,7 @@ from etfopt.problem import NearestETF
 from etfopt.solvers.procrustes import Procrustes
 from etfopt.solvers.trust_region import TrustRegion
 
-__all__ = ["CASES", "Case", "Row", "as_records", "bench"]
+__all__ = ["CASES", "Case", "Row", "bench"]
 
 PAPER_ITERATIONS = 30
 PAPER_TOLERANCE = 1e-6
@@ -154,12 +153,12 @@ def _difference(first: _Step, second: _Step) -> float:
 
 
 def _ours(problem: NearestETF, G: Float64Array) -> _Step:
-    fresh = NearestETF(problem.H, problem.prox, problem.delta)  # nothing cached from an earlier use
+    fresh = problem.fresh()
     return _timed(fresh, lambda: Procrustes().run(fresh).U, lambda U: nearest_etf_vjp(fresh, U, G).H)
 
 
 def _paper(problem: NearestETF, G: Float64Array) -> _Step:
-    fresh = NearestETF(problem.H, problem.prox, problem.delta)
+    fresh = problem.fresh()
     solver = TrustRegion(max_iterations=PAPER_ITERATIONS, gradient_tolerance=PAPER_TOLERANCE)
     return _timed(fresh, lambda: solver.run(fresh, fresh.prox).U, lambda U: kkt_vjp(fresh, U, G))
 
@@ -171,8 +170,3 @@ def _timed(problem: NearestETF, forward: Callable[[], Any], backward: Callable[[
     dH = backward(U)
     end = time.perf_counter()
     return _Step(middle - start, end - middle, certify(problem, U).relative_gap, dH, U)
-
-
-def as_records(rows: Sequence[Row]) -> list[dict[str, object]]:
-    """Return the rows as dictionaries with the same keys each."""
-    return [dataclasses.asdict(row) for row in rows]

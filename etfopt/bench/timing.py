@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import platform
 import statistics
 import time
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import scipy
 from numpy.typing import DTypeLike
 
-__all__ = ["conditions", "linear_layer", "median_seconds", "peak_bytes", "seconds"]
+__all__ = ["as_records", "conditions", "linear_layer", "median_seconds", "peak_bytes", "seconds"]
 
 BATCH = 256
 
@@ -57,3 +59,8 @@ def linear_layer(d: int, C: int, rng: np.random.Generator, dtype: DTypeLike = np
     """Return what does the three products of a linear layer's forward and backward pass, at batch 256."""
     X, W, G = (rng.standard_normal(shape).astype(dtype) for shape in ((BATCH, d), (C, d), (BATCH, C)))
     return lambda: (X @ W.T, G @ W, G.T @ X)
+
+
+def as_records(rows: Sequence[Any]) -> list[dict[str, object]]:
+    """Return rows, dataclasses of one kind, as dictionaries with the same keys each."""
+    return [dataclasses.asdict(row) for row in rows]

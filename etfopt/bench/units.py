@@ -16,11 +16,12 @@ from etfopt.geometry import random_stiefel, simplex_etf
 from etfopt.problem import NearestETF
 from etfopt.solvers.procrustes import Procrustes, ProcrustesStats
 
-__all__ = ["SHAPES", "SPECTRA", "UnitRow", "means_and_prox", "units"]
+__all__ = ["SHAPES", "SPECTRA", "STEPS_PER_SHAPE", "UnitRow", "means_and_prox", "units"]
 
 SHAPES = ((512, 10), (512, 47), (512, 100), (2048, 1000))
 SPECTRA = ("random", "near collapse")
 SOLVERS = (Procrustes("svd"), Procrustes("gram"), Procrustes("newton-schulz"), Procrustes("auto"))
+STEPS_PER_SHAPE = 2 * len(SPECTRA)
 DELTA = 1e-3
 REPEATS = 7
 

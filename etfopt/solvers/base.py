@@ -28,7 +28,17 @@ class Termination(enum.Enum):
 
 
 class TracePoint(NamedTuple):
-    """One iterate of a run: when it was reached, its objective, and the norm of the Riemannian gradient there."""
+    """One iterate of a run.
+
+    Attributes
+    ----------
+    seconds : float
+        Time after the run began, all preparation and earlier starts included.
+    iteration : int
+    objective : float
+    gradient_norm : float
+        Norm of the Riemannian gradient of what the solver minimises.
+    """
 
     seconds: float
     iteration: int
@@ -50,12 +60,15 @@ class Stats:
         0 for a closed form.
     trace : tuple of TracePoint
         The iterates of the run that gave the answer, where the solver iterates.
+    fallback : str
+        Why what was tried before could not keep the promised accuracy; empty where nothing failed.
     """
 
     solver: str
     seconds: float
     iterations: int = 0
     trace: tuple[TracePoint, ...] = ()
+    fallback: str = ""
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,6 @@ class ProcrustesStats(Stats):
     """
 
     method: str = "svd"
-    fallback: str = ""
 
 
 @dataclass(frozen=True)

@@ -49,13 +49,13 @@ class _Manifold(Stiefel):  # type: ignore[misc] # pymanopt has no types
 class _Watching:
     """Mixed into a pymanopt optimiser: keeps (seconds, iteration, cost, gradient norm) when it thinks of stopping."""
 
-    def watch(self, manifold: _Manifold, cost: _ScaledCost) -> None:
+    def watch(self, manifold: _Manifold, cost: _ScaledCost, begin: float) -> None:
         self.iterates: list[tuple[float, int, float, float]] = []
-        self._manifold, self._cost, self._start = manifold, cost, time.perf_counter()
+        self._manifold, self._cost, self._begin = manifold, cost, begin
 
     def _check_stopping_criterion(self, *, iteration: int = -1, gradient_norm: float = math.inf, **rest: Any) -> Any:
         cost = self._cost.known(self._manifold.current)
-        self.iterates.append((time.perf_counter() - self._start, iteration, cost, float(gradient_norm)))
+        self.iterates.append((time.perf_counter() - self._begin, iteration, cost, float(gradient_norm)))
         check = super()._check_stopping_criterion  # type: ignore[misc] # of the optimiser it is mixed into
         return check(iteration=iteration, gradient_norm=gradient_norm, **rest)
 
@@ -137,11 +137,11 @@ class RiemannianSolver(Solver):
 
     def run(self, problem: NearestETF, initial_point: Array | None = None) -> Candidate:
         """Descend from the initial point, or a random one, and keep the best of all starts."""
-        start = time.perf_counter()
-        runs = [self._descend(problem, point) for point in self._starts(problem, initial_point)]
+        begin = time.perf_counter()
+        runs = [self._descend(problem, point, begin) for point in self._starts(problem, initial_point)]
         best = min(runs, key=lambda run: run.cost)
         U = best.point.astype(problem.dtype)
-        seconds = time.perf_counter() - start
+        seconds = time.perf_counter() - begin
         stats = Stats(type(self).__name__, seconds, sum(run.iterations for run in runs), best.trace(problem))
         return Candidate(U, best.termination, stats)
 
@@ -153,7 +153,7 @@ class RiemannianSolver(Solver):
         others = [random_stiefel(problem.d, problem.r, rng) for _ in range(self.restarts - 1)]
         return [np.array(first, dtype=np.float64), reflected, *others][: self.restarts + 1]
 
-    def _descend(self, problem: NearestETF, start: Float64Array) -> _Run:
+    def _descend(self, problem: NearestETF, start: Float64Array, begin: float) -> _Run:
         manifold = _Manifold(problem.d, problem.r, retraction=self.retraction)
         scaled = _ScaledCost(problem)
         optimizer = self._optimizer(
@@ -163,7 +163,7 @@ class RiemannianSolver(Solver):
             max_cost_evaluations=10 * self.max_iterations + 1000,
             verbosity=0,
         )
-        optimizer.watch(manifold, scaled)
+        optimizer.watch(manifold, scaled, begin)
         result = optimizer.run(scaled.on(manifold, self.derivatives), initial_point=start)
         reason = next((t for words, t in REASONS.items() if words in result.stopping_criterion), None)
         return _Run(

@@ -1,0 +1,58 @@
+"""What a comparison leaves behind: one file for machines and two figures."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from etfopt.bench.compare import GRACE
+from etfopt.bench.figures import plot_convergence, plot_profiles
+from etfopt.bench.lineup import Entrant
+from etfopt.bench.measure import REPEAT_SECONDS, REPEATS, Row
+from etfopt.bench.summary import summarise
+from etfopt.bench.timing import conditions
+from etfopt.files import strict_json
+
+__all__ = ["document", "write_report"]
+
+
+RULES = {
+    "start": "uniform on St(d, r), from numpy.random.default_rng(seed); the same for all local solvers",
+    "repeat_until_seconds": REPEAT_SECONDS,
+    "repeat_at_most": REPEATS,
+    "killed_after": f"{GRACE:g} times the limit and 1 s",
+}
+"""What holds for every comparison; see `etfopt.bench.compare`."""
+
+
+def document(rows: Sequence[Row], entrants: Sequence[Entrant], settings: Mapping[str, object]) -> dict[str, object]:
+    """Return everything that is known of a comparison; rows and summaries have the same keys each."""
+    return {
+        "conditions": conditions(),
+        "settings": dict(settings) | RULES,
+        "solvers": [_described(entrant) for entrant in entrants],
+        "summary": [dataclasses.asdict(line) for line in summarise(rows)],
+        "rows": [{**dataclasses.asdict(row), "status": row.status.value} for row in rows],
+    }
+
+
+def _described(entrant: Entrant) -> dict[str, object]:
+    solver = entrant.solver
+    return {
+        "name": entrant.name,
+        "class": type(solver).__name__,
+        "local": entrant.local,
+        "parameters": dataclasses.asdict(solver) if dataclasses.is_dataclass(solver) else {},
+    }
+
+
+def write_report(
+    rows: Sequence[Row], entrants: Sequence[Entrant], settings: Mapping[str, object], folder: Path
+) -> list[Path]:
+    """Write ``compare.json``, ``convergence.png`` and ``profiles.png`` into an existing folder; return their paths."""
+    numbers, convergence, profiles = (folder / name for name in ("compare.json", "convergence.png", "profiles.png"))
+    numbers.write_text(strict_json(document(rows, entrants, settings)))
+    plot_convergence(rows, convergence)
+    plot_profiles(rows, profiles)
+    return [numbers, convergence, profiles]

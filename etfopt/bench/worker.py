@@ -1,0 +1,134 @@
+"""A process that runs calls one at a time, and is replaced when a call takes too long or brings it down."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from multiprocessing import get_context, parent_process
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+from threading import Thread
+from types import TracebackType
+from typing import Any, Self
+
+from etfopt.errors import EtfoptError
+
+__all__ = ["Overtime", "Worker", "WorkerDied"]
+
+START_LIMIT = 120.0
+"""Seconds that the process may take to start: it imports what the calls name."""
+
+
+class Overtime(EtfoptError, TimeoutError):
+    """A call did not return within its limit; the process that ran it was killed."""
+
+
+class WorkerDied(EtfoptError, ChildProcessError):
+    """The process ended during a call."""
+
+
+class Worker:
+    """Runs functions in a process of its own, started when first needed: a fresh interpreter, not a fork.
+
+    Functions and arguments must be importable or picklable. A context manager: the process is gone when it is left,
+    however it is left. In a script, use it under ``if __name__ == "__main__":``, as always with fresh interpreters.
+
+    Attributes
+    ----------
+    generation : int
+        How many processes were started so far. Where it changes, nothing is warm any more.
+    """
+
+    def __init__(self) -> None:
+        self.generation = 0
+        self._process: SpawnProcess | None = None
+        self._pipe: Connection[Any, Any] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def call(self, function: Callable[..., Any], *arguments: Any, limit: float) -> Any:
+        """Return ``function(*arguments)``, computed in the process.
+
+        Raises
+        ------
+        Overtime
+            If the call takes more than `limit` seconds.
+        WorkerDied
+            If the process ends during the call, or cannot be started.
+        """
+        self.start()
+        return self._exchange((function, arguments), limit)
+
+    def start(self) -> None:
+        """Start the process unless it runs."""
+        if self._process is not None:
+            return
+        context = get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(theirs,), daemon=True)
+        self.generation += 1
+        self._process.start()
+        theirs.close()  # so that the end of the process is the end of the pipe
+        try:
+            self._exchange(None, START_LIMIT)
+        except (Overtime, WorkerDied) as error:
+            raise WorkerDied(
+                f"the process that runs the solvers cannot be started: {error}. In a script, call it under: "
+                "if __name__ == '__main__':"
+            ) from error
+
+    def _exchange(self, request: object, limit: float) -> Any:
+        assert self._pipe is not None
+        try:
+            if request is not None:
+                self._pipe.send(request)
+            if self._pipe.poll(limit):
+                return self._pipe.recv()
+        except (EOFError, ConnectionError) as error:
+            raise WorkerDied(f"the process ended with exit status {self.stop()}") from error
+        except BaseException:
+            self.stop()
+            raise
+        self.stop()
+        raise Overtime(f"no answer within {limit:g} s; the process was killed")
+
+    def stop(self) -> int | None:
+        """Kill the process, if it runs, and return its exit status."""
+        process, pipe = self._process, self._pipe
+        self._process = self._pipe = None
+        if process is None or pipe is None:
+            return None
+        pipe.close()
+        process.join(timeout=0.2)  # a process that has ended, or waits for a request, ends by itself
+        process.kill()
+        process.join()
+        return process.exitcode
+
+
+def _serve(pipe: Connection[Any, Any]) -> None:
+    """Answer requests until the other end of the pipe is closed."""
+    # Ctrl-C reaches both processes; the parent decides
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    Thread(target=_end_with_the_parent, daemon=True).start()
+    try:
+        pipe.send(None)
+        while True:
+            function, arguments = pipe.recv()
+            pipe.send(function(*arguments))
+    except (EOFError, ConnectionError):
+        return
+
+
+def _end_with_the_parent() -> None:
+    """End this process at once when its parent is gone, in the middle of a call too."""
+    parent = parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)

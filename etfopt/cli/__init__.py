@@ -1,0 +1,38 @@
+"""The command line: it parses, calls and prints; what it calls lives elsewhere and is imported when needed."""
+
+from __future__ import annotations
+
+import sys
+
+from etfopt.errors import EtfoptError, require_extra
+
+try:
+    require_extra("cli", "typer", "rich")
+except EtfoptError as error:
+    print(f"error: {error}", file=sys.stderr)
+    sys.exit(2)
+
+from rich.console import Console
+from rich.text import Text
+
+from etfopt.cli._app import app
+from etfopt.cli.benchmarks import bench, compare
+from etfopt.cli.solving import solve
+from etfopt.cli.training import demo, train
+
+__all__ = ["main"]
+
+for command in (solve, train, demo, bench, compare):  # in the order of --help
+    app.command()(command)
+
+
+def main() -> None:
+    """Run the command line; an error of etfopt's own is one message and exit status 2, not a traceback."""
+    try:
+        app()
+    except KeyboardInterrupt:
+        print("interrupted: what was finished is kept", file=sys.stderr)
+        sys.exit(130)
+    except EtfoptError as error:
+        Console(stderr=True).print(Text.assemble(("error: ", "bold red"), str(error)), soft_wrap=True)
+        sys.exit(2)

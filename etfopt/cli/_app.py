@@ -1,0 +1,59 @@
+"""What the commands share: the application, the console and the progress bar."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from etfopt import __version__
+from etfopt.errors import InputError
+
+__all__ = ["app", "console", "make_folder", "progress"]
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="The nearest simplex equiangular tight frame: solve, certify, train.",
+)
+console = Console()
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        console.print(f"etfopt {__version__}", highlight=False)
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+@contextmanager
+def progress(total: int, quiet: bool, unit: str = "epochs") -> Iterator[Callable[[], None]]:
+    """Draw a progress bar, unless asked to be quiet or the output is not a terminal; yield its step."""
+    stderr = Console(stderr=True)
+    columns = (TextColumn(unit), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=stderr, transient=True, disable=quiet or not stderr.is_terminal) as bar:
+        task = bar.add_task(unit, total=total)
+        yield lambda: bar.advance(task)
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder for results, or say why it cannot be one."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be used as a folder for results: {error.strerror}; choose another with --out"
+        ) from error

@@ -1,0 +1,62 @@
+"""The command that solves one problem."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from etfopt import _tables as tables
+from etfopt.cli._app import console
+from etfopt.errors import InputError
+
+__all__ = ["solve"]
+
+
+def solve(
+    means: Annotated[Path, typer.Argument(help="Class means H, d x C, one column a class: .npy, .npz or .csv.")],
+    key: Annotated[str | None, typer.Option(help="Which array of an .npz holds H.")] = None,
+    transpose: Annotated[bool, typer.Option("--transpose", help="Rows of the file are classes.")] = False,
+    reduced: Annotated[bool, typer.Option("--reduced", help="Use the (C-1) x C frame: d = C-1 is enough.")] = False,
+    prox: Annotated[Path | None, typer.Option(help="Proximal point, d x r, in a file of its own.")] = None,
+    prox_key: Annotated[str | None, typer.Option(help="Which array of an .npz holds the proximal point.")] = None,
+    delta: Annotated[float, typer.Option(help="Proximal weight; needs --prox if above 0.")] = 0.0,
+    out: Annotated[Path | None, typer.Option(help="Save U, the ETF and the weights here (.npz).")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """Find the simplex ETF nearest to class means, and certify it.
+
+    Example: etfopt solve means.npy --out nearest.npz
+    """
+    from etfopt import NearestETF, simplex_etf
+    from etfopt import solve as solve_problem
+    from etfopt.files import load_matrix, save_solution, strict_json
+
+    H = load_matrix(means, key)
+    H = H.T if transpose else H
+    start = None if prox is None else load_matrix(prox, prox_key)
+    frame = simplex_etf(H.shape[1], reduced=True) if reduced and H.ndim == 2 and H.shape[1] >= 2 else None
+    try:
+        problem = NearestETF(H, prox=start, delta=delta, frame=frame)
+    except InputError as error:
+        raise InputError(_for_the_shell(str(error), means, prox)) from error
+    solution = solve_problem(problem)
+    if out is not None:
+        save_solution(solution, out)
+    if as_json:
+        print(strict_json(tables.facts(solution)), end="")
+        return
+    console.print(tables.solution_table(solution))
+    if out is not None:
+        console.print(f"wrote {out}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _for_the_shell(message: str, means: Path, prox: Path | None) -> str:
+    """Name the file, and the options in place of the code that has their effect."""
+    message = re.sub(r"frame=etfopt\.simplex_etf\(\d+, reduced=True\)", "--reduced", message)
+    message = message.replace("pass H.T", "use --transpose").replace(
+        "pass prox of shape", "give --prox, a matrix of shape"
+    )
+    return f"{prox if message.startswith('prox') else means}: {message}"
