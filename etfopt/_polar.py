@@ -164,7 +164,7 @@ def _norm_estimate(V: Array) -> float:
 
 def _probe(r: int) -> Float64Array:
     """Return a fixed vector of norm 1 that no structure of a matrix is likely to be orthogonal to."""
-    v = np.random.default_rng(0).standard_normal(r)
+    v = np.cos(np.arange(1.0, r + 1))
     return np.asarray(v / np.linalg.norm(v))
 
 
@@ -182,9 +182,10 @@ def _require_null(A: Array, null: Array, S: Float64Array) -> None:
 
 def _complement(P: Array, k: int) -> Array:
     """Return k orthonormal columns orthogonal to the range of P, whose columns span it with unit singular values."""
-    E = np.random.default_rng(0).standard_normal((len(P), k)).astype(P.dtype)
+    E = np.cos(np.arange(1.0, len(P) * k + 1)).reshape(len(P), k).astype(P.dtype)  # in no special position
     for _ in range(2):  # once is not enough where P leaves little room
-        E = np.linalg.qr(E - P @ (P.T @ E))[0]
+        E = E - P @ (P.T @ E)
+        E = np.linalg.qr(E)[0] if k > 1 else E / np.linalg.norm(E)
     return np.asarray(E)
 
 

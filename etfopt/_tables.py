@@ -161,8 +161,11 @@ def unit_costs(rows: Sequence[UnitRow]) -> Table:
     return table
 
 
-def comparison(rows: Sequence[ComparisonRow], conditions: Mapping[str, object]) -> Iterator[Table]:
-    """Tabulate a comparison, a table for each problem, with the conditions below the last."""
+def comparison(rows: Sequence[ComparisonRow], conditions: Mapping[str, object], width: int = 120) -> Iterator[Table]:
+    """Tabulate a comparison, a table for each problem, with the conditions below the last.
+
+    Below 118 columns the range of times is left out, below 100 the stationarity too.
+    """
     from etfopt.bench.summary import summarise
 
     lines = summarise(rows)
@@ -172,13 +175,16 @@ def comparison(rows: Sequence[ComparisonRow], conditions: Mapping[str, object]) 
         first = group[0]
         title = f"{problem}: d = {first.d}, C = {first.C}, r = {first.r}, delta = {first.delta:g}, {first.dtype}"
         table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, caption_justify="left")
-        table.add_column("solver", width=21, no_wrap=True)
-        for name, width in COMPARED:
-            table.add_column(name, justify="right", width=width, no_wrap=True)
-        table.add_column("certified", width=26)
+        table.add_column("solver", width=24, no_wrap=True)
+        for name, least in COMPARED.items():
+            if width >= least:
+                table.add_column(name, justify="right", no_wrap=True)
+        table.add_column("certified")
         for line in lines:
             if line.problem == problem:
-                table.add_row(*_compared(line))
+                name, *cells, certified = _compared(line)
+                shown = [cell for cell, least in zip(cells, COMPARED.values(), strict=True) if width >= least]
+                table.add_row(name, *shown, certified)
         notes = list(dict.fromkeys(row.message for row in group if row.message))
         if problem == problems[-1]:
             notes += [COMPARISON_NOTE, ", ".join(f"{key} {value}" for key, value in conditions.items())]
@@ -186,7 +192,8 @@ def comparison(rows: Sequence[ComparisonRow], conditions: Mapping[str, object]) 
         yield table
 
 
-COMPARED = (("time", 8), ("range", 14), ("gap", 7), ("stat.", 7), ("in UF", 7), ("iter.", 5))
+COMPARED = {"time": 0, "range": 118, "gap": 0, "stat.": 100, "in UF": 0, "iter.": 0}
+"""Columns of the comparison, and how wide a page must be for them."""
 
 COMPARISON_NOTE = (
     "time and iterations: medians over the starts; gap, stationarity and distance in U F from the nearest ETF: the "

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +23,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="The nearest simplex equiangular tight frame: solve, certify, train.",
 )
-console = Console()
+# a file or a pipe has no width: tables are not to be cut there
+console = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 120)
 
 
 def _print_version(wanted: bool) -> None:

@@ -104,7 +104,7 @@ def compare(
     if as_json:
         print(files[0].read_text(), end="")
         return
-    for table in tables.comparison(rows, conditions()):
+    for table in tables.comparison(rows, conditions(), width=console.width):
         console.print(table)
     for line in (*left_out, f"wrote {', '.join(map(str, files))}"):
         console.print(line, markup=False, highlight=False, soft_wrap=True)

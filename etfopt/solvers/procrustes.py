@@ -21,6 +21,9 @@ __all__ = ["Procrustes", "ProcrustesStats"]
 ROUTES = ("newton-schulz", "gram", "svd")
 """From the most demanding to the one that serves every matrix."""
 
+SMALL = 2048
+"""Entries of A below which "auto" takes an SVD: there calls cost more than arithmetic, and it needs the fewest."""
+
 PRODUCTS_FROM, FEW_STEPS = 64, 4
 """Where "auto" prefers products alone, in float32: at least so many rows of the frame, at most so many steps."""
 
@@ -60,7 +63,8 @@ class Procrustes(Solver):
           (float32: 1e3) on the range of A.
         - "newton-schulz": matrix products alone, on r x r matrices, and a last step in the long dimension. For
           well-conditioned A, as near collapse; the fewer steps, the nearer A'A is to a multiple of I.
-        - "auto": "gram", but products alone in float32 where r >= 64 and few steps are predicted.
+        - "auto": "gram"; but an SVD for less than 2048 entries, where calls cost more than arithmetic, and products
+          alone in float32 where r >= 64 and at most 4 steps are predicted.
 
     Raises
     ------
@@ -113,7 +117,9 @@ class Procrustes(Solver):
     def _routes(self, problem: NearestETF) -> Sequence[str]:
         """Return the methods to try in turn; the last one serves every matrix."""
         first = self.method
-        if first == "auto":
+        if first == "auto" and problem.d * problem.r < SMALL:
+            first = "svd"
+        elif first == "auto":
             first = "newton-schulz" if _products_pay(problem) else "gram"
         return ROUTES[ROUTES.index(first) :]
 
