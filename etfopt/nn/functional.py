@@ -101,10 +101,10 @@ def nearest_etf(H: Tensor, prox: Tensor | None = None, delta: float = 1e-3, fram
         if prox is not None:
             delta = _usable_delta(H, frame, prox, delta)
             size = size.clamp(min=delta)
-        A = 2 * on_frame(work / size, frame, transpose=True)
-        if prox is not None:
-            A = A + (delta / size) * prox.to(work)
-        U = polar(A)
+        X = work / size
+        # without a proximal term any multiple of HF' will do
+        X, factor = (_centred(X), 2 / math.sqrt(X.shape[-1] - 1)) if frame is None else (X @ frame.to(X).mT, 2)
+        U = polar(X if prox is None else torch.add((delta / size) * prox.to(work), X, alpha=factor))
     return U.to(H.dtype)
 
 
@@ -132,9 +132,13 @@ def on_frame(X: Tensor, frame: Tensor | None, *, transpose: bool = False) -> Ten
     XM is X without the mean of its columns, over sqrt(C-1): no product is needed, and the mean costs no digits.
     """
     if frame is None:
-        return (X - X.mean(dim=-1, keepdim=True)) / math.sqrt(X.shape[-1] - 1)
+        return _centred(X) / math.sqrt(X.shape[-1] - 1)
     F = frame.to(X)
     return X @ (F.mT if transpose else F)
+
+
+def _centred(X: Tensor) -> Tensor:
+    return X - X.mean(dim=-1, keepdim=True)
 
 
 def frame_tensor(C: int, like: Tensor, *, reduced: bool = False) -> Tensor:

@@ -117,13 +117,17 @@ def _first_derivative(U: Tensor, Q: Tensor, S: Tensor, X: Tensor) -> Tensor:
     """Apply the derivative to X, without a graph for the next one."""
     with torch.autocast(X.device.type, enabled=False):
         K = U.mT @ X
-        if S.shape[-1] >= GATHER_FROM and visible(S) and _condition(S) <= 2 * S.shape[-1]:
-            # U Omega + (X - UK) B^-1 with three products of the size of A: B^-1 may be formed, its entries being small
-            Omega = Q @ ((Q.mT @ (K - K.mT) @ Q) / (S[..., :, None] + S[..., None, :])) @ Q.mT
-            inverse = (Q / S[..., None, :]) @ Q.mT
-            return X @ inverse + U @ (Omega - K @ inverse)
-        Omega, N = _resolve(K - K.mT, X - U @ K, Q, S)
-        return U @ Omega + N
+        kappa = _condition(S) if visible(S) else math.inf
+        r = S.shape[-1]
+        if not kappa * r * torch.finfo(S.dtype).eps < 1:  # some direction may be null
+            Omega, N = _resolve(K - K.mT, X - U @ K, Q, S)
+            return U @ Omega + N
+        Omega = Q @ ((Q.mT @ (K - K.mT) @ Q) / (S[..., :, None] + S[..., None, :])) @ Q.mT
+        if r < GATHER_FROM or kappa > 2 * r:
+            return U @ Omega + ((X - U @ K) @ Q / S[..., None, :]) @ Q.mT
+        # with three products of the size of A in place of five: B^-1 may be formed, its entries being small
+        inverse = (Q / S[..., None, :]) @ Q.mT
+        return X @ inverse + U @ (Omega - K @ inverse)
 
 
 def _polar_derivative(A: Tensor, U: Tensor, Q: Tensor, S: Tensor, X: Tensor) -> Tensor:
