@@ -102,9 +102,8 @@ def nearest_etf(H: Tensor, prox: Tensor | None = None, delta: float = 1e-3, fram
             delta = _usable_delta(H, frame, prox, delta)
             size = size.clamp(min=delta)
         X = work / size
-        # without a proximal term any multiple of HF' will do
         X, factor = (_centred(X), 2 / math.sqrt(X.shape[-1] - 1)) if frame is None else (X @ frame.to(X).mT, 2)
-        U = polar(X if prox is None else torch.add((delta / size) * prox.to(work), X, alpha=factor))
+        U = polar(factor * X if prox is None else torch.add((delta / size) * prox.to(work), X, alpha=factor))
     return U.to(H.dtype)
 
 
