@@ -186,6 +186,16 @@ def test_help_comes_without_importing_torch(folder: Path, arguments: list[str]) 
     assert "Usage" in done.stdout
 
 
+def test_bench_node_and_head_write_their_numbers(folder: Path) -> None:
+    done = run("bench", "head", "--classes", "3", "--batch", "2", "--rounds", "1", "--json", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == json.loads((folder / "runs" / "bench-head" / "bench.json").read_text())
+    assert next(row["head"] for row in json.loads(done.stdout)["rows"]) == "learned"
+    done = run("bench", "node", "--device", "abacus", cwd=folder)
+    assert done.returncode == 2
+    assert "device = 'abacus' cannot be used" in done.stderr
+
+
 def test_version_is_that_of_the_package(folder: Path) -> None:
     from importlib.metadata import version
 

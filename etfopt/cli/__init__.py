@@ -12,18 +12,26 @@ except EtfoptError as error:
     print(f"error: {error}", file=sys.stderr)
     sys.exit(2)
 
+import typer
 from rich.console import Console
 from rich.text import Text
 
 from etfopt.cli._app import app
-from etfopt.cli.benchmarks import bench, compare
+from etfopt.cli.benchmarks import bench, bench_head, bench_node, compare
 from etfopt.cli.solving import solve
 from etfopt.cli.training import demo, train
 
 __all__ = ["main"]
 
-for command in (solve, train, demo, bench, compare):  # in the order of --help
+for command in (solve, train, demo, compare):  # in the order of --help
     app.command()(command)
+
+# "bench" is a command and the name of two more
+benches = typer.Typer(invoke_without_command=True, pretty_exceptions_enable=False)
+benches.callback()(bench)
+benches.command("node")(bench_node)
+benches.command("head")(bench_head)
+app.add_typer(benches, name="bench")
 
 
 def main() -> None:

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from contextlib import closing
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.table import Table
 
-from etfopt import _tables as tables
+from etfopt import _bench_tables as tables
 from etfopt.cli._app import console, make_folder, progress
 
-__all__ = ["bench", "compare"]
+__all__ = ["bench", "bench_head", "bench_node", "compare"]
 
 
 def bench(
+    context: typer.Context,
     largest: Annotated[int, typer.Option(help="Leave out shapes with more classes than this.")] = 1000,
     out: Annotated[Path, typer.Option(help="Folder for the numbers and the figure.")] = Path("runs/bench"),
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
@@ -26,6 +29,8 @@ def bench(
     The paper's: a Riemannian trust region, at most 30 iterations from the previous U, and a dense implicit gradient, on
     the same drifting class means. The units: a product A'A, and a linear layer. Takes some minutes, one up to C = 47.
     """
+    if context.invoked_subcommand:
+        return
     from etfopt.bench.figures import plot_pipelines
     from etfopt.bench.pipelines import CASES
     from etfopt.bench.pipelines import bench as run
@@ -48,6 +53,65 @@ def bench(
     console.print(tables.pipelines(rows, conditions()))
     console.print(tables.unit_costs(costs))
     console.print(f"wrote {out / 'bench.json'} and {out / 'bench.png'}", markup=False, highlight=False, soft_wrap=True)
+
+
+def bench_node(
+    device: Annotated[str, typer.Option(help="cpu, or a GPU such as cuda.")] = "cpu",
+    out: Annotated[Path, typer.Option(help="Folder for the numbers.")] = Path("runs/bench-node"),
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """Time the differentiable node in units of a product A'A and of a linear layer, and count its memory.
+
+    Float32, forward and backward, with the paper's proximal term; growth is the slope of log time from C = 100 to 1000
+    at d = 2048. Takes half a minute.
+    """
+    from etfopt.bench.node import SHAPES, SPECTRA, growth
+    from etfopt.bench.node import bench_node as run
+    from etfopt.bench.timing import as_records, conditions
+
+    make_folder(out)
+    with progress(len(SHAPES) * len(SPECTRA), quiet or as_json, "cases") as step:
+        rows = run(device=device, on_step=step)
+    about = {**conditions(), "torch": version("torch"), "device": device, "growth": growth(rows)}
+    _hand_over({"conditions": about, "rows": as_records(rows)}, tables.node_costs(rows, about), out, as_json)
+
+
+def bench_head(
+    classes: Annotated[list[int] | None, typer.Option(help="Classes; may be given again. 10 and 100.")] = None,
+    batch: Annotated[int, typer.Option(help="Images a step.")] = 128,
+    rounds: Annotated[int, typer.Option(help="Timed steps of each head.")] = 5,
+    device: Annotated[str, typer.Option(help="cpu, or a GPU such as cuda.")] = "cpu",
+    out: Annotated[Path, typer.Option(help="Folder for the numbers.")] = Path("runs/bench-head"),
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """Time a training step of a ResNet-18 with each head in turn, and what each head costs by itself.
+
+    On 32 x 32 images. Takes some minutes without a GPU.
+    """
+    from etfopt.bench.timing import as_records, conditions
+    from etfopt.experiments.head_cost import HEADS, bench_heads
+
+    classes = classes or [10, 100]
+    make_folder(out)
+    with progress(len(classes) * len(HEADS) * (rounds + 1), quiet or as_json, "steps") as step:
+        rows = bench_heads(classes, batch, rounds, device, on_step=step)
+    about = {**conditions(), "torch": version("torch"), "device": device}
+    _hand_over({"conditions": about, "rows": as_records(rows)}, tables.head_costs(rows, about), out, as_json)
+
+
+def _hand_over(document: dict[str, object], table: Table, out: Path, as_json: bool) -> None:
+    """Write the numbers, and print them or the table."""
+    from etfopt.files import strict_json
+
+    path = out / "bench.json"
+    path.write_text(strict_json(document))
+    if as_json:
+        print(path.read_text(), end="")
+        return
+    console.print(table)
+    console.print(f"wrote {path}", markup=False, highlight=False, soft_wrap=True)
 
 
 def compare(

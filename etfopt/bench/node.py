@@ -1,0 +1,168 @@
+"""What the differentiable node costs: in time, in units of a product A'A and of a linear layer, and in memory."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import weakref
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from etfopt.bench.timing import BATCH, seconds
+from etfopt.errors import InputError
+from etfopt.geometry import simplex_etf
+from etfopt.nn.functional import nearest_etf
+
+__all__ = ["SHAPES", "NodeRow", "bench_node", "growth", "usable_device"]
+
+SHAPES = ((512, 10), (512, 47), (512, 100), (2048, 100), (2048, 1000))
+SPECTRA = ("random", "near collapse")
+DELTA = 1e-3
+REPEATS = 9
+
+
+@dataclass(frozen=True)
+class NodeRow:
+    """Medians for one shape, float32.
+
+    Attributes
+    ----------
+    d, C : int
+    spectrum : str
+        "random" class means, or ones "near collapse" (a simplex ETF and 1 % noise).
+    device : str
+    forward : float
+        Seconds of `etfopt.nn.functional.nearest_etf` with the paper's proximal term, without a graph.
+    total : float
+        Seconds of forward and backward.
+    product, linear : float
+        Seconds of one product A'A, and of the forward and backward pass of ``nn.Linear(d, C)`` at batch 256.
+    memory : float
+        Most numbers held at a time, beyond what goes in, over dC + C^2, LAPACK's own not counted.
+    """
+
+    d: int
+    C: int
+    spectrum: str
+    device: str
+    forward: float
+    total: float
+    product: float
+    linear: float
+    memory: float
+
+
+def usable_device(name: str) -> torch.device:
+    """Return a device by name, or raise `InputError` if it is unknown or not at hand."""
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"device = {name!r} cannot be used: {str(error).splitlines()[0]}; try cpu") from error
+    return device
+
+
+def bench_node(
+    shapes: Sequence[tuple[int, int]] = SHAPES, device: str = "cpu", on_step: Callable[[], None] | None = None
+) -> list[NodeRow]:
+    """Time the node on random class means and near collapse, in turn with the units."""
+    rows = []
+    where = usable_device(device)
+    for d, C in shapes:
+        for spectrum in SPECTRA:
+            rows.append(_row(d, C, spectrum, where))
+            if on_step:
+                on_step()
+    return rows
+
+
+def growth(rows: Sequence[NodeRow], d: int = 2048, small: int = 100, large: int = 1000) -> float:
+    """Return the slope of log time against log C between two shapes on random means; NaN if one is missing."""
+    times = {row.C: row.total for row in rows if row.d == d and row.spectrum == "random"}
+    if not {small, large} <= times.keys():
+        return math.nan
+    return math.log(times[large] / times[small]) / math.log(large / small)
+
+
+def _row(d: int, C: int, spectrum: str, device: torch.device) -> NodeRow:
+    H, prox, G = _problem(d, C, spectrum, device)
+    leaf, layer = H.clone().requires_grad_(), nn.Linear(d, C, device=device)
+    X, dY = (torch.randn(BATCH, n, device=device) for n in (d, C))
+    X.requires_grad_()
+
+    def total() -> object:
+        return torch.autograd.grad(nearest_etf(leaf, prox, DELTA), leaf, G)
+
+    runs: dict[str, Callable[[], object]] = {
+        "forward": lambda: nearest_etf(H, prox, DELTA),
+        "total": total,
+        "product": lambda: prox.mT @ prox,
+        "linear": lambda: torch.autograd.grad(layer(X), (X, *layer.parameters()), dY),
+    }
+    taken: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(REPEATS + 1):  # in turn, so that a busy moment of the machine meets all; the first warms up
+        for name, run in runs.items():
+            taken[name].append(seconds(lambda run=run: _finished(run, device)))  # type: ignore[misc] # a bound default
+    medians = {name: statistics.median(times[1:]) for name, times in taken.items()}
+    return NodeRow(d, C, spectrum, str(device), **medians, memory=_most_numbers(total, device) / (d * C + C * C))
+
+
+def _problem(d: int, C: int, spectrum: str, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    prox = torch.linalg.qr(torch.randn(d, C, generator=generator))[0].contiguous()
+    noise = torch.randn(d, C, generator=generator)
+    M = torch.from_numpy(simplex_etf(C)).float()
+    H = noise if spectrum == "random" else prox @ M + 0.01 * noise / torch.linalg.matrix_norm(noise)
+    G = torch.randn(d, C, generator=generator) @ M
+    return (H / torch.linalg.matrix_norm(H)).to(device), prox.to(device), G.to(device)
+
+
+def _finished(run: Callable[[], object], device: torch.device) -> None:
+    run()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _most_numbers(run: Callable[[], object], device: torch.device) -> float:
+    """Return the peak of what a call allocates, in float32 numbers, without what LAPACK takes for itself."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        run()
+        return float(torch.cuda.max_memory_allocated(device) - before) / 4
+    with _Held() as held:
+        run()
+    return float(held.peak) / 4
+
+
+class _Held(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch leaves the class untyped
+    """Counts the bytes of tensors that operations make, while they live."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call] # as above
+        self.live: dict[int, int] = {}
+        self.now = self.peak = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        known = {x.untyped_storage()._cdata for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)}
+        result = func(*args, **(kwargs or {}))
+        for x in tree_leaves(result):
+            if isinstance(x, Tensor) and x.untyped_storage()._cdata not in known | self.live.keys():
+                self._note(x.untyped_storage())
+        return result
+
+    def _note(self, storage: torch.UntypedStorage) -> None:
+        self.live[storage._cdata] = storage.nbytes()
+        self.now += storage.nbytes()
+        self.peak = max(self.peak, self.now)
+        weakref.finalize(storage, self._gone, storage._cdata)
+
+    def _gone(self, key: int) -> None:
+        self.now -= self.live.pop(key)
