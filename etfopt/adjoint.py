@@ -18,16 +18,12 @@ from numpy.typing import ArrayLike
 
 from etfopt._inputs import Array, Float64Array, as_matrix, require_shape
 from etfopt._kkt import kkt_memory, kkt_vjp
-from etfopt._polar import Unsuitable
 from etfopt._scaling import in_range, normalized, rescaled
+from etfopt._spectrum import Spectrum, spectrum_at, spectrum_of
 from etfopt.errors import InputError
-from etfopt.geometry import sym
 from etfopt.problem import NearestETF
 
 __all__ = ["Gradient", "kkt_memory", "kkt_vjp", "nearest_etf_jvp", "nearest_etf_vjp", "polar_derivative"]
-
-OPTIMALITY_TOLERANCE = 1e-6
-"""Largest accepted ||A - U B|| / ||A||, and -lambda_min(B) / ||A||, of a point to differentiate at, in float64."""
 
 
 class Gradient(NamedTuple):
@@ -35,18 +31,6 @@ class Gradient(NamedTuple):
 
     H: Array
     prox: Array | None
-
-
-class _Spectrum(NamedTuple):
-    """Eigenvectors Q of B and the inverses that the derivative needs, zero on the numerical null space of A."""
-
-    Q: Float64Array
-    inverse: Float64Array  # 1/s_i
-    inverse_sum: Float64Array  # 1/(s_i + s_j)
-    null: Float64Array  # orthonormal basis of the null space, shape (r, r - rank)
-    rank: int
-    smallest: float  # smallest s_i outside the null space
-    benign: bool = False  # whether the condition number is so small that B^-1 may be formed
 
 
 def polar_derivative(A: ArrayLike, U: ArrayLike, X: ArrayLike) -> Float64Array:
@@ -75,7 +59,7 @@ def polar_derivative(A: ArrayLike, U: ArrayLike, X: ArrayLike) -> Float64Array:
     """
     A, U, X = _operands(A, U, X, "X")
     unit = float(np.finfo(U.dtype).eps)
-    spectrum = _spectrum(A, U, A.shape[1] * unit * float(np.linalg.norm(A)), unit)
+    spectrum = spectrum_of(A, U, A.shape[1] * unit * float(np.linalg.norm(A)), unit)
     if spectrum.null.shape[1]:
         raise InputError(
             f"A has numerical rank {spectrum.rank} < r = {A.shape[1]}, where its polar factor has no derivative; "
@@ -116,7 +100,7 @@ def nearest_etf_vjp(problem: NearestETF, U: ArrayLike, cotangent: ArrayLike) -> 
     (4, 3)
     """
     U, G = _points(problem, U=U, cotangent=cotangent)
-    term, spectrum = problem.scaled_linear_term, _spectrum_at(problem, U)
+    term, spectrum = problem.scaled_linear_term, spectrum_at(problem, U)
     _require_gauge_free(problem, G, spectrum)
     # A = 2^e A_s, and the derivative is homogeneous of degree -1
     dA, e = _derivative(U, G, spectrum)
@@ -137,7 +121,7 @@ def nearest_etf_jvp(problem: NearestETF, U: ArrayLike, tangent: ArrayLike) -> Fl
         If U is not the minimiser, or the ETF is not unique.
     """
     U, dH = _points(problem, U=U, tangent=tangent)
-    spectrum = _spectrum_at(problem, U)
+    spectrum = spectrum_at(problem, U)
     _require_gauge_free(problem, np.zeros_like(U), spectrum)
     scaled, k = normalized(dH)
     dU, e = _derivative(np.asarray(U, dtype=np.float64), 2 * scaled @ problem.F.T, spectrum)
@@ -161,67 +145,7 @@ def _operands(A: ArrayLike, U: ArrayLike, direction: ArrayLike, name: str) -> tu
     return A, U, direction
 
 
-def _spectrum_at(problem: NearestETF, U: Array) -> _Spectrum:
-    """Return the spectrum of B after checking that U is the minimiser: from A'A = B^2 where that resolves it."""
-    term = problem.scaled_linear_term
-    return _gram_spectrum(problem, U) or _spectrum(term.A, U, term.rounding, problem.unit)
-
-
-def _gram_spectrum(problem: NearestETF, U: Array) -> _Spectrum | None:
-    """Return the spectrum of B = (A'A)^(1/2), or None if A'A does not resolve it or U is not seen to be optimal."""
-    term = problem.scaled_linear_term
-    try:
-        Q, s = problem.gram_spectrum
-    except Unsuitable:
-        return None
-    if s[0] <= max(2 * term.rounding, s[-1] / (2 * problem.r)):
-        return None
-    # an orthonormal U with U'A = (A'A)^(1/2) attains <A, U> = ||A||_*
-    with np.errstate(over="ignore", invalid="ignore"):  # an infinite or undefined error is refused
-        turn = float(np.linalg.norm(U.T @ term.A.astype(U.dtype, copy=False) - (Q * s) @ Q.T)) / float(s[-1])
-        error = turn + float(np.linalg.norm(U.T @ U - np.eye(problem.r)))
-    if not error <= _tolerance(problem.r, problem.unit):
-        return None
-    sums = s[:, None] + s[None, :]
-    return _Spectrum(Q, 1 / s, 1 / sums, null=Q[:, :0], rank=len(s), smallest=float(s[0]), benign=True)
-
-
-def _tolerance(r: int, unit: float) -> float:
-    return max(OPTIMALITY_TOLERANCE, 50 * r * unit)
-
-
-def _spectrum(A: Array, U: Array, rounding: float, unit: float) -> _Spectrum:
-    """Eigendecompose B = U'A after checking that U is the polar factor, so that A = UB with B >= 0."""
-    A64, U64 = np.asarray(A, dtype=np.float64), np.asarray(U, dtype=np.float64)
-    with np.errstate(over="ignore", invalid="ignore"):  # an infinite or undefined residual is refused below
-        B = sym(U64.T @ A64)
-        residual = float(np.linalg.norm(A64 - U64 @ B))
-    s, Q = np.linalg.eigh(B)
-    norm = float(np.abs(s).max())
-    tolerance = _tolerance(U.shape[1], unit) * norm
-    if not residual <= tolerance or s[0] < -tolerance:
-        raise InputError(
-            f"U is not the minimiser: ||A - U sym(U'A)|| = {residual:.2e} and lambda_min(sym(U'A)) = {s[0]:.2e} for "
-            f"||A|| = {norm:.2e}; the derivative holds at the minimiser only, so pass etfopt.solve(problem).U"
-        )
-    null = s <= rounding
-    s = np.where(null, 0.0, s)
-    kept = s[~null]
-    return _Spectrum(
-        Q=Q,
-        inverse=_pseudo_inverse(s),
-        inverse_sum=_pseudo_inverse(s[:, None] + s[None, :]),
-        null=Q[:, null],
-        rank=len(kept),
-        smallest=float(kept[0]) if len(kept) else 0.0,
-    )
-
-
-def _pseudo_inverse(x: Float64Array) -> Float64Array:
-    return np.divide(1.0, x, out=np.zeros_like(x), where=x > 0)
-
-
-def _derivative(U: Array, X: Array, spectrum: _Spectrum) -> tuple[Float64Array, int]:
+def _derivative(U: Array, X: Array, spectrum: Spectrum) -> tuple[Float64Array, int]:
     """Apply the derivative, linear in X, to X: the result is the returned (Y, e) as 2**e Y."""
     X64, e, _ = in_range(X)
     X = X64.astype(U.dtype, copy=False)
@@ -238,7 +162,7 @@ def _derivative(U: Array, X: Array, spectrum: _Spectrum) -> tuple[Float64Array, 
     return np.asarray(U @ rotation + ((X - U @ K) @ Q * inverse) @ Q.T, dtype=np.float64), e
 
 
-def _require_gauge_free(problem: NearestETF, G: Array, spectrum: _Spectrum) -> None:
+def _require_gauge_free(problem: NearestETF, G: Array, spectrum: Spectrum) -> None:
     """Refuse where the answer would depend on an arbitrary choice among minimisers."""
     if not spectrum.null.shape[1]:
         return

@@ -4,47 +4,25 @@ from __future__ import annotations
 
 import math
 from functools import cached_property
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from etfopt._inputs import Array, Float64Array, as_matrix, as_nonnegative, require_shape, room_hint
+from etfopt._linear_term import (
+    LinearTerm,
+    frame_term,
+    gathered,
+    proximal_term,
+    simplex_term,
+    without_common_mean,
+)
 from etfopt._polar import GramSpectrum, gram_spectrum
-from etfopt._scaling import in_range, normalized, rescaled
+from etfopt._scaling import normalized, rescaled
 from etfopt.errors import InputError
 from etfopt.geometry import simplex_etf
 
 __all__ = ["LinearTerm", "NearestETF"]
-
-
-class LinearTerm(NamedTuple):
-    r"""The linear term in units of a power of two, so that no finite problem overflows or underflows.
-
-    Attributes
-    ----------
-    A : ndarray, shape (d, r)
-        :math:`A_s`, float64, read-only, entries of order one.
-    exponent : int
-        e in :math:`A = 2^e A_s`.
-    rounding : float
-        :math:`C u (2\|H\|\|F\| + \delta\|U_{prox}\|)` in the units of A_s: the change that rounding the data can
-        cause. Singular values below it cannot be told from zero.
-    """
-
-    A: Float64Array
-    exponent: int
-    rounding: float
-
-
-class _Term(NamedTuple):
-    """A summand of A: 2**exponent * factor * matrix."""
-
-    matrix: Float64Array
-    factor: float
-    exponent: int
-    size: int  # exponent of its largest entry, or a little more
-    norm: float  # a bound on the norm of what was rounded to form it, in units of 2**exponent
 
 
 class NearestETF:
@@ -98,8 +76,9 @@ class NearestETF:
             raise InputError(
                 f"H has shape {self.H.shape}, so C = {C} class; it needs a column for each of C >= 2 classes"
             )
-        self._simplex = frame is None
         self.F: Array = simplex_etf(C) if frame is None else as_matrix(frame, "frame")
+        # products with the simplex are centring; one that is passed is recognised, so that it gives the same digits
+        self._simplex = frame is None or (self.F.shape == (C, C) and np.array_equal(self.F, simplex_etf(C)))
         self.F.flags.writeable = False
         if self.F.shape[1] != C:
             raise InputError(f"frame has shape {self.F.shape}; it needs C = {C} columns, one for each column of H")
@@ -157,42 +136,15 @@ class NearestETF:
     @cached_property
     def scaled_linear_term(self) -> LinearTerm:
         r"""The linear term with its power of two taken out: :math:`A = 2^e A_s`."""
-        terms = [self._data_term()]
+        terms = [simplex_term(self.H) if self._simplex else frame_term(self.H, self.F)]
         if self.delta > 0 and self.prox is not None:
-            delta, q = math.frexp(self.delta)
-            prox, p, size = in_range(self.prox)
-            terms.append(_Term(prox, delta, p + q, size + p + q, delta * float(np.linalg.norm(prox))))
-        # the largest size is taken out of all terms, so that none overflows; a zero term has no vote
-        e = max((term.size for term in terms if term.norm > 0), default=0)
-        A = terms[0].matrix * math.ldexp(terms[0].factor, terms[0].exponent - e)
-        for term in terms[1:]:
-            A += term.matrix * math.ldexp(term.factor, term.exponent - e)
-        norm = sum(math.ldexp(term.norm, term.exponent - e) for term in terms)
-        A, shift, _ = in_range(A, bits=4)  # what cancels may be small
-        A.flags.writeable = False
-        return LinearTerm(A, e + shift, self.C * self.unit * math.ldexp(norm, -shift))
-
-    def _data_term(self) -> _Term:
-        """Return 2HF', with 2 ||H|| ||F|| for its norm, for that bounds what rounding H can change."""
-        H, h, size = in_range(self.H)
-        if self._simplex:  # M = (I - 11'/C)/sqrt(C-1) has norm 1 and needs no product
-            norm = 2 * float(np.linalg.norm(H))
-            centred, t, size = in_range(_without_common_mean(H))
-            factor = 2 / math.sqrt(self.C - 1)
-            return _Term(centred, factor, h + t, size + h + t, math.ldexp(norm, -t))
-        F, f = normalized(self.F)
-        norm = 2 * float(np.linalg.norm(H)) * float(np.linalg.norm(F))
-        # a frame whose rows sum to zero does not see a mean common to all classes: taken out, it costs no digits
-        row_sum = float(np.linalg.norm(F.sum(axis=1)))
-        if row_sum <= self.C * float(np.finfo(self.F.dtype).eps) * float(np.linalg.norm(F)):
-            H = np.asarray(_without_common_mean(H), dtype=np.float64)
-        T, t, size = in_range(2 * H @ F.T)
-        return _Term(T, 1.0, h + f + t, size + h + f + t, math.ldexp(norm, -t))
+            terms.append(proximal_term(self.prox, self.delta))
+        return gathered(terms, self.C * self.unit)
 
     def on_frame(self, X: Array) -> Array:
         """Return X F, shape (d, C), for X of shape (d, r), in the dtype of X; the simplex needs no product."""
         if self._simplex:
-            centred = _without_common_mean(X)
+            centred = without_common_mean(X)
             centred *= 1 / math.sqrt(self.C - 1)
             return centred
         return np.asarray(X @ self.F.astype(X.dtype))
@@ -253,12 +205,6 @@ class NearestETF:
 
     def __repr__(self) -> str:
         return f"NearestETF(d={self.d}, C={self.C}, r={self.r}, delta={self.delta:g}, dtype={self.dtype})"
-
-
-def _without_common_mean(X: Array) -> Array:
-    """Return X(I - 11'/C); any rounding of the mean is common to all columns too."""
-    C = X.shape[1]
-    return np.asarray(X - X @ np.full((C, 1), 1 / C, dtype=X.dtype))
 
 
 def _squared_norm(X: Float64Array) -> float:

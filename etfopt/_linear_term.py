@@ -1,0 +1,90 @@
+r"""The linear term :math:`A = 2HF' + \delta U_{prox}`, formed so that no finite data overflow or lose digits."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from etfopt._inputs import Array, Float64Array
+from etfopt._scaling import in_range, normalized
+
+__all__ = ["LinearTerm", "frame_term", "gathered", "proximal_term", "simplex_term", "without_common_mean"]
+
+
+class LinearTerm(NamedTuple):
+    r"""The linear term in units of a power of two, so that no finite problem overflows or underflows.
+
+    Attributes
+    ----------
+    A : ndarray, shape (d, r)
+        :math:`A_s`, float64, read-only, entries of order one.
+    exponent : int
+        e in :math:`A = 2^e A_s`.
+    rounding : float
+        :math:`C u (2\|H\|\|F\| + \delta\|U_{prox}\|)` in the units of A_s: the change that rounding the data can
+        cause. Singular values below it cannot be told from zero.
+    """
+
+    A: Float64Array
+    exponent: int
+    rounding: float
+
+
+class _Term(NamedTuple):
+    """A summand of A: 2**exponent * factor * matrix."""
+
+    matrix: Float64Array
+    factor: float
+    exponent: int
+    size: int  # exponent of its largest entry, or a little more
+    norm: float  # a bound on the norm of what was rounded to form it, in units of 2**exponent
+
+
+def simplex_term(H: Array) -> _Term:
+    """Return 2HM', with 2||H|| for its norm: M = (I - 11'/C)/sqrt(C-1) has norm 1 and needs no product."""
+    H64, h, _ = in_range(H)
+    norm = 2 * float(np.linalg.norm(H64))
+    centred, t, size = in_range(without_common_mean(H64))
+    return _Term(centred, 2 / math.sqrt(H.shape[1] - 1), h + t, size + h + t, math.ldexp(norm, -t))
+
+
+def frame_term(H: Array, F: Array) -> _Term:
+    """Return 2HF', with 2 ||H|| ||F|| for its norm."""
+    X, h, _ = in_range(H)
+    Y, f = normalized(F)
+    norm = 2 * float(np.linalg.norm(X)) * float(np.linalg.norm(Y))
+    # a frame whose rows sum to zero does not see a mean common to all classes: taken out, it costs no digits
+    row_sum = float(np.linalg.norm(Y.sum(axis=1)))
+    if row_sum <= F.shape[1] * float(np.finfo(F.dtype).eps) * float(np.linalg.norm(Y)):
+        X = np.asarray(without_common_mean(X), dtype=np.float64)
+    T, t, size = in_range(2 * X @ Y.T)
+    return _Term(T, 1.0, h + f + t, size + h + f + t, math.ldexp(norm, -t))
+
+
+def proximal_term(prox: Array, delta: float) -> _Term:
+    """Return delta U_prox."""
+    mantissa, q = math.frexp(delta)
+    X, p, size = in_range(prox)
+    return _Term(X, mantissa, p + q, size + p + q, mantissa * float(np.linalg.norm(X)))
+
+
+def gathered(terms: Sequence[_Term], unit: float) -> LinearTerm:
+    """Return the sum of the terms, of which rounding the data can change `unit` times their norms."""
+    # the largest size is taken out of all terms, so that none overflows; a zero term has no vote
+    e = max((term.size for term in terms if term.norm > 0), default=0)
+    A = terms[0].matrix * math.ldexp(terms[0].factor, terms[0].exponent - e)
+    for term in terms[1:]:
+        A += term.matrix * math.ldexp(term.factor, term.exponent - e)
+    norm = sum(math.ldexp(term.norm, term.exponent - e) for term in terms)
+    A, shift, _ = in_range(A, bits=4)  # what cancels may be small
+    A.flags.writeable = False
+    return LinearTerm(A, e + shift, unit * math.ldexp(norm, -shift))
+
+
+def without_common_mean(X: Array) -> Array:
+    """Return X(I - 11'/C); any rounding of the mean is common to all columns too."""
+    C = X.shape[1]
+    return np.asarray(X - X @ np.full((C, 1), 1 / C, dtype=X.dtype))

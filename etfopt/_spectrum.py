@@ -1,0 +1,90 @@
+"""The spectrum of B = U'A that derivatives at the minimiser U are made of; elsewhere there is none."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from etfopt._inputs import Array, Float64Array
+from etfopt._polar import Unsuitable
+from etfopt.errors import InputError
+from etfopt.geometry import sym
+from etfopt.problem import NearestETF
+
+__all__ = ["Spectrum", "spectrum_at", "spectrum_of"]
+
+OPTIMALITY_TOLERANCE = 1e-6
+"""Largest accepted ||A - U B|| / ||A||, and -lambda_min(B) / ||A||, of a point to differentiate at, in float64."""
+
+
+class Spectrum(NamedTuple):
+    """Eigenvectors Q of B and the inverses that the derivative needs, zero on the numerical null space of A."""
+
+    Q: Float64Array
+    inverse: Float64Array  # 1/s_i
+    inverse_sum: Float64Array  # 1/(s_i + s_j)
+    null: Float64Array  # orthonormal basis of the null space, shape (r, r - rank)
+    rank: int
+    smallest: float  # smallest s_i outside the null space
+    benign: bool = False  # whether the condition number is so small that B^-1 may be formed
+
+
+def spectrum_at(problem: NearestETF, U: Array) -> Spectrum:
+    """Return the spectrum of B after checking that U is the minimiser: from A'A = B^2 where that resolves it."""
+    term = problem.scaled_linear_term
+    return _gram_spectrum(problem, U) or spectrum_of(term.A, U, term.rounding, problem.unit)
+
+
+def _gram_spectrum(problem: NearestETF, U: Array) -> Spectrum | None:
+    """Return the spectrum of B = (A'A)^(1/2), or None if A'A does not resolve it or U is not seen to be optimal."""
+    term = problem.scaled_linear_term
+    try:
+        Q, s = problem.gram_spectrum
+    except Unsuitable:
+        return None
+    if s[0] <= max(2 * term.rounding, s[-1] / (2 * problem.r)):
+        return None
+    # an orthonormal U with U'A = (A'A)^(1/2) attains <A, U> = ||A||_*
+    with np.errstate(over="ignore", invalid="ignore"):  # an infinite or undefined error is refused
+        turn = float(np.linalg.norm(U.T @ term.A.astype(U.dtype, copy=False) - (Q * s) @ Q.T)) / float(s[-1])
+        error = turn + float(np.linalg.norm(U.T @ U - np.eye(problem.r)))
+    if not error <= _tolerance(problem.r, problem.unit):
+        return None
+    sums = s[:, None] + s[None, :]
+    return Spectrum(Q, 1 / s, 1 / sums, null=Q[:, :0], rank=len(s), smallest=float(s[0]), benign=True)
+
+
+def _tolerance(r: int, unit: float) -> float:
+    return max(OPTIMALITY_TOLERANCE, 50 * r * unit)
+
+
+def spectrum_of(A: Array, U: Array, rounding: float, unit: float) -> Spectrum:
+    """Eigendecompose B = U'A after checking that U is the polar factor, so that A = UB with B >= 0."""
+    A64, U64 = np.asarray(A, dtype=np.float64), np.asarray(U, dtype=np.float64)
+    with np.errstate(over="ignore", invalid="ignore"):  # an infinite or undefined residual is refused below
+        B = sym(U64.T @ A64)
+        residual = float(np.linalg.norm(A64 - U64 @ B))
+    s, Q = np.linalg.eigh(B)
+    norm = float(np.abs(s).max())
+    tolerance = _tolerance(U.shape[1], unit) * norm
+    if not residual <= tolerance or s[0] < -tolerance:
+        raise InputError(
+            f"U is not the minimiser: ||A - U sym(U'A)|| = {residual:.2e} and lambda_min(sym(U'A)) = {s[0]:.2e} for "
+            f"||A|| = {norm:.2e}; the derivative holds at the minimiser only, so pass etfopt.solve(problem).U"
+        )
+    null = s <= rounding
+    s = np.where(null, 0.0, s)
+    kept = s[~null]
+    return Spectrum(
+        Q=Q,
+        inverse=_pseudo_inverse(s),
+        inverse_sum=_pseudo_inverse(s[:, None] + s[None, :]),
+        null=Q[:, null],
+        rank=len(kept),
+        smallest=float(kept[0]) if len(kept) else 0.0,
+    )
+
+
+def _pseudo_inverse(x: Float64Array) -> Float64Array:
+    return np.divide(1.0, x, out=np.zeros_like(x), where=x > 0)
