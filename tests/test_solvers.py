@@ -189,6 +189,28 @@ def test_the_relaxation_says_when_its_minimiser_is_not_on_the_manifold():
     assert on.on_manifold
 
 
+def test_a_conic_solver_that_breaks_down_is_an_error_with_size_and_conditioning(monkeypatch, rng):
+    import cvxpy
+
+    def breaks_down(*_, **__):
+        raise cvxpy.error.SolverError("numerical difficulties")
+
+    monkeypatch.setattr(cvxpy.Problem, "solve", breaks_down)
+    with pytest.raises(
+        ConvergenceError, match=r"CLARABEL .* r = 3 and condition number \d.*numerical diff.*Procrustes"
+    ):
+        nearest_etf(rng.standard_normal((8, 3)), solver=ConvexRelaxation())
+
+
+def test_a_conic_solver_without_an_answer_is_an_error_with_its_status(monkeypatch, rng):
+    import cvxpy
+
+    monkeypatch.setattr(cvxpy.Problem, "solve", lambda *_, **__: None)
+    monkeypatch.setattr(cvxpy.Problem, "status", "infeasible_inaccurate")
+    with pytest.raises(ConvergenceError, match=r"SCS found no solution .*: infeasible_inaccurate"):
+        nearest_etf(rng.standard_normal((8, 3)), solver=ConvexRelaxation("SCS"))
+
+
 def test_a_relaxation_too_large_to_check_is_refused(rng):
     with pytest.raises(InputError, match=r"order 82; max_size = 40 .*use Procrustes\(\), or raise max_size"):
         nearest_etf(rng.standard_normal((50, 41)), solver=ConvexRelaxation())
