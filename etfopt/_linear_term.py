@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from etfopt._inputs import Array, Float64Array
-from etfopt._scaling import in_range, normalized
+from etfopt._scaling import in_range, normalized, rescaled
 
 __all__ = ["LinearTerm", "frame_term", "gathered", "proximal_term", "simplex_term", "without_common_mean"]
 
@@ -74,14 +74,15 @@ def proximal_term(prox: Array, delta: float) -> _Term:
 def gathered(terms: Sequence[_Term], unit: float) -> LinearTerm:
     """Return the sum of the terms, of which rounding the data can change `unit` times their norms."""
     # the largest size is taken out of all terms, so that none overflows; a zero term has no vote
-    e = max((term.size for term in terms if term.norm > 0), default=0)
-    A = terms[0].matrix * math.ldexp(terms[0].factor, terms[0].exponent - e)
-    for term in terms[1:]:
+    summands = [term for term in terms if term.matrix.any()]
+    e = max((term.size for term in summands), default=0)
+    A = np.zeros_like(terms[0].matrix)
+    for term in summands:
         A += term.matrix * math.ldexp(term.factor, term.exponent - e)
-    norm = sum(math.ldexp(term.norm, term.exponent - e) for term in terms)
+    norm = float(sum(rescaled(term.norm, term.exponent - e) for term in terms))
     A, shift, _ = in_range(A, bits=4)  # what cancels may be small
     A.flags.writeable = False
-    return LinearTerm(A, e + shift, unit * math.ldexp(norm, -shift))
+    return LinearTerm(A, e + shift, unit * float(rescaled(norm, -shift)))
 
 
 def without_common_mean(X: Array) -> Array:

@@ -79,3 +79,20 @@ def test_operands_of_the_wrong_shape_are_named(problem, d, r):
         nearest_etf_vjp(problem, U, np.ones((d, r)))
     with pytest.raises(InputError, match=r"tangent has shape \(6, 3\); it must be \(6, 4\)"):
         nearest_etf_jvp(problem, U, U)
+
+
+def test_a_point_that_leaves_the_manifold_where_the_means_do_not_see_it_is_refused(rng):
+    problem = NearestETF(rng.standard_normal((9, 4)), frame=simplex_etf(4, reduced=True))
+    U = solve(problem).U
+    outside = rng.standard_normal((9, 3))
+    outside -= U @ (U.T @ outside)  # so that U'A does not change
+    with pytest.raises(InputError, match="U is not the minimiser"):
+        nearest_etf_vjp(problem, U + 0.1 * outside, np.ones((9, 3)))
+
+
+def test_means_that_differ_by_less_than_rounding_have_no_gradient(rng):
+    H = 1e17 + np.zeros((9, 4))
+    H += 64 * rng.integers(-4, 5, size=(9, 4))
+    problem = NearestETF(H, frame=simplex_etf(4, reduced=True))
+    with pytest.raises(InputError, match="H leaves the nearest ETF undetermined"):
+        nearest_etf_vjp(problem, solve(problem).U, np.ones((9, 3)))

@@ -225,3 +225,42 @@ def test_second_derivatives_of_degenerate_means_are_not_nan(draw):
     first = torch.autograd.grad(loss, arguments["H"], create_graph=True)[0]
     second = torch.autograd.grad(first.sum(), arguments["H"])[0]
     assert not torch.isnan(second).any()
+
+
+@pytest.mark.parametrize(("dtype", "kappa"), [(np.float32, 45.0), (np.float64, 45.0), (np.float64, 110.0)])
+def test_many_columns_of_middling_condition_are_orthonormal_too(dtype, kappa, rng):
+    A = with_spectrum(300, np.geomspace(1, 1 / kappa, 260), rng).astype(dtype)
+    U = numpy(polar_factor(torch.tensor(A))).astype(np.float64)
+    assert np.linalg.norm(U.T @ U - np.eye(260)) <= 260 * np.finfo(dtype).eps
+
+
+@pytest.mark.parametrize("kappa", [1e5, 1e7, 1e9])
+def test_single_precision_columns_of_bad_condition_are_orthonormal_too(kappa, rng):
+    A = torch.tensor(with_spectrum(12, np.array([1.0, 1.0, 1 / kappa, 1 / kappa]), rng).astype(np.float32))
+    U = numpy(polar_factor(A)).astype(np.float64)
+    assert np.linalg.norm(U.T @ U - np.eye(4)) <= 10 * 4 * np.finfo(np.float32).eps
+
+
+def test_a_direction_that_is_null_up_to_rounding_is_left_out_of_the_gradient(rng):
+    A = torch.tensor(with_spectrum(12, np.array([1.0, 0.5, 1e-19]), rng), requires_grad=True)
+    G = torch.tensor(rng.standard_normal((12, 3)))
+    (polar_factor(A) * G).sum().backward()
+    assert A.grad.norm() <= 10 * G.norm() / 0.5
+
+
+def test_a_faint_proximal_term_does_not_leak_into_losses_of_the_etf_of_many_classes(rng):
+    C, d = 40, 60
+    reduced = frame_tensor(C, torch.zeros(1, dtype=torch.float64), reduced=True)
+    H = torch.tensor(means_with(with_spectrum(d, rng.uniform(0.5, 1, C - 1), rng)))
+    G = torch.tensor(rng.standard_normal((d, C)))
+
+    def gradient_of(prox: torch.Tensor | None, delta: float, frame: torch.Tensor | None) -> torch.Tensor:
+        leaf = H.clone().requires_grad_()
+        U = nearest_etf(leaf, prox, delta, frame)
+        F = frame_tensor(C, H) if frame is None else frame
+        return torch.autograd.grad(((U @ F) * G).sum(), leaf)[0]
+
+    exact = gradient_of(None, 0.0, reduced)
+    near = nearest_etf(H)
+    faint = gradient_of(near, 1e-9, None)
+    assert (faint - exact).norm() <= (30e-9 + 1e-6) * exact.norm()

@@ -129,3 +129,19 @@ def test_an_svd_that_fails_is_a_recorded_fallback_and_two_that_fail_are_an_error
         patch.setattr("scipy.linalg.svd", failing)
         with pytest.raises(ConvergenceError, match=r"20 x 3 float64 matrix .* gesdd and gesvd both failed"):
             Procrustes("svd").run(problem)
+
+
+@pytest.mark.parametrize("method", ["gram", "newton-schulz"])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("r", "kappa"), [(60, 50.0), (60, 100.0), (60, 119.0), (300, 550.0)])
+def test_many_classes_of_middling_condition_keep_the_promises(r, kappa, dtype, method, rng):
+    problem = problem_with(np.geomspace(1, 1 / kappa, r), r + 20, dtype, rng)
+    solution = solve(problem, Procrustes(method))
+    assert solution.certificate.feasibility <= 10 * r * problem.unit / 10  # a tenth: the last step earns its place
+    assert stationarity(problem, solution.U) <= 1
+
+
+def test_a_proximal_term_alone_decides_where_the_means_are_zero(rng):
+    prox = orthonormal(7, 4, rng)
+    problem = NearestETF(np.zeros((7, 4)), prox=1e-200 * prox, delta=1e-200)
+    np.testing.assert_allclose(solve(problem).U, prox, rtol=0, atol=1e-14)
