@@ -28,8 +28,8 @@ RESOLVED = 8e3
 GATHER_FROM = 32
 """Columns from which fewer large products are worth a look at the condition number."""
 
-WIDE_UP_TO = 256
-"""Columns below which float32 matrices go through float64: an eigendecomposition there costs next to nothing."""
+NARROW_FROM = 64
+"""Columns from which float32 matrices are first tried in float32; below, float64 costs next to nothing."""
 
 
 def polar(A: Tensor) -> Tensor:
@@ -95,22 +95,30 @@ def _by_gram(A: Tensor) -> tuple[Tensor, Tensor, Tensor] | None:
     """Take U = A (A'A)^(-1/2) from an eigendecomposition, or None where squaring the condition number costs digits.
 
     Forming A'A leaves U orthonormal to u kappa^2 and U'A symmetric to u kappa |A|; the tests hold both to what the
-    SVD promises. Small float32 matrices go through float64, where both are far below their own rounding.
+    SVD promises. Float32 matrices of worse condition, and those so small that it costs nothing, go through float64.
     """
-    r = A.shape[-1]
-    wide = A.double() if r < WIDE_UP_TO else A
+    r, own = A.shape[-1], torch.finfo(A.dtype).eps
+    if A.dtype == torch.float64 or r >= NARROW_FROM:
+        found = _gram_factor(A, min(2 * r, own**-0.25), polish_from=r**0.5)
+        if found or A.dtype == torch.float64:
+            return found
+    found = _gram_factor(A.double(), RESOLVED, polish_from=math.inf)
+    return found and (found[0].to(A.dtype), found[1].to(A.dtype), found[2].to(A.dtype))
+
+
+def _gram_factor(A: Tensor, limit: float, polish_from: float) -> tuple[Tensor, Tensor, Tensor] | None:
     try:
-        squares, Q = torch.linalg.eigh(wide.mT @ wide)
+        squares, Q = torch.linalg.eigh(A.mT @ A)
     except RuntimeError:  # torch.linalg.LinAlgError, which has no type: LAPACK did not converge
         return None
     S = squares.clamp_(min=0).sqrt_()
     kappa = _condition(S)
-    if not kappa <= (RESOLVED if wide.dtype != A.dtype else min(2 * r, torch.finfo(A.dtype).eps ** -0.25)):
+    if not kappa <= limit:
         return None
-    U = (wide @ ((Q / S[..., None, :]) @ Q.mT)).to(A.dtype)
-    if wide.dtype == A.dtype and kappa**2 > r:  # else U is orthonormal to r u already
+    U = A @ ((Q / S[..., None, :]) @ Q.mT)
+    if kappa > polish_from:  # below the root of r, U is orthonormal to half of the promised 10 r u already
         U = 1.5 * U - U @ (0.5 * (U.mT @ U))
-    return U, Q.to(A.dtype), S.to(A.dtype)
+    return U, Q, S
 
 
 def _first_derivative(U: Tensor, Q: Tensor, S: Tensor, X: Tensor) -> Tensor:
@@ -127,7 +135,7 @@ def _first_derivative(U: Tensor, Q: Tensor, S: Tensor, X: Tensor) -> Tensor:
             return U @ Omega + ((X - U @ K) @ Q / S[..., None, :]) @ Q.mT
         # with three products of the size of A in place of five: B^-1 may be formed, its entries being small
         inverse = (Q / S[..., None, :]) @ Q.mT
-        return X @ inverse + U @ (Omega - K @ inverse)
+        return (X @ inverse).add_(U @ (Omega - K @ inverse))
 
 
 def _polar_derivative(A: Tensor, U: Tensor, Q: Tensor, S: Tensor, X: Tensor) -> Tensor:
