@@ -53,10 +53,13 @@ def plot_pipelines(rows: Sequence[PipelineRow], path: Path) -> None:
     axes.loglog([r.C for r in rows], [r.forward + r.backward for r in rows], "o-", color="#009E73", label="closed form")
     ran = [(r.C, r.paper_forward + r.paper_backward) for r in rows if r.paper_forward and r.paper_backward]
     if ran:
-        axes.loglog(*zip(*ran, strict=True), "s--", color="#D55E00", label="trust region and dense gradient")
+        axes.loglog(*zip(*ran, strict=True), "s--", color="#D55E00", label="trust region, dense gradient")
     axes.loglog([r.C for r in rows], [r.linear for r in rows], "^:", color="0.4", label="linear layer, batch 256")
     axes.set(xlabel="classes C", ylabel="seconds a step, forward and backward")
-    axes.legend(frameon=False)
+    axes.set_xticks([r.C for r in rows], [f"{r.C}\nd = {r.d}" for r in rows])
+    axes.minorticks_off()
+    axes.grid(color="0.93", linewidth=0.6)
+    axes.legend(frameon=False, loc="upper right")
     figure.savefig(path, dpi=110)
 
 

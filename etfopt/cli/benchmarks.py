@@ -26,8 +26,9 @@ def bench(
 ) -> None:
     """Time the closed form against the paper's pipeline, and its methods in units of matrix products.
 
-    The paper's: a Riemannian trust region, at most 30 iterations from the previous U, and a dense implicit gradient, on
-    the same drifting class means. The units: a product A'A, and a linear layer. Takes some minutes, one up to C = 47.
+    The paper's: a Riemannian trust region with autograd's derivatives, at most 30 iterations from the previous U, and a
+    dense implicit gradient, on the same drifting class means. The units: a product A'A, and a linear layer. Takes some
+    minutes, one up to C = 47.
     """
     if context.invoked_subcommand:
         return
