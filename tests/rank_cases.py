@@ -15,6 +15,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel
 
+from blind import blind
 from etfopt import InputError, simplex_etf
 from etfopt.nn import ClassMeans, FixedETFHead, NearestETFHead
 from etfopt.nn.functional import nearest_etf
@@ -210,16 +211,6 @@ def refused_unseen(rank: int, _size: int) -> dict:
             said = str(error)
         found[make.__name__] = (said, same)
     return found
-
-
-@contextlib.contextmanager
-def blind():
-    """Let every module believe that values cannot be looked at, as on a GPU."""
-    modules = ("etfopt._tensors", "etfopt.nn._batch", "etfopt.nn._ranks", "etfopt.nn.class_means", "etfopt.nn.polar")
-    with contextlib.ExitStack() as stack:
-        for module in modules:
-            stack.enter_context(mock.patch(f"{module}.visible", return_value=False))
-        yield
 
 
 def alone(rank: int, size: int) -> dict:

@@ -5,6 +5,6 @@ from etfopt.errors import require_extra
 require_extra("torch", "torch")
 
 from etfopt.nn.class_means import ClassMeans
-from etfopt.nn.heads import FixedETFHead, LearnedHead, NearestETFHead
+from etfopt.nn.heads import FixedETFHead, LearnedHead, NearestETFHead, UnitFeatures
 
-__all__ = ["ClassMeans", "FixedETFHead", "LearnedHead", "NearestETFHead"]
+__all__ = ["ClassMeans", "FixedETFHead", "LearnedHead", "NearestETFHead", "UnitFeatures"]

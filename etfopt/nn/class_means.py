@@ -104,8 +104,7 @@ class ClassMeans(Tracking):
         self.averaging = _known_rule(averaging)
         self.ignore_index = as_ignored(ignore_index, self.num_classes)
         self.ranks = Ranks(process_group, synchronize)
-        self.count_up_to: int | None = 1  # see `count`
-        self._known_count: int | None = None
+        self._known_count: int | None = None  # see `count`
         self.register_buffer("mean", torch.zeros(dim, num_classes))
         self.register_buffer("global_mean", torch.zeros(dim))
         self.register_buffer("seen", torch.zeros(num_classes, dtype=torch.bool))
@@ -121,7 +120,17 @@ class ClassMeans(Tracking):
         labels : Tensor of integers, shape (n,)
             Required in training.
         """
-        update = self.updated(features, labels) if self.training else None
+        if not self.training:
+            return self.mean.clone()
+        refuse_trace(self)
+        mean: Tensor = self._train(features, labels)
+        return mean
+
+    # Not compiled: AOTAutograd (PyTorch 2.13) may save a buffer for the backward pass and write to it before that,
+    # which gives another gradient and no error. Under fullgraph=True this is an error; else the rest is compiled.
+    @torch.compiler.disable  # type: ignore[untyped-decorator] # torch leaves it untyped
+    def _train(self, features: Tensor, labels: Tensor | None) -> Tensor:
+        update = self.updated(features, labels)
         if update is None:
             return self.mean.clone()
         self.commit(update)
@@ -132,7 +141,6 @@ class ClassMeans(Tracking):
 
         `features` may be the error for which the caller refuses them: the other ranks are then told.
         """
-        refuse_trace(self)
         refuse_second_run(self)
         error = features if isinstance(features, InputError) else self._error_in(features, labels)
         if isinstance(features, InputError) or labels is None or error is not None:
@@ -190,8 +198,8 @@ class ClassMeans(Tracking):
     def count(self) -> int:
         """Return the number of steps taken, for Python to steer by.
 
-        Where looking at ``steps`` is not free this is a remembered number: looked up once after a start or a load,
-        and not counted beyond ``count_up_to``, so that compiled code is not compiled anew at every step.
+        Where looking at ``steps`` is not free this is a remembered number, looked up after a start or a load. It also
+        counts a later batch that turns out to be a bad one, until that is reported.
         """
         if visible(self.steps):
             return int(self.steps)
@@ -204,14 +212,18 @@ class ClassMeans(Tracking):
     def commit(self, update: MeansUpdate) -> None:
         """Make an update from `updated` the state."""
         before = self.count()
-        known = before + 1 if self.count_up_to is None else min(before + 1, self.count_up_to)
-        # whether a first batch was a good one is looked up at the next
-        self._known_count = known if update.valid is None or before > 0 else None
         self.mean.copy_(update.mean)
         self.global_mean.copy_(update.global_mean)
         self.seen.copy_(update.seen)
         self.steps += 1 if update.valid is None else update.valid
         self._count_rejected(update.bad)
+        # whether a first batch was a good one is looked up at the next
+        self._known_count = before + 1 if update.valid is None or before > 0 else None
+
+    def raise_rejected(self) -> None:
+        """Raise `InputError` if batches were refused unseen since the last call. Waits for the device."""
+        self._known_count = None
+        super().raise_rejected()
 
     def _load_from_state_dict(self, *arguments: Any) -> None:
         super()._load_from_state_dict(*arguments)

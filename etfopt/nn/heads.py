@@ -15,7 +15,7 @@ from etfopt._inputs import as_integer, as_nonnegative
 from etfopt.errors import InputError
 from etfopt.nn._etf_head import ETFHead, FixedETFHead, affine
 from etfopt.nn._head import Head, LearnedHead, UnitFeatures
-from etfopt.nn._state import where_valid
+from etfopt.nn._state import refuse_trace, where_valid
 from etfopt.nn.class_means import ClassMeans, MeansUpdate
 from etfopt.nn.functional import nearest_etf, nearest_minimiser, on_frame
 from etfopt.nn.temperature import CONFIDENCE
@@ -127,8 +127,6 @@ class NearestETFHead(ETFHead):
             process_group=process_group,
             synchronize=synchronize,
         )
-        if freeze_after is not None or solve_every > 1:
-            self.means.count_up_to = None
         self.register_buffer("prox", self.U.clone())  # the proximal point of the last solve
 
     def forward(self, features: Tensor, labels: Tensor | None = None) -> Tensor:
@@ -137,6 +135,13 @@ class NearestETFHead(ETFHead):
             f = self.normalize(features)
             self._check_labels(features, labels)
             return affine(f, self.weight, self.bias)
+        refuse_trace(self)
+        logits: Tensor = self._train(features, labels)
+        return logits
+
+    # not compiled, for the reason that ClassMeans gives
+    @torch.compiler.disable  # type: ignore[untyped-decorator] # torch leaves it untyped
+    def _train(self, features: Tensor, labels: Tensor | None) -> Tensor:
         error, f = None, self.bias.new_zeros(0, self.dim)
         try:
             f = self.normalize(features)
@@ -158,8 +163,8 @@ class NearestETFHead(ETFHead):
         # everything that can fail is behind us
         self.means.commit(update)
         with torch.no_grad():
+            self.prox.copy_(prox)  # before U, which it may be a view of
             self.U.copy_(U)
-            self.prox.copy_(prox)
             self.bias.copy_(bias)
         return weight, bias
 

@@ -51,7 +51,7 @@ def collapse_temperature(num_classes: int, confidence: float = CONFIDENCE) -> fl
     Examples
     --------
     >>> [round(collapse_temperature(C), 2) for C in (10, 100, 242, 1000)]
-    [5.0, 7.88, 8.81, 10.26]
+    [5.0, 7.87, 8.81, 10.26]
     """
     C = as_integer(num_classes, "num_classes", at_least=2)
     p = as_positive(confidence, "confidence")
