@@ -144,6 +144,8 @@ class FixedETFHead(ETFHead):
         self._follow(f.detach(), None if error else labels, error)
         return affine(f, self.weight, self.bias)
 
+    # not compiled, for the reason that ClassMeans gives
+    @torch.compiler.disable  # type: ignore[untyped-decorator] # torch leaves it untyped
     @torch.no_grad()
     def _follow(self, f: Tensor, labels: Tensor | None, error: InputError | None) -> None:
         """Set the bias to that of the batch, over all ranks."""
