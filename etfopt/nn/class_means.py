@@ -148,6 +148,8 @@ class ClassMeans(Tracking):
                 raise error or InputError(LABELS_REQUIRED)
             features = self.mean.new_zeros(0, self.dim)
             labels = self.seen.new_zeros(0, dtype=torch.int64)
+        if not features.shape[0] and self.ranks.group() is None:
+            return None
         with torch.autocast(features.device.type, enabled=False):
             dtype = torch.promote_types(torch.promote_types(features.dtype, self.mean.dtype), torch.float32)
             return self._average(features.to(dtype), labels.long(), error)
@@ -198,8 +200,8 @@ class ClassMeans(Tracking):
     def count(self) -> int:
         """Return the number of steps taken, for Python to steer by.
 
-        Where looking at ``steps`` is not free this is a remembered number, looked up after a start or a load. It also
-        counts a later batch that turns out to be a bad one, until that is reported.
+        Where looking at ``steps`` is not free this is a remembered number, looked up after a start, a load, and every
+        ``train()`` or ``eval()``. In between it also counts batches that turn out to be bad or all ignored.
         """
         if visible(self.steps):
             return int(self.steps)
