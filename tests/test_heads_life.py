@@ -14,6 +14,7 @@ torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402 - after the skip
 from torch.nn.functional import cross_entropy  # noqa: E402 - after the skip
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn  # noqa: E402 - after the skip
+from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402 - after the skip
 
 from etfopt.nn import (  # noqa: E402 - after the skip
     ClassMeans,
@@ -378,3 +379,41 @@ def test_an_unseen_batch_of_ignored_samples_changes_nothing_and_is_no_error(rng)
         assert head(batch(rng), torch.full((24,), -100)).isfinite().all()
         assert head(batch(rng, 0), LABELS[:0]).shape == (0, C)
     assert same(head.eval().state_dict(), before)
+
+
+def test_a_reported_bad_batch_does_not_shift_the_schedule(rng):
+    head, fresh = (NearestETFHead(D, C, solve_every=2) for _ in range(2))
+    batches = [batch(rng) for _ in range(5)]
+    for step, features in enumerate(batches):
+        with blind():
+            head(features, LABELS)
+            fresh(features, LABELS)
+            if step == 2:
+                head(features * torch.nan, LABELS)
+                with pytest.raises(InputError, match="could not be used"):
+                    head.eval()
+                head.train()
+    assert same(head.state_dict(), fresh.state_dict())
+
+
+class NoLook(TorchDispatchMode):
+    """Fails where a value is brought to the host, which on a GPU waits for the device."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func.overloadpacket.__name__ in ("_local_scalar_dense", "nonzero", "equal", "is_nonzero", "bincount"):
+            raise AssertionError(f"{func} looks at a value")
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("spoil", [1.0, torch.nan])
+@pytest.mark.parametrize("make", STATEFUL)
+def test_an_unseen_step_looks_at_no_value(make, spoil, rng):
+    head, features = make(D, C), batch(rng)
+    with blind():
+        for _ in range(2):  # the first and the second look whether there was a first
+            head(features, LABELS)
+        leaf = (spoil * features).requires_grad_()
+        with NoLook():
+            head(leaf, LABELS).sum().backward()
+    with pytest.raises(AssertionError, match="looks at a value"), NoLook():
+        head.eval()
