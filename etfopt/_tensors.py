@@ -9,7 +9,7 @@ from torch import Tensor
 
 from etfopt.errors import InputError
 
-__all__ = ["require_finite", "require_floats", "require_labels", "visible"]
+__all__ = ["require_finite", "require_floats", "require_labels", "tracing", "visible"]
 
 
 def require_floats(value: object, name: str, shape: tuple[int | str, ...]) -> Tensor:
@@ -50,8 +50,11 @@ def require_finite(X: Tensor, name: str, largest: float = math.inf) -> None:
         )
 
 
-def require_labels(labels: object, count: int, num_classes: int) -> Tensor:
-    """Return `labels` if it is an integer tensor of shape (count,) with values in [0, num_classes), or raise."""
+def require_labels(labels: object, count: int, num_classes: int, ignore_index: int | None = None) -> Tensor:
+    """Return `labels` if it is an integer tensor of shape (count,) with values in [0, num_classes), or raise.
+
+    `ignore_index` is one more value that is allowed.
+    """
     tensor = _as_dense(labels, "labels")
     if tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool:
         raise InputError(f"labels has dtype {tensor.dtype}; pass class indices as integers, e.g. labels.long()")
@@ -60,12 +63,14 @@ def require_labels(labels: object, count: int, num_classes: int) -> Tensor:
             f"labels has shape {tuple(tensor.shape)}; it must be ({count},): one class index for each row of features"
         )
     if visible(tensor):
-        bad = ((tensor < 0) | (tensor >= num_classes)).nonzero()
+        wrong = (tensor < 0) | (tensor >= num_classes)
+        bad = (wrong if ignore_index is None else wrong & (tensor != ignore_index)).nonzero()
         if len(bad):
             first = int(bad[0])
+            remedy = "drop the samples to be ignored" if ignore_index is None else f"ignore samples by {ignore_index}"
             raise InputError(
                 f"labels holds {int(tensor[first])} at position {first}; it must lie in [0, {num_classes}): "
-                "check num_classes, and drop the samples to be ignored"
+                f"check num_classes, and {remedy}"
             )
     return tensor
 
@@ -79,7 +84,13 @@ def _as_dense(value: object, name: str) -> Tensor:
 
 
 def visible(X: Tensor) -> bool:
-    """Whether looking at a value is free: elsewhere it waits for a device, or breaks a trace or vmap."""
+    """Whether looking at a value is free: elsewhere it waits for a device, or breaks (or is frozen in) a trace."""
     # functorch has no public name for this question; vmap hides values, so they cannot steer Python
-    hidden = torch.compiler.is_compiling() or torch._C._functorch.is_functorch_wrapped_tensor(X)
+    traced = torch.compiler.is_compiling() or tracing()
+    hidden = traced or torch._C._functorch.is_functorch_wrapped_tensor(X)
     return X.device.type == "cpu" and not hidden
+
+
+def tracing() -> bool:
+    """Whether torch.jit.trace is at work."""
+    return bool(torch.jit.is_tracing())  # type: ignore[attr-defined,no-untyped-call] # torch's annotations lack it

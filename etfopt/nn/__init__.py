@@ -1,10 +1,44 @@
-"""The PyTorch bridge: a differentiable nearest ETF, running class means, and classifier heads."""
+"""The PyTorch bridge: a differentiable nearest ETF, running class means, and classifier heads.
+
+What works where. "right": the eager value and derivative. "error": an exception, before any state has changed unless
+said otherwise. The tests run every cell of this table, so that it cannot fall behind the code. The columns are the
+node (`nearest_etf`, `polar_factor`), the three heads in evaluation, and each head in training; `ClassMeans` in
+training is like the nearest head.
+
+==============================  =====  =====  =======  =====  =======
+mode                            node   eval   learned  fixed  nearest
+==============================  =====  =====  =======  =====  =======
+eager                           right  right  right    right  right
+autocast                        right  right  right    right  right
+inference_mode                  right  right  right    right  right
+double backward                 right  right  right    right  right
+compile                         right  right  right    right  right
+compile, fullgraph              error  right  right    error  error
+func.grad                       right  right  error    error  error
+func.jacrev                     right  right  error    error  error
+func.jacfwd                     right  right  error    error  error
+func.jvp                        right  right  error    error  error
+func.hessian                    right  right  error    error  error
+func.vmap                       right  right  right    error  error
+compile of func.grad            right  right  error    error  error
+compile of func.jvp             wrong  right  error    error  error
+checkpoint, reentrant           right  right  right    right  error
+checkpoint, not reentrant       right  right  right    right  error
+export                          right  right  error    error  error
+jit.trace                       right  right  right    error  error
+==============================  =====  =====  =======  =====  =======
+
+The wrong one: compiled forward-mode derivatives of the node go through the factorisation instead of the closed form,
+and are NaN where singular values repeat. Under checkpoint the first run of the nearest head has updated its state
+when the second one raises: checkpoint the backbone, and leave the head outside.
+"""
 
 from etfopt.errors import require_extra
 
 require_extra("torch", "torch")
 
 from etfopt.nn.class_means import ClassMeans
-from etfopt.nn.heads import FixedETFHead, LearnedHead, NearestETFHead
+from etfopt.nn.heads import FixedETFHead, LearnedHead, NearestETFHead, UnitFeatures
+from etfopt.nn.temperature import collapse_temperature
 
-__all__ = ["ClassMeans", "FixedETFHead", "LearnedHead", "NearestETFHead"]
+__all__ = ["ClassMeans", "FixedETFHead", "LearnedHead", "NearestETFHead", "UnitFeatures", "collapse_temperature"]

@@ -2,16 +2,24 @@ r"""Running means of the classes' features, as the paper's layer keeps them."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from etfopt._inputs import as_integer
-from etfopt._tensors import require_finite, require_floats, require_labels
+from etfopt._tensors import require_finite, require_floats, require_labels, visible
 from etfopt.errors import InputError
+from etfopt.nn._batch import as_ignored, class_sums
+from etfopt.nn._ranks import Ranks
+from etfopt.nn._state import Tracking, refuse_second_run, refuse_trace, where_valid
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
 
 __all__ = ["ClassMeans", "MeansUpdate"]
+
+LABELS_REQUIRED = "labels are required in training: call head(features, labels), or head.eval() to predict"
 
 RATE_FLOOR = 1e-4
 """Smallest rate of the "paper" rule: the release stops shrinking its rate there."""
@@ -23,9 +31,13 @@ class MeansUpdate(NamedTuple):
     mean: Tensor  # (d, C), differentiable through the batch
     global_mean: Tensor  # (d,), mean of the batch, differentiable
     seen: Tensor  # (C,) bool
+    # where values cannot be looked at: whether the batch counts (otherwise the fields above hold the state), and
+    # whether it was a bad one; None says that it was looked at, counts, and is good
+    valid: Tensor | None
+    bad: Tensor | None
 
 
-class ClassMeans(nn.Module):
+class ClassMeans(Tracking):
     r"""Running class means, centred by the mean of each batch.
 
     With :math:`H_t` the class means of batch t minus the batch's global mean :math:`\mu_G`, as columns,
@@ -45,15 +57,26 @@ class ClassMeans(nn.Module):
         The rate :math:`a_t`, t = 1 at the first batch: ``"paper"`` is :math:`\max(2/(t+1), 10^{-4})`, the rule of the
         paper's release; ``"cumulative"`` is :math:`1/t`, the plain mean over batches; a number in (0, 1] is a constant
         rate (with :math:`a_1 = 1`, so that nothing is averaged with the empty past).
+    ignore_index : int
+        Label of samples that count neither in the class means nor in :math:`\mu_G`, as in `torch.nn.CrossEntropyLoss`.
+    process_group : ProcessGroup, optional
+        Under torch.distributed, the ranks whose batches count as one in training; None is the default group. Sums and
+        counts are reduced differentiably: every rank holds the same means, see `etfopt.nn._ranks` for the gradient.
+    synchronize : bool
+        False keeps every process to its own batches.
 
     Raises
     ------
     InputError
-        If an argument is out of range; in `forward` if features or labels do not fit, before any state changes.
+        If an argument is out of range; in `forward` if features or labels do not fit, before any state changes, and
+        on every rank if they do not on one. Where looking at values would wait for a device, a batch with NaN or a
+        bad label leaves the state as it was, and the error comes with the next ``eval()``, ``train()``,
+        ``state_dict()`` or `NearestETFHead.solution`.
 
     Notes
     -----
-    All state is in buffers: ``mean`` (d, C), ``global_mean`` (d,), ``seen`` (C,), ``steps`` ().
+    All state is in buffers: ``mean`` (d, C), ``global_mean`` (d,), ``seen`` (C,), ``steps`` (). They stay in float32
+    or better under ``.half()``.
 
     References
     ----------
@@ -65,11 +88,23 @@ class ClassMeans(nn.Module):
     seen: Tensor
     steps: Tensor
 
-    def __init__(self, num_classes: int, dim: int, averaging: str | float = "paper") -> None:
+    def __init__(
+        self,
+        num_classes: int,
+        dim: int,
+        averaging: str | float = "paper",
+        *,
+        ignore_index: int = -100,
+        process_group: ProcessGroup | None = None,
+        synchronize: bool = True,
+    ) -> None:
         super().__init__()
         self.num_classes = as_integer(num_classes, "num_classes", at_least=2)
         self.dim = as_integer(dim, "dim", at_least=1)
         self.averaging = _known_rule(averaging)
+        self.ignore_index = as_ignored(ignore_index, self.num_classes)
+        self.ranks = Ranks(process_group, synchronize)
+        self._known_count: int | None = None  # see `count`
         self.register_buffer("mean", torch.zeros(dim, num_classes))
         self.register_buffer("global_mean", torch.zeros(dim))
         self.register_buffer("seen", torch.zeros(num_classes, dtype=torch.bool))
@@ -85,29 +120,62 @@ class ClassMeans(nn.Module):
         labels : Tensor of integers, shape (n,)
             Required in training.
         """
-        update = self.updated(features, labels) if self.training else None
+        if not self.training:
+            return self.mean.clone()
+        refuse_trace(self)
+        mean: Tensor = self._train(features, labels)
+        return mean
+
+    # Not compiled: AOTAutograd (PyTorch 2.13) may save a buffer for the backward pass and write to it before that,
+    # which gives another gradient and no error. Under fullgraph=True this is an error; else the rest is compiled.
+    @torch.compiler.disable  # type: ignore[untyped-decorator] # torch leaves it untyped
+    def _train(self, features: Tensor, labels: Tensor | None) -> Tensor:
+        update = self.updated(features, labels)
         if update is None:
             return self.mean.clone()
         self.commit(update)
         return update.mean
 
-    def updated(self, features: Tensor, labels: Tensor | None) -> MeansUpdate | None:
-        """Return what a batch makes of the means, without changing them; None for a batch without samples."""
-        require_floats(features, "features", ("n", self.dim))
-        if labels is None:
-            raise InputError("labels are required in training: call head(features, labels), or head.eval() to predict")
-        require_labels(labels, len(features), self.num_classes)
-        require_finite(features, "features")
-        if len(features) == 0:
+    def updated(self, features: Tensor | InputError, labels: Tensor | None) -> MeansUpdate | None:
+        """Return what a batch makes of the means, without changing them; None for a batch without samples.
+
+        `features` may be the error for which the caller refuses them: the other ranks are then told.
+        """
+        refuse_second_run(self)
+        error = features if isinstance(features, InputError) else self._error_in(features, labels)
+        if isinstance(features, InputError) or labels is None or error is not None:
+            if error is None or self.ranks.group() is None:
+                raise error or InputError(LABELS_REQUIRED)
+            features = self.mean.new_zeros(0, self.dim)
+            labels = self.seen.new_zeros(0, dtype=torch.int64)
+        if not features.shape[0] and self.ranks.group() is None:
             return None
         with torch.autocast(features.device.type, enabled=False):
             dtype = torch.promote_types(torch.promote_types(features.dtype, self.mean.dtype), torch.float32)
-            return self._average(features.to(dtype), labels.long())
+            return self._average(features.to(dtype), labels.long(), error)
 
-    def _average(self, features: Tensor, labels: Tensor) -> MeansUpdate:
-        mu = features.mean(dim=0)
-        counts = torch.bincount(labels, minlength=self.num_classes)
-        sums = features.new_zeros(self.num_classes, self.dim).index_add(0, labels, features)
+    def _error_in(self, features: Tensor, labels: Tensor | None) -> InputError | None:
+        try:
+            require_floats(features, "features", ("n", self.dim))
+            if labels is None:
+                return InputError(LABELS_REQUIRED)
+            require_labels(labels, len(features), self.num_classes, self.ignore_index)
+            require_finite(features, "features")
+        except InputError as error:
+            return error
+        return None
+
+    def _average(self, features: Tensor, labels: Tensor, error: InputError | None) -> MeansUpdate | None:
+        own, bad = class_sums(features, labels, self.num_classes, self.ignore_index)
+        pooled = self.ranks.total(own, error, bad)
+        sums, total, counts = (part.to(features.dtype) for part in pooled.sums)
+        number = counts.sum()
+        valid = None
+        if pooled.refused is not None:
+            valid = (number > 0) & ~pooled.refused
+        elif number == 0:
+            return None
+        mu = total / number.clamp(min=1)
         batch = (sums / counts.clamp(min=1)[:, None] - mu).mT
 
         present = counts > 0
@@ -116,7 +184,10 @@ class ClassMeans(nn.Module):
         # columns the batch says nothing of: the past where there is one, mu_G where there is none
         batch = torch.where(present, batch, torch.where(seen, past, mu[:, None]))
         # lerp is exact where both agree, so that absent classes keep their column to the bit, and at the rate 1
-        return MeansUpdate(torch.lerp(past, batch, self._rate(features.dtype)), mu, seen)
+        mean = torch.lerp(past, batch, self._rate(features.dtype))
+        old = (self.mean, self.global_mean, self.seen)
+        mean, mu, seen = (where_valid(valid, x, y) for x, y in zip((mean, mu, seen), old, strict=True))
+        return MeansUpdate(mean, mu, seen, valid, pooled.refused)
 
     def _rate(self, dtype: torch.dtype) -> Tensor:
         t = self.steps.to(dtype) + 1
@@ -126,13 +197,39 @@ class ClassMeans(nn.Module):
             return 1 / t
         return torch.where(t > 1, torch.full_like(t, float(self.averaging)), torch.ones_like(t))
 
+    def count(self) -> int:
+        """Return the number of steps taken, for Python to steer by.
+
+        Where looking at ``steps`` is not free this is a remembered number, looked up after a start, a load, and every
+        ``train()`` or ``eval()``. In between it also counts batches that turn out to be bad or all ignored.
+        """
+        if visible(self.steps):
+            return int(self.steps)
+        if self._known_count is None:
+            self.raise_rejected()  # this waits for the device in any case
+            self._known_count = int(self.steps)
+        return self._known_count
+
     @torch.no_grad()
     def commit(self, update: MeansUpdate) -> None:
         """Make an update from `updated` the state."""
+        before = self.count()
         self.mean.copy_(update.mean)
         self.global_mean.copy_(update.global_mean)
         self.seen.copy_(update.seen)
-        self.steps += 1
+        self.steps += 1 if update.valid is None else update.valid
+        self._count_rejected(update.bad)
+        # whether a first batch was a good one is looked up at the next
+        self._known_count = before + 1 if update.valid is None or before > 0 else None
+
+    def raise_rejected(self) -> None:
+        """Raise `InputError` if batches were refused unseen since the last call. Waits for the device."""
+        self._known_count = None
+        super().raise_rejected()
+
+    def _load_from_state_dict(self, *arguments: Any) -> None:
+        super()._load_from_state_dict(*arguments)
+        self._known_count = None
 
     def extra_repr(self) -> str:
         """Return the constructor's arguments."""

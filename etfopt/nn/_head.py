@@ -1,0 +1,160 @@
+r"""What the heads share, and the learned baseline."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from etfopt._inputs import as_integer
+from etfopt._tensors import require_finite, require_floats, require_labels
+from etfopt.nn._batch import as_ignored
+from etfopt.nn._state import LoadChecked
+from etfopt.nn.temperature import CONFIDENCE, as_temperature
+
+__all__ = ["Head", "LearnedHead", "UnitFeatures"]
+
+
+class UnitFeatures(nn.Module):
+    r"""The feature normalisation :math:`f = \tau h/\|h\|` alone, in tensor operations that every exporter takes.
+
+    For deployment: ``nn.Sequential(backbone, UnitFeatures(head.temperature), head.linear())`` gives the logits of the
+    network in evaluation mode.
+
+    Parameters
+    ----------
+    temperature : float
+        tau, the norm that features are given.
+    """
+
+    def __init__(self, temperature: float) -> None:
+        super().__init__()
+        self.temperature = as_temperature(temperature, 2, CONFIDENCE)
+
+    def forward(self, features: Tensor) -> Tensor:
+        r"""Return :math:`\tau h/\|h\|` for each row h of the features, (n, d); a row of zeros stays zero."""
+        return _scaled(features, self.temperature)
+
+    def extra_repr(self) -> str:
+        """Return the constructor's argument."""
+        return f"temperature={self.temperature:g}"
+
+
+def _scaled(features: Tensor, temperature: float) -> Tensor:
+    # by the largest entry first, a constant factor to a function of direction: no feature is too short or too long
+    largest = features.detach().abs().amax(dim=1, keepdim=True)
+    h = features / torch.where(largest > 0, largest, torch.ones_like(largest))
+    # the norm of a non-zero h is now at least 1
+    norm: Tensor = torch.linalg.vector_norm(h, dim=1, keepdim=True).clamp(min=1)
+    return temperature * h / norm
+
+
+class Head(LoadChecked):
+    """What the heads share: sizes, the feature temperature, input checks and the export.
+
+    Parameters
+    ----------
+    dim : int
+        d, the width of the features.
+    num_classes : int
+        C, at least 2.
+    temperature : float or "auto"
+        tau, the norm that features are given. The paper's released scripts use 5, which suits 10 classes; "auto"
+        takes `etfopt.nn.temperature.collapse_temperature` of C and `confidence`.
+    confidence : float
+        With "auto", the softmax probability of the right class at collapse.
+    ignore_index : int
+        Label of samples that do not count in any statistic, as in `torch.nn.CrossEntropyLoss`. Their logits are
+        returned like the others'.
+    """
+
+    bias: Tensor
+
+    def __init__(
+        self,
+        dim: int,
+        num_classes: int,
+        *,
+        temperature: float | str = 5.0,
+        confidence: float = CONFIDENCE,
+        ignore_index: int = -100,
+    ) -> None:
+        super().__init__()
+        self.num_classes = as_integer(num_classes, "num_classes", at_least=2)
+        self.dim = as_integer(dim, "dim", at_least=1)
+        self.temperature = as_temperature(temperature, self.num_classes, confidence)
+        self.ignore_index = as_ignored(ignore_index, self.num_classes)
+
+    @property
+    def weight(self) -> Tensor:
+        """Classifier weight, shape (C, d), detached."""
+        raise NotImplementedError
+
+    def normalize(self, features: Tensor) -> Tensor:
+        r"""Return :math:`\tau h/\|h\|` for each row h of the features, (n, d): what the classifier sees."""
+        require_floats(features, "features", ("n", self.dim))
+        require_finite(features, "features")
+        return _scaled(features, self.temperature)
+
+    def linear(self) -> nn.Linear:
+        """Return the classifier as it is now, as a plain layer without gradient, for features that are normalised.
+
+        ``head.linear()(head.normalize(x))`` equals ``head.eval()(x)``. To deploy a network without this package's
+        modules but one, see `UnitFeatures`. Without a backbone's normalisation the largest logit may be another.
+        """
+        weight = self.weight.detach()
+        # by way of the meta device: the default initialisation would draw from the global generator
+        layer = nn.Linear(self.dim, self.num_classes, device="meta", dtype=weight.dtype)
+        layer.to_empty(device=weight.device).requires_grad_(False)
+        layer.weight.copy_(weight)
+        layer.bias.copy_(self.bias)
+        return layer.eval()
+
+    def _check_labels(self, features: Tensor, labels: Tensor | None) -> None:
+        if labels is not None:
+            require_labels(labels, len(features), self.num_classes, self.ignore_index)
+
+    def extra_repr(self) -> str:
+        """Return the constructor's arguments."""
+        return f"dim={self.dim}, num_classes={self.num_classes}, temperature={self.temperature:g}"
+
+
+class LearnedHead(Head):
+    r"""The learned baseline: a linear layer without bias whose rows have unit length.
+
+    The rows are projected back to the sphere after every optimiser step (at the next use of the layer, so that no
+    hook into the training loop is needed), and the gradient is that of the unconstrained rows, as in the paper's
+    release.
+
+    Parameters are those of `Head`. ``rows`` (C, d) is the trainable parameter; ``weight`` is its normalised value.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        num_classes: int,
+        *,
+        temperature: float | str = 5.0,
+        confidence: float = CONFIDENCE,
+        ignore_index: int = -100,
+    ) -> None:
+        super().__init__(dim, num_classes, temperature=temperature, confidence=confidence, ignore_index=ignore_index)
+        rows = nn.Linear(dim, num_classes, bias=False).weight.detach()
+        self.rows = nn.Parameter(functional.normalize(rows, dim=1))
+        self.register_buffer("bias", torch.zeros(num_classes))
+
+    @property
+    def weight(self) -> Tensor:
+        """Rows of unit norm, shape (C, d), detached."""
+        return functional.normalize(self.rows.detach(), dim=1)
+
+    def forward(self, features: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Return logits, shape (n, C), of features, shape (n, d). Labels are checked and not used."""
+        f = self.normalize(features)
+        self._check_labels(features, labels)
+        if not self.training:
+            return functional.linear(f, self.weight.to(f.dtype))
+        # through .data: a second forward before the backward pass finds unit rows, so no saved value really changes,
+        # and autograd's version counter must not think otherwise
+        self.rows.data.copy_(self.weight)
+        return functional.linear(f, self.rows.to(f.dtype))
