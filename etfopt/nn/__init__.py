@@ -13,7 +13,7 @@ autocast                        right  right  right    right  right
 inference_mode                  right  right  right    right  right
 double backward                 right  right  right    right  right
 compile                         right  right  right    right  right
-compile, fullgraph              error  right  right    error  error
+compile, fullgraph              right  right  right    error  error
 func.grad                       right  right  error    error  error
 func.jacrev                     right  right  error    error  error
 func.jacfwd                     right  right  error    error  error
@@ -21,15 +21,18 @@ func.jvp                        right  right  error    error  error
 func.hessian                    right  right  error    error  error
 func.vmap                       right  right  right    error  error
 compile of func.grad            right  right  error    error  error
-compile of func.jvp             wrong  right  error    error  error
+compile of func.jvp             right  right  error    error  error
+compile of func.hessian         right  right  error    error  error
+compile, dual numbers           right  right  error    right  right
 checkpoint, reentrant           right  right  right    right  error
 checkpoint, not reentrant       right  right  right    right  error
 export                          right  right  error    error  error
 jit.trace                       right  right  right    error  error
 ==============================  =====  =====  =======  =====  =======
 
-The wrong one: compiled forward-mode derivatives of the node go through the factorisation instead of the closed form,
-and are NaN where singular values repeat. Under checkpoint the first run of the nearest head has updated its state
+What the compiler would get wrong, the node keeps out of the graph: forward mode, and derivatives of derivatives. There
+"right" means that this part runs uncompiled; with fullgraph it is an error. A graph that is compiled is differentiable
+once. Under checkpoint the first run of the nearest head has updated its state
 when the second one raises: checkpoint the backbone, and leave the head outside.
 """
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from etfopt._tensors import visible
 
@@ -34,8 +35,27 @@ NARROW_FROM = 64
 
 def polar(A: Tensor) -> Tensor:
     """Return the polar factor of each matrix A, (..., d, r), d >= r, float32 or float64, of moderate size."""
+    if torch.compiler.is_compiling():
+        # the level is read here, so that the graph is guarded by it
+        once = forward_ad._current_level < 0 and _differentiated_once()
+        compiled: Tensor = _apply(_CompiledPolar, A)[0] if once else _uncompiled(A)
+        return compiled
     U: Tensor = _apply(_Polar, A)[0]
     return U
+
+
+@torch.compiler.disable  # type: ignore[untyped-decorator] # torch leaves it untyped
+def _uncompiled(A: Tensor) -> Tensor:
+    """Leave the graph, which is an error where the whole is to be one graph."""
+    return polar(A)
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator] # torch leaves it untyped
+def _differentiated_once() -> bool:
+    """Whether no transform is active but one gradient. Others would be compiled to zeros or NaN, without a word."""
+    # torch has public names neither for the transforms at work nor for the level of forward mode
+    levels = [level.key() for level in torch._C._functorch.get_interpreter_stack() or []]
+    return levels in ([], [torch._C._functorch.TransformType.Grad])
 
 
 def _apply(function: type[torch.autograd.Function], *arguments: Tensor) -> Any:
@@ -72,6 +92,27 @@ class _Polar(torch.autograd.Function):
     @staticmethod
     def vmap(_info: Any, in_dims: tuple[int], A: Tensor) -> tuple[Any, tuple[int, int, int]]:
         return _apply(_Polar, A.movedim(in_dims[0], 0)), (0, 0, 0)
+
+
+class _CompiledPolar(torch.autograd.Function):
+    """The same for graphs that are compiled, which take no rule for forward mode; differentiable once."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(A: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return _by_svd(A)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: tuple[Tensor, Tensor, Tensor]) -> None:  # noqa: ARG004 - torch's signature
+        U, Q, S = output
+        ctx.mark_non_differentiable(Q, S)
+        ctx.save_for_backward(U, Q, S)
+
+    @staticmethod
+    def backward(ctx: Any, G: Tensor, *_: Tensor) -> Tensor:
+        U, Q, S = ctx.saved_tensors
+        return _first_derivative(U, Q, S, G)
 
 
 def _condition(S: Tensor) -> float:
