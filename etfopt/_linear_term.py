@@ -74,10 +74,10 @@ def proximal_term(prox: Array, delta: float) -> _Term:
 def gathered(terms: Sequence[_Term], unit: float) -> LinearTerm:
     """Return the sum of the terms, of which rounding the data can change `unit` times their norms."""
     # the largest size is taken out of all terms, so that none overflows; a zero term has no vote
-    summands = [term for term in terms if term.matrix.any()]
-    e = max((term.size for term in summands), default=0)
-    A = np.zeros_like(terms[0].matrix)
-    for term in summands:
+    summands = [term for term in terms if term.matrix.any()] or terms[:1]
+    e = max(term.size for term in summands)
+    A = summands[0].matrix * math.ldexp(summands[0].factor, summands[0].exponent - e)
+    for term in summands[1:]:
         A += term.matrix * math.ldexp(term.factor, term.exponent - e)
     norm = float(sum(rescaled(term.norm, term.exponent - e) for term in terms))
     A, shift, _ = in_range(A, bits=4)  # what cancels may be small
