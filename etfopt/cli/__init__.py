@@ -27,7 +27,7 @@ for command in (solve, train, demo, compare):  # in the order of --help
     app.command()(command)
 
 # "bench" is a command and the name of two more
-benches = typer.Typer(invoke_without_command=True, pretty_exceptions_enable=False)
+benches = typer.Typer(invoke_without_command=True, pretty_exceptions_enable=False, rich_markup_mode="markdown")
 benches.callback()(bench)
 benches.command("node")(bench_node)
 benches.command("head")(bench_head)

@@ -21,6 +21,7 @@ __all__ = ["app", "console", "make_folder", "progress"]
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",  # paragraphs flow with the width of the terminal
     help="The nearest simplex equiangular tight frame: solve, certify, train.",
 )
 # a file or a pipe has no width: tables are not to be cut there
