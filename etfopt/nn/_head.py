@@ -2,6 +2,8 @@ r"""What the heads share, and the learned baseline."""
 
 from __future__ import annotations
 
+import abc
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -49,7 +51,7 @@ def _scaled(features: Tensor, temperature: float) -> Tensor:
     return temperature * h / norm
 
 
-class Head(LoadChecked):
+class Head(LoadChecked, abc.ABC):
     """What the heads share: sizes, the feature temperature, input checks and the export.
 
     Parameters
@@ -86,9 +88,9 @@ class Head(LoadChecked):
         self.ignore_index = as_ignored(ignore_index, self.num_classes)
 
     @property
+    @abc.abstractmethod
     def weight(self) -> Tensor:
         """Classifier weight, shape (C, d), detached."""
-        raise NotImplementedError
 
     def normalize(self, features: Tensor) -> Tensor:
         r"""Return :math:`\tau h/\|h\|` for each row h of the features, (n, d): what the classifier sees."""
