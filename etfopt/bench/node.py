@@ -15,6 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from etfopt.bench.timing import BATCH, seconds
+from etfopt.bench.units import DELTA, SPECTRA
 from etfopt.errors import InputError
 from etfopt.geometry import simplex_etf
 from etfopt.nn.functional import nearest_etf
@@ -22,8 +23,6 @@ from etfopt.nn.functional import nearest_etf
 __all__ = ["SHAPES", "NodeRow", "bench_node", "growth", "usable_device"]
 
 SHAPES = ((512, 10), (512, 47), (512, 100), (2048, 100), (2048, 1000))
-SPECTRA = ("random", "near collapse")
-DELTA = 1e-3
 REPEATS = 9
 
 

@@ -45,13 +45,14 @@ def bench(
     with progress(sum(case.steps for case in cases) + STEPS_PER_SHAPE * len(shapes), quiet or as_json, "steps") as step:
         rows = run(cases, on_step=step)
         costs = units(shapes, on_step=step)
-    document = {"conditions": conditions(), "rows": as_records(rows), "units": as_records(costs)}
+    about = {**conditions(), "dtype": "float64"}  # of the pipelines; the units name theirs
+    document = {"conditions": about, "rows": as_records(rows), "units": as_records(costs)}
     (out / "bench.json").write_text(strict_json(document))
     plot_pipelines(rows, out / "bench.png")
     if as_json:
         print((out / "bench.json").read_text(), end="")
         return
-    console.print(tables.pipelines(rows, conditions()))
+    console.print(tables.pipelines(rows, about))
     console.print(tables.unit_costs(costs))
     console.print(f"wrote {out / 'bench.json'} and {out / 'bench.png'}", markup=False, highlight=False, soft_wrap=True)
 
@@ -67,9 +68,10 @@ def bench_node(
     Float32, forward and backward, with the paper's proximal term; growth is the slope of log time from C = 100 to 1000
     at d = 2048. Takes half a minute.
     """
-    from etfopt.bench.node import SHAPES, SPECTRA, growth
+    from etfopt.bench.node import SHAPES, growth
     from etfopt.bench.node import bench_node as run
     from etfopt.bench.timing import as_records, conditions
+    from etfopt.bench.units import SPECTRA
 
     make_folder(out)
     with progress(len(SHAPES) * len(SPECTRA), quiet or as_json, "cases") as step:
