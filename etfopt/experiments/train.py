@@ -6,7 +6,6 @@ import json
 import logging
 import math
 import os
-import signal
 import statistics
 import time
 import warnings
@@ -25,6 +24,7 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from etfopt._inputs import as_integer
 from etfopt.errors import InputError
+from etfopt.experiments._termination import heeding_sigterm
 from etfopt.experiments.classifier import Classifier
 from etfopt.experiments.config import TrainConfig, build_head
 from etfopt.experiments.data import DATASETS, Images, batches
@@ -132,12 +132,12 @@ def train(
     images = DATASETS[config.data].load() if images is None else images
     make_folder(path)
     _clear(path)
-    config.save(path / "config.json")
-    model, watch = _build(config, images), _Watch(on_epoch)
     # the loaders draw from the global generator: it is put back
-    with _quiet_lightning(), _threads(threads), torch.random.fork_rng(devices=[]):
+    with heeding_sigterm() as heed, _quiet_lightning(), _threads(threads), torch.random.fork_rng(devices=[]):
+        config.save(path / "config.json")
+        model, watch = _build(config, images), _Watch(on_epoch)
         try:
-            _fit(_trainer(config, path, watch, progress_bar), model, images)
+            _fit(_trainer(config, path, [heed, watch], progress_bar), model, images)
         finally:
             _save_history(path, model, watch)
     np.save(path / "class_means.npy", model.class_means[-1].numpy())
@@ -180,7 +180,7 @@ def _fit(trainer: pl.Trainer, model: Classifier, images: Images) -> None:
         trainer.validate(model, splits, verbose=False)
         trainer.fit(model, batches(images.train, config.batch_size, config.seed), splits)
     except SIGTERMException:
-        raise SystemExit(128 + signal.SIGTERM) from None
+        raise
     except SystemExit:
         # Lightning turns Ctrl-C into a bare exit
         raise KeyboardInterrupt from None
@@ -199,12 +199,12 @@ def _build(config: TrainConfig, images: Images) -> Classifier:
     return Classifier(backbone, head, config)
 
 
-def _trainer(config: TrainConfig, path: Path, watch: _Watch, progress_bar: bool) -> pl.Trainer:
+def _trainer(config: TrainConfig, path: Path, callbacks: list[pl.Callback], progress_bar: bool) -> pl.Trainer:
     checkpoint = ModelCheckpoint(dirpath=path / "checkpoints", filename="last", enable_version_counter=False)
     return pl.Trainer(
         max_epochs=config.epochs,
         devices=1,
-        callbacks=[watch, checkpoint, *([RichProgressBar(leave=False)] if progress_bar else [])],
+        callbacks=[*callbacks, checkpoint, *([RichProgressBar(leave=False)] if progress_bar else [])],
         logger=CSVLogger(path, name="", version=""),
         enable_progress_bar=progress_bar,
         enable_model_summary=False,
