@@ -11,7 +11,7 @@ import torchmetrics
 from torch import Tensor
 
 from etfopt.geometry import random_stiefel, simplex_etf
-from etfopt.metrics import CosineMargin, NeuralCollapse
+from etfopt.metrics import CosineMargin, NearestMeanMismatch, NeuralCollapse, NumericalRank
 
 Data = tuple[Tensor, Tensor, Tensor, Tensor]
 ETF_DISTANCES = {"etf_distance_means", "etf_distance_weights", "etf_distance_between"}
@@ -69,6 +69,19 @@ def margin_reference(features: Tensor, labels: Tensor, weight: Tensor, mean: Ten
     return np.sort(margins)
 
 
+def rank_reference(features: Tensor, labels: Tensor) -> float:
+    f, y = features.double().numpy(), labels.numpy()
+    norms = [(np.linalg.norm(f[y == c], "nuc"), np.linalg.norm(f[y == c])) for c in np.unique(y)]
+    return float(np.mean([(nuclear / frobenius) ** 2 for nuclear, frobenius in norms]))
+
+
+def mismatch_reference(features: Tensor, labels: Tensor, weight: Tensor, bias: Tensor) -> float:
+    f, y, W, b = (x.double().numpy() for x in (features, labels, weight, bias))
+    means = {int(c): f[y == c].mean(axis=0) for c in np.unique(y)}
+    nearest = [min(means, key=lambda c: float(np.linalg.norm(x - means[c]))) for x in f]
+    return float(np.mean([int(np.argmax(W @ x + b)) != c for x, c in zip(f, nearest, strict=True)]))
+
+
 # --- data ----------------------------------------------------------------------------------------------------------
 
 
@@ -114,6 +127,10 @@ BUILDERS: dict[str, Callable[..., torchmetrics.Metric]] = {
     "collapse": NeuralCollapse,
     "stored": CosineMargin,
     "streamed": lambda C, d, **kw: CosineMargin(C, d, global_mean=torch.full((d,), 0.1), **kw),
+    "kept": lambda C, d, **kw: CosineMargin(C, d, global_mean=torch.full((d,), 0.1), keep_margins=True, **kw),
+    "mismatch": NearestMeanMismatch,
+    "mismatch of given means": lambda C, d, **kw: NearestMeanMismatch(C, d, class_means=torch.eye(C, d), **kw),
+    "rank": NumericalRank,
 }
 builders = pytest.mark.parametrize("build", BUILDERS.values(), ids=BUILDERS.keys())
 

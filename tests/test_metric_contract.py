@@ -9,8 +9,20 @@ import torch
 import torchmetrics
 from torch import Tensor
 
-from etfopt.metrics import MEASURES, CosineMargin, NeuralCollapse
-from metric_cases import Data, batches, builders, collapse_reference, draw, margin_reference, nan_keys, same, states
+from etfopt.metrics import MEASURES, CosineMargin, NearestMeanMismatch, NeuralCollapse, NumericalRank
+from metric_cases import (
+    Data,
+    batches,
+    builders,
+    collapse_reference,
+    draw,
+    margin_reference,
+    mismatch_reference,
+    nan_keys,
+    rank_reference,
+    same,
+    states,
+)
 
 
 def as_floats(value: Tensor | dict[str, Tensor]) -> dict[str, float]:
@@ -139,18 +151,14 @@ def test_two_ranks_equal_one(build: Callable[..., torchmetrics.Metric], sizes: t
     for metric, batch in zip(ranks, batches(data, list(sizes)), strict=True):
         metric.update(*batch)
     metric, peer = ranks[this_rank], ranks[1 - this_rank]
-    if not peer_has_tensors(peer):
-        peer.features.append(torch.zeros(0, 8, dtype=torch.float64))
-        peer.labels.append(torch.zeros(0, dtype=torch.int64))
+    for name, rows in peer.metric_state.items():
+        if isinstance(rows, list) and not rows:
+            rows.append(peer.rows(name))
     metric.dist_sync_fn = gather_with(peer, peer_is_first=this_rank == 1)
     assert results(metric) == expected_results(build, data)
     if isinstance(metric, CosineMargin) and not metric.streaming:
         np.testing.assert_allclose(metric.sorted().numpy(), margin_reference(*data[:3]), rtol=0, atol=1e-12)
         assert len(torch.cat(metric.labels)) == sizes[this_rank]  # what was gathered is given back
-
-
-def peer_has_tensors(metric: torchmetrics.Metric) -> bool:
-    return all(len(state) > 0 for state in metric.metric_state.values() if isinstance(state, list))
 
 
 @builders
@@ -179,15 +187,19 @@ def test_half_precision_is_read_exactly(build: Callable[..., torchmetrics.Metric
     assert results(metric) == expected_results(build, exact)
 
 
-def test_both_metrics_live_in_one_collection() -> None:
+def test_all_metrics_live_in_one_collection() -> None:
     data = draw(5, 8, 100)
-    metrics = torchmetrics.MetricCollection([NeuralCollapse(5, 8), CosineMargin(5, 8)])
+    metrics = torchmetrics.MetricCollection(
+        [NeuralCollapse(5, 8), CosineMargin(5, 8), NearestMeanMismatch(5, 8), NumericalRank(5, 8)]
+    )
     for batch in batches(data, [64, 36]):
         metrics.update(*batch)
     values = metrics.compute()
-    assert set(values) == {*MEASURES, "CosineMargin"}
+    assert set(values) == {*MEASURES, "CosineMargin", "NearestMeanMismatch", "NumericalRank"}
     assert float(values["nc1"]) == pytest.approx(collapse_reference(*data)["nc1"])
     assert float(values["CosineMargin"]) == pytest.approx(margin_reference(*data[:3]).mean())
+    assert float(values["NearestMeanMismatch"]) == mismatch_reference(*data)
+    assert float(values["NumericalRank"]) == pytest.approx(rank_reference(*data[:2]))
 
 
 def test_a_missing_bias_is_zero() -> None:

@@ -11,7 +11,7 @@ import torchmetrics
 from torch import Tensor
 
 from etfopt.errors import InputError, MissingExtraError
-from etfopt.metrics import CosineMargin, NeuralCollapse
+from etfopt.metrics import CosineMargin, NearestMeanMismatch, NeuralCollapse, NumericalRank
 from metric_cases import builders, draw, same, states
 
 
@@ -62,7 +62,7 @@ def test_bad_input_is_refused_before_any_state_changes(
     assert all(same(value, before[key]) for key, value in metric.metric_state.items())
 
 
-@pytest.mark.parametrize("metric", [NeuralCollapse, CosineMargin])
+@pytest.mark.parametrize("metric", [NeuralCollapse, CosineMargin, NearestMeanMismatch, NumericalRank])
 def test_bad_sizes_are_refused(metric: Callable[..., torchmetrics.Metric]) -> None:
     for C in (1, 0, 3.0, True, "3"):
         with pytest.raises(InputError, match="num_classes must be"):
@@ -79,9 +79,17 @@ def test_a_bad_global_mean_is_refused() -> None:
             CosineMargin(3, 4, global_mean=mean)
 
 
+def test_bad_class_means_are_refused() -> None:
+    holes = torch.zeros(3, 4)
+    holes[1, 2] = math.nan
+    for means in (torch.zeros(4, 3), torch.zeros(3, 4).long(), torch.full((3, 4), math.nan), holes, [[0.0] * 4] * 3):
+        with pytest.raises(InputError, match="class_means"):
+            NearestMeanMismatch(3, 4, class_means=means)
+
+
 def test_sorted_margins_are_refused_where_they_were_not_kept() -> None:
     metric = CosineMargin(3, 4, global_mean=torch.zeros(4))
-    with pytest.raises(InputError, match=r"sorted\(\) needs every margin.*without it"):
+    with pytest.raises(InputError, match=r"sorted\(\) needs every margin.*keep_margins=True"):
         metric.sorted()
 
 

@@ -7,5 +7,7 @@ require_extra("metrics", "torch", "torchmetrics")
 
 from etfopt.metrics.collapse import MEASURES, NeuralCollapse
 from etfopt.metrics.margin import CosineMargin
+from etfopt.metrics.nearest_mean import NearestMeanMismatch
+from etfopt.metrics.rank import NumericalRank
 
-__all__ = ["MEASURES", "CosineMargin", "NeuralCollapse"]
+__all__ = ["MEASURES", "CosineMargin", "NearestMeanMismatch", "NeuralCollapse", "NumericalRank"]

@@ -148,10 +148,27 @@ class NeuralCollapse(Metric):
         return {key: values[key].to(self.weight.device) for key in MEASURES}
 
     def class_means(self) -> Tensor:
-        """Return the centred class means H, shape (d, C), float64, on the CPU; zero before the first sample."""
-        counts, sums = self.class_counts.cpu().double(), self.class_sums.cpu().double()
-        mean = sums.sum(dim=0) / counts.sum().clamp(min=1)
-        return ((sums / counts.clamp(min=1)[:, None] - mean) * (counts > 0)[:, None]).T
+        """Return the centred class means H, shape (d, C), over all ranks; zero before the first sample."""
+        means, mean = self.feature_means(), self.global_mean()
+        return (means - mean).nan_to_num(0.0).T
+
+    def feature_means(self) -> Tensor:
+        r"""Return the mean feature :math:`\mu_c` of every class, shape (C, d), over all ranks.
+
+        The row of a class that has not occurred is NaN.
+        """
+        counts, sums = self._moments()
+        return sums / counts[:, None]
+
+    def global_mean(self) -> Tensor:
+        r"""Return the mean feature :math:`\mu_G`, shape (d,), over all ranks; NaN before the first sample."""
+        counts, sums = self._moments()
+        return sums.sum(dim=0) / counts.sum()
+
+    def _moments(self) -> tuple[Tensor, Tensor]:
+        """Numbers and sums of the features of every class, in float64, on the CPU."""
+        with self.sync_context(dist_sync_fn=self.dist_sync_fn, should_sync=self.sync_on_compute):
+            return self.class_counts.cpu().double(), self.class_sums.cpu().double()
 
 
 class _Statistics(NamedTuple):

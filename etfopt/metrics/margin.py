@@ -6,13 +6,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
-from torchmetrics.utilities import dim_zero_cat
 
 from etfopt._inputs import as_integer
 from etfopt._tensors import require_finite, require_floats
 from etfopt.errors import InputError
 from etfopt.metrics._checks import EPS, LARGEST, check_batch, last_set
+from etfopt.metrics._rows import KeepsRows
 
 __all__ = ["CosineMargin"]
 
@@ -20,7 +19,7 @@ __all__ = ["CosineMargin"]
 CHUNK = 2**22
 
 
-class CosineMargin(Metric):
+class CosineMargin(KeepsRows):
     r"""Cosine margin of features :math:`f_i` with labels :math:`y_i` under a classifier W with mean row :math:`\bar w`.
 
     .. math:: m_i = \cos(f_i - \mu_G, w_{y_i} - \bar w) - \max_{j \ne y_i} \cos(f_i - \mu_G, w_j - \bar w).
@@ -30,7 +29,8 @@ class CosineMargin(Metric):
 
     The global mean :math:`\mu_G` of the data is known only when all have been seen. There are two modes:
 
-    - with `global_mean`, margins are taken as the batches come and only their sum and number are kept;
+    - with `global_mean`, margins are taken as the batches come and only their sum and number are kept, and with
+      `keep_margins` the margins themselves, 8 n bytes;
     - without it, the features are kept in float64, n (8 d + 8) bytes on each rank, all n gathered on every rank by
       ``compute()``.
 
@@ -44,7 +44,9 @@ class CosineMargin(Metric):
     dim : int
         d, the width of the features.
     global_mean : Tensor, shape (d,), optional
-        :math:`\mu_G`, e.g. from a first pass over the data.
+        :math:`\mu_G`, e.g. from a first pass over the data (`NeuralCollapse.global_mean`).
+    keep_margins : bool
+        Whether ``sorted()`` is wanted where `global_mean` is given; without it, it always can be had.
     **kwargs
         Passed to ``torchmetrics.Metric``, e.g. ``compute_on_cpu``.
 
@@ -77,15 +79,20 @@ class CosineMargin(Metric):
     global_mean: Tensor
     total: Tensor
     count: Tensor
-    # stored mode
-    features: list[Tensor] | Tensor
-    labels: list[Tensor] | Tensor
 
-    def __init__(self, num_classes: int, dim: int, global_mean: Tensor | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        num_classes: int,
+        dim: int,
+        global_mean: Tensor | None = None,
+        *,
+        keep_margins: bool = False,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.num_classes = as_integer(num_classes, "num_classes", at_least=2)
         self.dim = as_integer(dim, "dim", at_least=1)
-        self.streaming = global_mean is not None
+        self.streaming, self.keep_margins = global_mean is not None, bool(keep_margins)
         unset = torch.full((self.num_classes, self.dim), torch.nan, dtype=torch.float64)
         self.add_state("weight", unset, dist_reduce_fx=last_set)
         if global_mean is not None:
@@ -96,8 +103,10 @@ class CosineMargin(Metric):
             self.add_state("total", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
             self.add_state("count", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
         else:
-            self.add_state("features", [], dist_reduce_fx="cat")
-            self.add_state("labels", [], dist_reduce_fx="cat")
+            self.add_rows("features", self.dim)
+            self.add_rows("labels", dtype=torch.int64)
+        if self.streaming and self.keep_margins:
+            self.add_rows("margins")
 
     def update(self, features: Tensor, labels: Tensor, weight: Tensor, bias: Tensor | None = None) -> None:
         """Add a batch; one without samples changes nothing.
@@ -125,9 +134,11 @@ class CosineMargin(Metric):
             margins = _margins(batch.features, batch.labels, batch.weight, self.global_mean)
             self.total = self.total + margins.sum()
             self.count = self.count + len(margins)
-        elif isinstance(self.features, list) and isinstance(self.labels, list):
-            self.features.append(batch.features)
-            self.labels.append(batch.labels)
+            if self.keep_margins:
+                self.append("margins", margins)
+        else:
+            self.append("features", batch.features)
+            self.append("labels", batch.labels)
 
     def compute(self) -> Tensor:
         """Return the mean margin of everything seen so far."""
@@ -139,32 +150,20 @@ class CosineMargin(Metric):
         Raises
         ------
         InputError
-            If the metric was built with `global_mean`: the single margins were not kept.
+            If the metric was built with `global_mean` and without `keep_margins`: the single margins were not kept.
         """
-        if self.streaming:
+        if self.streaming and not self.keep_margins:
             raise InputError(
                 "sorted() needs every margin, but a metric built with global_mean keeps only their sum; "
-                "build CosineMargin(num_classes, dim) without it"
+                "build it with keep_margins=True, or without global_mean"
             )
         with self.sync_context(dist_sync_fn=self.dist_sync_fn, should_sync=self.sync_on_compute):
-            return self._stored_margins().sort().values
-
-    def sync(self, *args: Any, **kwargs: Any) -> None:
-        """Gather the states of all ranks; see ``torchmetrics.Metric.sync``.
-
-        For a rank without samples torchmetrics would send a one-dimensional float32 placeholder, which a gather of
-        matrices in float64 cannot take.
-        """
-        if not self.streaming and self.features == [] and self.labels == []:
-            device = torch.device("cpu") if self.compute_on_cpu else self.weight.device
-            self.features = [torch.empty(0, self.dim, dtype=torch.float64, device=device)]
-            self.labels = [torch.empty(0, dtype=torch.int64, device=device)]
-        super().sync(*args, **kwargs)
+            return (self.rows("margins") if self.streaming else self._stored_margins()).sort().values
 
     def _stored_margins(self) -> Tensor:
-        if not len(self.features):
-            return self.weight.new_empty(0)
-        features, labels = dim_zero_cat(self.features), dim_zero_cat(self.labels)
+        features, labels = self.rows("features"), self.rows("labels")
+        if not len(features):
+            return features.new_empty(0)
         weight = self.weight.to(features)
         mean = features.mean(dim=0)
         rows = max(1, CHUNK // self.num_classes)

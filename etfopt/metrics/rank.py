@@ -1,0 +1,122 @@
+"""`NumericalRank`: over how many directions the features of a class spread."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from etfopt._inputs import as_integer
+from etfopt.metrics._checks import check_batch
+from etfopt.metrics._rows import KeepsRows
+
+__all__ = ["NumericalRank"]
+
+
+class NumericalRank(KeepsRows):
+    r"""Mean over the classes of the numerical rank of the class's features.
+
+    With :math:`X_c` of shape (n_c, d) the features of class c, one a row and not centred, of singular values s,
+
+    .. math:: r_c = \left(\frac{\|X_c\|_*}{\|X_c\|_F}\right)^2 = \frac{(\sum_i s_i)^2}{\sum_i s_i^2}
+
+    lies between 1 and the rank of :math:`X_c`, and is 1 where all features of the class are multiples of one: at
+    collapse. ``compute()`` returns the mean of :math:`r_c` over the classes that occurred, a 0-d float64 tensor, NaN
+    before the first sample and where all features of a class are zero.
+
+    Parameters
+    ----------
+    num_classes, dim : int
+        C, at least 2, and d, the width of the features.
+    **kwargs
+        Passed to ``torchmetrics.Metric``, e.g. ``process_group``.
+
+    Raises
+    ------
+    InputError
+        If `num_classes` or `dim` is not an integer in range.
+
+    Notes
+    -----
+    Singular values need the features themselves: those of a Gram matrix have lost half their digits. What is kept is
+    at most 2 C d rows: beyond that, the rows of a class are replaced by the triangular factor of their QR
+    decomposition, which has the same singular values, and so has every stack of such factors. Batches and ranks do
+    not matter, therefore, but for rounding. ``compute()`` takes C singular value decompositions, on the host.
+
+    References
+    ----------
+    Markou, Ajanthan, Gould (2024), arXiv 2411.01248.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from etfopt.metrics import NumericalRank
+    >>> metric = NumericalRank(num_classes=2, dim=3)
+    >>> metric.update(torch.eye(3), torch.tensor([0, 0, 1]), weight=torch.ones(2, 3))
+    >>> round(float(metric.compute()), 4)  # two equal singular values, and one
+    1.5
+    """
+
+    full_state_update = False
+    higher_is_better = False
+
+    def __init__(self, num_classes: int, dim: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.num_classes = as_integer(num_classes, "num_classes", at_least=2)
+        self.dim = as_integer(dim, "dim", at_least=1)
+        self.add_rows("features", self.dim)
+        self.add_rows("labels", dtype=torch.int64)
+
+    def update(self, features: Tensor, labels: Tensor, weight: Tensor, bias: Tensor | None = None) -> None:
+        """Add a batch; one without samples changes nothing.
+
+        Parameters
+        ----------
+        features : Tensor, shape (n, d)
+        labels : Tensor of integers in [0, C), shape (n,)
+        weight, bias
+            Checked and not used: all metrics take the same arguments.
+
+        Raises
+        ------
+        InputError
+            If an argument has a wrong shape or dtype, or a value that cannot be used. No state has changed then.
+        """
+        unset = torch.empty(self.num_classes, self.dim, dtype=torch.float64, device=self.device)
+        batch = check_batch(features, labels, weight, bias, unset)
+        if not len(batch.labels):
+            return
+        self.append("features", batch.features)
+        self.append("labels", batch.labels)
+        if len(held := self.rows("labels")) > 2 * self.num_classes * self.dim:
+            for name, rows in zip(("features", "labels"), _compact(self.rows("features"), held), strict=True):
+                setattr(self, name, [rows])
+
+    def compute(self) -> Tensor:
+        """Return the mean numerical rank over the classes that occurred."""
+        features, labels = self.rows("features").cpu(), self.rows("labels").cpu()
+        ranks = [_numerical_rank(features[labels == c]) for c in torch.unique(labels)]
+        mean = torch.stack(ranks).mean() if ranks else features.new_full((), torch.nan)
+        return mean.to(self.device)
+
+
+def _compact(features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Replace the rows of every class by at most d rows with the same singular values."""
+    factors = {int(c): _factor(features[labels == c]) for c in torch.unique(labels)}
+    kept = [torch.full((len(R),), c, device=labels.device) for c, R in factors.items()]
+    return torch.cat(list(factors.values())), torch.cat(kept)
+
+
+def _factor(X: Tensor) -> Tensor:
+    return torch.linalg.qr(X, mode="r").R if len(X) > X.shape[1] else X
+
+
+def _numerical_rank(X: Tensor) -> Tensor:
+    """(||X||_* / ||X||_F)^2; NaN for X = 0. The division keeps the squares in range."""
+    largest = X.abs().max()
+    if not largest:
+        return X.new_full((), torch.nan)
+    s = torch.linalg.svdvals(X / largest)
+    rank: Tensor = (s.sum() / torch.linalg.vector_norm(s)).square()
+    return rank
