@@ -126,9 +126,9 @@ def _write(solution: Solution, file: IO[bytes]) -> None:
     )
 
 
-def strict_json(value: object) -> str:
-    """Return `value` as JSON that every reader takes: what is NaN or infinite becomes null."""
-    return json.dumps(_finite(value), indent=1, allow_nan=False) + "\n"
+def strict_json(value: object, indent: int | None = 1) -> str:
+    """Return `value` as JSON that every reader takes: NaN and infinity become null; without indent it is one line."""
+    return json.dumps(_finite(value), indent=indent, allow_nan=False) + "\n"
 
 
 def _finite(value: object) -> object:

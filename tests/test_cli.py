@@ -210,7 +210,7 @@ def test_a_terminated_run_does_not_look_like_a_success(folder: Path, sent: signa
     command = [sys.executable, "-c", code, "train", "--epochs", "100000", "--quiet", "--out", "run"]
     with subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True) as process:
         try:
-            metrics = folder / "run" / "metrics.csv"
+            metrics = folder / "run" / "metrics.jsonl"
             for _ in range(600):
                 if metrics.exists() and metrics.stat().st_size:
                     break

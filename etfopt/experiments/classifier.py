@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -13,32 +15,14 @@ from torch.nn import functional
 
 from etfopt.errors import ConvergenceError, InputError
 from etfopt.experiments.config import TrainConfig
-from etfopt.metrics import CosineMargin, NeuralCollapse
+from etfopt.experiments.measures import Measured, SplitMeasures
+from etfopt.experiments.ranks import share_weight
 from etfopt.nn.heads import AnyHead
 
-__all__ = ["Classifier", "SplitMeasures"]
+__all__ = ["Classifier"]
 
-
-class SplitMeasures(nn.Module):
-    """The measures of one split, for features as the head sees them."""
-
-    def __init__(self, head: AnyHead) -> None:
-        super().__init__()
-        self.collapse = NeuralCollapse(head.num_classes, head.dim)
-        self.margin = CosineMargin(head.num_classes, head.dim)
-
-    def update(self, features: Tensor, labels: Tensor, head: AnyHead) -> None:
-        """Add a batch of the backbone's features, shape (n, d)."""
-        f = head.normalize(features)
-        self.collapse.update(f, labels, head.weight, head.bias)
-        self.margin.update(f, labels, head.weight, head.bias)
-
-    def finish(self) -> dict[str, float]:
-        """Return every measure by name, and start anew."""
-        values = {**self.collapse.compute(), "cosine_margin": self.margin.compute()}
-        self.collapse.reset()
-        self.margin.reset()
-        return {name: float(value) for name, value in values.items()}
+NAMED = 8
+"""Samples of a bad batch that an error names."""
 
 
 class Classifier(pl.LightningModule):
@@ -59,54 +43,58 @@ class Classifier(pl.LightningModule):
         self.config = config
         self.train_measures = SplitMeasures(head)
         self.test_measures = SplitMeasures(head)
-        # one record a validation, the class means of the training split beside it
-        self.history: list[dict[str, float]] = []
-        self.class_means: list[Tensor] = []
+        self.measured: dict[str, Measured] = {}  # by split, at the last validation
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits, shape (n, C)."""
         logits: Tensor = self.head(self.backbone(images))
         return logits
 
-    def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:  # noqa: ARG002 - Lightning's signature
-        """Return the cross-entropy of a batch."""
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
+        """Return the cross-entropy of a batch, such that its mean over the processes is that of the whole batch."""
         images, labels = batch
-        with self._diverging(f"step {self.global_step + 1}, in epoch {self.current_epoch + 1}"):
+        with self._diverging(f"step {self.global_step + 1}, in epoch {self.current_epoch + 1}", batch_idx):
             loss = functional.cross_entropy(self.head(self.backbone(images), labels), labels)
             if not torch.isfinite(loss):
                 raise InputError(f"the loss is {float(loss)}")
-        self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(labels))
-        return loss
+        return loss * share_weight(labels)
 
     def validation_step(self, batch: list[Tensor], batch_idx: int, dataloader_idx: int = 0) -> None:  # noqa: ARG002 - same
         """Add a batch of one split to its measures."""
         images, labels = batch
         measures = (self.train_measures, self.test_measures)[dataloader_idx]
         with self._diverging(f"the end of epoch {self.current_epoch + 1}"):
-            measures.update(self.backbone(images), labels, self.head)
+            features = self.backbone(images)
+            measures.update(features, labels, self.head, functional.cross_entropy(self.head(features), labels))
 
     def on_validation_epoch_end(self) -> None:
-        """Log the measures of both splits and start them anew."""
-        fitted = self.trainer.state.fn == "fit"
-        record: dict[str, float] = {"epoch": self.current_epoch + 1 if fitted else 0}
-        self.class_means.append(self.train_measures.collapse.class_means())
-        for split, measures in (("train", self.train_measures), ("test", self.test_measures)):
-            values = {f"{split}_{name}": value for name, value in measures.finish().items()}
-            self.log_dict(values)
-            record |= values
-        self.history.append(record)
+        """Finish the measures of both splits."""
+        self.measured = {
+            "train": self.train_measures.finish(self.head),
+            "test": self.test_measures.finish(self.head),
+        }
 
     @contextmanager
-    def _diverging(self, where: str) -> Iterator[None]:
+    def _diverging(self, where: str, batch_idx: int | None = None) -> Iterator[None]:
         """Turn what the head or the measures refuse in a diverging run into an error that says when and what to do."""
         try:
             yield
         except InputError as error:
             config = self.config
+            if batch_idx is not None:
+                where += f", in batch {batch_idx + 1}{self._samples(batch_idx)}"
             raise ConvergenceError(
                 f"training diverged at {where}: {error}. Lower learning_rate = {config.learning_rate:g} "
                 f"or temperature = {config.temperature:g}"
             ) from error
+
+    def _samples(self, batch_idx: int) -> str:
+        """Name the samples of a batch of this epoch, where the loader's sampler can be asked again."""
+        sampler: Any = getattr(self.trainer.train_dataloader, "sampler", None)
+        if not hasattr(sampler, "set_epoch"):
+            return ""
+        indices = next(itertools.islice(sampler, batch_idx, None))
+        return f" (samples {', '.join(map(str, indices[:NAMED]))}{', ...' * (len(indices) > NAMED)})"
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Return SGD over the trainable parameters, its rate falling to zero as a half cosine over the run."""

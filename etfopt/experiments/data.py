@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from sklearn.datasets import load_digits as sklearn_digits
 from sklearn.model_selection import train_test_split
 from torch import Tensor
-from torch.utils.data import DataLoader, RandomSampler, Sampler, SequentialSampler, TensorDataset
+from torch.utils.data import DataLoader, Sampler, SequentialSampler, TensorDataset
 
 __all__ = ["DATASETS", "Batches", "DataSpec", "Images", "batches"]
 
@@ -54,6 +55,20 @@ def load_digits() -> Images:
 DATASETS = {"digits": DataSpec(10, load_digits)}
 
 
+class Shuffled(Sampler[int]):
+    """An order of n samples that seed and epoch decide, so that a run can be resumed at any epoch."""
+
+    def __init__(self, n: int, seed: int) -> None:
+        self.n, self.seed, self.epoch = n, seed, 0
+
+    def __iter__(self) -> Iterator[int]:
+        entropy = np.random.SeedSequence([self.seed, self.epoch])
+        return iter(np.random.default_rng(entropy).permutation(self.n).tolist())
+
+    def __len__(self) -> int:
+        return self.n
+
+
 class Batches(Sampler[list[int]]):
     """Index lists of a given size over an order; a last sample that would stand alone joins the batch before it.
 
@@ -70,6 +85,11 @@ class Batches(Sampler[list[int]]):
             chunks[-2:] = [chunks[-2] + chunks[-1]]
         return iter(chunks)
 
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the order; Lightning calls this before every epoch."""
+        if isinstance(self.order, Shuffled):
+            self.order.epoch = epoch
+
     def __len__(self) -> int:
         count, rest = divmod(len(self.order), self.size)  # type: ignore[arg-type] # the samplers used here have a length
         return count + (rest > 1 or (rest == 1 and count == 0))
@@ -78,9 +98,9 @@ class Batches(Sampler[list[int]]):
 def batches(
     data: TensorDataset, batch_size: int | None = None, seed: int | None = None
 ) -> DataLoader[tuple[Tensor, ...]]:
-    """Return a loader over a split: shuffled anew each epoch by a generator of its own, or in order without a seed."""
+    """Return a loader over a split: shuffled anew each epoch by seed and epoch alone, or in order without a seed."""
     order: Sampler[int] = SequentialSampler(data)
     if seed is not None:
-        order = RandomSampler(data, generator=torch.Generator().manual_seed(seed))
+        order = Shuffled(len(data), seed)
     # batches are taken as one indexing of the tensors, not sample by sample
     return DataLoader(data, sampler=Batches(order, batch_size or EVALUATION_BATCH), batch_size=None)

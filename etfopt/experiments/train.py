@@ -2,91 +2,31 @@
 
 from __future__ import annotations
 
-import json
-import logging
-import math
-import os
-import statistics
-import time
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import ModelCheckpoint, RichProgressBar
-from pytorch_lightning.loggers import CSVLogger
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
-from etfopt._inputs import as_integer
-from etfopt.errors import InputError
+from etfopt.errors import ConvergenceError
 from etfopt.experiments._termination import heeding_sigterm
+from etfopt.experiments.checkpoints import EpochCheckpoint, Identity, checkpoints
 from etfopt.experiments.classifier import Classifier
 from etfopt.experiments.config import TrainConfig, build_head
 from etfopt.experiments.data import DATASETS, Images, batches
+from etfopt.experiments.folder import CONFIG, Start, begin, finish, open_folder, resume_from
 from etfopt.experiments.models import mlp
-from etfopt.files import strict_json
+from etfopt.experiments.random_states import RandomStates, seeded
+from etfopt.experiments.ranks import share
+from etfopt.experiments.recorder import MEANS_BY_EPOCH, Recorder
+from etfopt.experiments.results import RunResult, load_run
+from etfopt.experiments.run_files import StorageError, digest, locked, make_folder, read_config, read_means
+from etfopt.experiments.trainer import Machine, build_trainer, process_rank, quiet_lightning, use_threads
 
-__all__ = ["RunResult", "make_folder", "train"]
-
-WARM_UP_STEPS = 10
-OUTPUTS = ("history.json", "class_means.npy", "metrics.csv", "checkpoints/last.ckpt", "config.json")
-
-
-@dataclass
-class RunResult:
-    """What a run measured.
-
-    Attributes
-    ----------
-    config : TrainConfig
-    history : list of dict
-        One record an epoch, epoch 0 before any training: ``epoch`` and ``train_*``, ``test_*`` measures.
-    class_means : ndarray, shape (epochs + 1, d, C)
-        Centred class means of the training split.
-    step_ms : float
-        Median milliseconds of a training step (forward, backward, update), the first ones left out.
-    path : Path
-        Folder of the run.
-    """
-
-    config: TrainConfig
-    history: list[dict[str, float]]
-    class_means: np.ndarray[Any, np.dtype[np.float64]]
-    step_ms: float
-    path: Path
-
-    def epochs_to(self, accuracy: float) -> int | None:
-        """Return the first epoch after which the training accuracy is at least `accuracy`; None if there is none."""
-        reached = (int(record["epoch"]) for record in self.history if record["train_accuracy"] >= accuracy)
-        return next(reached, None)
-
-
-@dataclass
-class _Watch(pl.Callback):
-    """Times the training steps and reports finished epochs."""
-
-    on_epoch: Callable[[], None] | None
-    seconds: list[float] = field(default_factory=list)
-    _start: float = 0.0
-
-    def on_train_batch_start(self, *_: Any) -> None:
-        self._start = time.perf_counter()
-
-    def on_train_batch_end(self, *_: Any) -> None:
-        self.seconds.append(time.perf_counter() - self._start)
-
-    def on_train_epoch_end(self, *_: Any) -> None:
-        if self.on_epoch:
-            self.on_epoch()
-
-    def step_ms(self) -> float:
-        """Return the median step in milliseconds, the first ones left out; NaN if there was none."""
-        return 1e3 * statistics.median(self.seconds[WARM_UP_STEPS:] or self.seconds or [math.nan])
+__all__ = ["RunResult", "kept", "make_folder", "resume", "train"]
 
 
 def train(
@@ -95,25 +35,31 @@ def train(
     *,
     images: Images | None = None,
     on_epoch: Callable[[], None] | None = None,
-    threads: int = 1,
     progress_bar: bool = False,
+    resume: bool = False,
+    from_epoch: int | None = None,
+    **machine: Any,
 ) -> RunResult:
-    """Train one network and write its configuration, measures, class means and checkpoint into a folder.
+    """Train one network and write configuration, measures, class means and checkpoints into a folder.
 
     Parameters
     ----------
     config : TrainConfig
     path : Path
-        Folder of the run, made if missing; what an earlier run left there is removed first.
+        Folder of the run, made if missing. What an earlier run left there is removed first, unless it is resumed.
     images : Images, optional
         The data, if they are at hand; otherwise they are loaded by name.
     on_epoch : callable, optional
         Called after every epoch.
-    threads : int
-        CPU threads during the run. On networks as small as the demonstration's, waiting for a second thread costs more
-        than it brings, and on a busy machine far more.
     progress_bar : bool
         Whether Lightning draws its own, step by step.
+    resume : bool
+        Go on from the last checkpoint in the folder, if there is one. On the CPU with one thread the weights are those
+        of a run that was never interrupted, to the last bit. A finished run is returned as it is.
+    from_epoch : int, optional
+        Resume from the checkpoint of this epoch; the last two are kept.
+    **machine
+        Accelerator, devices, strategy, precision, threads; see `Machine`.
 
     Returns
     -------
@@ -122,72 +68,88 @@ def train(
     Raises
     ------
     InputError
-        If the folder cannot be used, holds files of these names that are of no run, or there are fewer processors
-        than threads.
+        If the folder cannot be used, holds files of these names that are of no run, or another process is at work on
+        it; if the machine has not what is asked for; if a run or its checkpoint cannot be resumed, with the reason.
     ConvergenceError
-        If the network diverges, naming epoch and step. The measures of finished epochs are kept, here as after Ctrl-C.
+        If the network diverges, naming epoch, step, batch and samples.
+    StorageError
+        If a file cannot be written, since the disk is full, say.
+
+    Notes
+    -----
+    Whatever ends a run early, Ctrl-C, SIGTERM, a crash or one of these errors, the measures of finished epochs and
+    the last two checkpoints are kept whole.
     """
-    if as_integer(threads, "threads", at_least=1) > (os.cpu_count() or 1):
-        raise InputError(f"threads = {threads} is more than the {os.cpu_count()} processors of this machine")
+    computer, rank = Machine(**machine), process_rank()
     images = DATASETS[config.data].load() if images is None else images
-    make_folder(path)
-    _clear(path)
-    # the loaders draw from the global generator: it is put back
-    with heeding_sigterm() as heed, _quiet_lightning(), _threads(threads), torch.random.fork_rng(devices=[]):
-        config.save(path / "config.json")
-        model, watch = _build(config, images), _Watch(on_epoch)
+    identity = Identity(digest(config), computer.devices, computer.precision)
+    with ExitStack() as stack:
+        if rank == 0:
+            open_folder(path, resume)
+            stack.enter_context(locked(path))
+        start = resume_from(path, config, identity, from_epoch) if resume else Start(None, 0)
+        if start.epoch == config.epochs:
+            if rank == 0:
+                finish(path, config)
+            return load_run(path)
+        if rank == 0:
+            begin(path, config, start, computer)
+        heed = stack.enter_context(heeding_sigterm())
+        for context in (quiet_lightning(), use_threads(computer.threads), seeded(config.seed, rank)):
+            stack.enter_context(context)
+        recorder = Recorder(path, on_epoch)
+        callbacks = [heed, RandomStates(), recorder, EpochCheckpoint(path / "checkpoints", identity)]
+        trainer = build_trainer(computer, config.epochs, callbacks, progress_bar)
         try:
-            _fit(_trainer(config, path, [heed, watch], progress_bar), model, images)
+            _fit(trainer, _build(config, images), images, start.checkpoint)
+            means = read_means(path / MEANS_BY_EPOCH, config.epochs + 1)
+            if rank == 0:
+                recorder.write_results(means[-1])
+        except BaseException as error:
+            if rank == 0:
+                with suppress(StorageError):
+                    recorder.write_history()
+            if isinstance(error, StorageError | ConvergenceError):
+                raise type(error)(f"{error}. {kept(path)}") from error
+            raise
         finally:
-            _save_history(path, model, watch)
-    np.save(path / "class_means.npy", model.class_means[-1].numpy())
-    return RunResult(config, model.history, torch.stack(model.class_means).numpy(), watch.step_ms(), path)
+            recorder.close()
+    return RunResult(config, recorder.history, means, recorder.step_ms(), path, config.epochs - start.epoch)
 
 
-def make_folder(path: Path) -> None:
-    """Make a folder, or raise `InputError`."""
+def resume(path: Path, **options: Any) -> RunResult:
+    """Go on with the run in a folder, as its own configuration says; see `train`.
+
+    Raises
+    ------
+    InputError
+        If the folder is of no run, or as `train` says.
+    """
+    return train(read_config(path / CONFIG), path, resume=True, **options)
+
+
+def kept(path: Path) -> str:
+    """Say what is kept of a run that has stopped early, and how to go on."""
+    epoch = max(checkpoints(path / "checkpoints"), default=0)
+    what = f"Kept: {path}/, with the checkpoint of epoch {epoch}" if epoch else f"Kept: {path}/; no epoch was finished"
+    return f"{what}. To go on: etfopt train --resume {path}"
+
+
+def _fit(trainer: pl.Trainer, model: Classifier, images: Images, checkpoint: Path | None) -> None:
+    """Measure, unless that was done before, then train; an interruption surfaces as one."""
+    config, rank, size = model.config, trainer.global_rank, trainer.world_size
+    order = batches(images.train, config.batch_size, config.seed)
+    training = share(order, rank, size, training=True)
+    splits = [share(batches(split), rank, size, training=False) for split in (images.train, images.test)]
     try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be used as the folder of a run: {error.strerror}") from error
-
-
-def _clear(path: Path) -> None:
-    """Take away what an earlier run left in a folder, so that no two runs are ever mixed; files of others stay."""
-    there = [name for name in OUTPUTS if (path / name).exists()]
-    if there and not _is_run(path / "config.json"):
-        raise InputError(f"{path}: holds {', '.join(there)}, and not of an earlier run; choose another folder")
-    try:
-        for name in there:  # the configuration, which marks a run, goes last
-            (path / name).unlink()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be cleared of the earlier run: {error.strerror}") from error
-
-
-def _is_run(config: Path) -> bool:
-    """Whether a file is the configuration of a run."""
-    try:
-        record = json.loads(config.read_text())
-    except (OSError, ValueError):
-        return False
-    return isinstance(record, dict) and record.keys() == {field.name for field in fields(TrainConfig)}
-
-
-def _fit(trainer: pl.Trainer, model: Classifier, images: Images) -> None:
-    """Measure, then train; an interruption surfaces as one, with the finished epochs kept."""
-    config, splits = model.config, [batches(images.train), batches(images.test)]
-    try:
-        trainer.validate(model, splits, verbose=False)
-        trainer.fit(model, batches(images.train, config.batch_size, config.seed), splits)
+        if checkpoint is None:
+            trainer.validate(model, splits, verbose=False)
+        trainer.fit(model, training, splits, ckpt_path=checkpoint, weights_only=True)
     except SIGTERMException:
         raise
     except SystemExit:
         # Lightning turns Ctrl-C into a bare exit
         raise KeyboardInterrupt from None
-
-
-def _save_history(path: Path, model: Classifier, watch: _Watch) -> None:
-    (path / "history.json").write_text(strict_json({"step_ms": watch.step_ms(), "epochs": model.history}))
 
 
 def _build(config: TrainConfig, images: Images) -> Classifier:
@@ -197,45 +159,3 @@ def _build(config: TrainConfig, images: Images) -> Classifier:
         backbone = mlp(images.shape, config.width, config.dim)
         head = build_head(config, DATASETS[config.data].num_classes)
     return Classifier(backbone, head, config)
-
-
-def _trainer(config: TrainConfig, path: Path, callbacks: list[pl.Callback], progress_bar: bool) -> pl.Trainer:
-    checkpoint = ModelCheckpoint(dirpath=path / "checkpoints", filename="last", enable_version_counter=False)
-    return pl.Trainer(
-        max_epochs=config.epochs,
-        devices=1,
-        callbacks=[*callbacks, checkpoint, *([RichProgressBar(leave=False)] if progress_bar else [])],
-        logger=CSVLogger(path, name="", version=""),
-        enable_progress_bar=progress_bar,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        log_every_n_steps=1,
-    )
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-@contextmanager
-def _quiet_lightning() -> Iterator[None]:
-    """Silence Lightning's notes on hardware and its advice on workers: the data are tensors in memory."""
-    logger = logging.getLogger("pytorch_lightning")
-    level = logger.level
-    logger.setLevel(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-            warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
-            warnings.filterwarnings("ignore", message="Experiment logs directory .* exists.*")
-            # a note from torch to Lightning's developers
-            warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.* is deprecated.*")
-            yield
-    finally:
-        logger.setLevel(level)

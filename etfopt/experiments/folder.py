@@ -1,0 +1,113 @@
+"""The folder of a run: what is there, what may be taken away, and from where a run goes on."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from etfopt.errors import InputError
+from etfopt.experiments.checkpoints import Identity, checkpoints, choose, load
+from etfopt.experiments.config import TrainConfig
+from etfopt.experiments.environment import environment
+from etfopt.experiments.recorder import HISTORY, LINES, MARGINS, MEANS, MEANS_BY_EPOCH, SCALARS, Recorder
+from etfopt.experiments.run_files import (
+    digest,
+    make_folder,
+    read_config,
+    read_json,
+    read_means,
+    write_config,
+    write_json,
+)
+from etfopt.experiments.trainer import Machine
+
+__all__ = ["CONFIG", "Start", "begin", "finish", "open_folder", "resume_from"]
+
+CONFIG, ENVIRONMENT = "config.json", "environment.json"
+RESULTS = (HISTORY, MEANS, MARGINS)
+PATTERNS = (
+    *(*RESULTS, LINES, MEANS_BY_EPOCH, ENVIRONMENT),
+    *("checkpoints/epoch-*.ckpt", f"{SCALARS}/events.out.tfevents.*"),
+    *("*.part", "checkpoints/*.part"),
+    CONFIG,  # it marks a run, and goes last
+)
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where a run goes on: after `epoch` epochs, from a checkpoint or from nothing."""
+
+    checkpoint: Path | None
+    epoch: int
+
+
+def open_folder(path: Path, resuming: bool) -> None:
+    """Make the folder if there is none; raise `InputError` if a new run would take away files that are of no run."""
+    make_folder(path)
+    there = [str(file.relative_to(path)) for file in _files(path)]
+    if there and not resuming and not _is_run(path / CONFIG):
+        raise InputError(f"{path}: holds {', '.join(there)}, and not of an earlier run; choose another folder")
+
+
+def begin(path: Path, config: TrainConfig, start: Start, machine: Machine) -> None:
+    """Prepare the folder of a run that is about to start, or to go on."""
+    starts = read_json(path / ENVIRONMENT)["starts"] if start.epoch and (path / ENVIRONMENT).exists() else []
+    try:
+        for file in _files(path) if not start.epoch else _ahead(path, start.epoch):
+            file.unlink()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be cleared of the earlier run: {error.strerror}") from error
+    if not start.epoch:
+        write_config(path / CONFIG, config)
+    here = {"epoch": start.epoch, "seed": config.seed, **asdict(machine), **environment()}
+    write_json(path / ENVIRONMENT, {"starts": [*starts, here]})
+
+
+def resume_from(path: Path, config: TrainConfig, identity: Identity, from_epoch: int | None) -> Start:
+    """Return where a run goes on: at the start, in a folder without files of a run.
+
+    Raises
+    ------
+    InputError
+        If the folder is of no run or of another configuration, or the checkpoint cannot be used.
+    """
+    if not _files(path):
+        return Start(None, 0)
+    if digest(read_config(path / CONFIG)) != digest(config):
+        raise InputError(f"{path}: is a run of another configuration; choose another folder, or do not resume it")
+    checkpoint = choose(path / "checkpoints", identity, from_epoch)
+    epoch = next((e for e, file in checkpoints(path / "checkpoints").items() if file == checkpoint), 0)
+    if epoch:
+        read_means(path / MEANS_BY_EPOCH, epoch + 1)
+    return Start(checkpoint, epoch)
+
+
+def finish(path: Path, config: TrainConfig) -> None:
+    """Write the results of a run whose last epoch is done, from its checkpoint, where they are not there."""
+    if all((path / name).exists() for name in RESULTS):
+        return
+    recorder = Recorder(path, None)
+    recorder.load_state_dict(load(checkpoints(path / "checkpoints")[config.epochs])["callbacks"]["Recorder"])
+    recorder.write_lines()
+    recorder.write_results(read_means(path / MEANS_BY_EPOCH, config.epochs + 1)[-1])
+
+
+def _files(path: Path) -> list[Path]:
+    return [file for pattern in PATTERNS for file in sorted(path.glob(pattern))]
+
+
+def _ahead(path: Path, epoch: int) -> list[Path]:
+    """Return what a run that goes on from an epoch must not find: checkpoints after it, results, torn files."""
+    later = [file for e, file in checkpoints(path / "checkpoints").items() if e > epoch]
+    torn = [file for pattern in ("*.part", "checkpoints/*.part") for file in path.glob(pattern)]
+    return [*later, *torn, *(path / name for name in RESULTS if (path / name).exists())]
+
+
+def _is_run(config: Path) -> bool:
+    """Whether a file is the configuration of a run, of whatever version."""
+    try:
+        record = json.loads(config.read_text())
+    except (OSError, ValueError):
+        return False
+    return isinstance(record, dict) and isinstance(record.get("schema"), int) and record.keys() == {"schema", "config"}

@@ -1,0 +1,107 @@
+"""The measures of one split of the data under a fixed network, exact whatever the batches and ranks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torchmetrics import Metric
+
+from etfopt.metrics import CosineMargin, NearestMeanMismatch, NeuralCollapse, NumericalRank
+from etfopt.nn.heads import AnyHead
+
+__all__ = ["Measured", "SplitMeasures"]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What was measured on a split.
+
+    Attributes
+    ----------
+    values : dict
+        Every measure by name.
+    class_means : Tensor, shape (d, C)
+        Centred class means, float64, on the CPU.
+    margins : Tensor, shape (n,)
+        All cosine margins, in ascending order (the curve P_CM), float64, on the CPU.
+    """
+
+    values: dict[str, float]
+    class_means: Tensor
+    margins: Tensor
+
+
+class _MeanLoss(Metric):
+    """Mean over all samples of losses that come as means over batches, in float64."""
+
+    full_state_update = False
+
+    total: Tensor
+    count: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name in ("total", "count"):
+            self.add_state(name, torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+
+    def update(self, mean: Tensor, n: int) -> None:
+        """Add the mean of a batch of n samples; that of none is not looked at."""
+        if n:
+            self.total, self.count = self.total + n * mean.detach(), self.count + n
+
+    def compute(self) -> Tensor:
+        """Return the mean."""
+        return self.total / self.count
+
+
+class SplitMeasures(nn.Module):
+    """The measures of one split, for features as the head sees them.
+
+    One pass gives what sums can give. The margins need the global mean and the nearest class mean needs them all, and
+    both are known only then: the features of this process's batches are kept for a second pass, in their own
+    precision, n d numbers in all.
+    """
+
+    def __init__(self, head: AnyHead) -> None:
+        super().__init__()
+        self.loss = _MeanLoss()
+        self.collapse = NeuralCollapse(head.num_classes, head.dim)
+        self.rank = NumericalRank(head.num_classes, head.dim)
+        self._kept: list[tuple[Tensor, Tensor]] = []
+
+    def update(self, features: Tensor, labels: Tensor, head: AnyHead, loss: Tensor) -> None:
+        """Add a batch of the backbone's features, shape (n, d), and the mean of its losses."""
+        f = head.normalize(features)
+        self.collapse.update(f, labels, head.weight, head.bias)
+        self.rank.update(f, labels, head.weight, head.bias)
+        self._kept.append((f.detach(), labels))
+        self.loss.update(loss, len(labels))
+
+    def finish(self, head: AnyHead) -> Measured:
+        """Return what was measured, and start anew. Every rank has to call this."""
+        C, d, mean, means = head.num_classes, head.dim, self.collapse.global_mean(), self.collapse.feature_means()
+        margin = CosineMargin(C, d, global_mean=mean, keep_margins=True).to(self.collapse.device)
+        mismatch = NearestMeanMismatch(C, d, class_means=means).to(self.collapse.device)
+        for metric in (margin, mismatch):
+            for f, labels in self._kept:
+                metric.update(f, labels, head.weight, head.bias)
+        values = {
+            "loss": self.loss.compute(),
+            **self.collapse.compute(),
+            "ncc_mismatch": mismatch.compute(),
+            "cosine_margin": margin.compute(),
+            "numerical_rank": self.rank.compute(),
+        }
+        measured = Measured(
+            {name: float(value) for name, value in values.items()}, self.collapse.class_means(), margin.sorted().cpu()
+        )
+        self.reset()
+        return measured
+
+    def reset(self) -> None:
+        """Forget everything."""
+        for metric in (self.loss, self.collapse, self.rank):
+            metric.reset()
+        self._kept.clear()

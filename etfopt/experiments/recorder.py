@@ -1,0 +1,149 @@
+"""Writes down what was measured after every epoch, in the folder of the run and in its checkpoints."""
+
+from __future__ import annotations
+
+import io
+import math
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+from torch import Tensor
+
+from etfopt.experiments.classifier import Classifier
+from etfopt.experiments.run_files import Record, append_line, append_means, write_atomically, write_json, write_lines
+from etfopt.experiments.tensorboard import Scalars, open_scalars
+
+__all__ = ["HISTORY", "LINES", "MARGINS", "MEANS", "MEANS_BY_EPOCH", "SCALARS", "Recorder"]
+
+LINES = "metrics.jsonl"
+MEANS_BY_EPOCH = "class_means_by_epoch.npy"
+SCALARS = "tensorboard"
+HISTORY, MEANS, MARGINS = "history.json", "class_means.npy", "margins.npz"
+
+WARM_UP_STEPS = 10
+
+
+class Recorder(pl.Callback):
+    """Times the steps of a run and records its measures.
+
+    After every epoch: a line of JSON, the class means of the training split, an event for TensorBoard. At the end:
+    the history, the last class means, the sorted margins of both splits. A checkpoint holds what is needed to write
+    all of them again up to its epoch, but for the class means of earlier epochs.
+
+    Attributes
+    ----------
+    history : list of dict
+        One record an epoch, epoch 0 before any training.
+    steps_ms : list of float
+        Median milliseconds of a training step in each epoch of the history.
+    margins : dict
+        Sorted margins of the last epoch by split.
+    """
+
+    def __init__(self, path: Path, on_epoch: Callable[[], None] | None) -> None:
+        self.path, self.on_epoch = path, on_epoch
+        self.history: list[Record] = []
+        self.steps_ms: list[float] = []
+        self.margins: dict[str, Tensor] = {}
+        self._seconds: list[float] = []
+        self._start = 0.0
+        self._scalars: Scalars | None = None
+
+    # --- time ----------------------------------------------------------------------------------------------------
+
+    def on_train_batch_start(self, *_: Any) -> None:
+        """Start the clock."""
+        self._start = time.perf_counter()
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        """Stop the clock."""
+        self._seconds.append(time.perf_counter() - self._start)
+
+    def step_ms(self) -> float:
+        """Return the median over the epochs of the median step in milliseconds; NaN if there was none."""
+        return statistics.median([ms for ms in self.steps_ms if not math.isnan(ms)] or [math.nan])
+
+    def _epoch_ms(self) -> float:
+        first = len(self.steps_ms) <= 1  # epoch 0 is before any step
+        seconds = self._seconds[WARM_UP_STEPS if first and len(self._seconds) > WARM_UP_STEPS else 0 :]
+        self._seconds = []
+        return 1e3 * statistics.median(seconds or [math.nan])
+
+    # --- records -------------------------------------------------------------------------------------------------
+
+    def on_train_start(self, trainer: pl.Trainer, _module: pl.LightningModule) -> None:
+        """Bring the files to the state of the checkpoint that was loaded, if one was."""
+        if trainer.is_global_zero and trainer.current_epoch:
+            self.write_lines()
+
+    def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Record what was measured."""
+        assert isinstance(module, Classifier)
+        epoch = trainer.current_epoch + 1 if trainer.state.fn == "fit" else 0
+        measured = module.measured
+        record: Record = {"epoch": epoch}
+        for split, found in measured.items():
+            record |= {f"{split}_{name}": value for name, value in found.values.items()}
+        self.history.append(record)
+        self.steps_ms.append(self._epoch_ms())
+        self.margins = {split: found.margins for split, found in measured.items()}
+        if trainer.is_global_zero:
+            self._write(epoch, measured["train"].class_means)
+
+    def _write(self, epoch: int, means: Tensor) -> None:
+        append_means(self.path / MEANS_BY_EPOCH, means.numpy(), epoch)
+        append_line(self.path / LINES, self._line(epoch))
+        self._scalars = self._scalars or open_scalars(self.path / SCALARS, epoch)
+        if self._scalars:
+            self._scalars.add(epoch, self._line(epoch))
+
+    def _line(self, epoch: int) -> Record:
+        return {**self.history[epoch], "step_ms": self.steps_ms[epoch]}
+
+    def on_train_epoch_end(self, *_: Any) -> None:
+        """Report a finished epoch."""
+        if self.on_epoch:
+            self.on_epoch()
+
+    # --- the end -------------------------------------------------------------------------------------------------
+
+    def write_lines(self) -> None:
+        """Write the lines of all epochs anew."""
+        write_lines(self.path / LINES, list(map(self._line, range(len(self.history)))))
+
+    def write_history(self) -> None:
+        """Write all records into one file."""
+        write_json(self.path / HISTORY, {"step_ms": self.step_ms(), "epochs": self.history})
+
+    def write_results(self, last_means: np.ndarray[Any, np.dtype[np.float64]]) -> None:
+        """Write what a finished run leaves: history, last class means, sorted margins."""
+        arrays = {MEANS: lambda file: np.save(file, last_means), MARGINS: self._save_margins}
+        for name, save in arrays.items():
+            buffer = io.BytesIO()
+            save(buffer)
+            write_atomically(self.path / name, buffer.getvalue())
+        self.write_history()
+
+    def _save_margins(self, file: io.BytesIO) -> None:
+        np.savez(file, train=self.margins["train"].numpy(), test=self.margins["test"].numpy())
+
+    def close(self) -> None:
+        """Close what is open."""
+        if self._scalars:
+            self._scalars.close()
+
+    # --- checkpoints ---------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps."""
+        return {"history": self.history, "steps_ms": self.steps_ms, "margins": self.margins}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over what a checkpoint kept."""
+        self.history, self.steps_ms = list(state_dict["history"]), list(state_dict["steps_ms"])
+        self.margins = dict(state_dict["margins"])

@@ -1,0 +1,80 @@
+"""What a run measured, from memory or from its folder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from etfopt.experiments.config import TrainConfig
+from etfopt.experiments.recorder import LINES, MARGINS, MEANS_BY_EPOCH
+from etfopt.experiments.run_files import Means, Record, read_config, read_lines, read_means
+from etfopt.files import load_matrix
+
+__all__ = ["RunResult", "load_run"]
+
+
+@dataclass
+class RunResult:
+    """What a run measured.
+
+    Attributes
+    ----------
+    config : TrainConfig
+    history : list of dict
+        One record an epoch, epoch 0 before any training: ``epoch`` and ``train_*``, ``test_*`` measures.
+    class_means : ndarray, shape (epochs + 1, d, C)
+        Centred class means of the training split.
+    step_ms : float
+        Median milliseconds of a training step (forward, backward, update), the first ones left out.
+    path : Path
+        Folder of the run.
+    trained : int
+        Epochs that were trained by the call that returned this; the others are those of earlier calls.
+    """
+
+    config: TrainConfig
+    history: list[Record]
+    class_means: Means
+    step_ms: float
+    path: Path
+    trained: int = 0
+
+    def epochs_to(self, value: float, measure: str = "train_accuracy") -> int | None:
+        """Return the first epoch after which a measure is at least `value`; None if there is none.
+
+        ``epochs_to(0.99)`` asks for a training accuracy, ``epochs_to(1.0, "train_cosine_margin")`` for a margin.
+        """
+        reached = (int(record["epoch"]) for record in self.history if record[measure] >= value)
+        return next(reached, None)
+
+    @property
+    def finished(self) -> bool:
+        """Whether all epochs of the configuration were trained."""
+        return bool(self.history) and self.history[-1]["epoch"] == self.config.epochs
+
+    def margins(self, split: str = "train") -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+        """Return the sorted cosine margins after the last epoch, shape (n,), for the curve P_CM.
+
+        Raises
+        ------
+        InputError
+            If the run did not come to its end.
+        """
+        return np.asarray(load_matrix(self.path / MARGINS, split))
+
+
+def load_run(path: Path) -> RunResult:
+    """Read a run from its folder, up to the last epoch that was recorded.
+
+    Raises
+    ------
+    InputError
+        If the folder is of no run, or a file of it is missing, damaged or of another version.
+    """
+    config, lines = read_config(path / "config.json"), read_lines(path / LINES)
+    history = [{key: value for key, value in line.items() if key != "step_ms"} for line in lines]
+    steps = [line["step_ms"] for line in lines]
+    step_ms = float(np.nanmedian(steps)) if not np.all(np.isnan(steps)) else float("nan")
+    return RunResult(config, history, read_means(path / MEANS_BY_EPOCH, len(history)), step_ms, path)

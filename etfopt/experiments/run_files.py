@@ -1,0 +1,294 @@
+"""The files of a run: written whole or not at all, of one schema, by one process at a time."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+from filelock import FileLock, Timeout
+
+from etfopt.errors import EtfoptError, InputError
+from etfopt.experiments.config import TrainConfig
+from etfopt.files import strict_json
+
+__all__ = [
+    "SCHEMA",
+    "Record",
+    "StorageError",
+    "append_line",
+    "append_means",
+    "digest",
+    "locked",
+    "make_folder",
+    "read_config",
+    "read_json",
+    "read_lines",
+    "read_means",
+    "write_atomically",
+    "write_config",
+    "write_json",
+    "write_lines",
+]
+
+SCHEMA = 1
+"""Version of every file of a run; it grows when a reader of the version before could not read the next."""
+
+Record: TypeAlias = dict[str, float]
+Means: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
+
+
+class StorageError(EtfoptError, OSError):
+    """A file of a run cannot be written: the disk is full, say. What was there before is still there."""
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder, or raise `InputError`."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be used as the folder of a run: {error.strerror}") from error
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the folder of a run for this process; the system takes the lock away from one that was killed.
+
+    Raises
+    ------
+    InputError
+        If another process holds it.
+    """
+    lock = FileLock(path / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise InputError(
+            f"{path}: another process is at work on this run; wait for it, or use another folder"
+        ) from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be locked: {error.strerror}") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+# --- whole or not at all -------------------------------------------------------------------------------------------
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Put a file in place in one go: after a crash there is the old one or the new one, and never a part.
+
+    Raises
+    ------
+    StorageError
+        If it cannot be written.
+    """
+    part = path.with_name(path.name + ".part")
+    try:
+        try:
+            with part.open("wb") as file:
+                _write(file.fileno(), content)
+            part.replace(path)
+            _sync_folder(path.parent)
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise StorageError(f"{path}: cannot be written: {error.strerror}") from error
+
+
+def _write(descriptor: int, content: bytes) -> None:
+    """Write all bytes and wait until the device has them."""
+    rest = memoryview(content)
+    while rest:
+        rest = rest[os.write(descriptor, rest) :]
+    os.fsync(descriptor)
+
+
+def _sync_folder(path: Path) -> None:
+    """Make the names in a folder as lasting as the files' contents, where the system knows how."""
+    with suppress(OSError):  # Windows opens no folder
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _append(path: Path, content: bytes) -> None:
+    """Add bytes to the end of a file; none of them stays if not all can be written."""
+    try:
+        with path.open("ab", buffering=0) as file:
+            size = file.tell()
+            try:
+                _write(file.fileno(), content)
+            except OSError:
+                file.truncate(size)
+                raise
+    except OSError as error:
+        raise StorageError(f"{path}: cannot be written: {error.strerror}") from error
+
+
+# --- JSON ----------------------------------------------------------------------------------------------------------
+
+
+def write_json(path: Path, value: dict[str, Any]) -> None:
+    """Write an object as JSON, the schema first; what is NaN or infinite becomes null."""
+    write_atomically(path, strict_json({"schema": SCHEMA, **value}).encode())
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read what `write_json` wrote, without the schema.
+
+    Raises
+    ------
+    InputError
+        If it is missing, damaged, or of another schema.
+    """
+    try:
+        value = json.loads(path.read_bytes())
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise InputError(f"{path}: is damaged: {error}") from error
+    if not isinstance(value, dict) or "schema" not in value:
+        raise InputError(f"{path}: is not a file of a run: it has no schema")
+    if value.pop("schema") != SCHEMA:
+        raise InputError(f"{path}: was written by another version of etfopt; this one reads schema {SCHEMA}")
+    return value
+
+
+def _line(record: Record) -> bytes:
+    return (strict_json({"schema": SCHEMA, **record}, indent=None)).encode()
+
+
+def append_line(path: Path, record: Record) -> None:
+    """Add a record to a file of JSON lines."""
+    _append(path, _line(record))
+
+
+def write_lines(path: Path, records: Sequence[Record]) -> None:
+    """Write a file of JSON lines anew."""
+    write_atomically(path, b"".join(map(_line, records)))
+
+
+def read_lines(path: Path) -> list[Record]:
+    """Read a file of JSON lines, null as NaN; a last line that is torn is left out."""
+    try:
+        *lines, _torn = path.read_bytes().split(b"\n")
+        records = [json.loads(line) for line in lines]
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise InputError(f"{path}: is damaged: {error}") from error
+    if any(record.pop("schema", None) != SCHEMA for record in records):
+        raise InputError(f"{path}: was written by another version of etfopt; this one reads schema {SCHEMA}")
+    return [{key: math.nan if value is None else value for key, value in record.items()} for record in records]
+
+
+# --- configuration -------------------------------------------------------------------------------------------------
+
+
+def digest(config: TrainConfig) -> str:
+    """Return the SHA-256 of a configuration, by which a checkpoint knows its run."""
+    return hashlib.sha256(json.dumps(dataclasses.asdict(config), sort_keys=True).encode()).hexdigest()
+
+
+def write_config(path: Path, config: TrainConfig) -> None:
+    """Write the configuration of a run."""
+    write_json(path, {"config": dataclasses.asdict(config)})
+
+
+def read_config(path: Path) -> TrainConfig:
+    """Read what `write_config` wrote.
+
+    Raises
+    ------
+    InputError
+        If it is missing, damaged, of another schema, or no configuration.
+    """
+    settings = read_json(path).get("config", {})
+    try:
+        return TrainConfig(**settings)
+    except (TypeError, InputError) as error:
+        raise InputError(f"{path}: holds no configuration of a run: {error}") from error
+
+
+# --- class means ---------------------------------------------------------------------------------------------------
+
+
+def append_means(path: Path, means: Means, epoch: int) -> None:
+    """Add the class means of an epoch, shape (d, C), to an ``.npy`` of shape (epochs, d, C); later ones are dropped.
+
+    The array is written first and the number of epochs, in the header, after it: a file that was being written is one
+    of the epochs before. NumPy leaves room in the header for the first axis to grow.
+
+    Raises
+    ------
+    StorageError, InputError
+        If it cannot be written, or the epochs before this one are not there.
+    """
+    content = np.ascontiguousarray(means, dtype=np.float64).tobytes()
+    try:
+        with path.open("r+b" if epoch else "w+b") as file:
+            if not epoch:
+                _write_header(file, (0, *means.shape))
+            start = _data_start(file, path, epoch, means.shape)
+            file.seek(start + epoch * len(content))
+            file.truncate()
+            file.flush()
+            _write(file.fileno(), content)
+            file.seek(0)
+            _write_header(file, (epoch + 1, *means.shape))
+            file.flush()
+    except OSError as error:
+        raise StorageError(f"{path}: cannot be written: {error.strerror}") from error
+
+
+def _write_header(file: Any, shape: tuple[int, ...]) -> None:
+    header = {"descr": "<f8", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, header)
+
+
+def _data_start(file: Any, path: Path, epochs: int, shape: tuple[int, ...]) -> int:
+    """Where the array begins, in a file that holds at least so many epochs."""
+    file.seek(0)
+    try:
+        np.lib.format.read_magic(file)
+        (count, *rest), *_ = np.lib.format.read_array_header_1_0(file)
+    except ValueError as error:
+        raise InputError(f"{path}: is damaged: {error}") from error
+    if tuple(rest) != shape or count < epochs:
+        raise InputError(
+            f"{path}: holds {count} epochs of shape {tuple(rest)}; {epochs} of shape {shape} were expected"
+        )
+    return int(file.tell())
+
+
+def read_means(path: Path, epochs: int) -> Means:
+    """Return the first epochs that `append_means` wrote, shape (epochs, d, C).
+
+    Raises
+    ------
+    InputError
+        If they are not there.
+    """
+    try:
+        with path.open("rb") as file:
+            means = np.load(file, allow_pickle=False)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+    except (ValueError, EOFError) as error:
+        raise InputError(f"{path}: is damaged: {error}") from error
+    if len(means) < epochs:
+        raise InputError(f"{path}: holds the class means of {len(means)} epochs; {epochs} were expected")
+    return np.asarray(means[:epochs])
