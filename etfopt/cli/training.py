@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import signal
+import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from etfopt import _tables as tables
 from etfopt.cli._app import console, progress
+from etfopt.errors import InputError
+
+if TYPE_CHECKING:
+    from etfopt.experiments.results import RunResult
 
 __all__ = ["demo", "train"]
 
 
 def train(
+    ctx: typer.Context,
     data: Annotated[str, typer.Option(help="Data set: digits.")] = "digits",
     head: Annotated[str, typer.Option(help="learned, fixed or nearest.")] = "nearest",
     seed: Annotated[int, typer.Option(help="Seeds network and batches.")] = 0,
@@ -30,14 +38,36 @@ def train(
     out: Annotated[Path | None, typer.Option(help="Folder; runs/DATA-HEAD-seedN if not given.")] = None,
     threads: Annotated[int, typer.Option(help="CPU threads; one is fastest for so small a network.")] = 1,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
+    accelerator: Annotated[str, typer.Option(help="auto, cpu, gpu, ...")] = "auto",
+    devices: Annotated[int, typer.Option(help="Devices that share every batch, a process each.")] = 1,
+    precision: Annotated[str, typer.Option(help="32-true, bf16-mixed, 64-true, ...")] = "32-true",
+    resume: Annotated[Path | None, typer.Option(help="Folder of a run to go on with, by its own settings.")] = None,
+    from_epoch: Annotated[
+        int | None, typer.Option(help="With --resume: go on from the checkpoint of this epoch.")
+    ] = None,
 ) -> None:
     """Train a small network with one of the heads and print its neural-collapse measures.
 
     Example: etfopt train --data digits --head nearest --epochs 30
+
+    A run that was stopped goes on where its last checkpoint is: etfopt train --resume runs/digits-nearest-seed0
     """
     from etfopt.experiments.config import TrainConfig
     from etfopt.experiments.train import train as run
 
+    machine: dict[str, Any] = {
+        "accelerator": accelerator,
+        "devices": devices,
+        "precision": precision,
+        "threads": threads,
+    }
+    bar = console.is_terminal and not quiet
+    if resume is not None:
+        _refuse_settings(ctx, resume)
+        _print_result(_say_what_is_kept(resume, lambda: _resumed(resume, from_epoch, progress_bar=bar, **machine)))
+        return
+    if from_epoch is not None:
+        raise InputError(f"from_epoch = {from_epoch} has no meaning without --resume")
     config = TrainConfig(
         data=data,
         head=head,
@@ -51,12 +81,55 @@ def train(
         implicit_gradient=implicit_gradient,
     )
     path = out or Path("runs") / f"{data}-{head}-seed{seed}"
-    result = run(config, path, threads=threads, progress_bar=console.is_terminal and not quiet)
-    title = f"{data}, head {head}, seed {seed}, {epochs} epochs"
+    result = _say_what_is_kept(path, lambda: run(config, path, progress_bar=bar, **machine))
+    _print_result(result)
+
+
+RESUMING = ("resume", "from_epoch", "threads", "quiet", "accelerator", "devices", "precision")
+
+
+def _resumed(path: Path, from_epoch: int | None, **options: Any) -> RunResult:
+    """Go on with a run and print its measures."""
+    from etfopt.experiments.train import resume
+
+    result = resume(path, from_epoch=from_epoch, **options)
+    if not result.trained:
+        epochs = len(result.history) - 1
+        print(f"{path} is finished, {epochs} of {epochs} epochs: nothing was done", file=sys.stderr)
+    return result
+
+
+def _print_result(result: RunResult) -> None:
+    config, epochs = result.config, len(result.history) - 1
+    title = f"{config.data}, head {config.head}, seed {config.seed}, {epochs} epochs"
     console.print(tables.measures(result.history[-1], title))
     console.print(
-        f"{result.step_ms:.2f} ms a step (median). Written to {path}/", markup=False, highlight=False, soft_wrap=True
+        f"{result.step_ms:.2f} ms a step (median). Written to {result.path}/",
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
     )
+
+
+def _refuse_settings(ctx: typer.Context, path: Path) -> None:
+    """Refuse settings that were typed beside --resume: the run has its own, and none is to be passed over."""
+    sources = {name: ctx.get_parameter_source(name) for name in ctx.params}
+    typed = [name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"]
+    if wrong := [name for name in typed if name not in RESUMING]:
+        option = "--" + wrong[0].replace("_", "-")
+        raise InputError(f"{option} has no meaning with --resume: the settings are those of {path}/config.json")
+
+
+def _say_what_is_kept(path: Path, run: Callable[[], RunResult]) -> RunResult:
+    """Say after Ctrl-C or SIGTERM what is kept and how to go on, and end with the status of the signal."""
+    from etfopt.experiments.train import kept
+
+    try:
+        return run()
+    except (KeyboardInterrupt, SystemExit) as stop:
+        sent = signal.SIGTERM if isinstance(stop, SystemExit) else signal.SIGINT
+        print(f"interrupted. {kept(path)}", file=sys.stderr)
+        raise typer.Exit(128 + sent) from None
 
 
 def _rate(averaging: str) -> str | float:
