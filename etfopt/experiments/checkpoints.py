@@ -25,7 +25,7 @@ from pytorch_lightning.callbacks import Checkpoint
 from etfopt.errors import InputError
 from etfopt.experiments.run_files import SCHEMA, make_folder, write_atomically
 
-__all__ = ["AtomicCheckpoints", "EpochCheckpoint", "Identity", "checkpoints", "choose", "load", "verify"]
+__all__ = ["AtomicCheckpoints", "EpochCheckpoint", "Identity", "checkpoints", "choose", "load", "prune", "verify"]
 
 FORMAT = "etfopt checkpoint"
 KEPT = 2
@@ -85,15 +85,19 @@ class EpochCheckpoint(Checkpoint):
         epoch = trainer.current_epoch + 1
         trainer.save_checkpoint(self.folder / f"epoch-{epoch:04d}.ckpt")
         if trainer.is_global_zero:
-            for old, path in checkpoints(self.folder).items():
-                if old <= epoch - KEPT:
-                    path.unlink()
+            prune(self.folder)
 
 
 def checkpoints(folder: Path) -> dict[int, Path]:
     """Return the checkpoints of a folder by their epochs, the newest first. They are not opened."""
     found = {path: re.fullmatch(r"epoch-(\d{4,})\.ckpt", path.name) for path in folder.glob("epoch-*.ckpt")}
     return dict(sorted(((int(name[1]), path) for path, name in found.items() if name), reverse=True))
+
+
+def prune(folder: Path) -> None:
+    """Remove all checkpoints but the last two."""
+    for old in list(checkpoints(folder).values())[KEPT:]:
+        old.unlink()
 
 
 def verify(path: Path, identity: Identity | None = None) -> dict[str, Any]:

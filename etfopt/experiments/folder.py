@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from etfopt.errors import InputError
-from etfopt.experiments.checkpoints import Identity, checkpoints, choose, load
+from etfopt.experiments.checkpoints import Identity, checkpoints, choose, load, prune
 from etfopt.experiments.config import TrainConfig
 from etfopt.experiments.environment import environment
 from etfopt.experiments.recorder import HISTORY, LINES, MARGINS, MEANS, MEANS_BY_EPOCH, SCALARS, Recorder
@@ -26,12 +26,9 @@ __all__ = ["CONFIG", "Start", "begin", "finish", "open_folder", "resume_from"]
 
 CONFIG, ENVIRONMENT = "config.json", "environment.json"
 RESULTS = (HISTORY, MEANS, MARGINS)
-PATTERNS = (
-    *(*RESULTS, LINES, MEANS_BY_EPOCH, ENVIRONMENT),
-    *("checkpoints/epoch-*.ckpt", f"{SCALARS}/events.out.tfevents.*"),
-    *("*.part", "checkpoints/*.part"),
-    CONFIG,  # it marks a run, and goes last
-)
+CHECKPOINTS = "checkpoints/epoch-*.ckpt"
+# the configuration marks a run, and is removed last
+PATTERNS = (*RESULTS, LINES, MEANS_BY_EPOCH, ENVIRONMENT, CHECKPOINTS, f"{SCALARS}/events.out.tfevents.*", CONFIG)
 
 
 @dataclass(frozen=True)
@@ -54,7 +51,7 @@ def begin(path: Path, config: TrainConfig, start: Start, machine: Machine) -> No
     """Prepare the folder of a run that is about to start, or to go on."""
     starts = read_json(path / ENVIRONMENT)["starts"] if start.epoch and (path / ENVIRONMENT).exists() else []
     try:
-        for file in _files(path) if not start.epoch else _ahead(path, start.epoch):
+        for file in [*_torn(path), *(_ahead(path, start.epoch) if start.epoch else _files(path))]:
             file.unlink()
     except OSError as error:
         raise InputError(f"{path}: cannot be cleared of the earlier run: {error.strerror}") from error
@@ -85,6 +82,7 @@ def resume_from(path: Path, config: TrainConfig, identity: Identity, from_epoch:
 
 def finish(path: Path, config: TrainConfig) -> None:
     """Write the results of a run whose last epoch is done, from its checkpoint, where they are not there."""
+    prune(path / "checkpoints")
     if all((path / name).exists() for name in RESULTS):
         return
     recorder = Recorder(path, None)
@@ -98,10 +96,14 @@ def _files(path: Path) -> list[Path]:
 
 
 def _ahead(path: Path, epoch: int) -> list[Path]:
-    """Return what a run that goes on from an epoch must not find: checkpoints after it, results, torn files."""
+    """Return what a run that goes on from an epoch must not find: later checkpoints, and results."""
     later = [file for e, file in checkpoints(path / "checkpoints").items() if e > epoch]
-    torn = [file for pattern in ("*.part", "checkpoints/*.part") for file in path.glob(pattern)]
-    return [*later, *torn, *(path / name for name in RESULTS if (path / name).exists())]
+    return [*later, *(path / name for name in RESULTS if (path / name).exists())]
+
+
+def _torn(path: Path) -> list[Path]:
+    """Return files that were being written when a process was killed."""
+    return [file for pattern in PATTERNS for file in path.glob(pattern + ".part")]
 
 
 def _is_run(config: Path) -> bool:

@@ -51,11 +51,16 @@ class Shares(Sampler[list[int]]):
 
 
 def share(loader: DataLoader[Any], rank: int, size: int, training: bool) -> DataLoader[Any]:
-    """Return the loader of a process's share of every batch, from the loader of whole batches."""
-    if size == 1:
-        return loader
-    sampler = Shares(loader.sampler, rank, size, SMALLEST if training else 0)
-    return DataLoader(loader.dataset, sampler=sampler, batch_size=None, collate_fn=loader.collate_fn)
+    """Return the loader of a process's share of every batch, from the loader of whole batches.
+
+    It draws the seeds of its workers from a generator of its own. From the global one it would draw whenever it is
+    started, which Lightning does at one point of an epoch in a run that goes on, and at another in one that is resumed.
+    """
+    if size > 1:
+        sampler = Shares(loader.sampler, rank, size, SMALLEST if training else 0)
+        loader = DataLoader(loader.dataset, sampler=sampler, batch_size=None, collate_fn=loader.collate_fn)
+    loader.generator = torch.Generator().manual_seed(rank)
+    return loader
 
 
 def share_weight(labels: Tensor) -> Tensor | float:

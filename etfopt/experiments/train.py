@@ -101,7 +101,7 @@ def train(
         callbacks = [heed, RandomStates(), recorder, EpochCheckpoint(path / "checkpoints", identity)]
         trainer = build_trainer(computer, config.epochs, callbacks, progress_bar)
         try:
-            _fit(trainer, _build(config, images), images, start.checkpoint)
+            _fit(trainer, _build(config, images), images, start)
             means = read_means(path / MEANS_BY_EPOCH, config.epochs + 1)
             if rank == 0:
                 recorder.write_results(means[-1])
@@ -135,16 +135,18 @@ def kept(path: Path) -> str:
     return f"{what}. To go on: etfopt train --resume {path}"
 
 
-def _fit(trainer: pl.Trainer, model: Classifier, images: Images, checkpoint: Path | None) -> None:
+def _fit(trainer: pl.Trainer, model: Classifier, images: Images, start: Start) -> None:
     """Measure, unless that was done before, then train; an interruption surfaces as one."""
     config, rank, size = model.config, trainer.global_rank, trainer.world_size
-    order = batches(images.train, config.batch_size, config.seed)
-    training = share(order, rank, size, training=True)
+    whole = batches(images.train, config.batch_size, config.seed)
+    training = share(whole, rank, size, training=True)
+    order: Any = training.sampler
+    order.set_epoch(start.epoch)  # Lightning says so, too, but after it has started the loader
     splits = [share(batches(split), rank, size, training=False) for split in (images.train, images.test)]
     try:
-        if checkpoint is None:
+        if not start.epoch:
             trainer.validate(model, splits, verbose=False)
-        trainer.fit(model, training, splits, ckpt_path=checkpoint, weights_only=True)
+        trainer.fit(model, training, splits, ckpt_path=start.checkpoint, weights_only=True)
     except SIGTERMException:
         raise
     except SystemExit:
