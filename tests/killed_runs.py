@@ -58,7 +58,7 @@ class Fault:
         write = run_files._write
 
         def faulty(descriptor: int, content: bytes) -> None:
-            name = os.readlink(f"/proc/self/fd/{descriptor}")
+            name = str(Path(f"/proc/self/fd/{descriptor}").readlink())
             self.left -= name.removesuffix(".part").endswith(self.ending)
             if self.left or not name.removesuffix(".part").endswith(self.ending):
                 return write(descriptor, content)

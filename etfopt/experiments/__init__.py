@@ -2,4 +2,4 @@
 
 from etfopt.errors import require_extra
 
-require_extra("experiments", "torch", "torchmetrics", "pytorch_lightning", "sklearn", "matplotlib")
+require_extra("experiments", "torch", "torchmetrics", "pytorch_lightning", "filelock", "sklearn", "matplotlib")

@@ -132,7 +132,8 @@ def _append(path: Path, content: bytes) -> None:
             try:
                 _write(file.fileno(), content)
             except OSError:
-                file.truncate(size)
+                with suppress(OSError):
+                    file.truncate(size)
                 raise
     except OSError as error:
         raise StorageError(f"{path}: cannot be written: {error.strerror}") from error

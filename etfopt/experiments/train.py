@@ -143,6 +143,8 @@ def _fit(trainer: pl.Trainer, model: Classifier, images: Images, start: Start) -
     order: Any = training.sampler
     order.set_epoch(start.epoch)  # Lightning says so, too, but after it has started the loader
     splits = [share(batches(split), rank, size, training=False) for split in (images.train, images.test)]
+    # Lightning casts after it has loaded a checkpoint, which would round 64-bit weights to 32
+    trainer.strategy.precision_plugin.convert_module(model)
     try:
         if not start.epoch:
             trainer.validate(model, splits, verbose=False)
