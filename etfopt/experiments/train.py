@@ -11,7 +11,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +21,16 @@ import torch
 from pytorch_lightning.callbacks import ModelCheckpoint, RichProgressBar
 from pytorch_lightning.loggers import CSVLogger
 from pytorch_lightning.utilities.exceptions import SIGTERMException
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from etfopt._inputs import as_integer
 from etfopt.errors import InputError
 from etfopt.experiments._termination import heeding_sigterm
+from etfopt.experiments.backbones import build_backbone
 from etfopt.experiments.classifier import Classifier
 from etfopt.experiments.config import TrainConfig, build_head
-from etfopt.experiments.data import DATASETS, Images, batches
-from etfopt.experiments.models import mlp
+from etfopt.experiments.data import Images, batches, load_images
 from etfopt.files import strict_json
 
 __all__ = ["RunResult", "make_folder", "train"]
@@ -94,6 +96,7 @@ def train(
     path: Path,
     *,
     images: Images | None = None,
+    backbone: nn.Module | None = None,
     on_epoch: Callable[[], None] | None = None,
     threads: int = 1,
     progress_bar: bool = False,
@@ -107,6 +110,8 @@ def train(
         Folder of the run, made if missing; what an earlier run left there is removed first.
     images : Images, optional
         The data, if they are at hand; otherwise they are loaded by name.
+    backbone : nn.Module, optional
+        For ``config.backbone.name = "custom"``: any module with features of dimension ``config.backbone.dim``.
     on_epoch : callable, optional
         Called after every epoch.
     threads : int
@@ -129,13 +134,13 @@ def train(
     """
     if as_integer(threads, "threads", at_least=1) > (os.cpu_count() or 1):
         raise InputError(f"threads = {threads} is more than the {os.cpu_count()} processors of this machine")
-    images = DATASETS[config.data].load() if images is None else images
+    images = load_images(config.data) if images is None else images
     make_folder(path)
     _clear(path)
     # the loaders draw from the global generator: it is put back
     with heeding_sigterm() as heed, _quiet_lightning(), _threads(threads), torch.random.fork_rng(devices=[]):
         config.save(path / "config.json")
-        model, watch = _build(config, images), _Watch(on_epoch)
+        model, watch = _build(config, images, backbone), _Watch(on_epoch)
         try:
             _fit(_trainer(config, path, [heed, watch], progress_bar), model, images)
         finally:
@@ -170,7 +175,7 @@ def _is_run(config: Path) -> bool:
         record = json.loads(config.read_text())
     except (OSError, ValueError):
         return False
-    return isinstance(record, dict) and record.keys() == {field.name for field in fields(TrainConfig)}
+    return isinstance(record, dict) and record.keys() == TrainConfig().to_dict().keys()
 
 
 def _fit(trainer: pl.Trainer, model: Classifier, images: Images) -> None:
@@ -178,7 +183,7 @@ def _fit(trainer: pl.Trainer, model: Classifier, images: Images) -> None:
     config, splits = model.config, [batches(images.train), batches(images.test)]
     try:
         trainer.validate(model, splits, verbose=False)
-        trainer.fit(model, batches(images.train, config.batch_size, config.seed), splits)
+        trainer.fit(model, _training_batches(config, images), splits)
     except SIGTERMException:
         raise
     except SystemExit:
@@ -190,19 +195,26 @@ def _save_history(path: Path, model: Classifier, watch: _Watch) -> None:
     (path / "history.json").write_text(strict_json({"step_ms": watch.step_ms(), "epochs": model.history}))
 
 
-def _build(config: TrainConfig, images: Images) -> Classifier:
+def _training_batches(config: TrainConfig, images: Images) -> DataLoader[tuple[Tensor, Tensor]]:
+    return batches(images.train, config.training.batch_size, config.seed, config.data.batches)
+
+
+def _build(config: TrainConfig, images: Images, backbone: nn.Module | None = None) -> Classifier:
     """Build backbone, then head, from the seed alone, so that the backbone is the same under every head."""
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
-        backbone = mlp(images.shape, config.width, config.dim)
-        head = build_head(config, DATASETS[config.data].num_classes)
+        backbone = build_backbone(config, images, backbone)
+        head = build_head(config, images.num_classes)
     return Classifier(backbone, head, config)
 
 
 def _trainer(config: TrainConfig, path: Path, callbacks: list[pl.Callback], progress_bar: bool) -> pl.Trainer:
     checkpoint = ModelCheckpoint(dirpath=path / "checkpoints", filename="last", enable_version_counter=False)
     return pl.Trainer(
-        max_epochs=config.epochs,
+        max_epochs=config.training.epochs,
+        precision=config.training.precision,  # type: ignore[arg-type] # one of Lightning's, checked
+        gradient_clip_val=config.training.gradient_clip,
+        use_distributed_sampler=False,  # the batches split themselves over processes
         devices=1,
         callbacks=[*callbacks, checkpoint, *([RichProgressBar(leave=False)] if progress_bar else [])],
         logger=CSVLogger(path, name="", version=""),
