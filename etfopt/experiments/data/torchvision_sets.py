@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 
 from etfopt.errors import InputError
@@ -65,10 +64,10 @@ def load_torchvision(config: DataConfig) -> tuple[Labelled, Labelled]:
 
 def _labelled(data: Any) -> Labelled:
     """Return the images of a torchvision data set; they are (n, h, w), (n, h, w, 3) or (n, 3, h, w) there."""
-    pixels = torch.from_numpy(np.array(data.data, dtype=np.uint8))
+    pixels = torch.as_tensor(data.data)
     if pixels.ndim == 3:
         pixels = pixels[:, None]
     elif pixels.shape[1] != 3:
         pixels = pixels.permute(0, 3, 1, 2).contiguous()
     labels = data.targets if hasattr(data, "targets") else data.labels
-    return Labelled(pixels, torch.as_tensor(np.array(labels), dtype=torch.int64))
+    return Labelled(pixels, torch.as_tensor(labels, dtype=torch.int64))
