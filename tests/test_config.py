@@ -100,7 +100,7 @@ SINGLE = {
     **{"seed": 1, "data.batches": "stratified", "data.subset": 3, "data.label_noise": 0.1, "data.seed": 4},
     **{"backbone.width": 64, "backbone.affine": True, "head.name": "fixed", "head.solve_every": 2},
     **{"optimizer.nesterov": True, "optimizer.decay": "matrices", "schedule.warmup": 2, "training.epochs": 61},
-    **{"training.precision": "bf16-mixed", "head.implicit_gradient": False},
+    **{"training.gradient_clip": 1.0, "head.implicit_gradient": False},
 }
 
 
@@ -149,7 +149,6 @@ def test_dictionaries_are_read_strictly(values: dict[str, object], message: str)
         ({"backbone.stem": "paper"}, "choose one of: cifar, imagenet"),
         ({"data.batches": "sorted"}, "choose one of: shuffled, stratified"),
         ({"data.augmentation": "mixup"}, "choose one of: none, flip-crop, affine-crop"),
-        ({"training.precision": "8"}, "choose one of: 32-true"),
         ({"data.label_noise": 1.5}, "data.label_noise must be at most 1; got 1.5"),
         ({"data.label_noise": -0.5}, "data.label_noise must be finite and at least 0; got -0.5"),
         ({"data.test_share": 0}, "data.test_share must be finite and above 0"),

@@ -43,16 +43,15 @@ def images():
 def test_every_option_trains_every_head_and_repeats(images, tmp_path: Path, head: str, settings) -> None:
     config = small(**{"head.name": head, **settings})
     first, again = (train(config, tmp_path / name, images=images) for name in "ab")
-    assert first.history[-1]["train_accuracy"] > 1.5 * first.history[0]["train_accuracy"] or head == "learned"
-    assert first.history[-1] != first.history[0]
     assert first.history == again.history
+    assert first.history[-1]["train_cosine_margin"] > first.history[0]["train_cosine_margin"]
 
 
 def test_the_unconstrained_features_model_collapses(tmp_path: Path) -> None:
     config = TrainConfig().with_settings(
         {
             **{"data.name": "ufm", "data.classes": 4, "data.samples": 5, "backbone.name": "free", "backbone.dim": 6},
-            **{"training.batch_size": 20, "training.epochs": 60, "optimizer.learning_rate": 1, "schedule.warmup": 2},
+            **{"training.batch_size": 20, "training.epochs": 30, "optimizer.learning_rate": 20, "schedule.warmup": 2},
         }
     )
     last = train(config, tmp_path).history[-1]
@@ -119,10 +118,19 @@ def test_agd_starts_from_orthogonal_weights_under_every_head(images, monkeypatch
     torch.testing.assert_close(found["rows"], torch.eye(10))
 
 
+class Broken(nn.Linear):
+    """Has no features in training."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x.flatten(1)) / (0 if self.training else 1)
+
+
 def test_a_run_with_agd_that_diverges_names_its_gain(images, tmp_path: Path) -> None:
-    config = small(optimizer__name="agd", schedule__name="constant", optimizer__gain=1e38)
-    with pytest.raises(ConvergenceError, match=r"Lower optimizer.gain = 1e\+38 or head.temperature = 5.0"):
-        train(config, tmp_path, images=images)
+    config = small(backbone__name="custom", optimizer__name="agd", schedule__name="constant")
+    with pytest.raises(
+        ConvergenceError, match=r"at step 1, in epoch 1.*Lower optimizer.gain = 10 or head.temperature = 5"
+    ):
+        train(config, tmp_path, images=images, backbone=Broken(64, 11, bias=False))
 
 
 def test_data_of_a_folder_need_as_many_dimensions_as_classes(tmp_path: Path) -> None:

@@ -135,12 +135,13 @@ def train(
     if as_integer(threads, "threads", at_least=1) > (os.cpu_count() or 1):
         raise InputError(f"threads = {threads} is more than the {os.cpu_count()} processors of this machine")
     images = load_images(config.data) if images is None else images
+    # what does not fit together is refused before anything changes
+    model, watch = _build(config, images, backbone), _Watch(on_epoch)
     make_folder(path)
     _clear(path)
     # the loaders draw from the global generator: it is put back
     with heeding_sigterm() as heed, _quiet_lightning(), _threads(threads), torch.random.fork_rng(devices=[]):
         config.save(path / "config.json")
-        model, watch = _build(config, images, backbone), _Watch(on_epoch)
         try:
             _fit(_trainer(config, path, [heed, watch], progress_bar), model, images)
         finally:
@@ -212,9 +213,7 @@ def _trainer(config: TrainConfig, path: Path, callbacks: list[pl.Callback], prog
     checkpoint = ModelCheckpoint(dirpath=path / "checkpoints", filename="last", enable_version_counter=False)
     return pl.Trainer(
         max_epochs=config.training.epochs,
-        precision=config.training.precision,  # type: ignore[arg-type] # one of Lightning's, checked
         gradient_clip_val=config.training.gradient_clip,
-        use_distributed_sampler=False,  # the batches split themselves over processes
         devices=1,
         callbacks=[*callbacks, checkpoint, *([RichProgressBar(leave=False)] if progress_bar else [])],
         logger=CSVLogger(path, name="", version=""),

@@ -39,7 +39,7 @@ class TrainConfig(Section):
 
     A record is a value: equal settings make equal records with equal `digest`, and `from_dict(to_dict())` gives the
     record back. The topics are ``config.data``, ``config.backbone``, ``config.head``, ``config.loss``,
-    ``config.optimizer``, ``config.schedule`` and ``config.training`` (epochs, batch size, precision).
+    ``config.optimizer``, ``config.schedule`` and ``config.training`` (epochs, batch size, clipping).
 
     Attributes
     ----------

@@ -214,7 +214,7 @@ class OptimizerConfig(Section):
     beta2: float = setting(0.999, number(0, 0.999999))
     weight_decay: float = setting(5e-4, number(0, LARGEST_RATE))
     decay: str = setting("all", choice("all", "matrices"))
-    gain: float = setting(10.0, number(above=0))
+    gain: float = setting(10.0, number(most=LARGEST_RATE, above=0))
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -262,7 +262,7 @@ class ScheduleConfig(Section):
 
 @dataclass(frozen=True)
 class TrainingConfig(Section):
-    """How long and in what batches.
+    """How long and in what batches. On what machine and in what precision is not a setting but an option of `train`.
 
     Attributes
     ----------
@@ -272,11 +272,8 @@ class TrainingConfig(Section):
         Samples of a step, over all processes.
     gradient_clip : float, optional
         Largest norm of the gradient.
-    precision : str
-        Lightning's: "32-true", "64-true", "bf16-mixed", "16-mixed" and others.
     """
 
     epochs: int = setting(60, integer(1))
     batch_size: int = setting(128, integer(2))  # batch normalisation cannot take one sample
     gradient_clip: float | None = setting(None, optional(number(above=0)))
-    precision: str = setting("32-true", choice("32-true", "64-true", "bf16-mixed", "16-mixed"))
