@@ -11,8 +11,8 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("pytorch_lightning")
 from etfopt.bench import node  # noqa: E402 - after the skip
 from etfopt.bench.node import NodeRow, bench_node, growth  # noqa: E402 - after the skip
+from etfopt.experiments.backbones import resnet18  # noqa: E402 - after the skip
 from etfopt.experiments.head_cost import HEADS, bench_heads  # noqa: E402 - after the skip
-from etfopt.experiments.models import resnet18  # noqa: E402 - after the skip
 
 
 def test_every_shape_is_measured_on_random_means_and_near_collapse():

@@ -85,11 +85,15 @@ def test_the_reduced_frame_and_a_prox_reach_the_problem(folder: Path) -> None:
         (["compare", "--means", "nowhere.npy"], "nowhere.npy: cannot be read: No such file"),
         (["compare", "--out", "means.npy"], "means.npy: cannot be used as a folder for results"),
         (["train", "--threads", "100000"], "threads = 100000 is more than"),
-        (["train", "--head", "best"], "head = 'best' is not known; choose one of: learned, fixed, nearest"),
-        (["train", "--data", "imagenet"], "data = 'imagenet' is not known; choose one of: digits"),
+        (["train", "--head", "best"], "head.name = 'best' is not known; choose one of: learned, fixed, nearest"),
+        (["train", "--data", "cats"], "data.name = 'cats' is not known; choose one of: digits"),
         (["train", "--epochs", "0"], "epochs must be an integer of at least 1; got 0"),
         (["train", "--averaging", "median"], "averaging must be 'paper', 'cumulative' or a rate"),
         (["train", "--temperature", "nan"], "temperature must be finite and above 0"),
+        (["train", "--set", "optimizer.speed=1"], "unknown setting optimizer.speed; known are: optimizer.name"),
+        (["train", "--set", "optimizer.momentum"], "--set 'optimizer.momentum' is no assignment"),
+        (["train", "--config", "nowhere.toml"], "nowhere.toml: cannot be read: No such file"),
+        (["train", "--data", "imagefolder:nowhere"], "nowhere: there is no such folder"),
     ],
 )
 def test_bad_input_is_one_message_and_nothing_else(folder: Path, arguments: list[str], message: str) -> None:

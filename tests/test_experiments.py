@@ -9,8 +9,8 @@ import torch
 
 from etfopt.errors import ConvergenceError, InputError
 from etfopt.experiments.classifier import Classifier
-from etfopt.experiments.config import HEADS, TrainConfig, build_head
-from etfopt.experiments.data import DATASETS, batches
+from etfopt.experiments.config import HEADS, DataConfig, HeadConfig, TrainConfig, build_head
+from etfopt.experiments.data import batches, load_images
 from etfopt.experiments.report import Spread, cosines, summary
 from etfopt.experiments.train import RunResult, _build, train
 from etfopt.metrics import NeuralCollapse
@@ -18,18 +18,28 @@ from etfopt.metrics import NeuralCollapse
 
 @pytest.fixture(scope="module")
 def images():
-    return DATASETS["digits"].load()
+    return load_images(DataConfig())
+
+
+names = {
+    **{key: f"training.{key}" for key in ("epochs", "batch_size")},
+    **{key: f"optimizer.{key}" for key in ("learning_rate", "momentum", "weight_decay")},
+    **{key: f"head.{key}" for key in ("delta", "averaging", "implicit_gradient", "temperature")},
+    **{"data": "data.name", "head": "head.name", "dim": "backbone.dim"},
+}
 
 
 def short(**settings) -> TrainConfig:
-    return TrainConfig(**{"epochs": 2, "width": 32, "dim": 16, **settings})
+    named = {names.get(key, key): value for key, value in settings.items()}
+    base = {"training.epochs": 2, "backbone.width": 32, "backbone.dim": 16}
+    return TrainConfig().with_settings({**base, **named})
 
 
 def test_digits_are_split_once_and_for_all_with_every_class_in_both(images) -> None:
     train_y, test_y = images.train.tensors[1], images.test.tensors[1]
     assert (len(train_y), len(test_y)) == (1437, 360)
     assert set(train_y.tolist()) == set(test_y.tolist()) == set(range(10))
-    again = DATASETS["digits"].load()
+    again = load_images(DataConfig())
     assert torch.equal(again.test.tensors[0], images.test.tensors[0])
 
 
@@ -47,10 +57,11 @@ def test_every_head_sees_the_same_batches_whatever_the_global_generator_does(ima
     for noise in (0, 1):
         torch.manual_seed(noise)
         loader = batches(images.train, 100, seed=5)
-        orders.append([])
+        epochs = []
         for epoch in range(2):
             loader.sampler.set_epoch(epoch)
-            orders[-1].append([labels for _, labels in loader])
+            epochs.append([labels for _, labels in loader])
+        orders.append(epochs)
     for first, second in zip(*orders, strict=True):
         assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
     assert not torch.equal(orders[0][0][0], orders[0][1][0])
@@ -62,7 +73,7 @@ def test_every_head_trains_on_the_same_batches(images, tmp_path: Path, monkeypat
     step = Classifier.training_step
 
     def watched(self, batch, batch_idx):
-        seen[self.config.head].append(batch[0].clone())
+        seen[self.config.head.name].append(batch[0].clone())
         return step(self, batch, batch_idx)
 
     monkeypatch.setattr(Classifier, "training_step", watched)
@@ -125,12 +136,13 @@ def test_the_record_says_what_the_network_does_before_and_after(images, tmp_path
         np.testing.assert_allclose(means, measured(model, images.train)["means"], rtol=0, atol=1e-5)
     assert [record["epoch"] for record in result.history] == [0, 1, 2]
     assert result.step_ms > 0.01
-    assert json.loads((tmp_path / "config.json").read_text())["config"]["head"] == head
+    assert json.loads((tmp_path / "config.json").read_text())["config"]["head"]["name"] == head
 
 
 def test_the_optimiser_is_the_one_configured(images) -> None:
     config = short(learning_rate=0.3, momentum=0.5, weight_decay=0.01, epochs=4)
-    (optimiser,), (schedule,) = _build(config, images).configure_optimizers()
+    made = _build(config, images).configure_optimizers()
+    optimiser, schedule = made["optimizer"], made["lr_scheduler"]["scheduler"]
     group = optimiser.param_groups[0]
     assert (group["lr"], group["momentum"], group["weight_decay"]) == (0.3, 0.5, 0.01)
     rates = []
@@ -142,7 +154,7 @@ def test_the_optimiser_is_the_one_configured(images) -> None:
 
 
 def test_the_head_is_the_one_configured() -> None:
-    config = TrainConfig(delta=0.5, averaging=0.25, implicit_gradient=False, temperature=3.0, dim=20)
+    config = short(delta=0.5, averaging=0.25, implicit_gradient=False, temperature=3.0, dim=20)
     head = build_head(config, 10)
     assert (head.delta, head.means.averaging, head.implicit_gradient) == (0.5, 0.25, False)
     assert (head.temperature, head.dim) == (3.0, 20)
@@ -150,7 +162,9 @@ def test_the_head_is_the_one_configured() -> None:
 
 @pytest.mark.parametrize("head", HEADS)
 def test_a_run_that_diverges_says_when_and_keeps_what_was_finished(images, tmp_path: Path, head: str) -> None:
-    with pytest.raises(ConvergenceError, match=r"diverged at step \d+, in epoch \d.*Lower learning_rate = 1e\+30"):
+    with pytest.raises(
+        ConvergenceError, match=r"diverged at step \d+, in epoch \d.*Lower optimizer.learning_rate = 1e\+30"
+    ):
         train(short(head=head, learning_rate=1e30), tmp_path, images=images)
     assert json.loads((tmp_path / "history.json").read_text())["epochs"][0]["epoch"] == 0
     assert not (tmp_path / "class_means.npy").exists()
@@ -160,7 +174,7 @@ def test_a_second_run_in_a_folder_leaves_nothing_of_the_first(images, tmp_path: 
     train(short(), tmp_path, images=images)
     with pytest.raises(ConvergenceError):
         train(short(head="fixed", learning_rate=1e30), tmp_path, images=images)
-    assert json.loads((tmp_path / "config.json").read_text())["config"]["head"] == "fixed"
+    assert json.loads((tmp_path / "config.json").read_text())["config"]["head"]["name"] == "fixed"
     assert not (tmp_path / "class_means.npy").exists()
     assert not list((tmp_path / "checkpoints").iterdir())
 
@@ -197,12 +211,12 @@ def test_training_learns(images, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ({"data": "cats"}, "data = 'cats' is not known; choose one of: digits"),
+        ({"data": "cats"}, "data.name = 'cats' is not known; choose one of: digits"),
         ({"head": "last"}, "choose one of: learned, fixed, nearest"),
         ({"epochs": 0}, "epochs"),
         ({"batch_size": 2.5}, "batch_size"),
         ({"seed": -1}, "seed"),
-        ({"seed": 2**64}, "seed must be below"),
+        ({"seed": 2**64}, "seed must be at most"),
         ({"batch_size": 1}, "batch_size must be an integer of at least 2"),
         ({"learning_rate": 1e300}, "learning_rate must be at most"),
         ({"head": "fixed", "delta": -1.0}, "delta"),
@@ -218,7 +232,7 @@ def test_training_learns(images, tmp_path: Path) -> None:
 )
 def test_bad_settings_are_refused_when_they_are_made(setting: dict[str, object], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        TrainConfig(**setting)
+        TrainConfig().with_settings({names.get(key, key): value for key, value in setting.items()})
 
 
 def fake(seed: int, accuracies: list[float], head: str = "nearest") -> RunResult:
@@ -227,7 +241,9 @@ def fake(seed: int, accuracies: list[float], head: str = "nearest") -> RunResult
         {"epoch": e, "train_accuracy": a, "test_accuracy": a / 2, **{f"train_{k}": a + seed for k in keys}}
         for e, a in enumerate(accuracies)
     ]
-    return RunResult(TrainConfig(head=head, seed=seed), history, np.zeros((len(history), 16, 10)), 1.0 + seed, Path())
+    return RunResult(
+        TrainConfig(head=HeadConfig(head), seed=seed), history, np.zeros((len(history), 16, 10)), 1.0 + seed, Path()
+    )
 
 
 def test_the_summary_takes_medians_and_counts_never_as_infinite() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from etfopt.experiments._termination import heeding_sigterm
 from etfopt.experiments.classifier import Classifier
-from etfopt.experiments.config import TrainConfig
+from etfopt.experiments.config import BackboneConfig, HeadConfig, TrainConfig, TrainingConfig
 from etfopt.experiments.train import train
 
 # the last point of the first measures, of a step and of an epoch: Lightning itself forgets the first and the last
@@ -29,8 +29,10 @@ def test_sigterm_stops_a_run_wherever_it_arrives(tmp_path: Path, monkeypatch, ho
 
     monkeypatch.setattr(Classifier, hook, signalled)
     before = signal.getsignal(signal.SIGTERM)
+    small = BackboneConfig(width=8, dim=9)
+    config = TrainConfig(backbone=small, head=HeadConfig("learned"), training=TrainingConfig(2))
     with pytest.raises(SystemExit) as raised:
-        train(TrainConfig(epochs=2, width=8, dim=9, head="learned"), tmp_path / "run")
+        train(config, tmp_path / "run")
     assert raised.value.code == 143
     assert calls == [hook]
     assert json.loads((tmp_path / "run" / "history.json").read_text())["epochs"]

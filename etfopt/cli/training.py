@@ -21,22 +21,50 @@ if TYPE_CHECKING:
 __all__ = ["demo", "train"]
 
 
+# What is not given keeps its value in the configuration file, or its default; so every option's default is None here,
+# and the true one, which importing the configuration would cost seconds to look up, is named in the help.
+
+
 def train(
     ctx: typer.Context,
-    data: Annotated[str, typer.Option(help="Data set: digits.")] = "digits",
-    head: Annotated[str, typer.Option(help="learned, fixed or nearest.")] = "nearest",
-    seed: Annotated[int, typer.Option(help="Seeds network and batches.")] = 0,
-    epochs: Annotated[int, typer.Option(help="Passes over the training split.")] = 60,
-    batch_size: Annotated[int, typer.Option(help="Samples a batch.")] = 128,
-    learning_rate: Annotated[float, typer.Option(help="Of SGD; falls to zero as a half cosine.")] = 0.05,
-    temperature: Annotated[float, typer.Option(help="Norm tau of the features.")] = 5.0,
-    delta: Annotated[float, typer.Option(help="Proximal weight (nearest head).")] = 1e-3,
+    data: Annotated[
+        str | None, typer.Option(help="digits, mnist5k, ufm, cifar10, imagefolder:PATH, ... [digits]")
+    ] = None,
+    head: Annotated[str | None, typer.Option(help="learned, fixed or nearest. [nearest]")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seeds network and batches. [0]")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the training split. [60]")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Samples a batch. [128]")] = None,
+    batches: Annotated[str | None, typer.Option(help="shuffled or stratified. [shuffled]")] = None,
+    augmentation: Annotated[str | None, typer.Option(help="none, flip-crop or affine-crop. [none]")] = None,
+    backbone: Annotated[
+        str | None, typer.Option(help="mlp, convnet, resnet18, resnet34, resnet50, vgg13; free with ufm. [mlp]")
+    ] = None,
+    width: Annotated[int | None, typer.Option(help="Of the backbone. [128 for mlp, 64 for the others]")] = None,
+    dim: Annotated[int | None, typer.Option(help="Dimension d of the features. [the backbone's own]")] = None,
+    loss: Annotated[
+        str | None, typer.Option(help="cross-entropy, or dot-regression with --temperature 1. [cross-entropy]")
+    ] = None,
+    optimizer: Annotated[str | None, typer.Option(help="sgd, adam, adamw or agd. [sgd]")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="At the start, or after the warm-up. [0.05]")] = None,
+    weight_decay: Annotated[float | None, typer.Option(help="[0.0005]")] = None,
+    schedule: Annotated[
+        str | None, typer.Option(help="Of the learning rate: constant, cosine or step. [cosine]")
+    ] = None,
+    warmup: Annotated[float | None, typer.Option(help="Epochs in which the rate rises. [0]")] = None,
+    temperature: Annotated[str | None, typer.Option(help="Norm tau of the features, or auto. [5]")] = None,
+    delta: Annotated[float | None, typer.Option(help="Proximal weight (nearest head). [0.001]")] = None,
     averaging: Annotated[
-        str, typer.Option(help="Running means: paper, cumulative or a rate (nearest head).")
-    ] = "paper",
-    implicit_gradient: Annotated[bool, typer.Option(help="Gradient through U*(H) (nearest head).")] = True,
+        str | None, typer.Option(help="Running means: paper, cumulative or a rate (nearest head). [paper]")
+    ] = None,
+    implicit_gradient: Annotated[bool | None, typer.Option(help="Gradient through U*(H) (nearest head). [yes]")] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="A .toml or .json file of settings, which the options here go before.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="Any other setting, as in --set optimizer.momentum=0.8")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder; runs/DATA-HEAD-seedN if not given.")] = None,
-    threads: Annotated[int, typer.Option(help="CPU threads; one is fastest for so small a network.")] = 1,
+    threads: Annotated[int, typer.Option(help="CPU threads; one is fastest for a small network.")] = 1,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
     accelerator: Annotated[str, typer.Option(help="auto, cpu, gpu, ...")] = "auto",
     devices: Annotated[int, typer.Option(help="Devices that share every batch, a process each.")] = 1,
@@ -46,13 +74,13 @@ def train(
         int | None, typer.Option(help="With --resume: go on from the checkpoint of this epoch.")
     ] = None,
 ) -> None:
-    """Train a small network with one of the heads and print its neural-collapse measures.
+    """Train a network with one of the heads and print its neural-collapse measures.
 
     Example: etfopt train --data digits --head nearest --epochs 30
 
     A run that was stopped goes on where its last checkpoint is: etfopt train --resume runs/digits-nearest-seed0
     """
-    from etfopt.experiments.config import TrainConfig
+    from etfopt.experiments.config import TrainConfig, read_config
     from etfopt.experiments.train import train as run
 
     machine: dict[str, Any] = {
@@ -68,21 +96,33 @@ def train(
         return
     if from_epoch is not None:
         raise InputError(f"from_epoch = {from_epoch} has no meaning without --resume")
-    config = TrainConfig(
-        data=data,
-        head=head,
-        seed=seed,
-        epochs=epochs,
-        batch_size=batch_size,
-        learning_rate=learning_rate,
-        temperature=temperature,
-        delta=delta,
-        averaging=_rate(averaging),
-        implicit_gradient=implicit_gradient,
-    )
-    path = out or Path("runs") / f"{data}-{head}-seed{seed}"
-    result = _say_what_is_kept(path, lambda: run(config, path, progress_bar=bar, **machine))
-    _print_result(result)
+    given = {
+        "data.name": data,
+        "head.name": head,
+        "seed": seed,
+        "training.epochs": epochs,
+        "training.batch_size": batch_size,
+        "data.batches": batches,
+        "data.augmentation": augmentation,
+        "backbone.name": backbone,
+        "backbone.width": width,
+        "backbone.dim": dim,
+        "loss.name": loss,
+        "optimizer.name": optimizer,
+        "optimizer.learning_rate": learning_rate,
+        "optimizer.weight_decay": weight_decay,
+        "schedule.name": schedule,
+        "schedule.warmup": warmup,
+        "head.temperature": temperature,
+        "head.delta": delta,
+        "head.averaging": averaging,
+        "head.implicit_gradient": implicit_gradient,
+    }
+    base = TrainConfig() if config is None else read_config(config)
+    chosen = {name: value for name, value in given.items() if value is not None}
+    final = base.with_settings({**chosen, **_assignments(settings or [])})
+    path = out or Path("runs") / final.label
+    _print_result(_say_what_is_kept(path, lambda: run(final, path, progress_bar=bar, **machine)))
 
 
 RESUMING = ("resume", "from_epoch", "threads", "quiet", "accelerator", "devices", "precision")
@@ -101,7 +141,7 @@ def _resumed(path: Path, from_epoch: int | None, **options: Any) -> RunResult:
 
 def _print_result(result: RunResult) -> None:
     config, epochs = result.config, len(result.history) - 1
-    title = f"{config.data}, head {config.head}, seed {config.seed}, {epochs} epochs"
+    title = f"{config.data.name}, head {config.head.name}, seed {config.seed}, {epochs} epochs"
     console.print(tables.measures(result.history[-1], title))
     console.print(
         f"{result.step_ms:.2f} ms a step (median). Written to {result.path}/",
@@ -132,11 +172,13 @@ def _say_what_is_kept(path: Path, run: Callable[[], RunResult]) -> RunResult:
         raise typer.Exit(128 + sent) from None
 
 
-def _rate(averaging: str) -> str | float:
-    try:
-        return float(averaging)
-    except ValueError:
-        return averaging
+def _assignments(settings: list[str]) -> dict[str, str]:
+    """Return NAME=VALUE pairs as a dictionary."""
+    pairs = [setting.partition("=") for setting in settings]
+    for name, sign, _ in pairs:
+        if not sign:
+            raise InputError(f"--set {name!r} is no assignment; write it as in --set optimizer.momentum=0.8")
+    return {name.strip(): value.strip() for name, _, value in pairs}
 
 
 def demo(

@@ -11,11 +11,13 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
-from torch.nn import functional
 
 from etfopt.errors import ConvergenceError, InputError
 from etfopt.experiments.config import TrainConfig
+from etfopt.experiments.data.augment import augmented
+from etfopt.experiments.losses import LOSSES
 from etfopt.experiments.measures import Measured, SplitMeasures
+from etfopt.experiments.optimizers import build_optimizer, build_schedule
 from etfopt.experiments.ranks import share_weight
 from etfopt.nn.heads import AnyHead
 
@@ -26,7 +28,7 @@ NAMED = 8
 
 
 class Classifier(pl.LightningModule):
-    """A backbone and a head, trained with cross-entropy and SGD, with neural-collapse measures on both splits.
+    """A backbone and a head with a loss and an optimiser, and neural-collapse measures on both splits.
 
     Parameters
     ----------
@@ -51,10 +53,15 @@ class Classifier(pl.LightningModule):
         return logits
 
     def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
-        """Return the cross-entropy of a batch, such that its mean over the processes is that of the whole batch."""
+        """Return the loss of a batch, such that its mean over the processes is that of the whole batch.
+
+        The batch is augmented by draws that depend on seed, epoch, batch and process alone.
+        """
         images, labels = batch
+        key = (self.config.seed, self.current_epoch, batch_idx, self.global_rank)
+        images = augmented(images, self.config.data.augmentation, *key)
         with self._diverging(f"step {self.global_step + 1}, in epoch {self.current_epoch + 1}", batch_idx):
-            loss = functional.cross_entropy(self.head(self.backbone(images), labels), labels)
+            loss = LOSSES[self.config.loss.name](self.head(self.backbone(images), labels), labels)
             if not torch.isfinite(loss):
                 raise InputError(f"the loss is {float(loss)}")
         return loss * share_weight(labels)
@@ -65,7 +72,8 @@ class Classifier(pl.LightningModule):
         measures = (self.train_measures, self.test_measures)[dataloader_idx]
         with self._diverging(f"the end of epoch {self.current_epoch + 1}"):
             features = self.backbone(images)
-            measures.update(features, labels, self.head, functional.cross_entropy(self.head(features), labels))
+            loss = LOSSES[self.config.loss.name](self.head(features), labels)
+            measures.update(features, labels, self.head, loss)
 
     def on_validation_epoch_end(self) -> None:
         """Finish the measures of both splits."""
@@ -80,12 +88,16 @@ class Classifier(pl.LightningModule):
         try:
             yield
         except InputError as error:
-            config = self.config
+            optimizer, head = self.config.optimizer, self.config.head
+            rate = (
+                f"optimizer.gain = {optimizer.gain:g}"
+                if optimizer.name == "agd"
+                else f"optimizer.learning_rate = {optimizer.learning_rate:g}"
+            )
             if batch_idx is not None:
                 where += f", in batch {batch_idx + 1}{self._samples(batch_idx)}"
             raise ConvergenceError(
-                f"training diverged at {where}: {error}. Lower learning_rate = {config.learning_rate:g} "
-                f"or temperature = {config.temperature:g}"
+                f"training diverged at {where}: {error}. Lower {rate} or head.temperature = {head.temperature}"
             ) from error
 
     def _samples(self, batch_idx: int) -> str:
@@ -97,9 +109,12 @@ class Classifier(pl.LightningModule):
         return f" (samples {', '.join(map(str, indices[:NAMED]))}{', ...' * (len(indices) > NAMED)})"
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Return SGD over the trainable parameters, its rate falling to zero as a half cosine over the run."""
-        config = self.config
-        optimizer = torch.optim.SGD(
-            self.parameters(), lr=config.learning_rate, momentum=config.momentum, weight_decay=config.weight_decay
-        )
-        return [optimizer], [torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.epochs)]
+        """Return the configured optimiser over the trainable parameters, and the schedule of its rate, if any."""
+        schedule, epochs = self.config.schedule, self.config.training.epochs
+        optimizer = build_optimizer(self, self.config.optimizer)
+        by_step = schedule.interval == "step"
+        epoch_steps = int(self.trainer.estimated_stepping_batches) // epochs if by_step else 1
+        scheduler = build_schedule(optimizer, schedule, epochs, epoch_steps)
+        if scheduler is None:
+            return optimizer
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": schedule.interval}}

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from etfopt import Solution, nearest_etf
-from etfopt.experiments.config import HEADS, TrainConfig
-from etfopt.experiments.data import DATASETS
+from etfopt.experiments.config import HEADS, DataConfig, HeadConfig, TrainConfig, TrainingConfig
+from etfopt.experiments.data import load_images
 from etfopt.experiments.report import Spread, plot_cosines, plot_curves, summary
 from etfopt.experiments.train import RunResult, make_folder, train
 from etfopt.files import strict_json
@@ -31,7 +31,8 @@ class DemoResult:
 
 def plan(epochs: int, seeds: Sequence[int] = SEEDS, data: str = "digits") -> list[TrainConfig]:
     """Return the configurations: every head with every seed, alike in all else."""
-    return [TrainConfig(data=data, head=head, seed=seed, epochs=epochs) for seed in seeds for head in HEADS]
+    base = TrainConfig(data=DataConfig(data), training=TrainingConfig(epochs))
+    return [replace(base, head=HeadConfig(head), seed=seed) for seed in seeds for head in HEADS]
 
 
 def run_demo(configs: Sequence[TrainConfig], path: Path, on_epoch: Callable[[], None] | None = None) -> DemoResult:
@@ -47,9 +48,9 @@ def run_demo(configs: Sequence[TrainConfig], path: Path, on_epoch: Callable[[], 
         Called after every epoch of every run.
     """
     make_folder(path)
-    images = {name: DATASETS[name].load() for name in {config.data for config in configs}}
+    images = {data: load_images(data) for data in {config.data for config in configs}}
     results = [
-        train(config, path / f"{config.head}-seed{config.seed}", images=images[config.data], on_epoch=on_epoch)
+        train(config, path / f"{config.head.name}-seed{config.seed}", images=images[config.data], on_epoch=on_epoch)
         for config in configs
     ]
     table = summary(results)
@@ -62,6 +63,6 @@ def run_demo(configs: Sequence[TrainConfig], path: Path, on_epoch: Callable[[], 
 
 def _certified(results: Sequence[RunResult]) -> Solution:
     """Solve for the ETF nearest to the last class means of the first nearest-ETF run, scaled to norm 1."""
-    shown = next((run for run in results if run.config.head == "nearest"), results[0])
+    shown = next((run for run in results if run.config.head.name == "nearest"), results[0])
     H = shown.class_means[-1]
     return nearest_etf(H / np.linalg.norm(H))

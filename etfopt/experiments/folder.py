@@ -12,7 +12,6 @@ from etfopt.experiments.config import TrainConfig
 from etfopt.experiments.environment import environment
 from etfopt.experiments.recorder import HISTORY, LINES, MARGINS, MEANS, MEANS_BY_EPOCH, SCALARS, Recorder
 from etfopt.experiments.run_files import (
-    digest,
     make_folder,
     read_config,
     read_json,
@@ -71,7 +70,7 @@ def resume_from(path: Path, config: TrainConfig, identity: Identity, from_epoch:
     """
     if not _files(path):
         return Start(None, 0)
-    if digest(read_config(path / CONFIG)) != digest(config):
+    if read_config(path / CONFIG).digest() != config.digest():
         raise InputError(f"{path}: is a run of another configuration; choose another folder, or do not resume it")
     checkpoint = choose(path / "checkpoints", identity, from_epoch)
     epoch = next((e for e, file in checkpoints(path / "checkpoints").items() if file == checkpoint), 0)
@@ -86,9 +85,9 @@ def finish(path: Path, config: TrainConfig) -> None:
     if all((path / name).exists() for name in RESULTS):
         return
     recorder = Recorder(path, None)
-    recorder.load_state_dict(load(checkpoints(path / "checkpoints")[config.epochs])["callbacks"]["Recorder"])
+    recorder.load_state_dict(load(checkpoints(path / "checkpoints")[config.training.epochs])["callbacks"]["Recorder"])
     recorder.write_lines()
-    recorder.write_results(read_means(path / MEANS_BY_EPOCH, config.epochs + 1)[-1])
+    recorder.write_results(read_means(path / MEANS_BY_EPOCH, config.training.epochs + 1)[-1])
 
 
 def _files(path: Path) -> list[Path]:

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from etfopt.bench.node import usable_device
 from etfopt.bench.timing import seconds
-from etfopt.experiments.models import resnet18
+from etfopt.experiments.backbones import resnet18
 from etfopt.nn import FixedETFHead, LearnedHead, NearestETFHead
 
 __all__ = ["HEADS", "HeadRow", "bench_heads"]

@@ -62,7 +62,7 @@ def by_head(results: Sequence[RunResult]) -> dict[str, list[RunResult]]:
     """Group runs by their head, in order of appearance."""
     groups: dict[str, list[RunResult]] = {}
     for result in results:
-        groups.setdefault(result.config.head, []).append(result)
+        groups.setdefault(result.config.head.name, []).append(result)
     return groups
 
 
@@ -110,7 +110,7 @@ def plot_curves(results: Sequence[RunResult], path: Path) -> None:
             axes.set_ylim(top=1.12 * C / (C - 1))
     figure.axes[0].legend(loc="lower right", frameon=False)
     seeds = len(next(iter(by_head(results).values())))
-    figure.suptitle(f"{results[0].config.data}: median and range over {seeds} seed{'s' * (seeds > 1)}")
+    figure.suptitle(f"{results[0].config.data.name}: median and range over {seeds} seed{'s' * (seeds > 1)}")
     figure.savefig(path, dpi=110)
 
 
@@ -128,7 +128,7 @@ def plot_cosines(results: Sequence[RunResult], path: Path) -> None:
     Above, the matrix of cosines between class means of the first nearest-ETF run at four epochs, and the ETF's; below,
     the mean distance of its off-diagonal entries from -1/(C-1), for every head.
     """
-    shown = next((run for run in results if run.config.head == "nearest"), results[0])
+    shown = next((run for run in results if run.config.head.name == "nearest"), results[0])
     C, last = shown.class_means.shape[2], len(shown.class_means) - 1
     target = np.where(np.eye(C) > 0, 1.0, -1 / (C - 1))
     figure = Figure(figsize=(12, 6), layout="constrained")
@@ -140,7 +140,7 @@ def plot_cosines(results: Sequence[RunResult], path: Path) -> None:
         image = axes.imshow(matrix, vmin=-1, vmax=1, cmap="RdBu_r")
         axes.set(title=title, xticks=[], yticks=[])
     above.colorbar(image, ax=panels, shrink=0.9, label="cosine")
-    above.suptitle(f"Cosines between the class means, head: {shown.config.head}")
+    above.suptitle(f"Cosines between the class means, head: {shown.config.head.name}")
     axes = below.subplots()
     off_diagonal = ~np.eye(C, dtype=bool)
     for head, runs in by_head(results).items():

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
 import json
 import math
 import os
@@ -25,7 +23,6 @@ __all__ = [
     "StorageError",
     "append_line",
     "append_means",
-    "digest",
     "locked",
     "make_folder",
     "read_config",
@@ -199,14 +196,9 @@ def read_lines(path: Path) -> list[Record]:
 # --- configuration -------------------------------------------------------------------------------------------------
 
 
-def digest(config: TrainConfig) -> str:
-    """Return the SHA-256 of a configuration, by which a checkpoint knows its run."""
-    return hashlib.sha256(json.dumps(dataclasses.asdict(config), sort_keys=True).encode()).hexdigest()
-
-
 def write_config(path: Path, config: TrainConfig) -> None:
     """Write the configuration of a run."""
-    write_json(path, {"config": dataclasses.asdict(config)})
+    write_json(path, {"config": config.to_dict()})
 
 
 def read_config(path: Path) -> TrainConfig:
@@ -219,7 +211,7 @@ def read_config(path: Path) -> TrainConfig:
     """
     settings = read_json(path).get("config", {})
     try:
-        return TrainConfig(**settings)
+        return TrainConfig.from_dict(settings)
     except (TypeError, InputError) as error:
         raise InputError(f"{path}: holds no configuration of a run: {error}") from error
 

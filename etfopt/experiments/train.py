@@ -10,20 +10,21 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities.exceptions import SIGTERMException
+from torch import nn
 
 from etfopt.errors import ConvergenceError
 from etfopt.experiments._termination import heeding_sigterm
+from etfopt.experiments.backbones import build_backbone
 from etfopt.experiments.checkpoints import EpochCheckpoint, Identity, checkpoints
 from etfopt.experiments.classifier import Classifier
 from etfopt.experiments.config import TrainConfig, build_head
-from etfopt.experiments.data import DATASETS, Images, batches
+from etfopt.experiments.data import Images, batches, load_images
 from etfopt.experiments.folder import CONFIG, Start, begin, finish, open_folder, resume_from
-from etfopt.experiments.models import mlp
 from etfopt.experiments.random_states import RandomStates, seeded
 from etfopt.experiments.ranks import share
 from etfopt.experiments.recorder import MEANS_BY_EPOCH, Recorder
 from etfopt.experiments.results import RunResult, load_run
-from etfopt.experiments.run_files import StorageError, digest, locked, make_folder, read_config, read_means
+from etfopt.experiments.run_files import StorageError, locked, make_folder, read_config, read_means
 from etfopt.experiments.trainer import Machine, build_trainer, process_rank, quiet_lightning, use_threads
 
 __all__ = ["RunResult", "kept", "make_folder", "resume", "train"]
@@ -34,6 +35,7 @@ def train(
     path: Path,
     *,
     images: Images | None = None,
+    backbone: nn.Module | None = None,
     on_epoch: Callable[[], None] | None = None,
     progress_bar: bool = False,
     resume: bool = False,
@@ -49,6 +51,8 @@ def train(
         Folder of the run, made if missing. What an earlier run left there is removed first, unless it is resumed.
     images : Images, optional
         The data, if they are at hand; otherwise they are loaded by name.
+    backbone : nn.Module, optional
+        For ``config.backbone.name = "custom"``: any module with features of dimension ``config.backbone.dim``.
     on_epoch : callable, optional
         Called after every epoch.
     progress_bar : bool
@@ -81,14 +85,15 @@ def train(
     the last two checkpoints are kept whole.
     """
     computer, rank = Machine(**machine), process_rank()
-    images = DATASETS[config.data].load() if images is None else images
-    identity = Identity(digest(config), computer.devices, computer.precision)
+    images = load_images(config.data) if images is None else images
+    epochs, model = config.training.epochs, _build(config, images, backbone)  # refused before anything changes
+    identity = Identity(config.digest(), computer.devices, computer.precision)
     with ExitStack() as stack:
         if rank == 0:
             open_folder(path, resume)
             stack.enter_context(locked(path))
         start = resume_from(path, config, identity, from_epoch) if resume else Start(None, 0)
-        if start.epoch == config.epochs:
+        if start.epoch == epochs:
             if rank == 0:
                 finish(path, config)
             return load_run(path)
@@ -99,10 +104,10 @@ def train(
             stack.enter_context(context)
         recorder = Recorder(path, on_epoch)
         callbacks = [heed, RandomStates(), recorder, EpochCheckpoint(path / "checkpoints", identity)]
-        trainer = build_trainer(computer, config.epochs, callbacks, progress_bar)
+        trainer = build_trainer(computer, config.training, callbacks, progress_bar)
         try:
-            _fit(trainer, _build(config, images), images, start)
-            means = read_means(path / MEANS_BY_EPOCH, config.epochs + 1)
+            _fit(trainer, model, images, start)
+            means = read_means(path / MEANS_BY_EPOCH, epochs + 1)
             if rank == 0:
                 recorder.write_results(means[-1])
         except BaseException as error:
@@ -114,7 +119,7 @@ def train(
             raise
         finally:
             recorder.close()
-    return RunResult(config, recorder.history, means, recorder.step_ms(), path, config.epochs - start.epoch)
+    return RunResult(config, recorder.history, means, recorder.step_ms(), path, epochs - start.epoch)
 
 
 def resume(path: Path, **options: Any) -> RunResult:
@@ -138,7 +143,7 @@ def kept(path: Path) -> str:
 def _fit(trainer: pl.Trainer, model: Classifier, images: Images, start: Start) -> None:
     """Measure, unless that was done before, then train; an interruption surfaces as one."""
     config, rank, size = model.config, trainer.global_rank, trainer.world_size
-    whole = batches(images.train, config.batch_size, config.seed)
+    whole = batches(images.train, config.training.batch_size, config.seed, config.data.batches)
     training = share(whole, rank, size, training=True)
     order: Any = training.sampler
     order.set_epoch(start.epoch)  # Lightning says so, too, but after it has started the loader
@@ -156,10 +161,10 @@ def _fit(trainer: pl.Trainer, model: Classifier, images: Images, start: Start) -
         raise KeyboardInterrupt from None
 
 
-def _build(config: TrainConfig, images: Images) -> Classifier:
+def _build(config: TrainConfig, images: Images, backbone: nn.Module | None = None) -> Classifier:
     """Build backbone, then head, from the seed alone, so that the backbone is the same under every head."""
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
-        backbone = mlp(images.shape, config.width, config.dim)
-        head = build_head(config, DATASETS[config.data].num_classes)
+        backbone = build_backbone(config, images, backbone)
+        head = build_head(config, images.num_classes)
     return Classifier(backbone, head, config)

@@ -18,6 +18,7 @@ from pytorch_lightning.callbacks import RichProgressBar
 from etfopt._inputs import as_integer
 from etfopt.errors import InputError
 from etfopt.experiments.checkpoints import AtomicCheckpoints
+from etfopt.experiments.config import TrainingConfig
 
 __all__ = ["Machine", "build_trainer", "process_rank", "quiet_lightning", "use_threads"]
 
@@ -58,7 +59,9 @@ class Machine:
             raise InputError(f"threads = {self.threads} is more than the {os.cpu_count()} processors of this machine")
 
 
-def build_trainer(machine: Machine, epochs: int, callbacks: Sequence[pl.Callback], progress_bar: bool) -> pl.Trainer:
+def build_trainer(
+    machine: Machine, training: TrainingConfig, callbacks: Sequence[pl.Callback], progress_bar: bool
+) -> pl.Trainer:
     """Return the trainer of a run.
 
     Raises
@@ -69,7 +72,8 @@ def build_trainer(machine: Machine, epochs: int, callbacks: Sequence[pl.Callback
     on_gpu = machine.accelerator in ("gpu", "cuda") or (machine.accelerator == "auto" and torch.cuda.is_available())
     try:
         return pl.Trainer(
-            max_epochs=epochs,
+            max_epochs=training.epochs,
+            gradient_clip_val=training.gradient_clip,
             accelerator=machine.accelerator,
             devices=machine.devices,
             strategy=machine.strategy,

@@ -86,6 +86,13 @@ def affine(f: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return functional.linear(f, weight.to(f.dtype), bias.to(f.dtype))
 
 
+def _random_rotation(like: Tensor, generator: torch.Generator) -> Tensor:
+    """Return the Q of a Gaussian matrix, R's diagonal positive: then Q is uniform on the Stiefel manifold."""
+    Q, R = torch.linalg.qr(torch.randn(like.shape, generator=generator, dtype=torch.float64, device=generator.device))
+    rotation: Tensor = Q * R.diagonal().sign()
+    return rotation
+
+
 class FixedETFHead(ETFHead):
     r"""The fixed baseline: the canonical simplex ETF :math:`W = \sqrt{C/(C-1)}\,(I - 11'/C)\,I_{C\times d}`.
 
@@ -99,6 +106,8 @@ class FixedETFHead(ETFHead):
         label `ignore_index` do not count in :math:`\mu_G`.
     frame : Tensor, shape (r, C), optional
         None is ``etfopt.simplex_etf(C)``, r = C; the reduced simplex, r = C-1, is enough for dim = C-1.
+    generator : torch.Generator, optional
+        If given, the ETF is that of a random rotation U, uniform on the Stiefel manifold, instead of the canonical one.
     process_group, synchronize
         As in `ClassMeans`: under torch.distributed the mean is that of all ranks' batches.
     """
@@ -112,6 +121,7 @@ class FixedETFHead(ETFHead):
         confidence: float = CONFIDENCE,
         ignore_index: int = -100,
         frame: Tensor | None = None,
+        generator: torch.Generator | None = None,
         process_group: ProcessGroup | None = None,
         synchronize: bool = True,
     ) -> None:
@@ -123,6 +133,8 @@ class FixedETFHead(ETFHead):
             ignore_index=ignore_index,
             frame=frame,
         )
+        if generator is not None:
+            self.U.copy_(_random_rotation(self.U, generator))
         self.ranks = Ranks(process_group, synchronize)
 
     def forward(self, features: Tensor, labels: Tensor | None = None) -> Tensor:

@@ -1,0 +1,27 @@
+"""The typed configuration of a training run: sections, checks, reading and writing."""
+
+from etfopt.experiments.config._run import TrainConfig, build_head, read_config
+from etfopt.experiments.config._sections import (
+    HEADS,
+    BackboneConfig,
+    DataConfig,
+    HeadConfig,
+    LossConfig,
+    OptimizerConfig,
+    ScheduleConfig,
+    TrainingConfig,
+)
+
+__all__ = [
+    "HEADS",
+    "BackboneConfig",
+    "DataConfig",
+    "HeadConfig",
+    "LossConfig",
+    "OptimizerConfig",
+    "ScheduleConfig",
+    "TrainConfig",
+    "TrainingConfig",
+    "build_head",
+    "read_config",
+]

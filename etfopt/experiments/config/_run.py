@@ -1,0 +1,219 @@
+"""What a training run is: one frozen record, checked when it is made and written beside the results."""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import NoneType
+from typing import Any, Self
+
+import torch
+
+from etfopt.errors import InputError
+from etfopt.experiments.config._sections import (
+    BackboneConfig,
+    DataConfig,
+    HeadConfig,
+    LossConfig,
+    OptimizerConfig,
+    ScheduleConfig,
+    TrainingConfig,
+)
+from etfopt.experiments.config._settings import Section, integer, setting
+from etfopt.experiments.data.names import FOLDER, known_classes
+from etfopt.files import strict_json
+from etfopt.nn import FixedETFHead, LearnedHead, NearestETFHead
+from etfopt.nn.heads import AnyHead
+
+__all__ = ["TrainConfig", "build_head", "read_config"]
+
+
+@dataclass(frozen=True)
+class TrainConfig(Section):
+    """Settings of one run. Two runs that differ in `head` alone see the same batches and the same initial backbone.
+
+    A record is a value: equal settings make equal records with equal `digest`, and `from_dict(to_dict())` gives the
+    record back. The topics are ``config.data``, ``config.backbone``, ``config.head``, ``config.loss``,
+    ``config.optimizer``, ``config.schedule`` and ``config.training`` (epochs, batch size, clipping).
+
+    Attributes
+    ----------
+    seed : int
+        Seeds the backbone, the head, the order of the batches and the augmentation, each from its own generator.
+    data : DataConfig
+    backbone : BackboneConfig
+    head : HeadConfig
+    loss : LossConfig
+    optimizer : OptimizerConfig
+    schedule : ScheduleConfig
+    training : TrainingConfig
+
+    Raises
+    ------
+    InputError
+        If a name is unknown (the known ones are listed), a number is out of range, or settings do not go together.
+    """
+
+    seed: int = setting(0, integer(0, 2**64 - 1))
+    data: DataConfig = field(default_factory=DataConfig)
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    head: HeadConfig = field(default_factory=HeadConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check_backbone()
+        self._check_optimizer()
+        epochs, last = self.training.epochs, max([self.schedule.warmup, *self.schedule.milestones])
+        if last >= epochs:
+            raise InputError(f"the schedule goes on at epoch {last:g}, and training.epochs = {epochs}; train longer")
+        # its confidence is a probability that cross-entropy gives
+        if self.loss.name == "dot-regression" and self.head.temperature == "auto":
+            raise InputError("head.temperature = 'auto' is made for cross-entropy; dot-regression needs a number, 1")
+        C = known_classes(self.data)
+        if C is not None:  # the head's own check of d against C, before any data are read
+            build_head(self, C)
+
+    def _check_backbone(self) -> None:
+        free, ufm = self.backbone.name == "free", self.data.name == "ufm"
+        if free != ufm:
+            raise InputError(
+                f"data.name = {self.data.name!r} and backbone.name = {self.backbone.name!r} do not go together: the "
+                "unconstrained-features model is 'ufm' with the backbone 'free'"
+            )
+
+    def _check_optimizer(self) -> None:
+        if self.optimizer.name != "agd":
+            return
+        reasons = {
+            "it has no learning rate: use schedule.name = 'constant' without warm-up": (
+                self.schedule.name != "constant" or self.schedule.warmup > 0
+            ),
+            "its steps are for weight matrices: use backbone.affine = false": self.backbone.affine,
+            "its steps are for weight matrices, which free features are not: use another optimizer": (
+                self.backbone.name == "free"
+            ),
+        }
+        for reason, holds in reasons.items():
+            if holds:
+                raise InputError(f"optimizer.name = 'agd': {reason}")
+
+    def with_settings(self, settings: Mapping[str, Any]) -> Self:
+        """Return the record with some settings replaced.
+
+        Parameters
+        ----------
+        settings : mapping
+            From names such as "seed" or "optimizer.learning_rate" to values; a string is read as the setting's type,
+            "none" as no value, numbers between commas as a list.
+
+        Raises
+        ------
+        InputError
+            If a name is not known, or a value is refused.
+        """
+        values, hints = self.to_dict(), _hints(type(self))
+        for name, value in settings.items():
+            topic, _, key = name.rpartition(".")
+            if name not in hints:
+                near = [known for known in hints if known.startswith(f"{topic}.")] or list(hints)
+                raise InputError(f"unknown setting {name}; known are: {', '.join(near)}")
+            (values[topic] if topic else values)[key] = _typed(value, hints[name]) if isinstance(value, str) else value
+        return type(self).from_dict(values)
+
+    @property
+    def label(self) -> str:
+        """A short name for people and folders: data, head and seed, such as "digits-nearest-seed0"."""
+        data = re.sub(r"[^\w.-]+", "-", self.data.name.removeprefix(FOLDER)).strip("-.")
+        return f"{data or 'folder'}-{self.head.name}-seed{self.seed}"
+
+    def save(self, path: Path) -> None:
+        """Write the record as JSON, which `read_config` reads."""
+        path.write_text(strict_json(self.to_dict()))
+
+
+def _hints(kind: type[Section], prefix: str = "") -> dict[str, Any]:
+    """Return the types of all settings by their names, "seed" or "optimizer.learning_rate"."""
+    hints: dict[str, Any] = {}
+    for name, hint in typing.get_type_hints(kind).items():
+        if isinstance(hint, type) and issubclass(hint, Section):
+            hints |= _hints(hint, f"{prefix}{name}.")
+        else:
+            hints[prefix + name] = hint
+    return hints
+
+
+def _typed(text: str, hint: Any) -> Any:
+    """Read a setting's value from a string; what cannot be read is left to the setting's own check."""
+    kinds = typing.get_args(hint) if typing.get_origin(hint) is not tuple else (tuple,)
+    kinds = kinds or (hint,)
+    words = {None: NoneType, True: bool, False: bool}
+    for word, kind in words.items():
+        if kind in kinds and text.lower() == str(word).lower():
+            return word
+    if tuple in kinds:
+        return [_typed(item.strip(), float) for item in text.strip("[] ").split(",") if item.strip()]
+    for kind in (int, float):
+        if kind in kinds:
+            try:
+                return kind(text)
+            except ValueError:
+                continue
+    return text
+
+
+def read_config(path: Path) -> TrainConfig:
+    """Read a configuration from a ``.json`` or ``.toml`` file.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, of another kind or damaged, a setting is not known, or a value is refused.
+    """
+    readers = {".json": json.loads, ".toml": tomllib.loads}
+    if path.suffix.lower() not in readers:
+        raise InputError(f"{path}: a file that ends in .toml or .json is needed")
+    try:
+        values = readers[path.suffix.lower()](path.read_text(encoding="utf-8"))
+        if not isinstance(values, dict):
+            raise InputError("a table of settings is needed")
+        if values.keys() == {"schema", "config"}:  # as a run writes it
+            values = values["config"]
+        return TrainConfig.from_dict(values)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise InputError(f"{path}: cannot be read: {error}") from error
+
+
+def build_head(config: TrainConfig, num_classes: int) -> AnyHead:
+    """Return the head that a configuration names."""
+    head, dim = config.head, config.backbone.feature_dim
+    if head.name == "learned":
+        learned = LearnedHead(dim, num_classes, temperature=head.temperature)
+        if config.optimizer.name == "agd":
+            torch.nn.init.orthogonal_(learned.rows)
+        return learned
+    if head.name == "fixed":
+        generator = torch.Generator().manual_seed(config.seed) if head.rotation == "random" else None
+        return FixedETFHead(dim, num_classes, temperature=head.temperature, generator=generator)
+    return NearestETFHead(
+        dim,
+        num_classes,
+        delta=head.delta,
+        temperature=head.temperature,
+        averaging=head.averaging,
+        implicit_gradient=head.implicit_gradient,
+        freeze_after=head.freeze_after,
+        solve_every=head.solve_every,
+    )

@@ -1,0 +1,103 @@
+"""Labelled images in memory: bytes that are standardised as they are taken, by statistics of the training split."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from etfopt.errors import InputError
+
+__all__ = ["Images", "Labelled", "Split", "standardized"]
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Pixels (n, channels, height, width), uint8, and labels (n,), int64, as they were read."""
+
+    pixels: Tensor
+    labels: Tensor
+
+    def __getitem__(self, indices: Tensor) -> Labelled:
+        return Labelled(self.pixels[indices], self.labels[indices])
+
+
+class Split(Dataset[tuple[Tensor, Tensor]]):
+    """A split that is indexed by a list of samples, and returns them as a batch.
+
+    Parameters
+    ----------
+    samples : Labelled
+    mean, deviation : Tensor, shape (channels,), optional
+        If given, images are float32, minus the mean, over the deviation; if not, they are returned as they are.
+    """
+
+    def __init__(self, samples: Labelled, mean: Tensor | None = None, deviation: Tensor | None = None) -> None:
+        self.pixels, self.labels = samples.pixels, samples.labels
+        self.mean, self.deviation = (None if x is None else x[:, None, None] for x in (mean, deviation))
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, indices: Sequence[int] | slice) -> tuple[Tensor, Tensor]:
+        pixels, labels = self.pixels[indices], self.labels[indices]
+        if self.mean is None or self.deviation is None:
+            return pixels, labels
+        return (pixels.float() - self.mean) / self.deviation, labels
+
+    @property
+    def tensors(self) -> tuple[Tensor, Tensor]:
+        """All images and labels; for small sets."""
+        return self[:]
+
+
+@dataclass(frozen=True)
+class Images:
+    """A data set of C = `num_classes` classes in two splits; the labels are 0 to C - 1."""
+
+    train: Split
+    test: Split
+    num_classes: int
+
+    @property
+    def shape(self) -> torch.Size:
+        """Shape of one image; of a sample of the unconstrained-features model, which is an index, that of a number."""
+        return self.train.pixels.shape[1:]
+
+
+def standardized(train: Labelled, test: Labelled, num_classes: int) -> Images:
+    """Return both splits, standardised by each channel's mean and deviation over the training split.
+
+    Raises
+    ------
+    InputError
+        If a class has no samples in one of them, or the images of the two differ in shape.
+    """
+    for name, split in (("training", train), ("test", test)):
+        counts = torch.bincount(split.labels, minlength=num_classes)
+        if (missing := (counts == 0).nonzero().flatten().tolist()) or len(counts) > num_classes:
+            raise InputError(
+                f"the {name} split has labels 0 to {len(counts) - 1}, and no sample of the classes {missing[:10]}; "
+                f"each of the {num_classes} classes needs one"
+            )
+    if train.pixels.shape[1:] != test.pixels.shape[1:]:
+        raise InputError(
+            f"images are of shape {tuple(train.pixels.shape[1:])} in the training split and "
+            f"{tuple(test.pixels.shape[1:])} in the test split; give data.size"
+        )
+    mean, deviation = _statistics(train.pixels)
+    return Images(Split(train, mean, deviation), Split(test, mean, deviation), num_classes)
+
+
+def _statistics(pixels: Tensor) -> tuple[Tensor, Tensor]:
+    """Return mean and deviation (n - 1) of every channel, float32, from counts of the 256 values: exact, and cheap."""
+    values = torch.arange(256, dtype=torch.float64)
+    counts = torch.stack([torch.bincount(channel.flatten(), minlength=256) for channel in pixels.unbind(dim=1)])
+    number = counts.sum(dim=1)
+    mean = counts.double() @ values / number
+    variance = (counts * (values - mean[:, None]) ** 2).sum(dim=1) / (number - 1).clamp(min=1)
+    # a channel of one value has nothing to scale
+    return mean.float(), torch.where(variance > 0, variance, 1).sqrt().float()

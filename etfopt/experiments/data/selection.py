@@ -1,0 +1,82 @@
+r"""What can be done to a training split: fewer images, imbalanced classes, wrong labels. All drawn from one seed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from etfopt.errors import InputError
+from etfopt.experiments.data.images import Labelled
+
+if TYPE_CHECKING:
+    from etfopt.experiments.config import DataConfig
+
+__all__ = ["class_shares", "held_out", "selected"]
+
+
+def selected(samples: Labelled, num_classes: int, config: DataConfig) -> Labelled:
+    """Return a training split after `subset`, then `imbalance`, then `label_noise` of a configuration.
+
+    What is kept of a class depends on the seed and the class alone, and fewer images are part of more: subsets of 10
+    and of 20 images a class, or two imbalance factors, are nested.
+
+    Raises
+    ------
+    InputError
+        If a class has fewer images than the subset.
+    """
+    generator = torch.Generator().manual_seed(config.seed)
+    ranks = _ranks(samples.labels, num_classes, generator)
+    counts = torch.bincount(samples.labels, minlength=num_classes)
+    if config.subset is not None:
+        small = int(counts.argmin())
+        if counts[small] < config.subset:
+            raise InputError(
+                f"data.subset = {config.subset}: class {small} of {config.name!r} has {int(counts[small])} for training"
+            )
+        counts = counts.clamp(max=config.subset)
+    shares = class_shares(num_classes, config.imbalance, config.imbalance_factor)
+    counts = (counts * shares + 1e-9).floor().long().clamp(min=1)
+    kept = samples[ranks < counts[samples.labels]]
+    return Labelled(kept.pixels, _noisy(kept.labels, num_classes, config.label_noise, generator))
+
+
+def class_shares(C: int, kind: str, factor: float) -> Tensor:
+    """Return the share of its images that each class keeps, shape (C,), float64.
+
+    "exp" is ``factor**(c/(C-1))`` for class c; "step" is 1 for the first half and `factor` for the C // 2 last.
+    """
+    c = torch.arange(C, dtype=torch.float64)
+    if kind == "exp":
+        return factor ** (c / (C - 1))
+    if kind == "step":
+        return torch.where(c < C - C // 2, 1.0, factor)
+    return torch.ones_like(c)
+
+
+def held_out(labels: Tensor, num_classes: int, share: float, seed: int) -> Tensor:
+    """Return which samples (n,) a stratified split holds out: of every class the share, at least one, never all."""
+    ranks = _ranks(labels, num_classes, torch.Generator().manual_seed(seed))
+    counts = torch.bincount(labels, minlength=num_classes)
+    number = torch.minimum((counts * share).round().long().clamp(min=1), counts - 1)
+    return ranks < number[labels]
+
+
+def _ranks(labels: Tensor, num_classes: int, generator: torch.Generator) -> Tensor:
+    """Return for each sample its place in a random order of its class."""
+    ranks = torch.empty_like(labels)
+    for c in range(num_classes):
+        members = (labels == c).nonzero().flatten()
+        ranks[members[torch.randperm(len(members), generator=generator)]] = torch.arange(len(members))
+    return ranks
+
+
+def _noisy(labels: Tensor, num_classes: int, share: float, generator: torch.Generator) -> Tensor:
+    """Replace the share of labels, rounded to a whole number of them, by another class, uniformly (symmetric noise)."""
+    wrong = torch.randperm(len(labels), generator=generator)[: round(share * len(labels))]
+    shift = torch.randint(1, num_classes, (len(wrong),), generator=generator)
+    noisy = labels.clone()
+    noisy[wrong] = (labels[wrong] + shift) % num_classes
+    return noisy

@@ -1,0 +1,147 @@
+"""Batches: every sample once an epoch, in an order that seed and epoch decide; augmentation alike."""
+
+from itertools import chain
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from etfopt.experiments.data import EpochBatches, batches
+from etfopt.experiments.data.augment import augmented
+from etfopt.experiments.data.images import Labelled, Split
+
+KINDS = ("shuffled", "stratified")
+
+
+def of_epoch(sampler: EpochBatches, epoch: int) -> list[list[int]]:
+    sampler.set_epoch(epoch)
+    return list(sampler)
+
+
+sizes = st.lists(st.integers(1, 12), min_size=2, max_size=6)
+
+
+@given(counts=sizes, size=st.integers(2, 20), seed=st.integers(0, 9), kind=st.sampled_from(KINDS))
+def test_no_sample_is_left_out_or_alone_or_taken_twice(counts, size, seed, kind) -> None:
+    labels = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
+    sampler = EpochBatches(labels, size, seed, kind)
+    for epoch in (0, 3):
+        found = of_epoch(sampler, epoch)
+        assert len(sampler) == len(found)
+        assert sorted(chain(*found)) == list(range(len(labels)))
+        assert all(len(batch) == size for batch in found[:-1])
+        assert 2 <= len(found[-1]) <= size + 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_order_is_a_function_of_seed_and_epoch(kind: str) -> None:
+    labels = torch.arange(5).repeat(20)
+    first = EpochBatches(labels, 16, 3, kind)
+    orders = [of_epoch(first, epoch) for epoch in range(4)]
+    resumed = EpochBatches(labels, 16, 3, kind)
+    torch.manual_seed(17)  # of no importance
+    assert of_epoch(resumed, 3) == orders[3]
+    assert of_epoch(first, 1) == orders[1]
+    assert orders[0] != orders[1] != orders[2]
+    assert of_epoch(EpochBatches(labels, 16, 4, kind), 0) != orders[0]
+
+
+def test_the_shuffled_order_is_that_of_torchs_sampler() -> None:
+    """The recorded class means in `etfopt.bench` and the demonstration were made with it."""
+    labels = torch.zeros(50, dtype=torch.int64)
+    reference = torch.utils.data.RandomSampler(labels, generator=torch.Generator().manual_seed(5))
+    ours = EpochBatches(labels, 50, 5)
+    for epoch in range(3):
+        assert of_epoch(ours, epoch) == [list(reference)]
+
+
+def test_stratified_batches_of_equal_classes_have_equal_shares() -> None:
+    labels = torch.arange(10).repeat(30)[torch.randperm(300, generator=torch.Generator().manual_seed(0))]
+    for batch in EpochBatches(labels, 20, 1, "stratified"):
+        assert torch.bincount(labels[batch], minlength=10).tolist() == [2] * 10
+    shuffled = [torch.bincount(labels[batch], minlength=10).tolist() for batch in EpochBatches(labels, 20, 1)]
+    assert any(row != [2] * 10 for row in shuffled)
+
+
+def test_stratified_batches_of_unequal_classes_are_nearly_proportional() -> None:
+    counts = torch.tensor([500, 200, 50, 5])
+    labels = torch.arange(4).repeat_interleave(counts)
+    firsts = set()
+    for epoch in range(5):
+        sampler = EpochBatches(labels, 151, 0, "stratified")
+        for number, batch in enumerate(of_epoch(sampler, epoch)):
+            found = torch.bincount(labels[batch], minlength=4)
+            assert ((found - counts * len(batch) / 755).abs() <= 2).all()
+            if not number:
+                firsts.add(tuple(sorted(set(batch) & set(range(750, 755)))))
+    assert len(firsts) > 1  # a rare class does not always come at the same place with the same samples
+
+
+def test_without_a_seed_the_order_is_that_of_the_data() -> None:
+    data = Split(Labelled(torch.arange(12), torch.arange(12) % 3))
+    loader = batches(data, 5)
+    assert [images.tolist() for images, _ in loader] == [list(range(5)), list(range(5, 10)), [10, 11]]
+    assert len(loader) == 3
+
+
+@pytest.fixture
+def images() -> torch.Tensor:
+    return torch.randn(6, 3, 10, 12, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("kind", ["flip-crop", "affine-crop"])
+def test_augmentation_is_a_function_of_its_key(images: torch.Tensor, kind: str) -> None:
+    first = augmented(images, kind, 1, 2, 3, 0)
+    torch.manual_seed(99)
+    assert torch.equal(augmented(images, kind, 1, 2, 3, 0), first)
+    assert first.shape == images.shape
+    for key in ((2, 2, 3, 0), (1, 3, 3, 0), (1, 2, 4, 0), (1, 2, 3, 1)):
+        assert not torch.equal(augmented(images, kind, *key), first)
+
+
+def test_augmentation_draws_nothing_from_the_global_generator(images: torch.Tensor) -> None:
+    torch.manual_seed(0)
+    expected = torch.rand(2)
+    torch.manual_seed(0)
+    augmented(images, "flip-crop", 0)
+    augmented(images, "affine-crop", 0)
+    assert torch.equal(torch.rand(2), expected)
+    assert augmented(images, "none", 0) is images
+
+
+def test_every_crop_is_a_shifted_image_mirrored_or_not(images: torch.Tensor) -> None:
+    padded = torch.nn.functional.pad(images, [4] * 4)
+    seen = set()
+    for key in range(20):
+        for i, found in enumerate(augmented(images, "flip-crop", key)):
+            matches = [
+                (y, x, mirrored)
+                for y in range(9)
+                for x in range(9)
+                for mirrored in (False, True)
+                if torch.equal(
+                    found,
+                    padded[i, :, y : y + 10, x : x + 12].flip(2) if mirrored else padded[i, :, y : y + 10, x : x + 12],
+                )
+            ]
+            assert len(matches) == 1
+            seen |= set(matches)
+    assert {mirrored for _, _, mirrored in seen} == {False, True}
+    assert {y for y, _, _ in seen} == {x for _, x, _ in seen} == set(range(9))
+
+
+def test_affine_maps_stay_within_their_bounds() -> None:
+    # coordinates as the image: where each pixel comes from can be read off
+    y, x = torch.meshgrid(*[torch.linspace(-1, 1, 33)] * 2, indexing="ij")
+    image = torch.stack([x, y]).repeat(64, 1, 1, 1)
+    found = augmented(image, "affine-crop", 5)
+    center = found[:, :, 16, 16]
+    assert center.abs().max() <= 0.2 + 1e-2
+    assert center.abs().max() > 0.1
+    right = found[:, :, 16, 20] - center  # the image of the vector (0.25, 0)
+    lengths, angles = right.norm(dim=1) / 0.25, torch.atan2(right[:, 1], right[:, 0]).rad2deg()
+    assert lengths.min() > 0.9 - 1e-2
+    assert lengths.max() < 1.1 + 1e-2
+    assert angles.abs().max() < 15 + 0.5
+    assert angles.abs().max() > 8
