@@ -100,6 +100,30 @@ def test_a_run_takes_the_batches_of_its_seed_and_epoch(images, tmp_path: Path, m
     assert all(torch.equal(a, b) for a, b in zip(seen, expected, strict=True))
 
 
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        (
+            {"schedule.warmup": 0.5, "schedule.interval": "step"},
+            [1 / 3, 2 / 3, 1, 0.8535533905932737, 0.5, 0.146446609],
+        ),
+        ({"schedule.name": "step", "schedule.milestones": "1"}, [1, 1, 1, 0.1, 0.1, 0.1]),
+        ({"schedule.name": "constant"}, [1] * 6),
+    ],
+)
+def test_a_run_follows_its_schedule(images, tmp_path: Path, monkeypatch, settings, expected: list[float]) -> None:
+    rates = []
+    step = Classifier.training_step
+
+    def watched(self, batch, batch_idx):
+        rates.append(self.trainer.optimizers[0].param_groups[0]["lr"])
+        return step(self, batch, batch_idx)
+
+    monkeypatch.setattr(Classifier, "training_step", watched)
+    train(small(**{"optimizer.learning_rate": 1, **settings}), tmp_path, images=images)
+    assert rates == pytest.approx(expected)
+
+
 def test_a_module_of_ones_own_is_trained(images, tmp_path: Path) -> None:
     module = nn.Sequential(nn.Flatten(), nn.Linear(64, 11))
     before = module[1].weight.detach().clone()
