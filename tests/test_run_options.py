@@ -7,9 +7,11 @@ import torch
 from torch import nn
 
 from etfopt.errors import ConvergenceError, InputError
+from etfopt.experiments import classifier
 from etfopt.experiments.classifier import Classifier
 from etfopt.experiments.config import HEADS, DataConfig, TrainConfig
 from etfopt.experiments.data import EpochBatches, load_images
+from etfopt.experiments.data.augment import augmented
 from etfopt.experiments.optimizers import AGD
 from etfopt.experiments.train import train
 
@@ -61,26 +63,21 @@ def test_the_unconstrained_features_model_collapses(tmp_path: Path) -> None:
     assert last["test_nc1"] == last["train_nc1"]
 
 
-def test_augmented_batches_are_the_same_for_every_head_and_differ_between_epochs(images, tmp_path: Path, monkeypatch):
-    seen: dict[str, list[torch.Tensor]] = {}
-    forward = nn.Flatten.forward
+def test_every_head_sees_the_same_augmented_batches(images, tmp_path: Path, monkeypatch) -> None:
+    seen: dict[str, list[torch.Tensor]] = {head: [] for head in HEADS}
+    keys = []
 
-    def watched(self, x):
-        if self.training:
-            seen.setdefault(name, []).append(x.clone())
-        return forward(self, x)
+    def watched(batch, kind, *key):
+        keys.append(key)
+        seen[head].append(augmented(batch, kind, *key))
+        return seen[head][-1]
 
-    monkeypatch.setattr(nn.Flatten, "forward", watched)
-    for name in HEADS:
-        config = small(
-            head__name=name, data__augmentation="affine-crop", training__batch_size=80, optimizer__momentum=0
-        )
-        train(config, tmp_path / name, images=images)
-    for name in HEADS:
-        assert len(seen[name]) == 2
-        assert all(torch.equal(a, b) for a, b in zip(seen[name], seen["learned"], strict=True))
-    sums = [batch.sum(dim=(1, 2, 3)).sort().values for batch in seen["learned"]]
-    assert not torch.allclose(*sums)
+    monkeypatch.setattr(classifier, "augmented", watched)
+    for head in HEADS:
+        train(small(head__name=head, data__augmentation="affine-crop", seed=9), tmp_path / head, images=images)
+    assert keys == [(9, epoch, batch, 0) for _ in HEADS for epoch in range(2) for batch in range(3)]
+    for head in HEADS:
+        assert all(torch.equal(a, b) for a, b in zip(seen[head], seen["learned"], strict=True))
 
 
 @pytest.mark.parametrize("kind", ["shuffled", "stratified"])
@@ -101,6 +98,30 @@ def test_a_run_takes_the_batches_of_its_seed_and_epoch(images, tmp_path: Path, m
         expected += [images.train.labels[batch] for batch in sampler]
     assert len(seen) == len(expected) == 6
     assert all(torch.equal(a, b) for a, b in zip(seen, expected, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        (
+            {"schedule.warmup": 0.5, "schedule.interval": "step"},
+            [1 / 3, 2 / 3, 1, 0.8535533905932737, 0.5, 0.146446609],
+        ),
+        ({"schedule.name": "step", "schedule.milestones": "1"}, [1, 1, 1, 0.1, 0.1, 0.1]),
+        ({"schedule.name": "constant"}, [1] * 6),
+    ],
+)
+def test_a_run_follows_its_schedule(images, tmp_path: Path, monkeypatch, settings, expected: list[float]) -> None:
+    rates = []
+    step = Classifier.training_step
+
+    def watched(self, batch, batch_idx):
+        rates.append(self.trainer.optimizers[0].param_groups[0]["lr"])
+        return step(self, batch, batch_idx)
+
+    monkeypatch.setattr(Classifier, "training_step", watched)
+    train(small(**{"optimizer.learning_rate": 1, **settings}), tmp_path, images=images)
+    assert rates == pytest.approx(expected)
 
 
 def test_a_module_of_ones_own_is_trained(images, tmp_path: Path) -> None:
