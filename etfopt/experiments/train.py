@@ -84,6 +84,12 @@ def train(
     images = DATASETS[config.data].load() if images is None else images
     identity = Identity(digest(config), computer.devices, computer.precision)
     with ExitStack() as stack:
+        heed = stack.enter_context(heeding_sigterm())
+        for context in (quiet_lightning(), use_threads(computer.threads), seeded(config.seed, rank)):
+            stack.enter_context(context)
+        recorder = Recorder(path, on_epoch)
+        callbacks = [heed, RandomStates(), recorder, EpochCheckpoint(path / "checkpoints", identity)]
+        trainer = build_trainer(computer, config.epochs, callbacks, progress_bar)
         if rank == 0:
             open_folder(path, resume)
             stack.enter_context(locked(path))
@@ -94,12 +100,6 @@ def train(
             return load_run(path)
         if rank == 0:
             begin(path, config, start, computer)
-        heed = stack.enter_context(heeding_sigterm())
-        for context in (quiet_lightning(), use_threads(computer.threads), seeded(config.seed, rank)):
-            stack.enter_context(context)
-        recorder = Recorder(path, on_epoch)
-        callbacks = [heed, RandomStates(), recorder, EpochCheckpoint(path / "checkpoints", identity)]
-        trainer = build_trainer(computer, config.epochs, callbacks, progress_bar)
         try:
             _fit(trainer, _build(config, images), images, start)
             means = read_means(path / MEANS_BY_EPOCH, config.epochs + 1)
