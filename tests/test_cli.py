@@ -87,10 +87,6 @@ def test_the_reduced_frame_and_a_prox_reach_the_problem(folder: Path) -> None:
         (["train", "--threads", "100000"], "threads = 100000 is more than"),
         (["train", "--head", "best"], "head = 'best' is not known; choose one of: learned, fixed, nearest"),
         (["train", "--data", "imagenet"], "data = 'imagenet' is not known; choose one of: digits"),
-        (["train", "--resume", "nowhere"], "nowhere/config.json: cannot be read: No such file"),
-        (["train", "--resume", "nowhere", "--epochs", "3"], "--epochs has no meaning with --resume"),
-        (["train", "--from-epoch", "3"], "from_epoch = 3 has no meaning without --resume"),
-        (["train", "--accelerator", "abacus"], "abacus"),
         (["train", "--epochs", "0"], "epochs must be an integer of at least 1; got 0"),
         (["train", "--averaging", "median"], "averaging must be 'paper', 'cumulative' or a rate"),
         (["train", "--temperature", "nan"], "temperature must be finite and above 0"),
@@ -204,24 +200,6 @@ def test_version_is_that_of_the_package(folder: Path) -> None:
     from importlib.metadata import version
 
     assert run("--version", cwd=folder).stdout.strip() == f"etfopt {version('etfopt')}"
-
-
-def test_a_stopped_run_is_resumed_and_a_finished_one_left_alone(folder: Path) -> None:
-    settings = ["--head", "nearest", "--epochs", "2", "--out", "here"]
-    assert run("train", *settings, cwd=folder).returncode == 0
-    (folder / "here" / "checkpoints" / "epoch-0002.ckpt").write_bytes(b"")
-    done = run("train", "--resume", "here", cwd=folder)
-    assert done.returncode == 2
-    assert "epoch-0002.ckpt: is truncated or damaged" in done.stderr
-    assert "use --from-epoch 1" in done.stderr
-    done = run("train", "--resume", "here", "--from-epoch", "1", cwd=folder)
-    assert done.returncode == 0, done.stderr
-    assert "Written to here/" in done.stdout
-    lines = (folder / "here" / "metrics.jsonl").read_text().splitlines()
-    assert [json.loads(line)["epoch"] for line in lines] == [0, 1, 2]
-    done = run("train", "--resume", "here", cwd=folder)
-    assert done.returncode == 0, done.stderr
-    assert "here is finished, 2 of 2 epochs: nothing was done" in done.stderr
 
 
 @pytest.mark.parametrize(("sent", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
