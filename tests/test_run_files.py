@@ -17,17 +17,16 @@ from etfopt.errors import InputError  # noqa: E402 - after the skips
 from etfopt.experiments import environment as environment_module  # noqa: E402 - after the skips
 from etfopt.experiments.config import TrainConfig  # noqa: E402 - after the skips
 from etfopt.experiments.environment import environment  # noqa: E402 - after the skips
+from etfopt.experiments.means_file import append_means, read_means  # noqa: E402 - after the skips
 from etfopt.experiments.random_states import seeded  # noqa: E402 - after the skips
 from etfopt.experiments.ranks import Shares  # noqa: E402 - after the skips
 from etfopt.experiments.results import load_run  # noqa: E402 - after the skips
 from etfopt.experiments.run_files import (  # noqa: E402 - after the skips
     StorageError,
     append_line,
-    append_means,
     digest,
     read_config,
     read_lines,
-    read_means,
     write_atomically,
     write_config,
     write_json,
