@@ -24,7 +24,8 @@ from etfopt.experiments import train as training
 from etfopt.experiments.checkpoints import load
 from etfopt.experiments.config import HEADS, TrainConfig
 from etfopt.experiments.data import DATASETS
-from etfopt.experiments.run_files import read_lines, read_means
+from etfopt.experiments.means_file import read_means
+from etfopt.experiments.run_files import read_lines
 
 EPOCHS = 3
 IMAGES = DATASETS["digits"].load()
@@ -55,7 +56,7 @@ class Fault:
         self.ending, self.when, self.left = ending, when, count
 
     def install(self) -> None:
-        write = run_files._write
+        write = run_files.write_through
 
         def faulty(descriptor: int, content: bytes) -> None:
             name = str(Path(f"/proc/self/fd/{descriptor}").readlink())
@@ -68,7 +69,7 @@ class Fault:
                 write(descriptor, content)
             return die()
 
-        run_files._write = faulty
+        run_files.write_through = faulty
 
 
 class Unlinking:

@@ -225,4 +225,6 @@ def test_a_terminated_run_does_not_look_like_a_success(folder: Path, sent: signa
             process.kill()
     assert process.returncode == status, words
     assert "Traceback" not in words
+    assert "interrupted. Kept: run/" in words
+    assert "To go on: etfopt train --resume run" in words
     assert json.loads((folder / "run" / "history.json").read_text())["epochs"]

@@ -140,6 +140,10 @@ def _resumed(path: Path, from_epoch: int | None, **options: Any) -> RunResult:
 
 
 def _print_result(result: RunResult) -> None:
+    from etfopt.experiments.trainer import process_rank
+
+    if process_rank():
+        return  # one of several processes speaks
     config, epochs = result.config, len(result.history) - 1
     title = f"{config.data.name}, head {config.head.name}, seed {config.seed}, {epochs} epochs"
     console.print(tables.measures(result.history[-1], title))

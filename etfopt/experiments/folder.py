@@ -10,12 +10,12 @@ from etfopt.errors import InputError
 from etfopt.experiments.checkpoints import Identity, checkpoints, choose, load, prune
 from etfopt.experiments.config import TrainConfig
 from etfopt.experiments.environment import environment
+from etfopt.experiments.means_file import read_means
 from etfopt.experiments.recorder import HISTORY, LINES, MARGINS, MEANS, MEANS_BY_EPOCH, SCALARS, Recorder
 from etfopt.experiments.run_files import (
     make_folder,
     read_config,
     read_json,
-    read_means,
     write_config,
     write_json,
 )

@@ -15,7 +15,8 @@ import pytorch_lightning as pl
 from torch import Tensor
 
 from etfopt.experiments.classifier import Classifier
-from etfopt.experiments.run_files import Record, append_line, append_means, write_atomically, write_json, write_lines
+from etfopt.experiments.means_file import append_means
+from etfopt.experiments.run_files import Record, append_line, write_atomically, write_json, write_lines
 from etfopt.experiments.tensorboard import Scalars, open_scalars
 
 __all__ = ["HISTORY", "LINES", "MARGINS", "MEANS", "MEANS_BY_EPOCH", "SCALARS", "Recorder"]

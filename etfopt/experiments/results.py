@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from etfopt.experiments.config import TrainConfig
+from etfopt.experiments.means_file import Means, read_means
 from etfopt.experiments.recorder import LINES, MARGINS, MEANS_BY_EPOCH
-from etfopt.experiments.run_files import Means, Record, read_config, read_lines, read_means
+from etfopt.experiments.run_files import Record, read_config, read_lines
 from etfopt.files import load_matrix
 
 __all__ = ["RunResult", "load_run"]

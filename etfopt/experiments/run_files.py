@@ -10,7 +10,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import numpy as np
 from filelock import FileLock, Timeout
 
 from etfopt.errors import EtfoptError, InputError
@@ -22,24 +21,22 @@ __all__ = [
     "Record",
     "StorageError",
     "append_line",
-    "append_means",
     "locked",
     "make_folder",
     "read_config",
     "read_json",
     "read_lines",
-    "read_means",
     "write_atomically",
     "write_config",
     "write_json",
     "write_lines",
+    "write_through",
 ]
 
 SCHEMA = 1
 """Version of every file of a run; it grows when a reader of the version before could not read the next."""
 
 Record: TypeAlias = dict[str, float]
-Means: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
 
 
 class StorageError(EtfoptError, OSError):
@@ -93,7 +90,7 @@ def write_atomically(path: Path, content: bytes) -> None:
     try:
         try:
             with part.open("wb") as file:
-                _write(file.fileno(), content)
+                write_through(file.fileno(), content)
             part.replace(path)
             _sync_folder(path.parent)
         except BaseException:
@@ -103,7 +100,7 @@ def write_atomically(path: Path, content: bytes) -> None:
         raise StorageError(f"{path}: cannot be written: {error.strerror}") from error
 
 
-def _write(descriptor: int, content: bytes) -> None:
+def write_through(descriptor: int, content: bytes) -> None:
     """Write all bytes and wait until the device has them."""
     rest = memoryview(content)
     while rest:
@@ -127,7 +124,7 @@ def _append(path: Path, content: bytes) -> None:
         with path.open("ab", buffering=0) as file:
             size = file.tell()
             try:
-                _write(file.fileno(), content)
+                write_through(file.fileno(), content)
             except OSError:
                 with suppress(OSError):
                     file.truncate(size)
@@ -214,74 +211,3 @@ def read_config(path: Path) -> TrainConfig:
         return TrainConfig.from_dict(settings)
     except (TypeError, InputError) as error:
         raise InputError(f"{path}: holds no configuration of a run: {error}") from error
-
-
-# --- class means ---------------------------------------------------------------------------------------------------
-
-
-def append_means(path: Path, means: Means, epoch: int) -> None:
-    """Add the class means of an epoch, shape (d, C), to an ``.npy`` of shape (epochs, d, C); later ones are dropped.
-
-    The array is written first and the number of epochs, in the header, after it: a file that was being written is one
-    of the epochs before. NumPy leaves room in the header for the first axis to grow.
-
-    Raises
-    ------
-    StorageError, InputError
-        If it cannot be written, or the epochs before this one are not there.
-    """
-    content = np.ascontiguousarray(means, dtype=np.float64).tobytes()
-    try:
-        with path.open("r+b" if epoch else "w+b") as file:
-            if not epoch:
-                _write_header(file, (0, *means.shape))
-            start = _data_start(file, path, epoch, means.shape)
-            file.seek(start + epoch * len(content))
-            file.truncate()
-            file.flush()
-            _write(file.fileno(), content)
-            file.seek(0)
-            _write_header(file, (epoch + 1, *means.shape))
-            file.flush()
-    except OSError as error:
-        raise StorageError(f"{path}: cannot be written: {error.strerror}") from error
-
-
-def _write_header(file: Any, shape: tuple[int, ...]) -> None:
-    header = {"descr": "<f8", "fortran_order": False, "shape": shape}
-    np.lib.format.write_array_header_1_0(file, header)
-
-
-def _data_start(file: Any, path: Path, epochs: int, shape: tuple[int, ...]) -> int:
-    """Where the array begins, in a file that holds at least so many epochs."""
-    file.seek(0)
-    try:
-        np.lib.format.read_magic(file)
-        (count, *rest), *_ = np.lib.format.read_array_header_1_0(file)
-    except ValueError as error:
-        raise InputError(f"{path}: is damaged: {error}") from error
-    if tuple(rest) != shape or count < epochs:
-        raise InputError(
-            f"{path}: holds {count} epochs of shape {tuple(rest)}; {epochs} of shape {shape} were expected"
-        )
-    return int(file.tell())
-
-
-def read_means(path: Path, epochs: int) -> Means:
-    """Return the first epochs that `append_means` wrote, shape (epochs, d, C).
-
-    Raises
-    ------
-    InputError
-        If they are not there.
-    """
-    try:
-        with path.open("rb") as file:
-            means = np.load(file, allow_pickle=False)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
-    except (ValueError, EOFError) as error:
-        raise InputError(f"{path}: is damaged: {error}") from error
-    if len(means) < epochs:
-        raise InputError(f"{path}: holds the class means of {len(means)} epochs; {epochs} were expected")
-    return np.asarray(means[:epochs])

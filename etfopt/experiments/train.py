@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +20,12 @@ from etfopt.experiments.classifier import Classifier
 from etfopt.experiments.config import TrainConfig, build_head
 from etfopt.experiments.data import Images, batches, load_images
 from etfopt.experiments.folder import CONFIG, Start, begin, finish, open_folder, resume_from
+from etfopt.experiments.means_file import read_means
 from etfopt.experiments.random_states import RandomStates, seeded
 from etfopt.experiments.ranks import share
 from etfopt.experiments.recorder import MEANS_BY_EPOCH, Recorder
 from etfopt.experiments.results import RunResult, load_run
-from etfopt.experiments.run_files import StorageError, locked, make_folder, read_config, read_means
+from etfopt.experiments.run_files import StorageError, locked, make_folder, read_config
 from etfopt.experiments.trainer import Machine, build_trainer, process_rank, quiet_lightning, use_threads
 
 __all__ = ["RunResult", "kept", "make_folder", "resume", "train"]
@@ -89,6 +90,12 @@ def train(
     epochs, model = config.training.epochs, _build(config, images, backbone)  # refused before anything changes
     identity = Identity(config.digest(), computer.devices, computer.precision)
     with ExitStack() as stack:
+        heed = stack.enter_context(heeding_sigterm())
+        for context in (quiet_lightning(), use_threads(computer.threads), seeded(config.seed, rank)):
+            stack.enter_context(context)
+        recorder = Recorder(path, on_epoch)
+        callbacks = [heed, RandomStates(), recorder, EpochCheckpoint(path / "checkpoints", identity)]
+        trainer = build_trainer(computer, config.training, callbacks, progress_bar)
         if rank == 0:
             open_folder(path, resume)
             stack.enter_context(locked(path))
@@ -99,27 +106,28 @@ def train(
             return load_run(path)
         if rank == 0:
             begin(path, config, start, computer)
-        heed = stack.enter_context(heeding_sigterm())
-        for context in (quiet_lightning(), use_threads(computer.threads), seeded(config.seed, rank)):
-            stack.enter_context(context)
-        recorder = Recorder(path, on_epoch)
-        callbacks = [heed, RandomStates(), recorder, EpochCheckpoint(path / "checkpoints", identity)]
-        trainer = build_trainer(computer, config.training, callbacks, progress_bar)
-        try:
+        with _ending(path, recorder, rank):
             _fit(trainer, model, images, start)
             means = read_means(path / MEANS_BY_EPOCH, epochs + 1)
             if rank == 0:
                 recorder.write_results(means[-1])
-        except BaseException as error:
-            if rank == 0:
-                with suppress(StorageError):
-                    recorder.write_history()
-            if isinstance(error, StorageError | ConvergenceError):
-                raise type(error)(f"{error}. {kept(path)}") from error
-            raise
-        finally:
-            recorder.close()
     return RunResult(config, recorder.history, means, recorder.step_ms(), path, epochs - start.epoch)
+
+
+@contextmanager
+def _ending(path: Path, recorder: Recorder, rank: int) -> Iterator[None]:
+    """Leave the history of the finished epochs where a run ends early, and say in its errors what is kept."""
+    try:
+        yield
+    except BaseException as error:
+        if rank == 0:
+            with suppress(StorageError):
+                recorder.write_history()
+        if isinstance(error, StorageError | ConvergenceError):
+            raise type(error)(f"{error}. {kept(path)}") from error
+        raise
+    finally:
+        recorder.close()
 
 
 def resume(path: Path, **options: Any) -> RunResult:

@@ -1,0 +1,65 @@
+"""etfopt train --resume, called in this process: what it takes up, what it refuses, what it says."""
+
+import json
+import signal
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("pytorch_lightning")
+
+from typer.testing import CliRunner
+
+from etfopt.cli import app
+from etfopt.errors import InputError
+from etfopt.experiments.config import TrainConfig
+from etfopt.experiments.train import train
+
+
+def call(*arguments: object):
+    return CliRunner().invoke(app, ["train", *map(str, arguments), "--quiet"])
+
+
+def refused(*arguments: object) -> str:
+    result = call(*arguments)
+    assert isinstance(result.exception, InputError), result.output
+    return str(result.exception)
+
+
+def test_a_stopped_run_is_resumed_and_a_finished_one_left_alone(tmp_path: Path) -> None:
+    train(TrainConfig(epochs=2, width=8, dim=12, batch_size=256), tmp_path)
+    (tmp_path / "checkpoints" / "epoch-0002.ckpt").write_bytes(b"")
+    said = refused("--resume", tmp_path)
+    assert "epoch-0002.ckpt: is truncated or damaged" in said
+    assert "use --from-epoch 1" in said
+    done = call("--resume", tmp_path, "--from-epoch", 1)
+    assert done.exit_code == 0, done.output
+    assert f"Written to {tmp_path}/" in done.stdout
+    assert "numerical_rank" in done.stdout
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["epoch"] for line in lines] == [0, 1, 2]
+    done = call("--resume", tmp_path)
+    assert done.exit_code == 0, done.output
+    assert f"{tmp_path} is finished, 2 of 2 epochs: nothing was done" in done.stderr
+
+
+def test_what_cannot_be_resumed_is_refused(tmp_path: Path) -> None:
+    nowhere = tmp_path / "nowhere"
+    assert "nowhere/config.json: cannot be read: No such file" in refused("--resume", nowhere)
+    assert "--batch-size has no meaning with --resume" in refused("--resume", nowhere, "--batch-size", 128)
+    assert "from_epoch = 3 has no meaning without --resume" in refused("--from-epoch", 3)
+    assert not nowhere.exists()
+
+
+@pytest.mark.parametrize(("stop", "status"), [(KeyboardInterrupt(), 130), (SystemExit(128 + signal.SIGTERM), 143)])
+def test_a_stop_says_what_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: BaseException, status: int
+) -> None:
+    def stopped(*_: object, **__: object) -> None:
+        raise stop
+
+    monkeypatch.setattr("etfopt.experiments.train.train", stopped)
+    result = call("--out", tmp_path)
+    assert result.exit_code == status
+    assert "interrupted. Kept: " in result.stderr
+    assert f"To go on: etfopt train --resume {tmp_path}" in result.stderr
