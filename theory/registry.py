@@ -18,7 +18,20 @@ from typing import NamedTuple
 
 import numpy as np
 
-__all__ = ["CLAIMS", "Case", "Claim", "Evidence", "Part", "Residual", "at_least", "claims", "gather", "load", "replay"]
+__all__ = [
+    "CLAIMS",
+    "Case",
+    "Claim",
+    "Evidence",
+    "Part",
+    "Residual",
+    "at_least",
+    "claims",
+    "gather",
+    "load",
+    "replay",
+    "verify",
+]
 
 CLAIMS = ("temperature",)
 """Names of the modules, in the order in which they build on one another."""
@@ -158,14 +171,19 @@ def load(name: str) -> Claim:
     sections = dict(zip(rest[::2], (body.strip() for body in rest[1::2]), strict=True))
     if tuple(sections) != SECTIONS or not all(sections.values()):
         raise ValueError(f"theory.{name} must have the sections {SECTIONS}, none empty; it has {tuple(sections)}")
-    return Claim(
-        name, title.strip().rstrip("."), *(sections[heading] for heading in SECTIONS), module.PARTS, module.check
-    )
+    statement, assumptions, proof, used_in, references = (sections[heading] for heading in SECTIONS)
+    title = " ".join(title.split()).rstrip(".")
+    return Claim(name, title, statement, assumptions, proof, used_in, references, module.PARTS, module.check)
 
 
 def claims() -> list[Claim]:
     """Return all claims."""
     return [load(name) for name in CLAIMS]
+
+
+def verify(claim: Claim, budget: int, seed: int) -> Evidence:
+    """Check a claim on cases that depend on its name and a seed, not on which others are checked with it."""
+    return claim.check(np.random.default_rng([seed, *claim.id.encode()]), budget)
 
 
 def replay(claim: Claim, part: str, seed: int) -> list[Residual]:

@@ -91,7 +91,7 @@ def _lower_bound(rng: np.random.Generator) -> Iterator[Residual]:
 
 
 def _collapse(rng: np.random.Generator) -> Iterator[Residual]:
-    """Try collapse: the simplex reaches the bound; perturbing rows, features or biases loses; single samples obey it."""
+    """Try collapse: a simplex reaches the bound; perturbing rows, features or biases loses; samples obey it."""
     C, tau = int(rng.choice([2, 3, 10, 57])), float(rng.uniform(0.3, 8))
     rows = np.sqrt(C / (C - 1)) * (np.eye(C) - 1 / C) @ stiefel(rng, C + 2, C).T
     labels, lowest = np.arange(C), bound(C, tau)

@@ -20,10 +20,11 @@ from etfopt.cli._app import app
 from etfopt.cli.benchmarks import bench, bench_head, bench_node, compare
 from etfopt.cli.solving import solve
 from etfopt.cli.training import demo, train
+from etfopt.cli.verifying import verify
 
 __all__ = ["main"]
 
-for command in (solve, train, demo, compare):  # in the order of --help
+for command in (solve, train, demo, compare, verify):  # in the order of --help
     app.command()(command)
 
 # "bench" is a command and the name of two more
