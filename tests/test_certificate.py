@@ -81,6 +81,26 @@ def test_the_bound_survives_a_proximal_term_that_cancels_the_data(delta, smalles
     assert np.linalg.norm(solution.U - minimiser(problem)) <= solution.certificate.distance_bound
 
 
+def test_the_bound_counts_the_rounding_of_long_columns():
+    d, angle = 10**6, 1e-7
+    # equal terms, whose sum rounds the same way again and again: more than a multiple of r u
+    problem = NearestETF(0.86 * np.outer(np.ones(d), [1.0, -1.0]), frame=simplex_etf(2, reduced=True))
+    noise = np.cos(np.arange(1.0, d + 1))[:, None]
+    noise -= noise.mean()
+    U = np.cos(angle) / 1e3 + np.sin(angle) / np.linalg.norm(noise) * noise  # the minimiser is 1e-3 in every entry
+    certificate = certify(problem, U)
+    assert certificate.feasible
+    assert 2 * math.sin(angle / 2) <= certificate.distance_bound
+
+
+def test_a_symmetric_positive_product_with_A_is_not_enough_where_d_exceeds_r():
+    problem = NearestETF(np.array([[1.0, -1.0], [1.0, -1.0]]), frame=simplex_etf(2, reduced=True))  # A ~ (1, 1)'
+    certificate = certify(problem, np.array([[1.0], [0.0]]))
+    assert certificate.curvature > 0
+    assert certificate.relative_gap == pytest.approx(1 - math.sqrt(0.5))
+    assert certificate.relative_stationarity == pytest.approx(math.sqrt(0.5))
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("faint", [1e-2, 1e-3, 1e-4, 1e-6])
 def test_a_direction_that_the_frame_sees_faintly_is_still_seen(faint, dtype):
