@@ -45,11 +45,13 @@ place of 4, and nothing after the bracket). These two are `distance_bound` and `
 \gamma + \frac{\bar\eta}2\sum\hat\sigma_i + 2\sqrt r\,\omega$ for the exact A: a nearly least objective. It never
 proves that U is a minimiser, nor (without a margin) that U is near one; and since $\gamma$ grows with d and the
 solvers' tolerances do not, it may reject a minimiser for d far above r. `margin` is $\sigma_{min}(A)$ to within
-$\omega$. `unique` and `etf_unique` say on which side of $\theta = Cu_w(2\|H\|\|F\| + \delta\|U_{prox}\|)$ it lies
-($u_w$ = eps of the working dtype): False proves that some change of A of norm at most $\theta + \omega$ makes the
-minimiser ambiguous; True proves that the minimiser of the exact A is unique if margin > $\omega$, which `unique`
-alone implies in float32 but not in float64, where $\omega$ may exceed $\theta$. The distance bounds hold regardless
-of both flags.
+$\omega$. `unique` says on which side of $\theta = Cu_w(2\|H\|\|F\| + \delta\|U_{prox}\|)$ it lies, $u_w$ the eps of
+the working dtype. False proves that some change of A of norm at most $\theta + \omega$ makes the minimiser ambiguous.
+True proves that the minimiser of the exact A is unique if margin > $\omega$, which `unique` alone implies in float32
+but not in float64, where $\omega$ may exceed $\theta$. `etf_unique` says, with k the number of $\hat\sigma_i >
+\theta$, whether k = r or $\|\hat Q_2'F\|_2 \le \sqrt{\theta/\hat\sigma_k}\,\|F\|_2$ (k > 0): a convention, which
+proves that the frames of any two minimisers differ by at most $8\omega\|F\|_2/\hat\sigma_k$ plus the last two terms
+of the second bound. The distance bounds hold regardless of the flags.
 
 ## Assumptions
 
@@ -69,8 +71,8 @@ which far less is seen. The check looks for a counterexample.
 ## Proof
 
 *(a)* $A = U^*B$ gives $\langle A, U\rangle = tr(BU^{*\prime}U)$, and $\|A\|_* = tr B$. Expanding with
-$U^{*\prime}U^* = I$, $\frac12tr(B(U^*-U)'(U^*-U)) = \frac12tr B - \langle A, U\rangle + \frac12tr(BU'U)$; add $\frac12tr B -
-\frac12tr(BU'U)$.
+$U^{*\prime}U^* = I$ gives $\frac12tr(B(U^*-U)'(U^*-U)) = \frac12tr B - \langle A, U\rangle + \frac12tr(BU'U)$; to this
+add $\frac12tr B - \frac12tr(BU'U)$.
 
 *(b)* In the ball $I - U'U \succeq 0$, so the second term is a trace of a product of semidefinite matrices, not
 negative; the first is at least $\frac\sigma2\|U^*-U\|_F^2$. More generally, with the leading right singular vectors
@@ -82,10 +84,10 @@ Outside, let $m = \max(1, \|U\|_2) \le \sqrt{1+\eta} \le 1 + \eta/2$. $\|U - V\|
 r$; $gap(V) = gap(U) + (1 - \frac1m)\langle A, U\rangle \le gap(U) + (m-1)\|A\|_*$, as $\langle A, U\rangle \le
 m\|A\|_*$.
 
-*(c)* If U is a minimiser, claim `closed_form` (c) gives $UQ_1 = P_1$, so $A = P_1S_1Q_1' = UQ_1S_1Q_1' = UB$. If A =
-UK with U'U = I, then $A'A = K^2$, K = B and $\langle A, U\rangle = tr K = \|A\|_*$. In general $\|A\|_* \le
-\|UK\|_* + \|A - UK\|_* \le \sum|\lambda_i| + \sqrt r\rho$ and $\langle A, U\rangle = tr K = \sum\lambda_i$. For d = r, $A =
-UU'A$ always.
+*(c)* If U is a minimiser, claim `closed_form` (c) gives $UQ_1 = P_1$, so $A = P_1S_1Q_1' = UQ_1S_1Q_1' = UB$.
+If A = UK with U'U = I and K semidefinite, then $A'A = K^2$, K = B and $\langle A, U\rangle = tr K = \|A\|_*$. In general
+$\|A\|_* \le \|UK\|_* + \|A - UK\|_* \le \sum|\lambda_i| + \sqrt r\rho$ and
+$\langle A, U\rangle = tr K = \sum\lambda_i$. For d = r, $A = UU'A$ always.
 
 *(d)* By (1) with k = r for both matrices, $\langle A, U^*-\tilde U\rangle \ge \frac\sigma2x^2$ and $\langle\tilde A,
 \tilde U-U^*\rangle \ge \frac{\tilde\sigma}2x^2$, $x = \|U^*-\tilde U\|_F$. The sum of the left sides is $\langle
@@ -96,14 +98,14 @@ $$2\|A-\tilde A\|_F^2 - \|B-\tilde B\|_F^2 = \|B\|_F^2 + \|\tilde B\|_F^2 + 2tr(
 tr(BW\tilde B) = \langle B^{1/2}\tilde B^{1/2}, B^{1/2}W\tilde B^{1/2}\rangle$$
 
 and the last trace is at most $(tr(B\tilde B)\,tr(BW\tilde BW'))^{1/2} \le (tr(B\tilde B)\|B\|_F\|\tilde B\|_F)^{1/2}
-\le \frac12tr(B\tilde B) + \frac12\|B\|_F\|\tilde B\|_F \le \frac12tr(B\tilde B) + \frac14(\|B\|_F^2 + \|\tilde B\|_F^2)$.
-Now let $T = U^*\tilde Q_1$, $\tilde P_1 = \tilde U\tilde Q_1$, $N = \tilde Q_1'B\tilde Q_1 \succeq 0$, and $\tilde
-Q_2$ complete $\tilde Q_1$. Then $\tilde A\tilde Q_1 = \tilde P_1\tilde S_1$ and $A\tilde Q_1 = U^*B\tilde Q_1 = TN +
-U^*\tilde Q_2(\tilde Q_2'B\tilde Q_1)$. Since $\tilde B$ has no block between $\tilde Q_1$ and $\tilde Q_2$, and such
-a block of a symmetric matrix occurs twice in it, $\|\tilde Q_2'B\tilde Q_1\|_F = \|\tilde Q_2'(B-\tilde B)\tilde
-Q_1\|_F \le \|B-\tilde B\|_F/\sqrt2 \le \|A-\tilde A\|_F$, so $\|TN - \tilde P_1\tilde S_1\|_F \le 2\|A-\tilde A\|_F$.
-By (c), T is a minimiser for TN, and $\tilde P_1$ for $\tilde P_1\tilde S_1$; the first part, applied to these d x k
-matrices, bounds $\|T - \tilde P_1\|_F$ by $2\cdot2\|A-\tilde A\|_F/\tilde\sigma_k$.
+\le \frac12tr(B\tilde B) + \frac12\|B\|_F\|\tilde B\|_F \le \frac12tr(B\tilde B) + \frac14(\|B\|_F^2 + \|\tilde
+B\|_F^2)$. Now let $T = U^*\tilde Q_1$, $\tilde P_1 = \tilde U\tilde Q_1$, $N = \tilde Q_1'B\tilde Q_1 \succeq 0$, and
+$\tilde Q_2$ complete $\tilde Q_1$. Then $\tilde A\tilde Q_1 = \tilde P_1\tilde S_1$ and $A\tilde Q_1 = U^*B\tilde
+Q_1 = TN + U^*\tilde Q_2(\tilde Q_2'B\tilde Q_1)$. Since $\tilde B$ has no block between $\tilde Q_1$ and $\tilde Q_2$,
+and such a block of a symmetric matrix occurs twice in it, $\|\tilde Q_2'B\tilde Q_1\|_F = \|\tilde Q_2'(B-\tilde
+B)\tilde Q_1\|_F \le \|B-\tilde B\|_F/\sqrt2 \le \|A-\tilde A\|_F$, so $\|TN - \tilde P_1\tilde S_1\|_F \le
+2\|A-\tilde A\|_F$. By (c), T is a minimiser for TN, and $\tilde P_1$ for $\tilde P_1\tilde S_1$; the first part,
+applied to these d x k matrices, bounds $\|T - \tilde P_1\|_F$ by $2\cdot2\|A-\tilde A\|_F/\tilde\sigma_k$.
 
 *(e)* With $\gamma_n = nu/(1-nu)$ (Higham 2002, lemma 3.1, and (3.5) for inner products), the computed trace of U'A_s
 is off by at most $\gamma_{d+r-1}\sum|U||A_s| \le \gamma_{d+r-1}\|U\|_F\|A_s\|_F$, the sum of singular values by
@@ -113,21 +115,30 @@ $|\langle\hat A-A_s, U\rangle| \le p\,u\|A_s\|_F\|U\|_F$). As $\|U\|_F^2 = tr(U'
 $\sum\hat\sigma_i \le \sqrt r(1+pu)\|A_s\|_F$, the units add up to p + (r-1) + (d+r-1) + 2 = 2d + 12r + 100; 1.01
 holds what is of second order, and the rounding of evaluating the bound. The computed U'U is off by $\gamma_d\|U\|_F^2
 \le 1.002\,du(r + \sqrt r\eta)$ in Frobenius norm, subtraction and norm by a relative $\gamma_{r^2+2}$: $\eta \le
-\bar\eta$. Forming A in units of $2u = $ eps and of $N = 2\|H\|\|F\| + \delta\|U_{prox}\|$: for a frame, the product
-costs C/2, leaving out row means of F, at most $C\,$eps$\,\|F\|$ in norm, at most $\sqrt C$ (nothing, if they are no
-part of the exact F), centring 1/2, $\delta U_{prox}$ and the sum 1, in all at most C + 4; for the paper's frame, the
-mean, (C+1) u for each of its entries relative to the mean modulus, adds at most $\frac{C+1}{2\sqrt{C-1}}$, centring
-and scaling $\frac{2}{\sqrt{C-1}}$, $\delta U_{prox}$ and the sum 1, in all at most C + 4 again. So $\|A-\hat A\|_F
-\le \omega$. Now (1) for $\hat A$ and V, with $gap(V) \le e$ by (b), bounds the distance of V from $\hat A$'s
+\bar\eta$.
+
+Forming A, in units of $2u = $ eps times $N = 2\|H\|\|F\| + \delta\|U_{prox}\|$. Any frame: the product 2HF' costs
+$\gamma_C \approx C/2$. Where the row sums of F are within rounding of zero, $\|F1\| \le C\,$eps$\,\|F\|$, the columns
+of H are centred first: the subtraction costs 1/2, the computed mean only what $F1$ sees of it, which is of second
+order, and the change $H1(F1)'/C$ of the product, at most $\sqrt C$, either belongs to rounding (where F itself is
+meant) or is intended (where the exact F has zero row sums). Multiplying by $\delta$ and adding cost 1/2 each. In all
+$C/2 + \sqrt C + 3/2 \le C + 4$. The paper's frame: the mean of a row x of H is computed to within
+$\gamma_{C+1}\|x\|/\sqrt C$, which enters C columns, so that with the factor $2/\sqrt{C-1}$ it costs
+$\frac{C+1}{2\sqrt{C-1}}$; subtracting, and the factor with its root, quotient and product, $\frac2{\sqrt{C-1}}$;
+delta and the sum 1. In all $\frac{C+5}{2\sqrt{C-1}} + 1 \le C + 4$. With (S), $\|A-\hat A\|_F \le \omega$.
+
+Now (1) for $\hat A$ and V, with $gap(V) \le e$ by (b), bounds the distance of V from $\hat A$'s
 minimiser $\hat U$; (d) bounds that of $\hat U$ from $U^*$; (b) that of U from V. For the ETF split $I = \bar Q_1\bar
 Q_1' + \bar Q_2\bar Q_2'$: on $\bar Q_1$ as before with the second part of (d); on $\bar Q_2$, $\|V-U^*\|_2 \le 2$,
 and $\|\bar Q_2'F\|_F \le \|\hat Q_2'F\|_F + p\,u\sqrt r\|F\|_F$, whose computation costs another $\gamma_r\sqrt
 r\|F\|_F$.
 
-*(f)* The first is e with $|gap_A(V) - gap_{\hat A}(V)| \le 2\sqrt r\omega$. By Weyl's theorem $|\sigma_{min}(A) -
+*(f)* The first is (e) with $|gap_A(V) - gap_{\hat A}(V)| \le 2\sqrt r\omega$. By Weyl's theorem $|\sigma_{min}(A) -
 \hat\sigma_r| \le \omega$. If $\hat\sigma_r \le \theta$, some $\hat A + E$ with $\|E\|_2 \le \theta$ is rank
 deficient, at distance $\theta + \omega$ of A, and `closed_form` (c) applies. If $\hat\sigma_r > \omega$, A has full
-rank. In float32 $u_w = 2^{29}\cdot2u$, so that $\theta > \omega$ unless $(d + 10r + 100)/C$ reaches $10^9$.
+rank. In float32 $u_w = 2^{29}\cdot2u$, so that $\theta > \omega$ unless $(d + 10r + 100)/C$ reaches $10^9$. Two
+minimisers of A are each within $4\omega/\hat\sigma_k$ of $\hat U$ on $\bar Q_1$, and differ by at most 2 in norm on
+$\bar Q_2$.
 
 ## In the code
 
