@@ -85,7 +85,7 @@ r$; $gap(V) = gap(U) + (1 - \frac1m)\langle A, U\rangle \le gap(U) + (m-1)\|A\|_
 m\|A\|_*$.
 
 *(c)* If U is a minimiser, claim `closed_form` (c) gives $UQ_1 = P_1$, so $A = P_1S_1Q_1' = UQ_1S_1Q_1' = UB$.
-If A = UK with U'U = I and K semidefinite, then $A'A = K^2$, K = B and $\langle A, U\rangle = tr K = \|A\|_*$. In general
+If A = UK with U'U = I and K semidefinite, then $A'A = K^2$, K = B and $\langle A, U\rangle = tr K = \|A\|_*$. Always
 $\|A\|_* \le \|UK\|_* + \|A - UK\|_* \le \sum|\lambda_i| + \sqrt r\rho$ and
 $\langle A, U\rangle = tr K = \sum\lambda_i$. For d = r, $A = UU'A$ always.
 
