@@ -33,7 +33,7 @@ __all__ = [
     "verify",
 ]
 
-CLAIMS = ("temperature",)
+CLAIMS = ("simplex", "closed_form", "duality", "certificate", "temperature")
 """Names of the modules, in the order in which they build on one another."""
 
 SECTIONS = ("Statement", "Assumptions", "Proof", "In the code", "References")
