@@ -14,7 +14,7 @@ from theory._linalg import EPS, nuclear, values
 from theory.draws import Matrix, frame, matrix, polar, spectrum, stiefel
 from theory.registry import Residual, at_least
 
-__all__ = ["Split", "bias", "bias_by_full_frame", "remainder", "uniqueness"]
+__all__ = ["Split", "bias", "bias_by_full_frame", "remainder", "slant", "uniqueness"]
 
 KINDS = ("generic", "equal", "repeated", "clustered", "graded", "tiny", "huge")
 
@@ -127,14 +127,18 @@ def bias_by_full_frame(case: Split, P: Matrix) -> Matrix:
     return np.asarray(dU @ (case.Z.T @ case.R))
 
 
+def slant(case: Split, P: Matrix) -> float:
+    """Return |a_0|/c: how much more of Pn lies along V_0 than across."""
+    V = polar(case.data)
+    a = V.T @ P @ case.n
+    return float(np.linalg.norm(a) / np.linalg.norm(P @ case.n - V @ a))
+
+
 def remainder(case: Split, P: Matrix) -> float:
     """Return the factor of the squared relative delta in the bound on what the first order leaves."""
     if P.shape[1] < case.C:
         return 9.0
-    V = polar(case.data)
-    a = V.T @ P @ case.n
-    c = float(np.linalg.norm(P @ case.n - V @ a))
-    return float(18 + 2 * np.sqrt(2) * (1 + 2 * np.linalg.norm(a) / c))
+    return float(18 + 2 * np.sqrt(2) * (1 + 2 * slant(case, P)))
 
 
 def uniqueness(rng: np.random.Generator) -> Iterator[Residual]:

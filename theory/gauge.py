@@ -120,7 +120,7 @@ import numpy as np
 
 from etfopt import NearestETF, certify, simplex_etf, solve
 from etfopt.adjoint import nearest_etf_jvp
-from theory._gauge import Split, bias, bias_by_full_frame, remainder, uniqueness
+from theory._gauge import Split, bias, bias_by_full_frame, remainder, slant, uniqueness
 from theory._linalg import EPS, spectral, values
 from theory.draws import polar, stiefel
 from theory.registry import Evidence, Part, Residual, gather
@@ -186,10 +186,10 @@ def _limit(rng: np.random.Generator) -> Iterator[Residual]:
     """Measure how far delta moves the ETF: the bound of 4 for any delta, and the first order of 5 for small ones."""
     case = Split.draw(rng)
     P = case.prox(rng)
-    size = float(np.linalg.norm(P))
+    size, lost = float(np.linalg.norm(P)), 1 + slant(case, P)
     for ratio in 10.0 ** rng.uniform([-5, -2], [-1, 2]):
         delta = ratio * case.s / size
-        rounding = 50 * case.C * EPS * (case.kappa + ratio)
+        rounding = 50 * case.C * EPS * (case.kappa + ratio * lost)
         small = np.sqrt(2) * ratio <= 0.5
         for Q, problem, factor in (
             (P, NearestETF(case.H, P, delta), 2 * np.sqrt(2)),
@@ -206,7 +206,7 @@ def _limit(rng: np.random.Generator) -> Iterator[Residual]:
                 yield Residual(float(np.linalg.norm(moved - first)), allowed, f"first order, {what} frame")
     full, split = bias_by_full_frame(case, P), bias(case, P) @ case.R
     scale = float(np.linalg.norm(P)) / case.s
-    yield Residual(float(np.linalg.norm(full - split)) / scale, 200 * case.C * EPS * case.kappa, "D(UM)[P]")
+    yield Residual(float(np.linalg.norm(full - split)) / scale, 200 * case.C * EPS * case.kappa * lost, "D(UM)[P]")
 
 
 def _condition(rng: np.random.Generator) -> Iterator[Residual]:
