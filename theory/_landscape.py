@@ -1,14 +1,18 @@
-"""What `theory.landscape` measures with: Hessians, flows and descents, written out plainly."""
+"""What `theory.landscape` measures with: Hessians, flows and descents, written out plainly; two kinds of its cases."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import numpy as np
 import scipy.integrate
 
-from etfopt import NearestETF
-from theory.draws import Matrix, polar, stiefel
+from etfopt import NearestETF, certify, solve
+from theory._linalg import EPS, nuclear, values
+from theory.draws import Matrix, matrix, polar, spectrum, stiefel
+from theory.registry import Residual
 
-__all__ = ["descend", "flow_block", "hessian", "integrate", "signs", "start_on_barrier"]
+__all__ = ["component", "curve", "descend", "flow_block", "hessian", "integrate", "signs", "start_on_barrier"]
 
 
 def signs(rng: np.random.Generator, r: int, rank: int) -> Matrix:
@@ -77,3 +81,52 @@ def descend(A: Matrix, start: Matrix, steps: int = 20000) -> Matrix:
             break
         U = polar(U + downhill / (2 * size))
     return U
+
+
+def curve(rng: np.random.Generator) -> Iterator[Residual]:
+    """Take the second difference of the objective along a curve through a critical point, by NumPy alone."""
+    r = int(rng.integers(1, 6))
+    d = r + int(rng.choice([0, 1, 4]))
+    A = matrix(rng, d, spectrum(rng, r, str(rng.choice(["generic", "repeated", "equal", "deficient"]))))
+    left, s, Qt = np.linalg.svd(A, full_matrices=False)
+    epsilon = rng.choice([-1.0, 1.0], r)
+    U = (left * epsilon) @ Qt
+    X = rng.standard_normal((d, r))
+    X -= U @ (U.T @ X + X.T @ U) / 2
+    X /= max(float(np.linalg.norm(X)), 1e-300) if d * r > 1 else 1.0
+    t = 1e-3
+    ahead, here, behind = (-np.vdot(A, polar(U + h * X)) for h in (t, 0.0, -t))
+    form = np.trace(X @ (Qt.T * (epsilon * s)) @ Qt @ X.T)
+    yield Residual(abs(float((ahead - 2 * here + behind) / t**2 - form)), 1e-5, "second difference along a curve")
+
+
+def component(rng: np.random.Generator) -> Iterator[Residual]:
+    """Look in the component without the minimiser for anything better than the smallest sign flipped; the data of 5."""
+    r = int(rng.integers(2, 6))
+    A = matrix(rng, r, spectrum(rng, r, str(rng.choice(["generic", "repeated", "equal", "clustered", "graded"]))))
+    left, s, Qt = np.linalg.svd(A)
+    false = (left * np.append(np.ones(r - 1), -1)) @ Qt
+    best = nuclear(A) - 2 * s[-1]
+    for scale in (1e-4, 1e-2, 1.0, 30.0):
+        U = polar(false + scale * rng.standard_normal((r, r)))
+        if np.linalg.det(U) * np.linalg.det(false) < 0:
+            U = U * np.append(-1, np.ones(r - 1))
+        yield Residual(float(np.vdot(A, U)) - best, 50 * r * EPS, "better than the false minimum")
+    C = r
+    H, P = rng.standard_normal((C, C)), stiefel(rng, C, C)
+    delta = 10.0 ** rng.uniform(-6, 0)
+    paper = NearestETF(H, P, delta)
+    left, s, Qt = np.linalg.svd(paper.linear_term)
+    false = (left * np.append(np.ones(C - 1), -1)) @ Qt
+    found = certify(paper, false)
+    yield Residual(found.gap - 2 * delta, 1e-13, "excess of the false minimum, paper's frame")
+    yield Residual(abs(found.gap + 2 * found.curvature), 1e-13, "excess against curvature")
+    smallest = values(2 * H @ paper.F)[C - 2]
+    off = float(np.linalg.norm((false - solve(paper).U) @ paper.F))
+    yield Residual(off - 4 * delta / (np.sqrt(C - 1) * smallest), 1e-13 / smallest, "its ETF")
+    one = polar(2 * H @ paper.F)
+    two = one @ (np.eye(C) - 2 / C)  # turned over along 1
+    for U in (one, two):
+        free = certify(NearestETF(H), U)
+        yield Residual(free.gap + free.feasibility, 1e-13 * C, "the paper's frame without a proximal term")
+    yield Residual(float(np.linalg.det(one) * np.linalg.det(two)), 0, "minimisers in both components")
