@@ -33,7 +33,17 @@ __all__ = [
     "verify",
 ]
 
-CLAIMS = ("simplex", "closed_form", "duality", "certificate", "temperature")
+CLAIMS = (
+    "simplex",
+    "closed_form",
+    "duality",
+    "certificate",
+    "gauge",
+    "landscape",
+    "conditioning",
+    "free_scale",
+    "temperature",
+)
 """Names of the modules, in the order in which they build on one another."""
 
 SECTIONS = ("Statement", "Assumptions", "Proof", "In the code", "References")
