@@ -170,7 +170,7 @@ def _fading(rng: np.random.Generator) -> Iterator[Residual]:
     first = _gradient(head, x, y, E, True) - _gradient(head, x, y, E, False)
     direct = _gradient(head, x, y, E, False)
     head(torch.from_numpy(x), torch.from_numpy(y))
-    for t in sorted({2, 3, *(int(k) for k in np.exp(rng.uniform(1, 11, 3)))}):
+    for t in (2, int(np.exp(rng.uniform(1, 9.9))), int(np.exp(rng.uniform(9.95, 11)))):
         head.means.steps.fill_(t - 1)
         total = _gradient(head, x, y, E, True) - direct
         ratio = max(2 / (t + 1), FLOOR) if rule == "paper" else 1 / t
