@@ -10,13 +10,14 @@ import mpmath  # type: ignore[import-untyped] # it ships no types
 import numpy as np
 import torch
 
-from etfopt import InputError, NearestETF, simplex_etf, solve
+from etfopt import InputError, NearestETF, solve
 from etfopt._inputs import Array
 from etfopt.adjoint import kkt_vjp, nearest_etf_jvp, nearest_etf_vjp, polar_derivative
 from etfopt.geometry import polar_factor, sym
 from etfopt.nn import functional
+from theory._gradient_faint import faint_prox, thirty_delta
 from theory.draws import Matrix, matrix, polar, problem, spectrum, stiefel
-from theory.registry import Part, Residual, at_least
+from theory.registry import Part, Residual
 
 __all__ = ["PARTS"]
 
@@ -221,44 +222,6 @@ def _rank_deficient(rng: np.random.Generator) -> Iterator[Residual]:
     yield Residual(float(_accepts(A, polar(A), rng.standard_normal((d, r)))), 0.5, "no gradient there")
 
 
-def _faint_prox(rng: np.random.Generator) -> Iterator[Residual]:
-    """Make the proximal weight faint: losses of UF change in proportion to it, more if the point is far."""
-    C, rho = int(rng.integers(2, 6)), 10.0 ** rng.uniform(-3, 0)
-    F, reduced = simplex_etf(C), simplex_etf(C, reduced=True)
-    d, r, a = C + int(rng.integers(0, 3)), C, np.sqrt(1 - rho**2)
-    s = spectrum(rng, C - 1, str(rng.choice(MILD)))
-    N = np.sqrt(C - 1) * reduced.T  # orthonormal basis of what F sees
-    V = stiefel(rng, d, r)
-    H = V[:, : C - 1] * s @ stiefel(rng, C - 1, C - 1).T @ N.T * np.sqrt(C - 1) / 2
-    alpha = rng.standard_normal(C - 1)
-    far = a * V[:, : C - 1] @ alpha / size(alpha) + rho * V[:, -1]
-    others = np.linalg.svd(far[:, None], full_matrices=True)[0][:, 1:] @ stiefel(rng, d - 1, C - 1)
-    prox = others @ N.T + np.outer(far, np.ones(C)) / np.sqrt(C)
-    delta, G = 1e-6 * rho * s[-1], rng.standard_normal(H.shape)
-    plain, faint = NearestETF(H, frame=reduced), NearestETF(H, prox, delta)
-    before, after = (nearest_etf_vjp(p, solve(p).U, G @ p.F.T).H for p in (plain, faint))
-    constant = SECOND * np.sqrt(r - 1) + (d > r) * a**2 / rho + (1 + np.sqrt(2)) * a + 1
-    bound = 2 * size(F, 2) ** 2 * size(G) / s[-1] ** 2 * constant
-    # the second-order term has one more power of delta/(sigma rho) = 1e-6; rounding is divided by delta rho
-    rounding = 1e3 * UNIT * s[0] / s[-1] * size(G) / (s[-1] * rho * delta)
-    yield Residual(size(after - before) / delta, bound * (1 + 1e-3) + rounding, "change of dL/dH over delta")
-
-
-def _thirty_delta(rng: np.random.Generator) -> Iterator[Residual]:
-    """Try the counterexample to 30 delta: C = 2, d = 3, the proximal point nearly in the range of H."""
-    V, rho = stiefel(rng, 3, 3), 10.0 ** rng.uniform(-4, -2.5)
-    v, e, free = V.T
-    far = np.sqrt(1 - rho**2) * v + rho * e
-    prox = np.outer(free, [1, -1]) / np.sqrt(2) + np.outer(far, [1, 1]) / np.sqrt(2)
-    H, delta = np.outer(v, [1, -1]) / np.sqrt(2), 1e-4 * rho
-    G = np.outer(free, rng.standard_normal(2))
-    problems = NearestETF(H, frame=simplex_etf(2, reduced=True)), NearestETF(H, prox, delta)
-    before, after = (free @ nearest_etf_vjp(p, solve(p).U, G @ p.F.T).H for p in problems)
-    relative = size(after - before) / size(before)
-    yield Residual(abs(relative / (delta / (2 * rho)) - 1), 5 * rho + 1e-3, "relative error is delta/(sigma rho)")
-    yield at_least(float(relative), 30 * delta, "the promise of 30 delta is broken")
-
-
 def _regular(rng: np.random.Generator, limit: float, kinds: tuple[str, ...] = REGULAR) -> tuple[NearestETF, float]:
     """Draw problems until one has full rank and a moderate condition; return it and its condition number."""
     while True:
@@ -276,6 +239,6 @@ PARTS = (
     Part(_sharp, 0.5),
     Part(_second_order),
     Part(_rank_deficient, 0.5),
-    Part(_faint_prox),
-    Part(_thirty_delta, 0.3),
+    Part(faint_prox),
+    Part(thirty_delta, 0.3),
 )

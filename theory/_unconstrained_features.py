@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Iterator
 
@@ -50,17 +49,24 @@ def _rows(rng: np.random.Generator, C: int, d: int) -> Matrix:
     return np.asarray(math.sqrt(C) * (stiefel(rng, d, C - 1) @ simplex_etf(C, reduced=True)).T)
 
 
-def _head(C: int, d: int, tau: float, implicit: bool = True, delta: float = 1e-3) -> NearestETFHead:
+def _head(
+    C: int, d: int, tau: float, implicit: bool = True, delta: float = 1e-3, prox: Matrix | None = None
+) -> NearestETFHead:
+    """Return the layer without a running mean, at its first step or after one that ended at U_prox."""
     frame = torch.from_numpy(simplex_etf(C, reduced=True))
-    return NearestETFHead(
+    head = NearestETFHead(
         d, C, temperature=tau, delta=delta, averaging=1.0, implicit_gradient=implicit, frame=frame
     ).double()
+    if prox is not None:
+        head.U.copy_(torch.from_numpy(prox))
+        head.means.steps.fill_(1)
+    return head
 
 
 def _value_and_gradient(head: torch.nn.Module, f: Matrix, C: int) -> tuple[float, Matrix]:
-    """Return the loss of a copy of the head in training, and its gradient in features of norm tau."""
+    """Return the loss of a head in training, and its gradient in features of norm tau."""
     leaf, y = torch.from_numpy(f).requires_grad_(), torch.arange(C).repeat_interleave(len(f) // C)
-    value = torch.nn.functional.cross_entropy(copy.deepcopy(head)(leaf, y), y)
+    value = torch.nn.functional.cross_entropy(head(leaf, y), y)
     (gradient,) = torch.autograd.grad(value, leaf)
     return float(value.detach()), gradient.numpy()
 
@@ -113,18 +119,22 @@ def _torque(rng: np.random.Generator) -> Iterator[Residual]:
     for what, gradient, torque in (("full", full, 0 * stated), ("direct", direct, stated)):
         found = gradient.T @ f - f.T @ gradient
         yield Residual(float(np.abs(found - torque).max()), allowed, f"torque of the {what} gradient")
-    yield Residual(abs(float(np.vdot(full - direct, f))), allowed, "work of the indirect gradient along f")
-    delta, head = float(rng.uniform(0.01, 1)), _head(C, d, tau)
-    head.delta = delta
-    head.U.copy_(torch.from_numpy(stiefel(rng, d, C - 1)))
-    head.means.steps.fill_(1)
-    _, full = _value_and_gradient(head, f, C)
+    delta, prox = float(rng.uniform(0.01, 1)), stiefel(rng, d, C - 1)
+    _, full = _value_and_gradient(_head(C, d, tau, True, delta, prox), f, C)
     A = 2 * (H - H.mean(axis=0)).T / np.linalg.norm(H - H.mean(axis=0)) @ simplex_etf(C, reduced=True).T
-    least = np.linalg.svd(A + delta * head.U.numpy(), compute_uv=False)[-1]
+    least = np.linalg.svd(A + delta * prox, compute_uv=False)[-1]
     torque = np.linalg.norm(full.T @ f - f.T @ full)
     # |dL/dU| <= sqrt(C) |F|_2 |Gamma|, and |Gamma| <= sqrt(2) * 2 tau
     most = 2 * delta * math.sqrt(C / (C - 1)) * math.sqrt(2) * 2 * tau / least
     yield Residual(float(torque), most * (1 + 1e-9), "torque with a proximal term")
+    leaf, y = torch.from_numpy(f).requires_grad_(), torch.arange(C).repeat_interleave(m)
+    head = _head(C, d, tau, True, delta, prox)
+    update = head.means.updated(leaf, y)
+    assert update is not None
+    weight, _ = head._classifier(update)  # features that the head has not normalised, which would project them
+    torch.nn.functional.cross_entropy(torch.from_numpy(centred) @ weight.T, y).backward()
+    assert leaf.grad is not None
+    yield Residual(abs(float(np.vdot(leaf.grad.numpy(), f))), allowed, "work of the indirect gradient along f")
 
 
 def _proximal(rng: np.random.Generator) -> Iterator[Residual]:
@@ -146,9 +156,7 @@ def _proximal(rng: np.random.Generator) -> Iterator[Residual]:
         if what == "another ETF" and np.linalg.norm(T - T.T) + np.linalg.norm(prox - other @ T) < 1e-2:
             continue  # it is of the form U_prox S
         gap = float(np.abs(solve(NearestETF(V @ F, prox, delta, F)).etf - V @ F).max())
-        head = _head(C, d, tau, delta=delta)
-        head.U.copy_(torch.from_numpy(prox))
-        head.means.steps.fill_(1)
+        head = _head(C, d, tau, True, delta, prox)
         value, _ = _value_and_gradient(head, tau * math.sqrt(C) * (V @ F).T, C)
         if consistent:
             # the condition number of B is at most 21

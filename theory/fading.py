@@ -47,12 +47,12 @@ $$E\,\omega_0 = \frac{\Gamma(T+2-2p)}{\Gamma(2-2p)\,\Gamma(T+2)} \sim \frac{T^{-
 
    is the expected weight at time T of a visit at step s, and $v_{s+1}/v_s = (s+1)/(s+2-2p)$: later visits weigh more
    exactly if p > 1/2, all weigh 2/(T+1) if p = 1/2, **earlier ones weigh more if p < 1/2**. For p = 0.01 at the step
-   19999, after about 200 visits, 83 % of the column is still the mean of another batch over other classes. If the
-   class is in the batches 1, 1+P, 1+2P, ..., its first visit keeps the weight
+   19999, after about 200 visits, 83 % of the column, in expectation, is still the mean of another batch, without a
+   sample of the class. If the class is in the batches 1, 1+P, 1+2P, ..., its first visit keeps the weight
    $\Gamma(m)\Gamma(1+2/P)/\Gamma(m+2/P) \sim \Gamma(1+2/P)\,m^{-2/P}$ among m, so that at most
    $m^{4/P}/\Gamma(1+2/P)^2\,(1+o(1))$ visits are in effect, fewer than in proportion for P > 4: 1.26 of 200 for P =
    100. The rate $2/(n_c+1)$, with a counter $n_c$ of the class's own visits, gives its k-th of m visits 2k/(m(m+1))
-   and nothing to $x_0$, whatever the schedule. The package has the global counter, as the release does.
+        and nothing to $x_0$, whatever the schedule. The package has the global counter, as the release does.
 
 ## Assumptions
 
