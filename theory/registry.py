@@ -40,9 +40,12 @@ CLAIMS = (
     "certificate",
     "gauge",
     "landscape",
+    "gradient",
     "conditioning",
     "free_scale",
     "temperature",
+    "unconstrained_features",
+    "fading",
 )
 """Names of the modules, in the order in which they build on one another."""
 
