@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from rich.table import Table
@@ -12,8 +12,9 @@ from etfopt.solution import Solution
 
 if TYPE_CHECKING:
     from etfopt.experiments.report import Spread
+    from theory.registry import Claim, Evidence, Residual
 
-__all__ = ["facts", "measures", "solution_table", "spreads"]
+__all__ = ["counterexamples", "facts", "measures", "residuals", "solution_table", "spreads", "verdict", "verdicts"]
 
 
 def facts(solution: Solution) -> dict[str, str | float | bool]:
@@ -104,3 +105,65 @@ def _spread(spread: Spread, epochs: int) -> str:
         return f"{value:.1e}" if abs(value) < 1e-3 else f"{value:#.4g}"
 
     return f"{text(spread.median)}\n[dim]{text(spread.low)} to {text(spread.high)}[/dim]"
+
+
+def verdict(claim: Claim, evidence: Evidence) -> dict[str, str | int | float | bool]:
+    """Return what the cases of a claim showed, by name."""
+    worst = evidence.worst_case
+    return {
+        "claim": claim.id,
+        "title": claim.title,
+        "cases": evidence.cases,
+        "worst": evidence.worst,
+        "tolerance": evidence.tolerance,
+        "holds": evidence.holds,
+        "part": worst.part,
+        "seed": worst.seed,
+        "what": worst.what,
+    }
+
+
+def verdicts(found: Sequence[tuple[Claim, Evidence]], conditions: str) -> Table:
+    """Tabulate the claims with the worst case of each."""
+    cases = sum(evidence.cases for _, evidence in found)
+    table = Table(
+        title=f"{len(found)} claim{'s' * (len(found) > 1)}, {cases} cases", title_justify="left", caption_justify="left"
+    )
+    table.caption = f"{conditions}; worst: the residual nearest to its tolerance"
+    table.add_column("claim")
+    table.add_column("cases", justify="right")
+    table.add_column("worst", justify="right")
+    table.add_column("tolerance", justify="right")
+    table.add_column("of", style="dim", overflow="fold")
+    table.add_column("verdict")
+    for claim, evidence in found:
+        table.add_row(
+            claim.id,
+            str(evidence.cases),
+            f"{evidence.worst:.2e}",
+            f"{evidence.tolerance:.2e}",
+            evidence.worst_case.what,
+            "[green]holds[/]" if evidence.holds else "[bold red]fails[/]",
+        )
+    return table
+
+
+def counterexamples(found: Iterable[tuple[Claim, Evidence]]) -> list[str]:
+    """Return a line for each claim that failed: what was found, and how to see it again."""
+    return [
+        f"{claim.id}: {case.what}: {case.residual:.3e} against {case.tolerance:.3e}; "
+        f"again with: etfopt verify --claim {claim.id} --case {case.part}:{case.seed}"
+        for claim, evidence in found
+        if (case := evidence.counterexample) is not None
+    ]
+
+
+def residuals(found: Iterable[Residual], title: str) -> Table:
+    """Tabulate all that one case found."""
+    table = Table(title=title, title_justify="left")
+    for heading in ("residual", "tolerance"):
+        table.add_column(heading, justify="right")
+    table.add_column("of", overflow="fold")
+    for value, tolerance, what in found:
+        table.add_row(f"{value:.3e}", f"{tolerance:.3e}", what, style=None if value <= tolerance else "bold red")
+    return table

@@ -32,7 +32,12 @@ def data() -> Images:
 
 
 def config(head: str, epochs: int = 2) -> TrainConfig:
-    return TrainConfig(head=head, epochs=epochs, width=16, dim=12, batch_size=101)
+    return TrainConfig().with_settings(
+        {
+            **{"head.name": head, "training.epochs": epochs, "training.batch_size": 101},
+            **{"backbone.width": 16, "backbone.dim": 12},
+        }
+    )
 
 
 def run(path: Path, head: str, **options) -> training.RunResult:

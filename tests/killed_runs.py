@@ -42,7 +42,12 @@ training.mlp = with_dropout
 
 
 def config(head: str) -> TrainConfig:
-    return TrainConfig(head=head, epochs=EPOCHS, width=16, dim=12, seed=5, batch_size=256)
+    return TrainConfig(seed=5).with_settings(
+        {
+            **{"head.name": head, "training.epochs": EPOCHS, "training.batch_size": 256},
+            **{"backbone.width": 16, "backbone.dim": 12},
+        }
+    )
 
 
 def die() -> None:

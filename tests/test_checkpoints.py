@@ -24,7 +24,9 @@ from etfopt.experiments.results import load_run  # noqa: E402 - after the skips
 from etfopt.experiments.run_files import StorageError, locked  # noqa: E402 - after the skips
 from etfopt.experiments.train import RunResult, kept, resume, train  # noqa: E402 - after the skips
 
-CONFIG = TrainConfig(epochs=4, width=8, dim=12, batch_size=256, head="nearest")
+CONFIG = TrainConfig().with_settings(
+    {"training.epochs": 4, "backbone.width": 8, "backbone.dim": 12, "training.batch_size": 256}
+)
 
 
 @pytest.fixture(scope="module")

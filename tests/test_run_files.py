@@ -24,7 +24,6 @@ from etfopt.experiments.results import load_run  # noqa: E402 - after the skips
 from etfopt.experiments.run_files import (  # noqa: E402 - after the skips
     StorageError,
     append_line,
-    digest,
     read_config,
     read_lines,
     write_atomically,
@@ -34,7 +33,9 @@ from etfopt.experiments.run_files import (  # noqa: E402 - after the skips
 from etfopt.experiments.train import RunResult, train  # noqa: E402 - after the skips
 from etfopt.metrics import NumericalRank  # noqa: E402 - after the skips
 
-SMALL = TrainConfig(epochs=2, width=8, dim=12, batch_size=256)
+SMALL = TrainConfig().with_settings(
+    {"training.epochs": 2, "backbone.width": 8, "backbone.dim": 12, "training.batch_size": 256}
+)
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +88,7 @@ def test_every_measure_of_the_method_is_in_the_record(result: RunResult) -> None
 def test_epochs_to_reach_an_accuracy_or_a_margin(tmp_path: Path) -> None:
     values = [(0.1, -0.2), (0.99, 0.4), (0.98, 1.0), (1.0, 0.9)]
     history = [{"epoch": e, "train_accuracy": a, "train_cosine_margin": m} for e, (a, m) in enumerate(values)]
-    run = RunResult(TrainConfig(epochs=3), history, np.zeros((4, 16, 10)), 1.0, tmp_path)
+    run = RunResult(TrainConfig().with_settings({"training.epochs": 3}), history, np.zeros((4, 16, 10)), 1.0, tmp_path)
     assert [run.epochs_to(a) for a in (0.05, 0.99, 1.0)] == [0, 1, 3]
     assert [run.epochs_to(m, "train_cosine_margin") for m in (0.3, 1.0, 1.1)] == [1, 2, None]
 
@@ -149,10 +150,10 @@ def test_class_means_that_are_not_there_are_missed(tmp_path: Path) -> None:
 
 
 def test_a_configuration_goes_round_and_knows_itself(tmp_path: Path) -> None:
-    path, config = tmp_path / "config.json", TrainConfig(head="fixed", averaging=0.25, seed=2**63)
+    path, config = tmp_path / "config.json", TrainConfig().with_settings({"head.name": "fixed", "head.averaging": 0.25, "seed": 2**63})
     write_config(path, config)
     assert read_config(path) == config
-    assert digest(config) == digest(TrainConfig(head="fixed", averaging=0.25, seed=2**63))
+    assert digest(config) == digest(TrainConfig().with_settings({"head.name": "fixed", "head.averaging": 0.25, "seed": 2**63}))
     assert len({digest(config), digest(TrainConfig()), digest(TrainConfig(seed=1))}) == 3
 
 

@@ -1,52 +1,71 @@
 r"""The smallest cross-entropy of unit-norm rows, and the temperature that a confidence at collapse asks for.
 
-**Claim.** Let :math:`w_1, \dots, w_C` be vectors of unit norm, b any vector in R^C, and :math:`f_1, \dots, f_n`
-features with :math:`\|f_i\| \le \tau` whose labels y_i are balanced (n/C samples of each class). The mean
-cross-entropy of the logits :math:`z_{ij} = w_j'f_i + b_j` satisfies
+## Statement
 
-.. math:: L \ge \log\bigl(1 + (C-1)\,e^{-\tau C/(C-1)}\bigr),
+Let $w_1, \dots, w_C$ be the rows of a classifier, b its bias, and $f_1, \dots, f_n$ features with labels $y_i$. The
+mean cross-entropy of the logits $z_{ij} = w_j'f_i + b_j$ satisfies
 
-with equality if and only if the rows are a simplex equiangular tight frame, every feature is :math:`\tau` times the
-row of its class, and all b_j are equal: at collapse and nowhere else. (Rows of a simplex need d >= C-1; with fewer
-dimensions the bound holds and is not reached.) For the rows of a simplex and b = 0, every single sample obeys the
-bound, balanced or not. Where it is reached, each sample has the softmax probability :math:`p = e^{-L}` for its class,
-so that a wanted :math:`p \in (1/C, 1)` asks for
+$$L \ge \log\bigl(1 + (C-1)\,e^{-\tau C/(C-1)}\bigr),$$
 
-.. math:: \tau = \frac{C-1}{C}\,\log\frac{(C-1)\,p}{1-p}.
+with equality if and only if the rows are a simplex equiangular tight frame, every feature is $\tau$ times the row of
+its class, and all $b_j$ are equal: at collapse and nowhere else. For the rows of a simplex and b = 0, every single
+sample obeys the bound, balanced or not. Where it is reached, each sample has the softmax probability $p = e^{-L}$ for
+its class, so that a wanted $p \in (1/C, 1)$ asks for
 
-**Proof.** The loss of sample i is :math:`\log(1 + \sum_{j \ne y_i} e^{z_{ij} - z_{iy_i}})`. The exponential is
-convex, so by Jensen the sum is at least (C-1) exp(a_i) with :math:`a_i = \frac1{C-1}\sum_{j\ne y_i}(z_{ij} - z_{iy_i})
-= \frac{C}{C-1}(\bar z_i - z_{iy_i})`, where :math:`\bar z_i = \bar w'f_i + \bar b` is the mean of row i. The function
-:math:`a \mapsto \log(1 + (C-1)e^a)` is convex and increasing, so L is at least its value at the mean of the a_i,
+$$\tau = \frac{C-1}{C}\,\log\frac{(C-1)\,p}{1-p}.$$
 
-.. math:: \bar a = -\frac{C}{C-1}\,\frac1n\sum_i\bigl[(w_{y_i} - \bar w)'f_i + b_{y_i} - \bar b\bigr]
-   = -\frac{C}{C-1}\,\frac1n\sum_i (w_{y_i} - \bar w)'f_i,
+The bound at $\tau = 5$ is 0.034 for C = 10, 0.95 for C = 242 and 2.04 for C = 1000: with more classes the paper's
+temperature leaves a loss that no training removes.
 
-since balanced labels average :math:`b_{y_i}` to :math:`\bar b`. By Cauchy-Schwarz, twice, and balance again,
+## Assumptions
 
-.. math:: \frac1n\sum_i (w_{y_i}-\bar w)'f_i \le \frac{\tau}{C}\sum_c\|w_c-\bar w\|
-   \le \tau\Bigl(\frac1C\sum_c\|w_c-\bar w\|^2\Bigr)^{1/2} = \tau\,(1-\|\bar w\|^2)^{1/2} \le \tau,
+$\|w_j\| = 1$; any b in R^C; $\|f_i\| \le \tau$; balanced labels, n/C samples of each class. Rows of a simplex need
+d >= C-1; with fewer dimensions the bound holds and is not reached.
 
-which is the bound. Equality needs it in every step: :math:`\bar w = 0`; :math:`f_i = \tau w_{y_i}`; and, from Jensen,
-for each i the same :math:`z_{ij}` for all :math:`j \ne y_i`, and from the second convexity (strict) the same a_i for
-all i. With :math:`f_i = \tau w_c` these say :math:`\tau w_j'w_c + b_j = k_c` for all :math:`j \ne c`, and
-:math:`\tau + b_c - k_c = m` is the same for all c. So :math:`\tau w_j'w_c = \tau + b_c - b_j - m`; the left side is
-symmetric in j and c, so :math:`b_j = b_c`, for every pair; and then all :math:`w_j'w_c` are equal, which with
-:math:`\sum_j w_j = 0` makes them -1/(C-1): a simplex. Conversely a simplex with these features has
-:math:`z_{iy_i} - z_{ij} = \tau C/(C-1)`, hence equality, and the probability p above, which solved for :math:`\tau`
-is the formula. For the rows of a simplex and b = 0, :math:`a_i = -\frac{C}{C-1}w_{y_i}'f_i \ge -\frac{C}{C-1}\tau` for
-every i, so the bound holds sample by sample.
+## Proof
 
-**Consequence.** The bound at :math:`\tau = 5` is 0.034 for C = 10, 0.95 for C = 242 and 2.04 for C = 1000: with more
-classes the paper's temperature leaves a loss that no training removes.
+The loss of sample i is $\log(1 + \sum_{j \ne y_i} e^{z_{ij} - z_{iy_i}})$. The exponential is convex, so by Jensen the
+sum is at least $(C-1)\exp(a_i)$ with $a_i = \frac1{C-1}\sum_{j\ne y_i}(z_{ij} - z_{iy_i})
+= \frac{C}{C-1}(\bar z_i - z_{iy_i})$, where $\bar z_i = \bar w'f_i + \bar b$ is the mean of row i. The function
+$a \mapsto \log(1 + (C-1)e^a)$ is convex and increasing, so L is at least its value at the mean of the $a_i$,
+
+$$\bar a = -\frac{C}{C-1}\,\frac1n\sum_i\bigl[(w_{y_i} - \bar w)'f_i + b_{y_i} - \bar b\bigr]
+   = -\frac{C}{C-1}\,\frac1n\sum_i (w_{y_i} - \bar w)'f_i,$$
+
+since balanced labels average $b_{y_i}$ to $\bar b$. By Cauchy-Schwarz, twice, and balance again,
+
+$$\frac1n\sum_i (w_{y_i}-\bar w)'f_i \le \frac{\tau}{C}\sum_c\|w_c-\bar w\|
+   \le \tau\Bigl(\frac1C\sum_c\|w_c-\bar w\|^2\Bigr)^{1/2} = \tau\,(1-\|\bar w\|^2)^{1/2} \le \tau,$$
+
+which is the bound. Equality needs it in every step: $\bar w = 0$; $f_i = \tau w_{y_i}$; and, from Jensen, for each i
+the same $z_{ij}$ for all $j \ne y_i$, and from the second convexity (strict) the same $a_i$ for all i. With
+$f_i = \tau w_c$ these say $\tau w_j'w_c + b_j = k_c$ for all $j \ne c$, and $\tau + b_c - k_c = m$ is the same for all
+c. So $\tau w_j'w_c = \tau + b_c - b_j - m$; the left side is symmetric in j and c, so $b_j = b_c$, for every pair; and
+then all $w_j'w_c$ are equal, which with $\sum_j w_j = 0$ makes them -1/(C-1): a simplex. Conversely a simplex with
+these features has $z_{iy_i} - z_{ij} = \tau C/(C-1)$, hence equality, and the probability p above, which solved for
+$\tau$ is the formula. For the rows of a simplex and b = 0, $a_i = -\frac{C}{C-1}w_{y_i}'f_i \ge -\frac{C}{C-1}\tau$
+for every i, so the bound holds sample by sample.
+
+## In the code
+
+- `etfopt.nn.temperature.collapse_temperature`: `temperature="auto"` of the heads.
+
+## References
+
+Yaras, Wang, Zhu, Balzano, Qu (2022), Neural collapse with normalized features: A geometric analysis over the Riemannian
+manifold, has the minimisers for normalised features and rows without a bias.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 
-Matrix = NDArray[np.float64]
+from etfopt.nn.temperature import collapse_temperature
+from theory.draws import Matrix, stiefel, unit_columns
+from theory.registry import Evidence, Part, Residual, at_least, gather
 
 
 def bound(C: int, tau: float) -> float:
@@ -59,41 +78,51 @@ def temperature(C: int, p: float) -> float:
     return float((C - 1) / C * np.log((C - 1) * p / (1 - p)))
 
 
-def check(rng: np.random.Generator) -> None:
-    """Look for a counterexample: random rows, biases and features, and steps downhill towards collapse."""
-    for _ in range(200):
-        C, d = int(rng.integers(2, 9)), int(rng.integers(1, 12))
-        tau, copies = float(rng.uniform(0.1, 12)), int(rng.integers(1, 4))
-        rows, labels = _unit(rng.standard_normal((C, d))), np.repeat(np.arange(C), copies)
-        near = rows[labels] + 10.0 ** rng.uniform(-3, 1) * rng.standard_normal((len(labels), d))
-        features = tau * rng.uniform(0.9, 1) * _unit(near)
-        losses = _losses(features @ rows.T + rng.standard_normal(C) * 10.0 ** rng.uniform(-3, 1), labels)
-        assert losses.mean() >= bound(C, tau) - 1e-12, (C, d, tau, losses.mean(), bound(C, tau))
-    for C in (2, 3, 10, 57):
-        _check_collapse(C, rng)
-    for C, p in ((2, 0.6), (10, 0.9664), (242, 0.01), (242, 0.9664), (1000, 0.999)):
-        assert abs(np.exp(-bound(C, temperature(C, p))) - p) < 1e-12, (C, p)
-    assert abs(temperature(10, float(np.exp(-bound(10, 5.0)))) - 5) < 1e-12
+def _lower_bound(rng: np.random.Generator) -> Iterator[Residual]:
+    """Any rows, biases and features, from random ones to those near the rows."""
+    C, d = int(rng.integers(2, 9)), int(rng.integers(1, 12))
+    tau, labels = float(rng.uniform(0.1, 12)), np.repeat(np.arange(C), int(rng.integers(1, 4)))
+    rows = unit_columns(rng.standard_normal((d, C))).T
+    near = rows[labels] + 10.0 ** rng.uniform(-3, 1) * rng.standard_normal((len(labels), d))
+    features = tau * rng.uniform(0.9, 1) * unit_columns(near.T).T
+    biases = 10.0 ** rng.uniform(-3, 1) * rng.standard_normal(C)
+    loss = _losses(features @ rows.T + biases, labels).mean()
+    yield Residual(bound(C, tau) - loss, 1e-12, "mean loss below the bound")
 
 
-def _check_collapse(C: int, rng: np.random.Generator) -> None:
-    """Check that the simplex reaches the bound, that perturbing it loses, and that single samples obey it."""
-    basis, _ = np.linalg.qr(rng.standard_normal((C + 2, C)))
-    rows = np.sqrt(C / (C - 1)) * (np.eye(C) - 1 / C) @ basis.T
-    labels = np.arange(C)
-    for tau in (0.5, 5.0):
-        lowest = bound(C, tau)
-        assert abs(_losses(tau * rows @ rows.T, labels).mean() - lowest) < 1e-12 * C
-        others = tau * _unit(rng.standard_normal((50, C + 2)))
-        assert (_losses(others @ rows.T, rng.integers(0, C, 50)) >= lowest - 1e-12).all()
-        turned = _unit(rows + 0.1 * rng.standard_normal(rows.shape))
-        assert _losses(tau * turned @ turned.T, labels).mean() > lowest + 1e-9
-        assert _losses(tau * turned @ rows.T, labels).mean() > lowest + 1e-9
-        assert _losses(tau * rows @ rows.T + 0.1 * labels, labels).mean() > lowest + 1e-9
+def _collapse(rng: np.random.Generator) -> Iterator[Residual]:
+    """Try collapse: a simplex reaches the bound; perturbing rows, features or biases loses; samples obey it."""
+    C, tau = int(rng.choice([2, 3, 10, 57])), float(rng.uniform(0.3, 8))
+    rows = np.sqrt(C / (C - 1)) * (np.eye(C) - 1 / C) @ stiefel(rng, C + 2, C).T
+    labels, lowest = np.arange(C), bound(C, tau)
+    yield Residual(abs(_losses(tau * rows @ rows.T, labels).mean() - lowest), 1e-12 * C, "loss at collapse")
+    others = tau * unit_columns(rng.standard_normal((C + 2, 50))).T
+    least = _losses(others @ rows.T, rng.integers(0, C, 50)).min()
+    yield Residual(lowest - least, 1e-12, "a single sample below the bound")
+    turned = unit_columns((rows + 0.1 * rng.standard_normal(rows.shape)).T).T
+    for what, logits in (
+        ("features with perturbed rows", tau * turned @ turned.T),
+        ("perturbed features", tau * turned @ rows.T),
+        ("unequal biases", tau * rows @ rows.T + 0.1 * labels),
+    ):
+        yield at_least(_losses(logits, labels).mean() - lowest, 1e-11, f"excess of {what}")
 
 
-def _unit(X: Matrix) -> Matrix:
-    return np.asarray(X / np.linalg.norm(X, axis=1, keepdims=True))
+def _formula(rng: np.random.Generator) -> Iterator[Residual]:
+    """Try the formula: the temperature of a confidence brings it, in the theory and in the code."""
+    C = int(np.exp(rng.uniform(np.log(2), np.log(1e4))))
+    p = 1 / C + (1 - 1 / C) * float(rng.uniform(0.01, 0.9999))
+    tau = temperature(C, p)
+    yield Residual(abs(np.exp(-bound(C, tau)) - p), 1e-12, "confidence at collapse")
+    yield Residual(abs(collapse_temperature(C, p) - tau), 1e-12 * (1 + tau), "etfopt's temperature")
+
+
+PARTS = (Part(_lower_bound, 3), Part(_collapse), Part(_formula))
+
+
+def check(rng: np.random.Generator, budget: int = 1000) -> Evidence:
+    """Look for a counterexample: random rows, biases and features, and small steps away from collapse."""
+    return gather(rng, budget, PARTS)
 
 
 def _losses(logits: Matrix, labels: NDArray[np.int64]) -> Matrix:
