@@ -150,11 +150,12 @@ def test_class_means_that_are_not_there_are_missed(tmp_path: Path) -> None:
 
 
 def test_a_configuration_goes_round_and_knows_itself(tmp_path: Path) -> None:
-    path, config = tmp_path / "config.json", TrainConfig().with_settings({"head.name": "fixed", "head.averaging": 0.25, "seed": 2**63})
+    settings = {"head.name": "fixed", "head.averaging": 0.25, "seed": 2**63}
+    path, config = tmp_path / "config.json", TrainConfig().with_settings(settings)
     write_config(path, config)
     assert read_config(path) == config
-    assert digest(config) == digest(TrainConfig().with_settings({"head.name": "fixed", "head.averaging": 0.25, "seed": 2**63}))
-    assert len({digest(config), digest(TrainConfig()), digest(TrainConfig(seed=1))}) == 3
+    assert config.digest() == TrainConfig().with_settings(settings).digest()
+    assert len({config.digest(), TrainConfig().digest(), TrainConfig(seed=1).digest()}) == 3
 
 
 @pytest.mark.parametrize(

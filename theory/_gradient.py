@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
-import mpmath  # type: ignore[import-untyped] # it ships no types
+import mpmath
 import numpy as np
 import torch
 

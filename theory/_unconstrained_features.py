@@ -132,9 +132,9 @@ def _torque(rng: np.random.Generator) -> Iterator[Residual]:
     update = head.means.updated(leaf, y)
     assert update is not None
     weight, _ = head._classifier(update)  # features that the head has not normalised, which would project them
-    torch.nn.functional.cross_entropy(torch.from_numpy(centred) @ weight.T, y).backward()
-    assert leaf.grad is not None
-    yield Residual(abs(float(np.vdot(leaf.grad.numpy(), f))), allowed, "work of the indirect gradient along f")
+    loss: torch.Tensor = torch.nn.functional.cross_entropy(torch.from_numpy(centred) @ weight.T, y)
+    (slope,) = torch.autograd.grad(loss, leaf)
+    yield Residual(abs(float(np.vdot(slope.numpy(), f))), allowed, "work of the indirect gradient along f")
 
 
 def _proximal(rng: np.random.Generator) -> Iterator[Residual]:
