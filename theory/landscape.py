@@ -17,8 +17,8 @@ On St(d, r) the objective is $f(U) = -\langle A, U\rangle$ plus a constant. Let 
    semidefinite Hessian is one. If det A is not 0, there are others, and they are exactly the points with a single
    negative sign, at an i with $s_i = s_r$. They are the minimisers over the component that lacks the global one, hence
    local minimisers, with excess $2s_r = -2\,\lambda_{min}(U'A)$. The smallest eigenvalue of their Hessian is
-   $(s_{r-1}-s_r)/2$; they are strict if and only if $s_{r-1} > s_r$ (or r = 1). All remaining critical points are
-   strict saddles.
+   $(s_{r-1}-s_r)/2$; they are strict if and only if $s_{r-1} > s_r$ (or r = 1). All critical points that are neither
+   these nor global minimisers are strict saddles.
 5. *In the data.* Such false minima exist exactly if d = r and $A = 2HF' + \delta U_{prox}$ is invertible. For the
    reduced frame, d = C-1 and $\delta = 0$: exactly if the centred means have rank C-1, and then half of all random
    starts are in the wrong component. For the paper's frame, d = C and $\delta = 0$: never, since A1 = 0; from almost
@@ -88,21 +88,23 @@ $P_1$ must vanish). Then $XQ_1v$ and $TQ_1v$ solve the same linear equations as 
 and agree at t = 0. So $UQ_1u = -P_1u$ for u along $e^{-tS_1}v$: with $D = U - U^*$, $U^*$ any minimiser, $B =
 (A'A)^{1/2}$, the excess $\frac12\mathrm{tr}\,BD'D$ is at least $\frac{s_\rho}2\|DQ_1\|^2 \ge \frac{s_\rho}2\cdot4$,
 since $U^*Q_1 = P_1$ (the identity is (*) of `theory/conditioning.py` with $A_1 = A$, without the term of $B_2$:
-$\langle A, U^* - U\rangle = \mathrm{tr}\,B(I - \mathrm{sym}(U^{*\prime}U))$). The function det(I + P_1'UQ_1) is
-analytic, and is $2^\rho$ at a global minimiser, so its zeros have measure zero in each connected component that
-contains one: St(d, r) itself if d > r, both components if det A = 0. If d = r and $\rho = r$, $P_1'UQ_1$ is orthogonal,
-in the other component with determinant -1: an eigenvalue is -1.
+$\langle A, U^* - U\rangle = \mathrm{tr}\,B(I - \mathrm{sym}(U^{*\prime}U))$). The function $\det(I + P_1'UQ_1)$ is
+analytic, and is $2^\rho$ at a global minimiser. Zeros of an analytic function on a connected analytic manifold fill it
+or have measure zero: the latter in each component that contains a minimiser, St(d, r) itself if d > r, both components
+if det A = 0. If d = r and $\rho = r$, $P_1'UQ_1$ is orthogonal, in the other component with determinant -1: an
+eigenvalue is -1.
 
-**7.** $g_\alpha(U) = R_U(-\alpha\,\mathrm{grad} f(U))$ is smooth in $(\alpha, U)$ and $g_0$ is the identity, so for
-small $\alpha$ it is a diffeomorphism of the compact manifold (Hirsch 1976, theorem 2.1.7). At a critical point
-$Dg_\alpha = I - \alpha\,\mathrm{Hess} f$, which at a strict saddle has an eigenvalue above 1. By theorem 2 of Lee et
-al. (2019) (a $C^1$ map of a manifold to itself with invertible derivative everywhere: the starts from which it
-converges to fixed points with an eigenvalue of modulus above 1 have measure zero), almost no start leads to a strict
-saddle. Every start leads to a critical point: by compactness $f\circ R_U$ has a Hessian of norm at most some L near 0
-for all U, so for $\alpha < 1/L$ a step lowers f by at least $\frac\alpha2\|\mathrm{grad} f\|^2$, has a length of at
-most a constant times $\alpha\|\mathrm{grad} f\|$, and f is analytic on an analytic manifold: the iterates converge to
-one point, which is critical (Absil, Mahony, Andrews 2005; Schneider and Uschmajew 2015, theorem 2.3, on manifolds). A
-step joins its ends by a path, so the component is kept. The claim follows from 3 and 4.
+**7.** $g_\alpha(U) = R_U(-\alpha\,\mathrm{grad} f(U))$ is smooth in $(\alpha, U)$ and $g_0$ is the identity, so that by
+compactness its derivative is invertible everywhere for small $\alpha$. At a critical point $Dg_\alpha = I -
+\alpha\,\mathrm{Hess} f$, which at a strict saddle has an eigenvalue above 1. By theorem 2 of Lee et al. (2019) (a $C^1$
+map of a manifold to itself with invertible derivative everywhere: the starts from which it converges to fixed points
+with an eigenvalue of modulus above 1 have measure zero), almost no start leads to a strict saddle. Every start leads to
+a critical point: by compactness $f\circ R_U$ has a Hessian of norm at most some L near 0 for all U, so for $\alpha <
+1/L$ a step lowers f by at least $\frac\alpha2\|\mathrm{grad} f\|^2$, has a length between constant multiples of
+$\alpha\|\mathrm{grad} f\|$, and f is analytic on an analytic manifold: the iterates converge to one point, which is
+critical (Absil, Mahony, Andrews 2005; on manifolds Schneider and Uschmajew 2015, section 2: a descent proportional to
+gradient times step, and steps not shorter than a multiple of the gradient, for an analytic function). A step joins its
+ends by a path, so the component is kept. The claim follows from 3 and 4.
 
 ## In the code
 
@@ -114,10 +116,10 @@ step joins its ends by a path, so the component is kept. The claim follows from 
 
 ## References
 
-Absil, Mahony, Andrews (2005), SIAM J. Optim. 16. Edelman, Arias, Smith (1998), SIAM J. Matrix Anal. Appl. 20. Hirsch
-(1976), Differential Topology. Lee, Panageas, Piliouras, Simchowitz, Jordan, Recht (2019), First-order methods almost
-always avoid strict saddle points, Math. Program. 176. Schneider, Uschmajew (2015), SIAM J. Optim. 25. Umeyama (1991),
-for rotations: the minimiser over a component.
+Absil, Mahony, Andrews (2005), SIAM J. Optim. 16. Edelman, Arias, Smith (1998), SIAM J. Matrix Anal. Appl. 20. Lee,
+Panageas, Piliouras, Simchowitz, Jordan, Recht (2019), First-order methods almost always avoid strict saddle points,
+Math. Program. 176. Schneider, Uschmajew (2015), SIAM J. Optim. 25. Umeyama (1991), for rotations: the minimiser over a
+component.
 """
 
 from __future__ import annotations
