@@ -1,4 +1,4 @@
-r"""The polar factor by matrix products alone: no eigendecomposition, no value looked at, so that no device is waited for.
+r"""The polar factor by matrix products alone: no decomposition, no value looked at, so that no device is waited for.
 
 With the singular values scaled into :math:`(0, 1]`, odd polynomials :math:`xq(x^2)` are composed that take them to 1.
 A *gain* takes :math:`[0.3, 1]` to :math:`[0.8, 1]` and multiplies what is far below by 3.14; when all lie in
@@ -84,7 +84,8 @@ def factor_by_products(A: Tensor) -> Factors:
 
 def poisoned(X: Tensor, good: Tensor) -> Tensor:
     """Return X, and NaN for each matrix that is not good. A product, so that the gradient is NaN too."""
-    return X * torch.where(good, 1.0, torch.nan).to(X.dtype)
+    factor: Tensor = torch.where(good, 1.0, torch.nan).to(X.dtype)
+    return X * factor
 
 
 def spectral_bound(X: Tensor) -> Tensor:

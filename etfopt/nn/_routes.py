@@ -115,10 +115,13 @@ def _by_unseen_gram(A: Tensor) -> Found:
     wide = A.double()
     squares, Q = torch.linalg.eigh(wide.mT @ wide)
     S = squares.clamp(min=0).sqrt()
-    U = _polished((wide @ Q / S[..., None, :]) @ Q.mT)
-    U = _turned(U, wide, Q, S, smallest=S[..., :1, None])
-    U = poisoned(U, (S[..., -1:] <= RESOLVED * S[..., :1])[..., None])
-    return U.to(A.dtype), Q.to(A.dtype), S.to(A.dtype)
+    good = S[..., -1:] <= RESOLVED * S[..., :1]
+    U = _turned(_polished((wide @ Q / S[..., None, :]) @ Q.mT), wide, Q, S, smallest=torch.zeros_like(S[..., :1, None]))
+    if A.dtype == torch.float64:
+        # S and Q are off by u kappa^2; from B itself they are off by u kappa, which the derivative needs
+        B = U.mT @ A
+        S, Q = torch.linalg.eigh(torch.where(good[..., None], B + B.mT, torch.zeros_like(B)) / 2)
+    return poisoned(U, good[..., None]).to(A.dtype), Q.to(A.dtype), S.to(A.dtype)
 
 
 def _polished(U: Tensor) -> Tensor:

@@ -92,8 +92,8 @@ def nearest_etf(
         uniqueness and works with d = C-1.
     method : "auto", "svd", "gram" or "newton-schulz"
         How the polar factor of :math:`A = 2HF' + \delta U_{prox}` is found; see `polar_factor`. The direction that the
-        simplex does not see has the singular value delta (times that of the proximal point in it), so that a faint
-        proximal term leaves "newton-schulz" nothing to do. Without one that direction is left out, and filled in.
+        simplex does not see has a singular value of at most delta, so that "newton-schulz" and "gram" cannot serve
+        the faintest proximal terms. Without one, they leave that direction out and fill it in afterwards.
 
     Returns
     -------
@@ -128,7 +128,7 @@ def nearest_etf(
             delta = _usable_delta(H, frame, prox, delta)
             size = size.clamp(min=delta)
         X = work / size
-        if method == "newton-schulz" and frame is None and (prox is None or not delta):
+        if method in ("gram", "newton-schulz") and frame is None and (prox is None or not delta):
             U = _without_gauge(_centred(X), method)
         else:
             X, factor = (_centred(X), 2 / math.sqrt(X.shape[-1] - 1)) if frame is None else (X @ frame.to(X).mT, 2)
