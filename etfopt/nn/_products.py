@@ -84,13 +84,13 @@ def factor_by_products(A: Tensor) -> Factors:
 
 def poisoned(X: Tensor, good: Tensor) -> Tensor:
     """Return X, and NaN for each matrix that is not good. A product, so that the gradient is NaN too."""
-    factor: Tensor = torch.where(good, 1.0, torch.nan).to(X.dtype)
-    return X * factor
+    return X * torch.where(good, 1.0, torch.nan).to(X.dtype)
 
 
 def spectral_bound(X: Tensor) -> Tensor:
     r"""Return :math:`\|X^2\|_F^{1/2}` of symmetric matrices: at least the spectral norm, at most r^(1/4) of it."""
-    return torch.linalg.matrix_norm(X @ X, keepdim=True).sqrt()
+    square: Tensor = torch.linalg.matrix_norm(X @ X, keepdim=True)
+    return square.sqrt()
 
 
 def _composed(R: Tensor, eye: Tensor, phase: tuple[tuple[float, float, float], ...]) -> Tensor:

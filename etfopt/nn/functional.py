@@ -15,7 +15,7 @@ from etfopt.geometry import simplex_etf
 from etfopt.nn._routes import require_method
 from etfopt.nn.polar import polar
 
-__all__ = ["frame_tensor", "nearest_etf", "nearest_minimiser", "on_frame", "polar_factor"]
+__all__ = ["frame_tensor", "nearest_etf", "nearest_minimiser", "on_frame", "polar_factor", "require_method"]
 
 
 def polar_factor(A: Tensor, method: str = "auto") -> Tensor:
