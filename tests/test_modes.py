@@ -247,6 +247,18 @@ def compile_subjects(names: list[str]) -> dict:
     return {mode: {name: [outcome(mode, *case) for case in SUBJECTS[name]] for name in names} for mode in modes}
 
 
+def compile_whole() -> dict:
+    """Whether transforms of products alone are right in one graph, which their compilation alone does not ask for."""
+    loss, x = PRODUCTS[0][0](), PRODUCTS[0][1]
+    transforms = {
+        "grad": torch.func.grad(loss),
+        "jvp": jvp(loss),
+        "vmap": lambda x: torch.vmap(torch.func.grad(loss))(x[None])[0],
+    }
+    found = {name: compiled(f, fullgraph=True)(x) for name, f in transforms.items()}
+    return {name: bool((found[name] - f(x)).abs().max() <= 1e-11) for name, f in transforms.items()}
+
+
 def compile_networks() -> dict:
     return {make.__name__: steps_alike(make) for make in HEADS}
 
@@ -259,6 +271,10 @@ def test_every_cell_of_the_table_is_what_happens(mode, subject, compiled_outcome
     else:
         found = [outcome(mode, fresh, x) for fresh, x in SUBJECTS[subject]]
     assert set(found) == {table()[mode, subject]}
+
+
+def test_transforms_of_products_alone_compile_to_one_graph(compiled_outcomes):
+    assert compiled_outcomes("compile_whole()") == {"grad": True, "jvp": True, "vmap": True}
 
 
 @pytest.mark.parametrize("transform", ["grad", "jacrev", "jacfwd", "hessian", "vmap"])
