@@ -73,11 +73,13 @@ def node_costs(rows: Sequence[NodeRow], conditions: Mapping[str, object]) -> Tab
     """Tabulate what the differentiable node costs."""
     table = Table(title="The node, float32", title_justify="left")
     table.add_column("d x C, means", no_wrap=True)
+    table.add_column("method", no_wrap=True)
     for name in ("forward", "and backward", "A'A", "linear layers", "memory / (dC + C^2)"):
         table.add_column(name, justify="right")
     for row in rows:
         table.add_row(
             f"{row.d} x {row.C}, {row.spectrum}",
+            row.method,
             _seconds(row.forward),
             _seconds(row.total),
             f"{row.total / row.product:.3g}",

@@ -16,7 +16,7 @@ from torch import nn
 
 from etfopt.experiments import train as training
 from etfopt.experiments.config import HEADS, TrainConfig
-from etfopt.experiments.data import DATASETS, Images
+from etfopt.experiments.data import Images, load_images
 
 
 def plain(shape, width: int, dim: int) -> nn.Module:
@@ -25,7 +25,7 @@ def plain(shape, width: int, dim: int) -> nn.Module:
 
 def data() -> Images:
     """Digits in float64, a number of them that leaves unequal shares."""
-    images = DATASETS["digits"].load()
+    images = load_images(DataConfig("digits"))
     for split, n in ((images.train, 601), (images.test, 99)):
         split.tensors = (split.tensors[0][:n].double(), split.tensors[1][:n])
     return images

@@ -23,12 +23,12 @@ from etfopt.experiments import checkpoints, run_files
 from etfopt.experiments import train as training
 from etfopt.experiments.checkpoints import load
 from etfopt.experiments.config import HEADS, TrainConfig
-from etfopt.experiments.data import DATASETS
+from etfopt.experiments.data import load_images
 from etfopt.experiments.means_file import read_means
 from etfopt.experiments.run_files import read_lines
 
 EPOCHS = 3
-IMAGES = DATASETS["digits"].load()
+IMAGES = load_images(DataConfig("digits"))
 
 
 def with_dropout(shape, width: int, dim: int) -> nn.Module:

@@ -1,5 +1,6 @@
 """What the node and the heads cost: every case is measured, and memory is counted while it lives."""
 
+import dataclasses
 import itertools
 import math
 
@@ -30,6 +31,17 @@ def test_every_shape_is_measured_on_random_means_and_near_collapse():
         assert 2 < row.memory < 12  # at least A and U live at once
 
 
+def test_every_method_is_measured_on_every_case():
+    methods = ("auto", "svd", "gram", "newton-schulz")
+    rows = bench_node([(12, 4)], methods=methods)
+    assert [(row.method, row.spectrum) for row in rows] == [
+        (m, s) for s in ("random", "near collapse") for m in methods
+    ]
+    assert len({row.memory for row in rows}) > 1
+    with pytest.raises(InputError, match="method = 'qr' is not known"):
+        bench_node([(12, 4)], methods=["qr"])
+
+
 def test_memory_is_counted_while_it_lives():
     X = torch.ones(100)
 
@@ -46,7 +58,8 @@ def test_growth_is_the_slope_of_log_time():
     def row(C: int, total: float, spectrum: str = "random") -> NodeRow:
         return NodeRow(2048, C, spectrum, "cpu", 0.0, total, 1.0, 1.0, 1.0)
 
-    assert math.isclose(growth([row(100, 1.0), row(1000, 100.0), row(1000, 7.0, "near collapse")]), 2.0)
+    other = dataclasses.replace(row(1000, 5.0), method="svd")
+    assert math.isclose(growth([row(100, 1.0), row(1000, 100.0), row(1000, 7.0, "near collapse"), other]), 2.0)
     assert math.isnan(growth([row(100, 1.0)]))
 
 

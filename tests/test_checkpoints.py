@@ -19,7 +19,7 @@ from etfopt.errors import ConvergenceError, InputError  # noqa: E402 - after the
 from etfopt.experiments import run_files  # noqa: E402 - after the skips
 from etfopt.experiments.checkpoints import AtomicCheckpoints, checkpoints, load, verify  # noqa: E402 - after the skips
 from etfopt.experiments.config import TrainConfig  # noqa: E402 - after the skips
-from etfopt.experiments.data import DATASETS, Images  # noqa: E402 - after the skips
+from etfopt.experiments.data import Images, load_images  # noqa: E402 - after the skips
 from etfopt.experiments.results import load_run  # noqa: E402 - after the skips
 from etfopt.experiments.run_files import StorageError, locked  # noqa: E402 - after the skips
 from etfopt.experiments.train import RunResult, kept, resume, train  # noqa: E402 - after the skips
@@ -31,7 +31,7 @@ CONFIG = TrainConfig().with_settings(
 
 @pytest.fixture(scope="module")
 def images() -> Images:
-    return DATASETS["digits"].load()
+    return load_images(CONFIG.data)
 
 
 class Stopped(Exception):
@@ -254,7 +254,7 @@ def test_a_folder_serves_one_process_at_a_time(stopped: Path, images: Images) ->
 
 
 def test_a_loss_that_is_no_number_names_epoch_step_batch_and_samples(tmp_path: Path) -> None:
-    images, config = DATASETS["digits"].load(), dataclasses.replace(CONFIG, batch_size=8)
+    images, config = load_images(CONFIG.data), CONFIG.with_settings({"training.batch_size": 8})
     epochs: list[None] = []
 
     def poison() -> None:

@@ -18,7 +18,7 @@ from etfopt.bench.timing import BATCH, seconds
 from etfopt.bench.units import DELTA, SPECTRA
 from etfopt.errors import InputError
 from etfopt.geometry import simplex_etf
-from etfopt.nn.functional import nearest_etf
+from etfopt.nn.functional import nearest_etf, require_method
 
 __all__ = ["SHAPES", "NodeRow", "bench_node", "growth", "usable_device"]
 
@@ -44,6 +44,8 @@ class NodeRow:
         Seconds of one product A'A, and of the forward and backward pass of ``nn.Linear(d, C)`` at batch 256.
     memory : float
         Most numbers held at a time, beyond what goes in, over dC + C^2, LAPACK's own not counted.
+    method : str
+        As in `etfopt.nn.functional.nearest_etf`.
     """
 
     d: int
@@ -55,6 +57,7 @@ class NodeRow:
     product: float
     linear: float
     memory: float
+    method: str = "auto"
 
 
 def usable_device(name: str) -> torch.device:
@@ -68,38 +71,49 @@ def usable_device(name: str) -> torch.device:
 
 
 def bench_node(
-    shapes: Sequence[tuple[int, int]] = SHAPES, device: str = "cpu", on_step: Callable[[], None] | None = None
+    shapes: Sequence[tuple[int, int]] = SHAPES,
+    device: str = "cpu",
+    methods: Sequence[str] = ("auto",),
+    on_step: Callable[[], None] | None = None,
 ) -> list[NodeRow]:
-    """Time the node on random class means and near collapse, in turn with the units."""
+    """Time the node by each method on random class means and near collapse, in turn with the units."""
     rows = []
     where = usable_device(device)
+    for method in methods:
+        require_method(method)
     for d, C in shapes:
         for spectrum in SPECTRA:
-            rows.append(_row(d, C, spectrum, where))
-            if on_step:
-                on_step()
+            for method in methods:
+                rows.append(_row(d, C, spectrum, where, method))
+                if on_step:
+                    on_step()
     return rows
 
 
 def growth(rows: Sequence[NodeRow], d: int = 2048, small: int = 100, large: int = 1000) -> float:
-    """Return the slope of log time against log C between two shapes on random means; NaN if one is missing."""
-    times = {row.C: row.total for row in rows if row.d == d and row.spectrum == "random"}
+    """Return the slope of log time against log C between two shapes on random means; NaN if one is missing.
+
+    Of the first method, if there are several.
+    """
+    times = {
+        row.C: row.total for row in rows if row.d == d and row.spectrum == "random" and row.method == rows[0].method
+    }
     if not {small, large} <= times.keys():
         return math.nan
     return math.log(times[large] / times[small]) / math.log(large / small)
 
 
-def _row(d: int, C: int, spectrum: str, device: torch.device) -> NodeRow:
+def _row(d: int, C: int, spectrum: str, device: torch.device, method: str) -> NodeRow:
     H, prox, G = _problem(d, C, spectrum, device)
     leaf, layer = H.clone().requires_grad_(), nn.Linear(d, C, device=device)
     X, dY = (torch.randn(BATCH, n, device=device) for n in (d, C))
     X.requires_grad_()
 
     def total() -> object:
-        return torch.autograd.grad(nearest_etf(leaf, prox, DELTA), leaf, G)
+        return torch.autograd.grad(nearest_etf(leaf, prox, DELTA, method=method), leaf, G)
 
     runs: dict[str, Callable[[], object]] = {
-        "forward": lambda: nearest_etf(H, prox, DELTA),
+        "forward": lambda: nearest_etf(H, prox, DELTA, method=method),
         "total": total,
         "product": lambda: prox.mT @ prox,
         "linear": lambda: torch.autograd.grad(layer(X), (X, *layer.parameters()), dY),
@@ -109,7 +123,8 @@ def _row(d: int, C: int, spectrum: str, device: torch.device) -> NodeRow:
         for name, run in runs.items():
             taken[name].append(seconds(lambda run=run: _finished(run, device)))  # type: ignore[misc] # a bound default
     medians = {name: statistics.median(times[1:]) for name, times in taken.items()}
-    return NodeRow(d, C, spectrum, str(device), **medians, memory=_most_numbers(total, device) / (d * C + C * C))
+    memory = _most_numbers(total, device) / (d * C + C * C)
+    return NodeRow(d, C, spectrum, str(device), **medians, memory=memory, method=method)
 
 
 def _problem(d: int, C: int, spectrum: str, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:

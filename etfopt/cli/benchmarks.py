@@ -58,6 +58,9 @@ def bench(
 
 
 def bench_node(
+    method: Annotated[
+        list[str] | None, typer.Option(help="auto, svd, gram or newton-schulz; may be given again. auto, if not given.")
+    ] = None,
     device: Annotated[str, typer.Option(help="cpu, or a GPU such as cuda.")] = "cpu",
     out: Annotated[Path, typer.Option(help="Folder for the numbers.")] = Path("runs/bench-node"),
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
@@ -66,16 +69,17 @@ def bench_node(
     """Time the differentiable node in units of a product A'A and of a linear layer, and count its memory.
 
     Float32, forward and backward, with the paper's proximal term; growth is the slope of log time from C = 100 to 1000
-    at d = 2048. Takes half a minute.
+    at d = 2048, of the first method. Takes half a minute for each.
     """
     from etfopt.bench.node import SHAPES, growth
     from etfopt.bench.node import bench_node as run
     from etfopt.bench.timing import as_records, conditions
     from etfopt.bench.units import SPECTRA
 
+    methods = method or ["auto"]
     make_folder(out)
-    with progress(len(SHAPES) * len(SPECTRA), quiet or as_json, "cases") as step:
-        rows = run(device=device, on_step=step)
+    with progress(len(SHAPES) * len(SPECTRA) * len(methods), quiet or as_json, "cases") as step:
+        rows = run(device=device, methods=methods, on_step=step)
     about = {**conditions(), "torch": version("torch"), "device": device, "growth": growth(rows)}
     _hand_over({"conditions": about, "rows": as_records(rows)}, tables.node_costs(rows, about), out, as_json)
 

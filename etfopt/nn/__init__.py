@@ -2,37 +2,38 @@
 
 What works where. "right": the eager value and derivative. "error": an exception, before any state has changed unless
 said otherwise. The tests run every cell of this table, so that it cannot fall behind the code. The columns are the
-node (`nearest_etf`, `polar_factor`), the three heads in evaluation, and each head in training; `ClassMeans` in
-training is like the nearest head.
+node (`nearest_etf`, `polar_factor`) by whichever route, by products alone (``method="newton-schulz"``), the three heads
+in evaluation, and each head in training; `ClassMeans` in training is like the nearest head.
 
-==============================  =====  =====  =======  =====  =======
-mode                            node   eval   learned  fixed  nearest
-==============================  =====  =====  =======  =====  =======
-eager                           right  right  right    right  right
-autocast                        right  right  right    right  right
-inference_mode                  right  right  right    right  right
-double backward                 right  right  right    right  right
-compile                         right  right  right    right  right
-compile, fullgraph              right  right  right    error  error
-func.grad                       right  right  error    error  error
-func.jacrev                     right  right  error    error  error
-func.jacfwd                     right  right  error    error  error
-func.jvp                        right  right  error    error  error
-func.hessian                    right  right  error    error  error
-func.vmap                       right  right  right    error  error
-compile of func.grad            right  right  error    error  error
-compile of func.jvp             right  right  error    error  error
-compile of func.hessian         right  right  error    error  error
-compile, dual numbers           right  right  error    right  right
-checkpoint, reentrant           right  right  right    right  error
-checkpoint, not reentrant       right  right  right    right  error
-export                          right  right  error    error  error
-jit.trace                       right  right  right    error  error
-==============================  =====  =====  =======  =====  =======
+==============================  =====  ========  =====  =======  =====  =======
+mode                            node   products  eval   learned  fixed  nearest
+==============================  =====  ========  =====  =======  =====  =======
+eager                           right  right     right  right    right  right
+autocast                        right  right     right  right    right  right
+inference_mode                  right  right     right  right    right  right
+double backward                 right  right     right  right    right  right
+compile                         right  right     right  right    right  right
+compile, fullgraph              right  right     right  right    error  error
+func.grad                       right  right     right  error    error  error
+func.jacrev                     right  right     right  error    error  error
+func.jacfwd                     right  right     right  error    error  error
+func.jvp                        right  right     right  error    error  error
+func.hessian                    right  right     right  error    error  error
+func.vmap                       right  right     right  right    error  error
+compile of func.grad            right  right     right  error    error  error
+compile of func.jvp             right  right     right  error    error  error
+compile of func.hessian         right  right     right  error    error  error
+compile, dual numbers           right  right     right  error    right  right
+checkpoint, reentrant           right  right     right  right    right  error
+checkpoint, not reentrant       right  right     right  right    right  error
+export                          right  right     right  error    error  error
+jit.trace                       right  right     right  right    error  error
+==============================  =====  ========  =====  =======  =====  =======
 
 What the compiler would get wrong, the node keeps out of the graph: forward mode, and derivatives of derivatives. There
-"right" means that this part runs uncompiled; with fullgraph it is an error. A graph that is compiled is differentiable
-once. Under checkpoint the first run of the nearest head has updated its state
+"right" means that this part runs uncompiled; with fullgraph it is an error. Products alone are compiled there too, and
+the compiler differentiates the steps; only dual numbers from outside leave the graph. A graph that is compiled is
+differentiable once. Under checkpoint the first run of the nearest head has updated its state
 when the second one raises: checkpoint the backbone, and leave the head outside.
 """
 

@@ -15,6 +15,7 @@ from etfopt._inputs import as_integer, as_nonnegative
 from etfopt.errors import InputError
 from etfopt.nn._etf_head import ETFHead, FixedETFHead, affine
 from etfopt.nn._head import Head, LearnedHead, UnitFeatures
+from etfopt.nn._routes import require_method
 from etfopt.nn._state import refuse_trace, where_valid
 from etfopt.nn.class_means import ClassMeans, MeansUpdate
 from etfopt.nn.functional import nearest_etf, nearest_minimiser, on_frame
@@ -57,6 +58,9 @@ class NearestETFHead(ETFHead):
     solve_every : int
         Solve at steps 0, k, 2k, ... only. In between U is a constant, so that there is no gradient through U*(H) in
         those steps, and the means are updated all the same.
+    method : "auto", "svd", "gram" or "newton-schulz"
+        How the nearest ETF is found, see `etfopt.nn.functional.nearest_etf`. On a device a step of which no value may
+        be looked at has NaN where the method cannot keep its promises.
     process_group, synchronize
         As in `ClassMeans`: under torch.distributed all ranks hold the same means and the same U.
 
@@ -104,6 +108,7 @@ class NearestETFHead(ETFHead):
         ignore_index: int = -100,
         freeze_after: int | None = None,
         solve_every: int = 1,
+        method: str = "auto",
         process_group: ProcessGroup | None = None,
         synchronize: bool = True,
     ) -> None:
@@ -119,6 +124,8 @@ class NearestETFHead(ETFHead):
         self.implicit_gradient = bool(implicit_gradient)
         self.freeze_after = None if freeze_after is None else as_integer(freeze_after, "freeze_after", at_least=0)
         self.solve_every = as_integer(solve_every, "solve_every", at_least=1)
+        require_method(method)
+        self.method = method
         self.means = ClassMeans(
             num_classes,
             dim,
@@ -175,7 +182,7 @@ class NearestETFHead(ETFHead):
         prox = self.U.to(H.dtype)
         if first:
             prox = nearest_minimiser(2 * on_frame(H.detach(), self.frame, transpose=True), prox)
-        U = self.means.ranks.agreed(nearest_etf(H, prox, self.delta, self.frame))
+        U = self.means.ranks.agreed(nearest_etf(H, prox, self.delta, self.frame, method=self.method))
         return where_valid(update.valid, U, self.U), where_valid(update.valid, prox, self.prox)
 
     def _unit(self, mean: Tensor) -> Tensor:

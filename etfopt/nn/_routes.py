@@ -1,0 +1,129 @@
+r"""The routes to the polar factor U of A = UB, each with what the derivative needs of B.
+
+Every route returns (U, X, Y). From a decomposition, :math:`B = QSQ'`, X is Q, (..., r, r), and Y is S, (..., r); from
+products alone X is :math:`B^{-1}` and Y is B, both (..., r, r).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+from etfopt.errors import InputError
+from etfopt.nn._products import factor_by_products, poisoned
+
+__all__ = ["METHODS", "Found", "condition", "find_factors", "pseudo_inverse", "require_method"]
+
+METHODS = ("svd", "gram", "newton-schulz", "auto")
+
+Found: TypeAlias = tuple[Tensor, Tensor, Tensor]
+
+RESOLVED = 8e3
+"""Condition number that a Gram matrix in float64 resolves, for a factor in float32 or one that is refined."""
+
+NARROW_FROM = 64
+"""Columns from which float32 matrices are first tried in float32; below, float64 costs next to nothing."""
+
+
+def require_method(method: str) -> None:
+    """Raise `InputError` if there is no such method."""
+    if method not in METHODS:
+        raise InputError(f"method = {method!r} is not known; choose one of: {', '.join(METHODS)}")
+
+
+def find_factors(A: Tensor, method: str, look: bool) -> Found:
+    """Return (U, X, Y) for each matrix A, (..., d, r), by a method; `look` says whether values may steer the way.
+
+    Where they may, a route that cannot keep its promises hands over: products to the Gram matrix, and that to the SVD,
+    which serves every matrix. Where they may not, the U of such a matrix is NaN, and "auto" is the SVD.
+    """
+    if method == "newton-schulz":
+        U, inverse, B, good = factor_by_products(A)
+        if not look:
+            return poisoned(U, good), inverse, B
+        if good.all():
+            return U, inverse, B
+    if look and method != "svd":
+        return _by_gram(A) or _by_svd(A)
+    return _by_unseen_gram(A) if method == "gram" else _by_svd(A)
+
+
+def condition(S: Tensor) -> float:
+    """Return the largest ratio of singular values in a batch; NaN if it is empty."""
+    ratios = S.amax(dim=-1) / S.amin(dim=-1)
+    return float(ratios.max()) if ratios.numel() else math.nan
+
+
+def pseudo_inverse(x: Tensor) -> Tensor:
+    """Return 1/x where x is positive, else 0."""
+    positive = x > 0
+    return torch.where(positive, 1 / torch.where(positive, x, torch.ones_like(x)), torch.zeros_like(x))
+
+
+def _by_svd(A: Tensor) -> Found:
+    P, S, Qh = torch.linalg.svd(A, full_matrices=False)
+    Q = Qh.mT.contiguous()
+    # LAPACK splits clustered singular values at tens of rounding units; left alone are pairs of small ones, where
+    # rounding is all there is
+    return _turned(P @ Qh, A, Q, S, smallest=S[..., :1, None]), Q, S
+
+
+def _turned(U: Tensor, A: Tensor, Q: Tensor, S: Tensor, smallest: Tensor) -> Tensor:
+    """Return U after one step of refinement, which leaves pairs of singular values of a smaller sum alone."""
+    # U'A must be symmetric, and the turn U Omega makes it so to first order, with B Omega + Omega B = U'A - A'U
+    K = U.mT @ A
+    sums = S[..., :, None] + S[..., None, :]
+    inverse = pseudo_inverse(torch.where(sums >= smallest, sums, torch.zeros_like(sums)))
+    return U + U @ (Q @ ((Q.mT @ (K - K.mT) @ Q) * inverse) @ Q.mT)
+
+
+def _by_gram(A: Tensor) -> Found | None:
+    """Take U = A (A'A)^(-1/2) from an eigendecomposition, or None where squaring the condition number costs digits.
+
+    Forming A'A leaves U orthonormal to u kappa^2 and U'A symmetric to u kappa |A|; the tests hold both to what the
+    SVD promises. Float32 matrices of worse condition, and those so small that it costs nothing, go through float64.
+    """
+    r, own = A.shape[-1], torch.finfo(A.dtype).eps
+    if A.dtype == torch.float64 or r >= NARROW_FROM:
+        found = _gram_factor(A, min(2 * r, own**-0.25), polish_from=r**0.5)
+        if found or A.dtype == torch.float64:
+            return found
+    found = _gram_factor(A.double(), RESOLVED, polish_from=math.inf)
+    return found and (found[0].to(A.dtype), found[1].to(A.dtype), found[2].to(A.dtype))
+
+
+def _gram_factor(A: Tensor, limit: float, polish_from: float) -> Found | None:
+    try:
+        squares, Q = torch.linalg.eigh(A.mT @ A)
+    except RuntimeError:  # torch.linalg.LinAlgError, which has no type: LAPACK did not converge
+        return None
+    S = squares.clamp_(min=0).sqrt_()
+    kappa = condition(S)
+    if not kappa <= limit:
+        return None
+    U = A @ ((Q / S[..., None, :]) @ Q.mT)
+    if kappa > polish_from:  # below the root of r, U is orthonormal to half of the promised 10 r u already
+        U = _polished(U)
+    return U, Q, S
+
+
+def _by_unseen_gram(A: Tensor) -> Found:
+    """Do the same through float64 without a look at the condition number: refined, and NaN above `RESOLVED`."""
+    wide = A.double()
+    squares, Q = torch.linalg.eigh(wide.mT @ wide)
+    S = squares.clamp(min=0).sqrt()
+    good = S[..., -1:] <= RESOLVED * S[..., :1]
+    U = _turned(_polished((wide @ Q / S[..., None, :]) @ Q.mT), wide, Q, S, smallest=torch.zeros_like(S[..., :1, None]))
+    if A.dtype == torch.float64:
+        # S and Q are off by u kappa^2; from B itself they are off by u kappa, which the derivative needs
+        B = U.mT @ A
+        S, Q = torch.linalg.eigh(torch.where(good[..., None], B + B.mT, torch.zeros_like(B)) / 2)
+    return poisoned(U, good[..., None]).to(A.dtype), Q.to(A.dtype), S.to(A.dtype)
+
+
+def _polished(U: Tensor) -> Tensor:
+    """Return U after a Newton-Schulz step."""
+    return 1.5 * U - U @ (0.5 * (U.mT @ U))

@@ -1,0 +1,26 @@
+"""What the tests of the heads share: sizes, batches, and the comparison of states."""
+
+import copy
+
+import numpy as np
+import torch
+from torch import nn
+
+from etfopt.nn import FixedETFHead, LearnedHead, NearestETFHead
+
+HEADS = (LearnedHead, FixedETFHead, NearestETFHead)
+STATEFUL = (FixedETFHead, NearestETFHead)
+C, D = 4, 7
+LABELS = torch.arange(24) % C
+
+
+def batch(rng: np.random.Generator, n: int = 24, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    return torch.tensor(rng.standard_normal((n, D)) + 0.3, dtype=dtype)
+
+
+def snapshot(module: nn.Module) -> dict:
+    return copy.deepcopy(module.state_dict())
+
+
+def same(first: dict, second: dict) -> bool:
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)

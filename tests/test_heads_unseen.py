@@ -1,0 +1,149 @@
+"""Batches whose values nobody may look at: the same steps, bad ones reported late, and no wait."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from blind import blind
+from etfopt import InputError
+
+torch = pytest.importorskip("torch")
+from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402 - after the skip
+
+from etfopt.nn import (  # noqa: E402 - after the skip
+    ClassMeans,
+    FixedETFHead,
+    NearestETFHead,
+)
+from head_cases import LABELS, STATEFUL, C, D, batch, same, snapshot  # noqa: E402 - after the skip
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> Iterator[None]:
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        yield
+
+
+def spoiled(features: torch.Tensor, labels: torch.Tensor, kind: str) -> tuple:
+    if kind == "NaN":
+        return features.index_fill(0, torch.tensor([3]), torch.nan), labels
+    return features, labels.index_fill(0, torch.tensor([3]), C if kind == "large" else -1)
+
+
+@pytest.mark.parametrize("steps", [0, 2])
+@pytest.mark.parametrize("make", [*STATEFUL, lambda d, c: ClassMeans(c, d)])
+def test_unseen_good_batches_give_what_seen_ones_give(make, steps, rng):
+    seen, unseen = make(D, C).double(), make(D, C).double()
+    for step in range(steps + 3):
+        x, y = batch(rng, dtype=torch.float64), LABELS % (C - 1) if step < 2 else LABELS
+        a, b = x.clone().requires_grad_(), x.clone().requires_grad_()
+        first = seen(a, y)
+        with blind():
+            second = unseen(b, y)
+            second.sum().backward()
+        first.sum().backward()
+        torch.testing.assert_close(first, second, rtol=0, atol=1e-12)
+        torch.testing.assert_close(a.grad, b.grad, rtol=0, atol=1e-10)
+    for name, value in seen.state_dict().items():
+        torch.testing.assert_close(unseen.state_dict()[name], value, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["NaN", "large", "negative"])
+@pytest.mark.parametrize("steps", [0, 1, 3])
+@pytest.mark.parametrize("make", [*STATEFUL, lambda d, c: ClassMeans(c, d)])
+def test_an_unseen_bad_batch_changes_no_bit_and_is_reported_where_values_are_looked_at(make, steps, kind, rng):
+    module = make(D, C)
+    if kind != "NaN" and isinstance(module, ClassMeans):
+        module = NearestETFHead(D, C)
+    with blind():
+        for _ in range(steps):
+            module(batch(rng), LABELS)
+        before = snapshot(module)
+        for _ in range(2):
+            logits = module(*spoiled(batch(rng), LABELS, kind))
+            kept = {name: value.clone() for name, value in module.named_buffers() if name in before}
+            assert same(kept, before)
+            if steps == 0 and not isinstance(module, FixedETFHead):
+                break  # the second would look, see below
+    if not isinstance(module, ClassMeans):
+        assert logits[[0, 1, 2, 4]].isfinite().all()
+    with pytest.raises(InputError, match=r"of [12] batch\(es\) could not be used"):
+        {0: module.eval, 1: module.state_dict, 3: getattr(module, "solution", module.train)}[steps]()
+    assert same(module.eval().state_dict(), before)  # said once
+    good = batch(rng)
+    assert module.train()(good, LABELS).isfinite().all()
+
+
+def test_a_bad_first_batch_is_reported_by_the_second_which_looks_in_any_case(rng):
+    head, fresh, good = NearestETFHead(D, C), NearestETFHead(D, C), batch(rng)
+    with blind():
+        head(good * torch.nan, LABELS)
+        with pytest.raises(InputError, match=r"of 1 batch\(es\) could not be used"):
+            head(good, LABELS)
+        head(good, LABELS)
+        fresh(good, LABELS)
+    assert same(head.state_dict(), fresh.state_dict())
+
+
+def test_unseen_steps_are_counted_for_the_schedule(rng):
+    seen, unseen = (NearestETFHead(D, C, freeze_after=4, solve_every=2) for _ in range(2))
+    for _ in range(6):
+        features = batch(rng)
+        seen(features, LABELS)
+        with blind():
+            unseen(features, LABELS)
+        torch.testing.assert_close(unseen.weight, seen.weight, rtol=0, atol=1e-5)
+    other = NearestETFHead(D, C, freeze_after=4, solve_every=2)
+    other.load_state_dict(unseen.state_dict())
+    with blind():
+        other(features, LABELS)
+    assert torch.equal(other.U, unseen.U)
+
+
+def test_an_unseen_batch_of_ignored_samples_changes_nothing_and_is_no_error(rng):
+    head = NearestETFHead(D, C)
+    head(batch(rng), LABELS)
+    before = snapshot(head)
+    with blind():
+        assert head(batch(rng), torch.full((24,), -100)).isfinite().all()
+        assert head(batch(rng, 0), LABELS[:0]).shape == (0, C)
+    assert same(head.eval().state_dict(), before)
+
+
+def test_a_reported_bad_batch_does_not_shift_the_schedule(rng):
+    head, fresh = (NearestETFHead(D, C, solve_every=2) for _ in range(2))
+    batches = [batch(rng) for _ in range(5)]
+    for step, features in enumerate(batches):
+        with blind():
+            head(features, LABELS)
+            fresh(features, LABELS)
+            if step == 2:
+                head(features * torch.nan, LABELS)
+                with pytest.raises(InputError, match="could not be used"):
+                    head.eval()
+                head.train()
+    assert same(head.state_dict(), fresh.state_dict())
+
+
+class NoLook(TorchDispatchMode):
+    """Fails where a value is brought to the host, which on a GPU waits for the device."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func.overloadpacket.__name__ in ("_local_scalar_dense", "nonzero", "equal", "is_nonzero", "bincount"):
+            raise AssertionError(f"{func} looks at a value")
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("spoil", [1.0, torch.nan])
+@pytest.mark.parametrize("make", STATEFUL)
+def test_an_unseen_step_looks_at_no_value(make, spoil, rng):
+    head, features = make(D, C), batch(rng)
+    with blind():
+        for _ in range(2):  # the first and the second look whether there was a first
+            head(features, LABELS)
+        leaf = (spoil * features).requires_grad_()
+        with NoLook():
+            head(leaf, LABELS).sum().backward()
+    with pytest.raises(AssertionError, match="looks at a value"), NoLook():
+        head.eval()

@@ -1,0 +1,71 @@
+"""Matrix products alone: nobody looks at a value, and the polynomials are what they are said to be."""
+
+import numpy as np
+import pytest
+
+from blind import blind
+from strategies import orthonormal
+
+torch = pytest.importorskip("torch")
+from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402 - after the skip
+
+from etfopt.nn import _products  # noqa: E402 - after the skip
+from etfopt.nn.functional import nearest_etf  # noqa: E402 - after the skip
+
+DTYPES = (torch.float32, torch.float64)
+
+# --- nobody looks -------------------------------------------------------------------------------------------------
+
+
+class NoLook(TorchDispatchMode):
+    """Fails where a value is brought to the host, or a decomposition is taken, which waits for a GPU."""
+
+    FORBIDDEN = ("_local_scalar_dense", "nonzero", "equal", "is_nonzero", "item")
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.overloadpacket.__name__
+        if name in self.FORBIDDEN or name.startswith(("linalg_eig", "_linalg_eig", "linalg_svd", "_linalg_svd")):
+            raise AssertionError(f"{func} looks at a value")
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("proximal", [True, False])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_products_alone_look_at_no_value_forward_or_backward(dtype, proximal, rng):
+    H = torch.tensor(rng.standard_normal((2, 9, 4)), dtype=dtype, requires_grad=True)
+    prox = torch.tensor(orthonormal(9, 4, rng), dtype=dtype) if proximal else None
+    with blind(), NoLook():
+        U = nearest_etf(H, prox, 0.1, method="newton-schulz")
+        first = torch.autograd.grad(U.pow(3).sum(), H, create_graph=True)[0]
+        second = torch.autograd.grad(first.pow(2).sum(), H)[0]
+    assert second.isfinite().all()
+    for method in ("svd", "gram"):
+        with pytest.raises(AssertionError, match="looks at a value"), blind(), NoLook():
+            nearest_etf(H, prox, 0.1, method=method)
+    with pytest.raises(AssertionError, match="looks at a value"), NoLook():
+        nearest_etf(H, prox, 0.1, method="newton-schulz")  # seen, it looks whether to hand over
+
+
+# --- the polynomials ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("polynomial", "low", "deviation"),
+    [(_products.GAIN, 0.3, 0.1085), (_products.CLOSING, 0.8042054504524597, 8.02e-4)],
+)
+def test_the_polynomials_are_minimax_by_chebyshevs_alternation(polynomial, low, deviation):
+    x = np.linspace(low, 1, 200_001)
+    values = sum(c * x**n for c, n in zip(polynomial, (1, 3, 5), strict=True))
+    centre, size = (values.max() + values.min()) / 2, (values.max() - values.min()) / 2
+    assert size / centre == pytest.approx(deviation, rel=2e-3)
+    turns = [centre - size, centre + size] * 2
+    picks = [x[0], *x[1:-1][np.diff(np.sign(np.diff(values))) != 0], x[-1]]
+    found = [sum(c * p**n for c, n in zip(polynomial, (1, 3, 5), strict=True)) for p in picks]
+    np.testing.assert_allclose(found, turns, rtol=0, atol=1e-9)
+
+
+def test_no_polynomial_sends_a_large_singular_value_low_or_a_small_one_down():
+    x = np.linspace(1e-6, 1, 100_001)
+    for a, b, c in (_products.GAIN, _products.CLOSING, _products.ORDER_THREE):
+        values = a * x + b * x**3 + c * x**5
+        assert (values >= np.minimum(x, 0.3)).all()
