@@ -78,7 +78,7 @@ class Classifier(pl.LightningModule):
         with self._diverging(f"step {self.global_step + 1}, in epoch {self.current_epoch + 1}"):
             loss = LOSSES[self.config.loss.name](self.head(self.backbone(images), labels), labels)
             if not torch.isfinite(loss):
-                raise InputError(f"the loss is {float(loss)}")
+                raise InputError(f"the loss is {float(loss.detach())}")
         self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(labels))
         return loss
 
