@@ -15,7 +15,7 @@ import torch.distributed as dist
 from torch import nn
 
 from etfopt.experiments import train as training
-from etfopt.experiments.config import HEADS, TrainConfig
+from etfopt.experiments.config import DataConfig, HEADS, TrainConfig
 from etfopt.experiments.data import Images, load_images
 
 
@@ -27,7 +27,8 @@ def data() -> Images:
     """Digits in float64, a number of them that leaves unequal shares."""
     images = load_images(DataConfig("digits"))
     for split, n in ((images.train, 601), (images.test, 99)):
-        split.tensors = (split.tensors[0][:n].double(), split.tensors[1][:n])
+        split.pixels, split.labels = (x[:n] for x in split.tensors)
+        split.pixels, split.mean = split.pixels.double(), None
     return images
 
 

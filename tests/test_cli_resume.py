@@ -27,7 +27,8 @@ def refused(*arguments: object) -> str:
 
 
 def test_a_stopped_run_is_resumed_and_a_finished_one_left_alone(tmp_path: Path) -> None:
-    train(TrainConfig(epochs=2, width=8, dim=12, batch_size=256), tmp_path)
+    sizes = {"backbone.width": 8, "backbone.dim": 12, "training.batch_size": 256}
+    train(TrainConfig().with_settings({"training.epochs": 2, **sizes}), tmp_path)
     (tmp_path / "checkpoints" / "epoch-0002.ckpt").write_bytes(b"")
     said = refused("--resume", tmp_path)
     assert "epoch-0002.ckpt: is truncated or damaged" in said

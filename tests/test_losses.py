@@ -13,7 +13,7 @@ def test_dot_regression_is_the_formula_in_features_weight_and_bias(make, tempera
     generator = torch.Generator().manual_seed(0)
     features, labels = torch.randn(12, 8, generator=generator), torch.arange(12) % 4
     head = make(8, 4, temperature=temperature)
-    loss = dot_regression(head(features, labels), labels)
+    loss = dot_regression(head(features, labels), labels).detach()
     f, W, b = head.normalize(features), head.weight, head.bias
     dots = [float(W[y] @ x + b[y]) for x, y in zip(f, labels.tolist(), strict=True)]
     assert float(loss) == pytest.approx(sum((dot - 1) ** 2 for dot in dots) / (2 * 12), rel=1e-5)
@@ -24,7 +24,7 @@ def test_at_temperature_one_collapse_is_the_minimum_and_above_it_is_not() -> Non
     for temperature, value in ((1.0, 0.0), (5.0, 8.0), (0.5, 0.125)):
         head = FixedETFHead(6, 4, temperature=temperature)
         features = head.weight[labels].clone().requires_grad_()
-        loss = dot_regression(head(features, labels), labels)
+        loss = dot_regression(head(features, labels), labels).detach()
         assert float(loss) == pytest.approx(value, abs=1e-6)
     head = FixedETFHead(6, 4, temperature=5.0)
     spare = torch.zeros(6)

@@ -63,7 +63,7 @@ class Classifier(pl.LightningModule):
         with self._diverging(f"step {self.global_step + 1}, in epoch {self.current_epoch + 1}", batch_idx):
             loss = LOSSES[self.config.loss.name](self.head(self.backbone(images), labels), labels)
             if not torch.isfinite(loss):
-                raise InputError(f"the loss is {float(loss)}")
+                raise InputError(f"the loss is {float(loss.detach())}")
         return loss * share_weight(labels)
 
     def validation_step(self, batch: list[Tensor], batch_idx: int, dataloader_idx: int = 0) -> None:  # noqa: ARG002 - same
