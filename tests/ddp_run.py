@@ -15,7 +15,7 @@ import torch.distributed as dist
 from torch import nn
 
 from etfopt.experiments import train as training
-from etfopt.experiments.config import DataConfig, HEADS, TrainConfig
+from etfopt.experiments.config import HEADS, DataConfig, TrainConfig
 from etfopt.experiments.data import Images, load_images
 
 

@@ -22,7 +22,7 @@ from torch import nn
 from etfopt.experiments import checkpoints, run_files
 from etfopt.experiments import train as training
 from etfopt.experiments.checkpoints import load
-from etfopt.experiments.config import DataConfig, HEADS, TrainConfig
+from etfopt.experiments.config import HEADS, DataConfig, TrainConfig
 from etfopt.experiments.data import load_images
 from etfopt.experiments.means_file import read_means
 from etfopt.experiments.run_files import read_lines

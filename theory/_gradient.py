@@ -100,6 +100,21 @@ def _rules(rng: np.random.Generator) -> Iterator[Residual]:
         yield Residual(size(expected), norm * size(G) * (1 + rounding), "norm of D")
 
 
+def _large(rng: np.random.Generator) -> Iterator[Residual]:
+    """Take sizes at which the code gathers its products."""
+    r, d = 40, int(rng.choice([40, 90]))
+    s, kind = np.sort(rng.uniform(0.1, 1, r))[::-1], str(rng.choice(["generic", "equal"]))
+    A, G = matrix(rng, d, s if kind == "generic" else np.ones(r)), rng.standard_normal((d, r))
+    U = polar_factor(A)
+    stated = closed_form(U, sym(U.T @ A), G)
+    allowed = SECOND * 30 * r * UNIT * s[0] / s[-1] ** 2 * size(G)
+    a = torch.from_numpy(A).requires_grad_()
+    (found,) = torch.autograd.grad((functional.polar_factor(a) * torch.from_numpy(G)).sum(), a)
+    yield Residual(size(found.numpy() - stated), allowed, f"autograd, {kind}")
+    pulled = nearest_etf_vjp(NearestETF(A / 2, frame=np.eye(r)), U, G).H
+    yield Residual(size(pulled - 2 * stated), 2 * allowed, f"nearest_etf_vjp, {kind}")
+
+
 def _dense(rng: np.random.Generator) -> Iterator[Residual]:
     """Compare the implicit formula with the closed form at (U, sym(U'A)), at the minimiser and away from it."""
     p, kappa = _regular(rng, 1e3, MILD)  # at a scale near that of F: the dense formula subtracts 2FF' from itself
@@ -234,6 +249,7 @@ def _regular(rng: np.random.Generator, limit: float, kinds: tuple[str, ...] = RE
 PARTS = (
     Part(_fifty_digits, 0.3),
     Part(_rules, 2),
+    Part(_large, 0.1),
     Part(_dense),
     Part(_inexact, 2),
     Part(_sharp, 0.5),

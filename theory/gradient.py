@@ -76,7 +76,7 @@ $\sum_{ij}\Omega_{ij}^2 \le \sum_{i<j} 2\cdot2(K_{ij}^2 + K_{ji}^2)/(s_i+s_j)^2$
 $2/(s_r+s_{r-1}) \le 1/s$, reached by $K = q_rq_{r-1}' - q_{r-1}q_r'$; the second at most 1/s, reached for d > r; the
 two parts are orthogonal in image and source. dA = 2 dH F' + $\delta\,dU_{prox}$ gives the gradients.
 
-**3.** With $f$ the objective, Gould et al. (Proposition 4.5) have
+**3.** With $f$ the objective, Gould et al. (equality-constrained case) have
 $Dy = \mathcal H^{-1}J'(J\mathcal H^{-1}J')^{-1} J\mathcal H^{-1}\mathcal B - \mathcal H^{-1}\mathcal B$. Here
 $\nabla f = 2UFF' + \delta U - A$, so $\mathcal H: V \mapsto V(2FF' + \delta I - \mathrm{sym}(U'\nabla f)) = VB$;
 $\mathcal B$ takes dH to -2 dH F'; J takes V to U'V + V'U, so that the range of J' is $\{U\Lambda\}$. Applied to G the
