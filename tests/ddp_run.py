@@ -19,8 +19,8 @@ from etfopt.experiments.config import HEADS, DataConfig, TrainConfig
 from etfopt.experiments.data import Images, load_images
 
 
-def plain(shape, width: int, dim: int) -> nn.Module:
-    return nn.Sequential(nn.Flatten(), nn.Linear(shape.numel(), width), nn.Tanh(), nn.Linear(width, dim)).double()
+def plain(_config: TrainConfig, images: Images, _module: nn.Module | None) -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(images.shape.numel(), 16), nn.Tanh(), nn.Linear(16, 12)).double()
 
 
 def data() -> Images:
@@ -33,16 +33,12 @@ def data() -> Images:
 
 
 def config(head: str, epochs: int = 2) -> TrainConfig:
-    return TrainConfig().with_settings(
-        {
-            **{"head.name": head, "training.epochs": epochs, "training.batch_size": 101},
-            **{"backbone.width": 16, "backbone.dim": 12},
-        }
-    )
+    settings = {"head.name": head, "training.epochs": epochs, "training.batch_size": 101, "backbone.dim": 12}
+    return TrainConfig().with_settings(settings)
 
 
 def run(path: Path, head: str, **options) -> training.RunResult:
-    training.mlp = plain
+    training.build_backbone = plain
     return training.train(config(head), path, images=data(), accelerator="cpu", precision="64-true", **options)
 
 

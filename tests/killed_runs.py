@@ -23,7 +23,7 @@ from etfopt.experiments import checkpoints, run_files
 from etfopt.experiments import train as training
 from etfopt.experiments.checkpoints import load
 from etfopt.experiments.config import HEADS, DataConfig, TrainConfig
-from etfopt.experiments.data import load_images
+from etfopt.experiments.data import Images, load_images
 from etfopt.experiments.means_file import read_means
 from etfopt.experiments.run_files import read_lines
 
@@ -31,23 +31,18 @@ EPOCHS = 3
 IMAGES = load_images(DataConfig("digits"))
 
 
-def with_dropout(shape, width: int, dim: int) -> nn.Module:
+def with_dropout(_config: TrainConfig, images: Images, _module: nn.Module | None) -> nn.Module:
     """A network that draws from the global generator at every step."""
-    return nn.Sequential(
-        nn.Flatten(), nn.Linear(shape.numel(), width), nn.Dropout(0.2), nn.ReLU(), nn.Linear(width, dim)
-    )
+    inside = images.shape.numel()
+    return nn.Sequential(nn.Flatten(), nn.Linear(inside, 16), nn.Dropout(0.2), nn.ReLU(), nn.Linear(16, 12))
 
 
-training.mlp = with_dropout
+training.build_backbone = with_dropout
 
 
 def config(head: str) -> TrainConfig:
-    return TrainConfig(seed=5).with_settings(
-        {
-            **{"head.name": head, "training.epochs": EPOCHS, "training.batch_size": 256},
-            **{"backbone.width": 16, "backbone.dim": 12},
-        }
-    )
+    settings = {"head.name": head, "training.epochs": EPOCHS, "training.batch_size": 256, "backbone.dim": 12}
+    return TrainConfig(seed=5).with_settings(settings)
 
 
 def die() -> None:
