@@ -91,7 +91,7 @@ def train(
     identity = Identity(config.digest(), computer.devices, computer.precision)
     with ExitStack() as stack:
         heed = stack.enter_context(heeding_sigterm())
-        for context in (quiet_lightning(), use_threads(computer.threads), seeded(config.seed, rank)):
+        for context in (quiet_lightning(), use_threads(computer.threads)):
             stack.enter_context(context)
         recorder = Recorder(path, on_epoch)
         callbacks = [heed, RandomStates(), recorder, EpochCheckpoint(path / "checkpoints", identity)]
@@ -106,7 +106,8 @@ def train(
             return load_run(path)
         if rank == 0:
             begin(path, config, start, computer)
-        with _ending(path, recorder, rank):
+        # not earlier: reading a configuration makes heads, and may draw
+        with seeded(config.seed, rank), _ending(path, recorder, rank):
             _fit(trainer, model, images, start)
             means = read_means(path / MEANS_BY_EPOCH, epochs + 1)
             if rank == 0:
