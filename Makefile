@@ -1,6 +1,6 @@
 # Two commands do everything on a fresh machine: `make demo` and `make test`.
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format audit check lock licences clean
+.PHONY: help demo test lint format audit docs check lock licences clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -21,7 +21,7 @@ $(READY): pyproject.toml constraints.txt
 	  { echo "etfopt needs Python 3.11 or newer; $(PYTHON) is older. Try: make PYTHON=python3.12 ..."; exit 1; }
 	$(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet -c constraints.txt hatchling editables
-	$(BIN)/python -m pip install --quiet -c constraints.txt --no-build-isolation -e '.[all,dev]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt --no-build-isolation -e '.[all,docs,dev]'
 	@printf '%s' '$(CURDIR)' > $@
 
 demo: $(READY) ## train three heads on digits, certify the nearest ETF, draw the figures (runs/demo/)
@@ -44,11 +44,14 @@ format: $(READY) ## let ruff format and fix
 audit: $(READY) ## look the pinned versions up among known vulnerabilities
 	$(BIN)/python .ci/audit.py
 
-check: lint audit test ## all that CI runs
+docs: $(READY) ## build the documentation (build/docs/index.html); a warning is an error
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs build/docs
+
+check: lint audit docs test ## all that CI runs
 
 lock: ## pin everything anew, in a fresh environment, within pyproject.toml's ranges
 	rm -rf build/lock && $(PYTHON) -m venv build/lock
-	build/lock/bin/python -m pip install --quiet -c .ci/lock-seed.txt '.[all,dev]'
+	build/lock/bin/python -m pip install --quiet -c .ci/lock-seed.txt '.[all,docs,dev]'
 	{ sed -n '/^#/p' .ci/lock-seed.txt; build/lock/bin/python -m pip freeze --exclude etfopt | sed 's/+cpu$$//'; \
 	  sed -n '/!=/p' .ci/lock-seed.txt; } > constraints.txt
 

@@ -1,0 +1,79 @@
+"""How Sphinx builds the documentation: ``make docs``, warnings are errors."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))  # theory/ is no installed package
+
+import etfopt  # noqa: E402 - after the path
+from theory import registry  # noqa: E402 - after the path
+
+project = "etfopt"
+author = "The etfopt developers"
+project_copyright = "2026, The etfopt developers"
+version = release = etfopt.__version__
+
+extensions = [
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.mathjax",
+    "numpydoc",
+    "myst_parser",
+    "sphinx_copybutton",
+]
+myst_enable_extensions = ["dollarmath", "colon_fence"]
+myst_heading_anchors = 3
+templates_path = ["_templates"]
+exclude_patterns = ["_build"]
+html_theme = "pydata_sphinx_theme"
+html_title = f"etfopt {release}"
+html_theme_options = {
+    "show_toc_level": 2,
+    "navigation_with_keys": False,
+    "secondary_sidebar_items": ["page-toc"],
+    "footer_start": ["copyright"],
+    "footer_end": [],
+}
+html_sidebars = {"index": [], "install": [], "comparison": []}
+html_show_sourcelink = False
+
+autosummary_generate = True
+autodoc_typehints = "none"  # the docstrings say types and shapes
+autodoc_member_order = "bysource"
+numpydoc_show_class_members = False  # the templates list them
+numpydoc_xref_param_type = False
+
+
+def _write_theory(_app: object) -> None:
+    """Make a page of every claim from its docstring."""
+    folder = Path(__file__).with_name("theory")
+    folder.mkdir(exist_ok=True)
+    pages = []
+    for claim in registry.claims():
+        sections = {
+            "Statement": claim.statement,
+            "Assumptions": claim.assumptions,
+            "Proof": claim.proof,
+            "In the code": claim.used_in,
+            "References": claim.references,
+        }
+        body = "\n\n".join(f"## {heading}\n\n{text}" for heading, text in sections.items())
+        check = f"## Check\n\n```sh\netfopt verify --claim {claim.id}\n```"
+        (folder / f"{claim.id}.md").write_text(f"# {claim.title}\n\n{body}\n\n{check}\n")
+        pages.append(claim.id)
+    toctree = "\n".join(["```{toctree}", ":maxdepth: 1", "", *pages, "```"])
+    (folder / "index.md").write_text(f"{INTRODUCTION}\n\n{toctree}\n")
+
+
+INTRODUCTION = """# Theory
+
+Every claim that the code rests on is a file of the folder `theory/`: stated, proved, and checked on adversarial cases
+by `etfopt verify`. These pages are those files' docstrings. Any case of a check can be run again from its seed."""
+
+
+def setup(app: object) -> None:
+    """Connect what is written before the build."""
+    app.connect("builder-inited", _write_theory)  # type: ignore[attr-defined] # Sphinx is not imported for one name
