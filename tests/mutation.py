@@ -12,12 +12,13 @@ notices needs a test, or the reason why it is no error (`equivalent`). Exit stat
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
+import multiprocessing
 import os
 import queue
 import re
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -36,13 +37,9 @@ ROOT = Path(__file__).resolve().parents[1]
 TABLES = ROOT / "tests" / "mutants"
 LEFT_OUT = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "build", "dist", "runs", "notebooks")
 
-CLAIM = """
-import sys, numpy
-from theory.registry import load
-evidence = load(sys.argv[1]).check(numpy.random.default_rng(0), 200)
-if not evidence.holds:
-    sys.exit(f"FAILED {sys.argv[1]}: {evidence.counterexample}")
-"""
+PROCESSES = multiprocessing.get_context("forkserver")
+PRELOADED = ["pytest", "mpmath", "scipy.linalg", "torch", "torchmetrics", "pymanopt", "autograd", "cvxpy", "rich"]
+"""What is slow to import, and is no part of the tree; hypothesis must be imported by pytest."""
 
 UNUSABLE = (3, 4, 5)
 """Exit statuses of pytest that say nothing of the code: it broke down, was called wrongly, or found no test."""
@@ -88,37 +85,49 @@ def table(folder: Path = TABLES) -> list[Mutant]:
     return [Mutant(**{**entry, "caught_by": tuple(entry["caught_by"])}) for entry in entries]
 
 
-def commands(catchers: Sequence[str]) -> list[list[str]]:
-    """Return the command lines of what should notice: all tests in one process, each claim in its own."""
+def split(catchers: Sequence[str]) -> list[list[str]]:
+    """Return what is run in one process each: all tests together, every claim by itself."""
     tests = [catcher for catcher in catchers if not catcher.startswith("theory:")]
-    claims = [catcher.removeprefix("theory:") for catcher in catchers if catcher.startswith("theory:")]
-    options = ["-x", "-q", "-p", "no:cacheprovider", "--hypothesis-seed=0"]
-    pytest = [[sys.executable, "-m", "pytest", *options, *tests]] if tests else []
-    return pytest + [[sys.executable, "-c", CLAIM, claim] for claim in claims]
+    return [tests] * bool(tests) + [[catcher] for catcher in catchers if catcher.startswith("theory:")]
 
 
-def check(command: list[str], root: Path, limit: float) -> tuple[str, str]:
-    """Run a command in a copy of the tree; return "silent", "caught", "timeout" or "unusable", and what it said."""
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(root),
-        "PYTHONDONTWRITEBYTECODE": "1",  # a change within the same second would be taken for no change
-        "OMP_NUM_THREADS": "1",
-        "HYPOTHESIS_PROFILE": "mutants",
-    }
-    try:
-        done = subprocess.run(
-            command, cwd=root, env=environment, capture_output=True, text=True, timeout=limit, check=False
-        )
-    except subprocess.TimeoutExpired:
+def check(catchers: Sequence[str], root: Path, limit: float) -> tuple[str, str]:
+    """Run tests or a claim in a copy of the tree; return "silent", "caught", "timeout" or "unusable", and the word."""
+    said = root / "said.txt"
+    # forked from a process that has imported what is slow to import, but nothing of the tree
+    process = PROCESSES.Process(target=_checked, args=(list(catchers), root, said))
+    process.start()
+    process.join(limit)
+    if process.is_alive():
+        process.kill()
+        process.join()
         return "timeout", f"{limit:g} s"
-    said = done.stdout + done.stderr
-    noticed = re.search(r"^(?:FAILED|ERROR) (?:tests/)?(.*?)(?: - .*)?$", said, re.MULTILINE)
-    if done.returncode == 0:
+    text = said.read_text(encoding="utf-8")
+    if process.exitcode == 0:
         return "silent", ""
-    if done.returncode in UNUSABLE and "pytest" in command:
-        return "unusable", said[-2000:]
-    return "caught", noticed[1][:120] if noticed else said.strip().rpartition("\n")[2][:120]
+    if process.exitcode in UNUSABLE:
+        return "unusable", text[-2000:]
+    noticed = re.search(r"^(?:FAILED|ERROR) (?:tests/)?(.*?)(?: - .*)?$", text, re.MULTILINE)
+    return "caught", noticed[1][:120] if noticed else text.strip().rpartition("\n")[2][:120]
+
+
+def _checked(catchers: list[str], root: Path, said: Path) -> None:
+    """Do so in a process of its own."""
+    with said.open("w", encoding="utf-8") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    os.chdir(root)
+    os.environ |= {"PYTHONPATH": str(root), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
+    os.environ["HYPOTHESIS_PROFILE"] = "mutants"
+    sys.dont_write_bytecode = True  # a change within the same second would be taken for no change
+    sys.path[:0] = [str(root), str(root / "tests")]
+    name = catchers[0].removeprefix("theory:")
+    if name == catchers[0]:
+        options = ["-x", "-q", "-p", "no:cacheprovider", "--hypothesis-seed=0"]
+        sys.exit(int(importlib.import_module("pytest").main([*options, *catchers])))
+    registry, numpy = importlib.import_module("theory.registry"), importlib.import_module("numpy")
+    evidence = registry.load(name).check(numpy.random.default_rng(0), 200)
+    sys.exit(0 if evidence.holds else f"FAILED theory:{name}, {evidence.counterexample}")
 
 
 def judged(mutant: Mutant, root: Path, limit: float) -> Outcome:
@@ -127,8 +136,8 @@ def judged(mutant: Mutant, root: Path, limit: float) -> Outcome:
     original, found, by = path.read_text(encoding="utf-8"), "silent", ""
     path.write_text(mutant.applied(root), encoding="utf-8")
     try:
-        for command in commands(mutant.caught_by):
-            found, by = check(command, root, limit)
+        for catchers in split(mutant.caught_by):
+            found, by = check(catchers, root, limit)
             if found != "silent":
                 break
     finally:
@@ -140,11 +149,10 @@ def judged(mutant: Mutant, root: Path, limit: float) -> Outcome:
 
 def unready(mutants: Sequence[Mutant], root: Path, limit: float) -> Iterator[str]:
     """Yield what fails before anything was broken: its silence or its noise would mean nothing."""
-    for catchers in sorted({catcher for mutant in mutants for catcher in mutant.caught_by}):
-        for command in commands([catchers]):
-            found, said = check(command, root, limit)
-            if found != "silent":
-                yield f"{catchers}: {found} on the untouched tree: {said}"
+    for catcher in sorted({catcher for mutant in mutants for catcher in mutant.caught_by}):
+        found, said = check([catcher], root, limit)
+        if found != "silent":
+            yield f"{catcher}: {found} on the untouched tree: {said}"
 
 
 @contextmanager
@@ -160,7 +168,7 @@ def copies(number: int, root: Path) -> Iterator[queue.SimpleQueue[Path]]:
 
 def run(mutants: Sequence[Mutant], jobs: int, limit: float, root: Path = ROOT) -> list[Outcome]:
     """Judge all mutants, `jobs` at a time."""
-    with copies(jobs, root) as free, ThreadPoolExecutor(jobs) as pool, Progress(console=Console(stderr=True)) as bar:
+    with copies(jobs, root) as free, ThreadPoolExecutor(jobs) as pool, Progress(console=Console(stderr=True, soft_wrap=True)) as bar:
         first = free.get()
         if failing := list(unready(mutants, first, 4 * limit)):
             sys.exit("\n".join(failing))
@@ -173,8 +181,7 @@ def run(mutants: Sequence[Mutant], jobs: int, limit: float, root: Path = ROOT) -
                 outcome = judged(mutant, copy, limit)
             finally:
                 free.put(copy)
-            if not outcome.good:
-                bar.console.print(f"{mutant.file}: {mutant.what}: [red]{outcome.verdict}[/] {outcome.by}")
+            bar.console.print(f"{outcome.verdict}: {mutant.file}: {mutant.what}: {outcome.by}", markup=False)
             bar.advance(task)
             return outcome
 
@@ -202,8 +209,9 @@ def main(arguments: Sequence[str] | None = None, root: Path = ROOT) -> int:
     mutants = [m for m in table(root / "tests" / "mutants") if re.search(given.only, f"{m.file}: {m.what}")]
     for mutant in mutants:
         mutant.applied(root)  # before anything runs
+    PROCESSES.set_forkserver_preload(PRELOADED)
     outcomes = run(mutants, given.jobs, given.limit, root)
-    Console().print(printed(outcomes))
+    Console(width=None if sys.stdout.isatty() else 150).print(printed(outcomes))
     noticed = sum(o.verdict in ("caught", "timeout") for o in outcomes)
     equivalent, bad = sum(o.verdict == "equivalent" for o in outcomes), sum(not o.good for o in outcomes)
     print(f"{len(outcomes)} mutants: {noticed} noticed, {equivalent} equivalent and not, {bad} not as the table says")

@@ -138,19 +138,18 @@ def test_every_method_agrees_with_sixty_digits_in_the_etf_and_the_gap(method, dr
         assert np.linalg.norm(etf - best.etf) <= bound + best.certificate.etf_distance_bound
 
 
-@pytest.mark.parametrize("method", ["trust region", "conjugate gradient", "clarabel", "bridge"])
+@pytest.mark.parametrize("method", METHODS)
 @some
 @given(draw=draws(deltas=(0.5,), proxes=("none", "near"), **SOFT))
 def test_a_gradient_at_the_answer_of_any_method_is_that_at_the_closed_forms_or_refused(method, draw):
-    problem, G = draw.problem, draw.cotangent()
-    expected = nearest_etf_vjp(problem, solve(problem).U, G).H
-    try:
-        found = nearest_etf_vjp(problem, METHODS[method].run(problem), G).H
-    except InputError as error:
-        assert "not the minimiser" in str(error)
-        assert method in ("conjugate gradient", "clarabel")
-    else:
+    problem, G, U = draw.problem, draw.cotangent(), METHODS[method].run(draw.problem)
+    if certify(problem, U).relative_stationarity < 1e-7:
+        expected = nearest_etf_vjp(problem, solve(problem).U, G).H
+        found = nearest_etf_vjp(problem, U, G).H
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4 * (1 + np.linalg.norm(G)))
+    elif certify(problem, U).relative_stationarity > 1e-5:
+        with pytest.raises(InputError, match="not the minimiser"):
+            nearest_etf_vjp(problem, U, G)
 
 
 # --- the gradient of the bridge -----------------------------------------------------------------------------------
