@@ -23,14 +23,14 @@ import sys
 import tempfile
 import time
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TypeAlias, TypeVar
 
 from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -40,6 +40,10 @@ LEFT_OUT = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "build", "d
 PROCESSES = multiprocessing.get_context("forkserver")
 PRELOADED = ["pytest", "mpmath", "scipy.linalg", "torch", "torchmetrics", "pymanopt", "autograd", "cvxpy", "rich"]
 """What is slow to import, and is no part of the tree; hypothesis must be imported by pytest."""
+
+Item, Result = TypeVar("Item"), TypeVar("Result")
+Copies: TypeAlias = queue.SimpleQueue[Path]
+"""Copies of the tree that nobody works in."""
 
 UNUSABLE = (3, 4, 5)
 """Exit statuses of pytest that say nothing of the code: it broke down, was called wrongly, or found no test."""
@@ -147,45 +151,53 @@ def judged(mutant: Mutant, root: Path, limit: float) -> Outcome:
     return Outcome(mutant, verdict, by, time.monotonic() - start)
 
 
-def unready(mutants: Sequence[Mutant], root: Path, limit: float) -> Iterator[str]:
-    """Yield what fails before anything was broken: its silence or its noise would mean nothing."""
-    for catcher in sorted({catcher for mutant in mutants for catcher in mutant.caught_by}):
-        found, said = check([catcher], root, limit)
-        if found != "silent":
-            yield f"{catcher}: {found} on the untouched tree: {said}"
-
-
 @contextmanager
-def copies(number: int, root: Path) -> Iterator[queue.SimpleQueue[Path]]:
+def copies(number: int, root: Path) -> Iterator[Copies]:
     """Hold so many copies of the tree in a temporary folder."""
     with tempfile.TemporaryDirectory() as folder:
-        free: queue.SimpleQueue[Path] = queue.SimpleQueue()
+        free: Copies = queue.SimpleQueue()
         for k in range(number):
             shutil.copytree(root, Path(folder) / str(k), ignore=LEFT_OUT)
             free.put(Path(folder) / str(k))
         yield free
 
 
-def run(mutants: Sequence[Mutant], jobs: int, limit: float, root: Path = ROOT) -> list[Outcome]:
-    """Judge all mutants, `jobs` at a time."""
-    with copies(jobs, root) as free, ThreadPoolExecutor(jobs) as pool, Progress(console=Console(stderr=True, soft_wrap=True)) as bar:
-        first = free.get()
-        if failing := list(unready(mutants, first, 4 * limit)):
+def each(work: Callable[[Item, Path], Result], items: Sequence[Item], free: Copies, jobs: int) -> Iterator[Result]:
+    """Yield ``work(item, copy)`` of every item, in order, each in a copy of its own while it lasts."""
+
+    def one(item: Item) -> Result:
+        copy = free.get()
+        try:
+            return work(item, copy)
+        finally:
+            free.put(copy)
+
+    with ThreadPoolExecutor(jobs) as pool:
+        yield from pool.map(one, items)
+
+
+def noise(mutants: Sequence[Mutant], free: Copies, jobs: int, limit: float) -> list[str]:
+    """Return what fails before anything was broken: its silence or its noise would mean nothing."""
+    catchers = sorted({catcher for mutant in mutants for catcher in mutant.caught_by})
+    found = each(lambda catcher, copy: check([catcher], copy, 4 * limit), catchers, free, jobs)
+    return [
+        f"{catcher}: {word} on the untouched tree: {said}"
+        for catcher, (word, said) in zip(catchers, found, strict=True)
+        if word != "silent"
+    ]
+
+
+def run(mutants: Sequence[Mutant], jobs: int, limit: float, root: Path = ROOT, trust: bool = False) -> list[Outcome]:
+    """Judge all mutants, `jobs` at a time, after a look whether the untouched tree is silent, unless that is trusted."""
+    outcomes = []
+    with copies(jobs, root) as free:
+        if not trust and (failing := noise(mutants, free, jobs, limit)):
             sys.exit("\n".join(failing))
-        free.put(first)
-        task = bar.add_task("mutants", total=len(mutants))
-
-        def one(mutant: Mutant) -> Outcome:
-            copy = free.get()
-            try:
-                outcome = judged(mutant, copy, limit)
-            finally:
-                free.put(copy)
-            bar.console.print(f"{outcome.verdict}: {mutant.file}: {mutant.what}: {outcome.by}", markup=False)
-            bar.advance(task)
-            return outcome
-
-        return list(pool.map(one, mutants))
+        for outcome in each(lambda mutant, copy: judged(mutant, copy, limit), mutants, free, jobs):
+            outcomes.append(outcome)
+            done = f"{len(outcomes)} of {len(mutants)}: {outcome.verdict}: {outcome.mutant.file}: {outcome.mutant.what}"
+            print(f"{done}: {outcome.by}" if outcome.by else done, file=sys.stderr, flush=True)
+    return outcomes
 
 
 def printed(outcomes: Sequence[Outcome]) -> Table:
@@ -204,13 +216,14 @@ def main(arguments: Sequence[str] | None = None, root: Path = ROOT) -> int:
     parser.add_argument("-j", "--jobs", type=int, default=1, help="mutants judged at a time")
     parser.add_argument("--only", default="", help="regular expression that occurs in a mutant's file or description")
     parser.add_argument("--limit", type=float, default=90.0, help="seconds for each check, after which it has noticed")
+    parser.add_argument("--trust", action="store_true", help="do not look first whether the untouched tree is silent")
     parser.add_argument("--json", type=Path, help="where to write the outcomes")
     given = parser.parse_args(arguments)
     mutants = [m for m in table(root / "tests" / "mutants") if re.search(given.only, f"{m.file}: {m.what}")]
     for mutant in mutants:
         mutant.applied(root)  # before anything runs
     PROCESSES.set_forkserver_preload(PRELOADED)
-    outcomes = run(mutants, given.jobs, given.limit, root)
+    outcomes = run(mutants, given.jobs, given.limit, root, given.trust)
     Console(width=None if sys.stdout.isatty() else 150).print(printed(outcomes))
     noticed = sum(o.verdict in ("caught", "timeout") for o in outcomes)
     equivalent, bad = sum(o.verdict == "equivalent" for o in outcomes), sum(not o.good for o in outcomes)
