@@ -188,7 +188,7 @@ def noise(mutants: Sequence[Mutant], free: Copies, jobs: int, limit: float) -> l
 
 
 def run(mutants: Sequence[Mutant], jobs: int, limit: float, root: Path = ROOT, trust: bool = False) -> list[Outcome]:
-    """Judge all mutants, `jobs` at a time, after a look whether the untouched tree is silent, unless that is trusted."""
+    """Judge all mutants, `jobs` at a time, after a look whether the untouched tree is silent, unless it is trusted."""
     outcomes = []
     with copies(jobs, root) as free:
         if not trust and (failing := noise(mutants, free, jobs, limit)):
@@ -230,6 +230,7 @@ def main(arguments: Sequence[str] | None = None, root: Path = ROOT) -> int:
     print(f"{len(outcomes)} mutants: {noticed} noticed, {equivalent} equivalent and not, {bad} not as the table says")
     if given.json:
         rows = [asdict(o.mutant) | {"verdict": o.verdict, "by": o.by, "seconds": o.seconds} for o in outcomes]
+        given.json.parent.mkdir(parents=True, exist_ok=True)
         given.json.write_text(json.dumps(rows, indent=1), encoding="utf-8")
     return 1 if bad else 0
 

@@ -29,7 +29,7 @@ RULES: dict = {
 
 def stream(rng: np.random.Generator, lengths: list[list[int]] = LABELS) -> list[tuple]:
     """Batches that lack classes; class 3 comes late, class 4 later."""
-    return [(torch.tensor(rng.standard_normal((len(y), D)) + 3.0), torch.tensor(y)) for y in lengths]
+    return [(torch.tensor(rng.standard_normal((len(y), D)) + 3.0), torch.tensor(y, dtype=torch.int64)) for y in lengths]
 
 
 def plain_means(batches: list[tuple], rate: Callable[[int], float]) -> np.ndarray:
@@ -106,7 +106,6 @@ def test_the_order_within_a_batch_does_not_matter(lengths, rule, seed):
     first, second = (ClassMeans(C, D, rule, ignore_index=-1).double() for _ in range(2))
     for features, labels in stream(rng, lengths):
         order = torch.tensor(rng.permutation(len(labels)), dtype=torch.int64)
-        labels = labels.long()
         torch.testing.assert_close(first(features, labels), second(features[order], labels[order]), rtol=0, atol=1e-13)
     assert torch.equal(first.seen, second.seen)
     assert first.steps == second.steps
@@ -118,7 +117,6 @@ def test_how_a_batch_is_split_over_processes_does_not_matter(lengths, rule, seed
     rng = np.random.default_rng(seed)
     whole, pooled = (ClassMeans(C, D, rule, ignore_index=-1).double() for _ in range(2))
     for features, labels in stream(rng, lengths):
-        labels = labels.long()
         owner = torch.tensor(rng.integers(0, size, len(labels)), dtype=torch.int64)
         parts = [class_sums(features[owner == k], labels[owner == k], C, -1)[0] for k in range(size)]
         totals = [torch.stack(part).sum(dim=0) for part in zip(*parts, strict=True)]

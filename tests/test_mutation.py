@@ -109,7 +109,7 @@ def test_a_text_that_is_gone_is_named(project):
         verdict(project, "x / 3")
 
 
-def test_what_hangs_has_been_noticed(project, monkeypatch):
+def test_what_hangs_has_been_noticed(project):
     (project / "tests" / "test_half.py").write_text(
         "import time\nfrom etfopt.half import half\n\n\ndef test_half():\n    time.sleep(600 * (half(4) != 2))\n"
     )

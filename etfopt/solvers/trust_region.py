@@ -156,11 +156,6 @@ class RiemannianSolver(Solver):
     def _descend(self, problem: NearestETF, start: Float64Array, begin: float) -> _Run:
         manifold = _Manifold(problem.d, problem.r, retraction=self.retraction)
         scaled = _ScaledCost(problem)
-        slope = manifold.norm(start, scaled.gradient(start))
-        if slope <= self.gradient_tolerance:
-            # nothing to descend; on St(1, 1), which is two points, pymanopt divides by zero
-            now, cost = time.perf_counter() - begin, float(scaled.cost(start))
-            return _Run(start, cost, 0, Termination.GRADIENT_TOLERANCE, ((now, 0, cost, slope),), scaled.weight)
         optimizer = self._optimizer(
             max_iterations=self.max_iterations,
             min_gradient_norm=self.gradient_tolerance,
@@ -169,8 +164,7 @@ class RiemannianSolver(Solver):
             verbosity=0,
         )
         optimizer.watch(manifold, scaled, begin)
-        with np.errstate(invalid="ignore"):  # at a step of no length pymanopt's conjugate gradients divide 0 by 0
-            result = optimizer.run(scaled.on(manifold, self.derivatives), initial_point=start)
+        result = optimizer.run(scaled.on(manifold, self.derivatives), initial_point=start)
         reason = next((t for words, t in REASONS.items() if words in result.stopping_criterion), None)
         return _Run(
             point=result.point,
