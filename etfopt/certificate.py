@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from etfopt._inputs import as_matrix, require_shape
+from etfopt._inputs import Array, as_matrix, require_shape
 from etfopt._scaling import normalized, rescaled
 from etfopt.geometry import SVD, feasibility, sym, thin_svd
 from etfopt.problem import LinearTerm, NearestETF
@@ -18,14 +18,18 @@ __all__ = ["Certificate", "certify"]
 FEASIBLE_UNITS = 100
 """A point counts as feasible when ||U'U - I||_F is at most this many r u; the closed form stays below 10 r u."""
 
+ROUNDOFF = float(np.finfo(np.float64).eps) / 2
+"""Unit roundoff of float64, in which everything here is computed."""
+
 
 @dataclass(frozen=True)
 class Certificate:
     r"""How far a point U is from optimal, in terms that trust no solver.
 
     With :math:`A = 2HF' + \delta U_{prox}` and :math:`\|A\|_*` its nuclear norm, every feasible U has the excess
-    objective :math:`\|A\|_* - \langle A, U\rangle \ge 0`, and U is a global minimiser exactly when :math:`U'A` is
-    symmetric positive semidefinite. Everything is computed in float64 from one SVD of A.
+    objective :math:`\|A\|_* - \langle A, U\rangle \ge 0`, and U is a global minimiser exactly when :math:`A = UK` with
+    K symmetric positive semidefinite: when stationarity is zero and curvature not negative. (That :math:`U'A` is
+    symmetric positive semidefinite is enough only if d = r.) Everything is computed in float64 from one SVD of A.
 
     Attributes
     ----------
@@ -38,7 +42,8 @@ class Certificate:
     curvature : float
         :math:`\lambda_{min}(\mathrm{sym}(U'A))`, negative at critical points that are not minimisers when d = r.
     gap : float
-        :math:`\|A\|_* - \langle A, U\rangle`, the excess objective. Rounding can leave it below zero by a few u.
+        :math:`\|A\|_* - \langle A, U\rangle`, the excess objective of a feasible U, up to rounding: at most
+        :math:`1.01\sqrt r\,(2d + 12r + 100)\,u\,\|A\|_F`, which can leave it below zero; so can infeasibility.
     relative_gap : float
         gap divided by :math:`\|A\|_*` (0 if A is zero, where every point is optimal).
     margin : float
@@ -50,18 +55,18 @@ class Certificate:
         Whether the nearest ETF U F is unique: whether F' vanishes on the numerical null space of A, up to the root of
         rounding (what it sees there is part of `etf_distance_bound`).
     distance_bound : float
-        Bound on :math:`\|U - U^*\|_F`: :math:`\sqrt{2\,gap/\sigma_{min}(A)}` plus what rounding of U and of the gap
-        can add; inf where U* is not unique.
+        Bound on :math:`\|U - U^*\|_F`: :math:`\sqrt{2\,gap/\sigma_{min}(A)}` plus what infeasibility of U and
+        rounding of A, of its SVD and of the gap can add; inf where U* is not `unique`.
     etf_distance_bound : float
-        Bound on :math:`\|UF - U^*F\|_F`, from the smallest singular value of A that is not rounding; inf where the
-        ETF is not unique.
+        Bound on :math:`\|UF - U^*F\|_F` for every minimiser U*, from the smallest singular value of A that is not
+        rounding; inf where the ETF is not unique.
     feasibility_tolerance : float
         100 r u, up to which U counts as feasible.
 
     Notes
     -----
-    The bound follows from :math:`gap = \tfrac12 tr((U^*-U)B(U^*-U)') + \tfrac12 tr(B(I-U'U))` with B the symmetric
-    polar factor of A.
+    The bounds follow from :math:`gap = \tfrac12 tr((U^*-U)B(U^*-U)') + \tfrac12 tr(B(I-U'U))` with B the symmetric
+    polar factor of A. Proofs, rounding included, and what the flags decide: ``theory/certificate.py``.
     """
 
     feasibility: float
@@ -119,16 +124,15 @@ def certify(problem: NearestETF, U: ArrayLike) -> Certificate:
         residual = float(np.linalg.norm(term.A - U @ rescaled(sym(YtA), e)))
     stationarity = math.inf if math.isnan(residual) else residual
     rank, etf_unique = _uniqueness(problem, term, svd)
-    excess = _gap_bound(gap, nuclear, infeasibility, problem.r)
-    formed = term.rounding * float(np.finfo(np.float64).eps) / problem.unit
+    off = 1.05 * (infeasibility + problem.d * problem.r * ROUNDOFF)  # the computed one is rounded too
+    excess, change = _gap_bound(gap, svd, off, problem.d), _change_bound(problem, term, svd)
 
     def bound(sigma: float) -> float:
-        # the gap; leaving the ball; and the change of U* when A is off by what forming it in float64 has rounded
-        # (Li, 1995: at most 2 ||dA|| / sigma)
-        return math.sqrt(2 * excess / sigma) + infeasibility * math.sqrt(problem.r) + 2 * formed / sigma
+        # the gap; leaving the ball; and how far U* moves by the change, more where only part of it is determined
+        turn = (2 if rank == problem.r else 4) * change / sigma
+        return math.sqrt(2 * excess / sigma) + off * math.sqrt(problem.r) + turn
 
-    # U and U* may differ at will on the null space of A, of which F' sees no more than rounding
-    unseen = 2 * float(np.linalg.norm(svd.Q[:, rank:].T @ problem.F)) if rank < problem.r else 0.0
+    unseen = _unseen(problem, svd.Q[:, rank:]) if rank < problem.r else 0.0
     return Certificate(
         feasibility=infeasibility,
         stationarity=_natural(stationarity, term),
@@ -155,12 +159,35 @@ def _uniqueness(problem: NearestETF, term: LinearTerm, svd: SVD) -> tuple[int, b
     return rank, problem.frame_ignores(np.asarray(svd.Q[:, rank:]), float(svd.S[rank - 1]))
 
 
-def _gap_bound(gap: float, nuclear: float, infeasibility: float, r: int) -> float:
-    """Bound the gap of U / ||U||_2, which lies in the spectral-norm ball, from the computed gap of U."""
-    # ||U||_2 <= 1 + feasibility/2 moves <A, U> by at most feasibility/2 ||A||_*; an SVD in float64 and the inner
-    # product are each good to a small multiple of r eps ||A||_*
-    rounding = 10 * r * float(np.finfo(np.float64).eps)
-    return max(gap, 0.0) + (infeasibility / 2 + rounding) * nuclear
+def _svd_units(d: int, r: int) -> int:
+    """Return p such that LAPACK's SVD of a d x r matrix A is taken to be that of a matrix within p u ||A||_F of A."""
+    # its QR iteration drops what is below 99 u; the rest grows with the reflections
+    return 100 + d + 10 * r
+
+
+def _gap_bound(gap: float, svd: SVD, off: float, d: int) -> float:
+    """Bound the gap of U / ||U||_2, which lies in the spectral-norm ball, from the computed gap of U.
+
+    `off` bounds ||U'U - I||_F. The gap is that for the matrix of which the SVD is exact.
+    """
+    r, norm = len(svd.S), float(np.linalg.norm(svd.S))
+    # the SVD, the inner product of d r terms, the sum of r singular values, their difference
+    units = 1.01 * (_svd_units(d, r) + d + 2 * r)
+    rounding = units * ROUNDOFF * math.sqrt(r + math.sqrt(r) * off) * norm
+    # ||U||_2 <= 1 + off/2 moves <A, U> by at most off/2 ||A||_*
+    return max(gap, 0.0) + rounding + off / 2 * float(svd.S.sum())
+
+
+def _change_bound(problem: NearestETF, term: LinearTerm, svd: SVD) -> float:
+    """Bound ||dA||_F from the problem's A to the matrix of which the SVD is exact: forming A, and the SVD."""
+    formed = (1 + 4 / problem.C) * term.rounding * (2 * ROUNDOFF / problem.unit)
+    return formed + 1.01 * _svd_units(problem.d, problem.r) * ROUNDOFF * float(np.linalg.norm(svd.S))
+
+
+def _unseen(problem: NearestETF, null: Array) -> float:
+    """Bound ||(U - U*) N N'F||_F, N a basis of the null space of A on which U and U* may differ at will."""
+    units = 1.01 * math.sqrt(problem.r) * (_svd_units(problem.d, problem.r) + problem.r)
+    return 2 * float(np.linalg.norm(null.T @ problem.F)) + 2 * units * ROUNDOFF * float(np.linalg.norm(problem.F))
 
 
 def _natural(value: float, term: LinearTerm) -> float:

@@ -81,6 +81,21 @@ def test_the_bound_survives_a_proximal_term_that_cancels_the_data(delta, smalles
     assert np.linalg.norm(solution.U - minimiser(problem)) <= solution.certificate.distance_bound
 
 
+@pytest.mark.parametrize("d", [10, 10**3, 10**5])
+def test_the_bound_leaves_room_for_the_rounding_of_every_term(d):
+    # an inner product of d equal terms can round the same way d times: seen, 65 u at d = 10**4 and 6600 u at 10**6
+    problem = NearestETF(np.outer(np.ones(d), [1.0, -1.0]), frame=simplex_etf(2, reduced=True))
+    assert solve(problem).certificate.distance_bound >= math.sqrt(2 * d * 2.0**-53)
+
+
+def test_a_symmetric_positive_product_with_A_is_not_enough_where_d_exceeds_r():
+    problem = NearestETF(np.array([[1.0, -1.0], [1.0, -1.0]]), frame=simplex_etf(2, reduced=True))  # A ~ (1, 1)'
+    certificate = certify(problem, np.array([[1.0], [0.0]]))
+    assert certificate.curvature > 0
+    assert certificate.relative_gap == pytest.approx(1 - math.sqrt(0.5))
+    assert certificate.relative_stationarity == pytest.approx(math.sqrt(0.5))
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("faint", [1e-2, 1e-3, 1e-4, 1e-6])
 def test_a_direction_that_the_frame_sees_faintly_is_still_seen(faint, dtype):
