@@ -94,6 +94,27 @@ def test_descent_starts_where_it_is_told_and_repeats_with_the_seed(solver, rng):
 
 
 @pytest.mark.parametrize("solver", [TrustRegion, ConjugateGradient, SteepestDescent])
+@pytest.mark.parametrize("start", [1.0, -1.0, 1 - 1e-7])
+def test_two_classes_on_a_line_leave_nothing_to_descend_and_the_certificate_judges_the_start(solver, start):
+    problem = NearestETF(np.array([[1.0, -0.5]]), frame=simplex_etf(2, reduced=True))
+    solution = solve(problem, solver(), initial_point=np.array([[start]]), throw=False)
+    assert solution.termination is Termination.GRADIENT_TOLERANCE
+    assert solution.converged == (start == 1)
+    assert len(solution.stats.trace) == solution.stats.iterations == 1
+    assert solution.stats.trace[0].objective == pytest.approx(solution.objective)
+    assert solve(problem, solver(restarts=1), initial_point=np.array([[-1.0]])).converged
+
+
+@pytest.mark.parametrize("solver", [TrustRegion, ConjugateGradient, SteepestDescent])
+def test_descent_from_an_exact_critical_point_stays_there(solver):
+    saddle = np.eye(4, 3) * [1, -1, 1]
+    solution = solve(NearestETF(np.eye(4, 3), frame=np.eye(3)), solver(), initial_point=saddle, throw=False)
+    assert np.array_equal(solution.U, saddle)
+    assert solution.termination is Termination.GRADIENT_TOLERANCE
+    assert not solution.converged
+
+
+@pytest.mark.parametrize("solver", [TrustRegion, ConjugateGradient, SteepestDescent])
 def test_the_trace_falls_to_the_objective_of_the_answer(solver, rng):
     problem = NearestETF(3 * rng.standard_normal((8, 3)), orthonormal(8, 3, rng), 0.5)
     solution = solve(problem, solver(max_iterations=40), throw=False)

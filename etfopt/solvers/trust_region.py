@@ -156,6 +156,9 @@ class RiemannianSolver(Solver):
     def _descend(self, problem: NearestETF, start: Float64Array, begin: float) -> _Run:
         manifold = _Manifold(problem.d, problem.r, retraction=self.retraction)
         scaled = _ScaledCost(problem)
+        if problem.d == problem.r == 1 or not scaled.gradient(start).any():
+            # no direction to follow, on two isolated points or at an exact critical point: pymanopt divides by zero
+            return _Run.at_rest(start, scaled, time.perf_counter() - begin)
         optimizer = self._optimizer(
             max_iterations=self.max_iterations,
             min_gradient_norm=self.gradient_tolerance,
@@ -164,7 +167,8 @@ class RiemannianSolver(Solver):
             verbosity=0,
         )
         optimizer.watch(manifold, scaled, begin)
-        result = optimizer.run(scaled.on(manifold, self.derivatives), initial_point=start)
+        with np.errstate(invalid="ignore"):  # after a step of no length pymanopt's conjugate gradients divide 0 by 0
+            result = optimizer.run(scaled.on(manifold, self.derivatives), initial_point=start)
         reason = next((t for words, t in REASONS.items() if words in result.stopping_criterion), None)
         return _Run(
             point=result.point,
@@ -206,6 +210,12 @@ class _Run(NamedTuple):
     termination: Termination
     iterates: tuple[tuple[float, int, float, float], ...]
     weight: float
+
+    @classmethod
+    def at_rest(cls, point: Float64Array, scaled: _ScaledCost, seconds: float) -> _Run:
+        """Return the run that ends where it starts: one iterate, whose gradient is zero."""
+        cost = float(scaled.cost(point))
+        return cls(point, cost, 1, Termination.GRADIENT_TOLERANCE, ((seconds, 1, cost, 0.0),), scaled.weight)
 
     def trace(self, problem: NearestETF) -> tuple[TracePoint, ...]:
         """Return the iterates with the problem's own objective: both differ by a constant and a factor alone."""
