@@ -34,6 +34,19 @@ def test_a_point_near_the_minimiser_is_refused_unless_it_is_rounding_away(proble
     assert np.isfinite(nearest_etf_vjp(problem, retract(U + 1e-9 * direction), direction).H).all()
 
 
+@pytest.mark.parametrize("angle", [1e-5, 1e-4, 1e-3])
+@pytest.mark.parametrize("r", [3, 40])  # r = 40: the spectrum comes from A'A
+def test_a_small_step_out_of_the_column_space_is_refused(rng, r, angle):
+    problem = NearestETF(
+        means_with(with_spectrum(2 * r + 1, np.linspace(1, 0.7, r), rng)), frame=simplex_etf(r + 1, reduced=True)
+    )
+    U = solve(problem).U
+    outside = rng.standard_normal(U.shape)
+    outside -= U @ (U.T @ outside)
+    step = np.sqrt(r) * angle * outside / np.linalg.norm(outside)
+    refuses(problem, retract(U + step), REFUSED)  # U'A has changed by angle^2 only
+
+
 def test_a_critical_point_that_is_not_the_minimiser_is_refused(problem):
     P, _, Qt = np.linalg.svd(problem.linear_term, full_matrices=False)
     refuses(problem, P * [1, 1, -1] @ Qt, REFUSED)

@@ -20,7 +20,10 @@ import numpy as np
 
 __all__ = ["CLAIMS", "Case", "Claim", "Evidence", "Part", "Residual", "at_least", "claims", "gather", "load", "replay"]
 
-CLAIMS = ("simplex", "closed_form", "certificate", "gauge", "landscape", "conditioning", "temperature")
+CLAIMS = (
+    *("simplex", "closed_form", "certificate", "gauge", "landscape", "gradient", "conditioning"),
+    *("temperature", "fading"),
+)
 """Names of the modules, in the order in which they build on one another."""
 
 SECTIONS = ("Statement", "Assumptions", "Proof", "In the code", "References")
