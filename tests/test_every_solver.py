@@ -201,7 +201,7 @@ def test_pulling_back_through_the_bridge_is_the_adjoint_of_pushing_forward(draw,
     H, U = leaves(draw.problem)
     G, D = torch.tensor(draw.cotangent()), torch.tensor(draw.rng.standard_normal(H.shape))
     if batched:
-        H, G, D = (torch.stack([X, X.flip(-1)]) for X in (H.detach(), G, D))
+        H, G, D = torch.stack([H.detach()] * 2), torch.stack([G, -2 * G]), torch.stack([D, D.flip(-1)])
     pulled = torch.func.vjp(U, H.detach())[1](G)[0]
     pushed = torch.func.jvp(U, (H.detach(),), (D,))[1]
     size = float(torch.linalg.norm(pulled) * torch.linalg.norm(D) + torch.linalg.norm(pushed) * torch.linalg.norm(G))

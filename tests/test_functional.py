@@ -87,6 +87,17 @@ def test_values_and_gradients_are_those_of_the_core(draw):
     np.testing.assert_allclose(gradient(problem, G), expected, rtol=0, atol=1e-10 * np.abs(expected).max() + rounding)
 
 
+@given(draws(kinds=SOFT, dtypes=(np.float64,), frames=("simplex",), proxes=("near", "far"), limit=0))
+def test_without_a_frame_it_is_the_simplex_with_its_proximal_term(draw):
+    problem, solution, G = draw.problem, solve(draw.problem), draw.cotangent()
+    arguments = {**tensors(problem), "frame": None}
+    U = nearest_etf(**arguments)
+    U.backward(torch.tensor(G))
+    np.testing.assert_allclose(numpy(U) @ problem.F, solution.etf, rtol=0, atol=1e-11)
+    expected = nearest_etf_vjp(problem, solution.U, G).H
+    np.testing.assert_allclose(numpy(arguments["H"].grad), expected, rtol=0, atol=1e-10 * np.abs(expected).max())
+
+
 @given(draws())
 def test_u_lies_on_the_manifold_and_no_gradient_is_nan(draw):
     problem = draw.problem
