@@ -34,6 +34,14 @@ def test_the_gap_is_the_excess_objective(draw, angle):
     assert certify(problem, U).gap == pytest.approx(excess, abs=1e-13 * size)
 
 
+@given(regular_draws())
+def test_the_opposite_of_the_minimiser_is_as_bad_as_can_be(draw):
+    certificate = certify(draw.problem, -solve(draw.problem).U)
+    assert certificate.relative_gap == pytest.approx(2, rel=1e-4)
+    assert certificate.curvature < 0
+    assert not certificate.optimal(1.0)
+
+
 @given(regular_draws(max_classes=5), st.sampled_from(ANGLES))
 def test_no_feasible_point_lies_farther_than_the_distance_bound(draw, angle):
     best = minimiser(draw.problem)

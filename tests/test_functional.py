@@ -219,6 +219,13 @@ def test_a_delta_outside_the_range_of_single_precision_is_still_a_weight(delta, 
     torch.testing.assert_close(nearest_etf(H, prox, delta) @ F, limit @ F, rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_proximal_term_beyond_tiny_means_by_more_than_the_range_is_the_answer(dtype, rng):
+    info, prox = torch.finfo(dtype), torch.tensor(orthonormal(6, 4, rng), dtype=dtype)
+    H = torch.tensor(rng.standard_normal((6, 4)), dtype=dtype) * info.tiny * 10
+    torch.testing.assert_close(nearest_etf(H, prox, info.max), prox, rtol=0, atol=20 * info.eps)
+
+
 # --- repeated singular values -------------------------------------------------------------------------------------
 
 
