@@ -152,6 +152,14 @@ def test_a_gradient_at_the_answer_of_any_method_is_that_at_the_closed_forms_or_r
             nearest_etf_vjp(problem, U, G)
 
 
+@pytest.mark.parametrize("solver", [ConjugateGradient, SteepestDescent])  # the trust region's trace begins a step later
+@pytest.mark.parametrize("size", [1e-6, 1.0, 1e6])
+def test_a_trace_is_in_the_units_of_the_objective(solver, size, rng):
+    problem, start = NearestETF(size * rng.standard_normal((7, 4))), orthonormal(7, 4, rng)
+    trace = solve(problem, solver(max_iterations=5), initial_point=start, throw=False).stats.trace
+    assert trace[0].objective == pytest.approx(problem.objective(start), rel=1e-9)
+
+
 # --- the gradient of the bridge -----------------------------------------------------------------------------------
 
 
