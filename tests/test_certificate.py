@@ -69,6 +69,15 @@ def test_the_bound_on_the_etf_needs_no_proximal_term(draw, angle):
     assert certificate.distance_bound == math.inf
 
 
+@pytest.mark.parametrize("size", [0.1, 1.0, 100.0])
+@pytest.mark.parametrize("angle", [1e-6, 1e-2, 1.0])
+def test_the_bound_on_the_etf_grows_with_the_frame(angle, size, rng):
+    F, best = size * orthonormal(5, 3, rng).T, orthonormal(7, 3, rng)
+    U = moved(best, angle, rng)
+    bound = certify(NearestETF(best @ F, frame=F), U).etf_distance_bound
+    assert np.linalg.norm((U - best) @ F) <= bound <= 2 * np.linalg.norm((U - best) @ F)
+
+
 @pytest.mark.parametrize("shift", [0.0, 1e2, 1e5, 1e8])
 @pytest.mark.parametrize("smallest", [1.0, 1e-3, 1e-5])
 def test_the_bound_survives_a_large_mean_common_to_all_classes(shift, smallest, rng):
