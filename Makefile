@@ -67,4 +67,4 @@ licences: $(READY) ## write DEPENDENCIES.md from the installed packages' metadat
 	$(BIN)/python .ci/licences.py
 
 clean: ## remove the environment, caches and build output (runs/ stays)
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage*

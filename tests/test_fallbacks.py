@@ -28,7 +28,7 @@ def test_means_that_are_all_zero_are_no_case_for_products_alone():
 
 
 def test_an_objective_of_points_out_of_range_is_infinite():
-    assert NearestETF(np.eye(4, 3)).objective(np.full((4, 3), 1.7e308) * [1, -1, 1]) == np.inf
+    assert NearestETF(np.eye(4, 3), frame=10 * np.eye(3)).objective(np.full((4, 3), 1.7e308)) == np.inf
 
 
 def test_a_disk_that_is_full_leaves_no_half_written_file(monkeypatch, tmp_path: Path):
@@ -47,7 +47,7 @@ def test_a_disk_that_is_full_leaves_no_half_written_file(monkeypatch, tmp_path: 
 torch = pytest.importorskip("torch")
 from torch.utils.checkpoint import checkpoint  # noqa: E402 - after the skip
 
-from etfopt.nn import NearestETFHead, UnitFeatures  # noqa: E402 - after the skip
+from etfopt.nn import ClassMeans, NearestETFHead, UnitFeatures  # noqa: E402 - after the skip
 from etfopt.nn import polar as node  # noqa: E402 - after the skip
 from etfopt.nn.functional import polar_factor  # noqa: E402 - after the skip
 
@@ -75,6 +75,21 @@ def test_the_rule_of_compiled_graphs_is_the_eager_one(rng):
     assert torch.autograd.gradcheck(compiled_rule, A)
 
 
+def test_only_a_single_gradient_is_left_to_the_compiler(rng):
+    A = torch.tensor(rng.standard_normal((5, 3)))
+    seen = []
+
+    def noted(X: torch.Tensor) -> torch.Tensor:
+        seen.append(node._differentiated_once())
+        return X.sum()
+
+    torch.func.grad(noted)(A)
+    torch.func.grad(lambda X: torch.func.grad(noted)(X).sum())(A)
+    assert seen == [True, False]
+    with mock.patch("torch.compiler.is_compiling", return_value=True):
+        torch.testing.assert_close(node.polar(A), compiled_rule(A), rtol=0, atol=0)
+
+
 def compiled_rule(A: torch.Tensor) -> torch.Tensor:
     return node._CompiledPolar.apply(A)[0]
 
@@ -88,8 +103,9 @@ def test_a_change_of_mode_inside_a_compiled_graph_leaves_the_report_for_later():
         head.train()
 
 
-def test_the_normalisation_says_its_temperature():
+def test_modules_say_how_they_were_made():
     assert repr(UnitFeatures(2.5)) == "UnitFeatures(temperature=2.5)"
+    assert repr(ClassMeans(3, 5, 0.5)) == "ClassMeans(num_classes=3, dim=5, averaging=0.5)"
 
 
 @pytest.mark.parametrize("reentrant", [False, True])

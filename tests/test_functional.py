@@ -13,7 +13,7 @@ from etfopt.geometry import sym
 from strategies import DEGENERATE, draws, means_with, orthonormal, regular_draws, with_spectrum
 
 torch = pytest.importorskip("torch")
-from etfopt.nn.functional import frame_tensor, nearest_etf, polar_factor  # noqa: E402 - after the skip
+from etfopt.nn.functional import _cached_frame, frame_tensor, nearest_etf, polar_factor  # noqa: E402 - after the skip
 
 SOFT = ("generic", "repeated", "clustered")
 
@@ -196,6 +196,15 @@ def test_the_frame_tensor_is_a_fresh_copy_every_time():
     F.zero_()
     np.testing.assert_array_equal(frame_tensor(4, F), simplex_etf(4))
     assert frame_tensor(4, torch.zeros(1), reduced=True).dtype == torch.float32
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
+def test_a_frame_first_asked_for_inside_a_transform_serves_outside_too(rng):
+    _cached_frame.cache_clear()
+    H = torch.tensor(rng.standard_normal((6, 4)))
+    torch.func.hessian(lambda X: (X @ frame_tensor(4, X)).square().sum())(H)
+    torch.func.jacrev(torch.func.grad(lambda X: (X @ frame_tensor(4, X)).square().sum()))(H)
+    np.testing.assert_array_equal(frame_tensor(4, H), simplex_etf(4))
 
 
 def test_delta_counts_only_with_a_proximal_point(rng):
