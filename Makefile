@@ -1,6 +1,6 @@
 # Two commands do everything on a fresh machine: `make demo` and `make test`.
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format audit docs check lock licences clean
+.PHONY: help demo test mutate coverage lint format audit docs check lock licences clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -29,6 +29,17 @@ demo: $(READY) ## train three heads on digits, certify the nearest ETF, draw the
 
 test: $(READY) ## run the test suite
 	$(BIN)/python -m pytest
+
+mutate: $(READY) ## break the code on purpose, some hundred times, and see that the tests notice
+	$(BIN)/python tests/mutation.py --jobs 2 --json build/mutation.json
+
+# PyTorch's compiler does not bear a tracer beside it, so what it compiles is left out
+coverage: $(READY) ## lines and branches that the tests reach; at least 98 % of all but bench, experiments and cli
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest --ignore tests/test_modes.py --ignore tests/test_mutation.py
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report --show-missing --skip-covered --fail-under 98 \
+	  --include 'etfopt/*.py,etfopt/solvers/*,etfopt/nn/*,etfopt/metrics/*'
 
 lint: $(READY) ## ruff, mypy --strict, the layering rule
 	$(BIN)/ruff check .
@@ -59,4 +70,4 @@ licences: $(READY) ## write DEPENDENCIES.md from the installed packages' metadat
 	$(BIN)/python .ci/licences.py
 
 clean: ## remove the environment, caches and build output (runs/ stays)
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage*

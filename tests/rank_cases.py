@@ -161,6 +161,24 @@ def without_gradient(rank: int, size: int) -> dict:
     return {"gradients": [[leaf.grad if rank == 0 else None]], "states": [state(head)]}
 
 
+def any_split(rank: int, size: int) -> dict:
+    """Many small batches, cut and ordered at random, so that a rank may hold none, one class, or ignored labels."""
+    rng, means, gradients = np.random.default_rng(11), ClassMeans(C, D).double(), []
+    for n in range(1, 25):
+        y = torch.tensor(rng.choice([*range(C), -100], n))
+        y[0] = n % C  # some sample counts
+        leaf = torch.tensor(rng.standard_normal((n, D)), requires_grad=True)
+        order, cut = torch.tensor(rng.permutation(n)), int(rng.integers(0, n + 1))
+        order = order if size == 1 else (order[:cut], order[cut:])[rank]
+        (means(leaf[order], y[order]) * torch.arange(1.0, D * C + 1).reshape(D, C)).sum().backward()
+        if size > 1:
+            # every rank pulls back its own copy of the same value: their mean is the gradient of one
+            dist.all_reduce(leaf.grad)
+            leaf.grad /= size
+        gradients.append([leaf.grad])
+    return {"gradients": gradients, "states": [state(means)]}
+
+
 def refused(rank: int, _size: int) -> dict:
     """A batch that only the second rank refuses, of every kind: the message and the state on each rank."""
     found = {}
@@ -334,7 +352,7 @@ SAME_AS_ONE = {
     case.__name__: case
     for case in (
         *(ddp, ddp_own_buffers, manual, fsdp, unequal, empty, direct, frozen, every_other, fixed),
-        *(mean_of_means, accumulated, several_forwards, ignored, without_gradient),
+        *(mean_of_means, accumulated, several_forwards, ignored, without_gradient, any_split),
     )
 }
 OTHERS = {

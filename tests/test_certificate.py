@@ -34,6 +34,14 @@ def test_the_gap_is_the_excess_objective(draw, angle):
     assert certify(problem, U).gap == pytest.approx(excess, abs=1e-13 * size)
 
 
+@given(regular_draws())
+def test_the_opposite_of_the_minimiser_is_as_bad_as_can_be(draw):
+    certificate = certify(draw.problem, -solve(draw.problem).U)
+    assert certificate.relative_gap == pytest.approx(2, rel=1e-4)
+    assert certificate.curvature < 0
+    assert not certificate.optimal(1.0)
+
+
 @given(regular_draws(max_classes=5), st.sampled_from(ANGLES))
 def test_no_feasible_point_lies_farther_than_the_distance_bound(draw, angle):
     best = minimiser(draw.problem)
@@ -59,6 +67,15 @@ def test_the_bound_on_the_etf_needs_no_proximal_term(draw, angle):
     certificate = certify(problem, U)
     assert np.linalg.norm(U @ problem.F - best) <= certificate.etf_distance_bound < math.inf
     assert certificate.distance_bound == math.inf
+
+
+@pytest.mark.parametrize("size", [0.1, 1.0, 100.0])
+@pytest.mark.parametrize("angle", [1e-6, 1e-2, 1.0])
+def test_the_bound_on_the_etf_grows_with_the_frame(angle, size, rng):
+    F, best = size * orthonormal(5, 3, rng).T, orthonormal(7, 3, rng)
+    U = moved(best, angle, rng)
+    bound = certify(NearestETF(best @ F, frame=F), U).etf_distance_bound
+    assert np.linalg.norm((U - best) @ F) <= bound <= 2 * np.linalg.norm((U - best) @ F)
 
 
 @pytest.mark.parametrize("shift", [0.0, 1e2, 1e5, 1e8])

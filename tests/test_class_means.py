@@ -4,13 +4,18 @@ import copy
 import io
 import pickle
 from collections.abc import Callable
+from unittest import mock
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch")
 from etfopt import InputError  # noqa: E402 - after the skip
 from etfopt.nn import ClassMeans  # noqa: E402 - after the skip
+from etfopt.nn._batch import class_sums  # noqa: E402 - after the skip
+from etfopt.nn._ranks import Pooled  # noqa: E402 - after the skip
 
 C, D = 5, 4
 LABELS = [[0, 1, 2, 0, 1], [2, 2], [0, 3, 3, 1, 0, 2], [1], [3, 2, 1, 0], [4, 0, 4], [0, 1, 2, 3, 4], [2, 1]]
@@ -24,7 +29,7 @@ RULES: dict = {
 
 def stream(rng: np.random.Generator, lengths: list[list[int]] = LABELS) -> list[tuple]:
     """Batches that lack classes; class 3 comes late, class 4 later."""
-    return [(torch.tensor(rng.standard_normal((len(y), D)) + 3.0), torch.tensor(y)) for y in lengths]
+    return [(torch.tensor(rng.standard_normal((len(y), D)) + 3.0), torch.tensor(y, dtype=torch.int64)) for y in lengths]
 
 
 def plain_means(batches: list[tuple], rate: Callable[[int], float]) -> np.ndarray:
@@ -91,11 +96,35 @@ def test_only_the_current_batch_carries_a_gradient_with_the_weight_of_its_rate(r
         torch.testing.assert_close(leaf.grad, twin.grad)
 
 
-def test_the_order_within_a_batch_does_not_matter(rng):
-    first, second = ClassMeans(C, D).double(), ClassMeans(C, D).double()
-    for features, labels in stream(rng):
-        order = torch.tensor(rng.permutation(len(labels)))
-        torch.testing.assert_close(first(features, labels), second(features[order], labels[order]), rtol=0, atol=1e-14)
+streams = st.lists(st.lists(st.integers(-1, C - 1), max_size=7), min_size=1, max_size=5)
+"""Labels of some batches; -1 is ignored."""
+
+
+@given(streams, st.sampled_from(list(RULES)), st.integers(0, 2**32 - 1))
+def test_the_order_within_a_batch_does_not_matter(lengths, rule, seed):
+    rng = np.random.default_rng(seed)
+    first, second = (ClassMeans(C, D, rule, ignore_index=-1).double() for _ in range(2))
+    for features, labels in stream(rng, lengths):
+        order = torch.tensor(rng.permutation(len(labels)), dtype=torch.int64)
+        torch.testing.assert_close(first(features, labels), second(features[order], labels[order]), rtol=0, atol=1e-13)
+    assert torch.equal(first.seen, second.seen)
+    assert first.steps == second.steps
+
+
+@given(streams, st.sampled_from(list(RULES)), st.integers(0, 2**32 - 1), st.integers(2, 4))
+def test_how_a_batch_is_split_over_processes_does_not_matter(lengths, rule, seed, size):
+    """Every part is summed as its process would sum it; test_ranks.py has the processes themselves."""
+    rng = np.random.default_rng(seed)
+    whole, pooled = (ClassMeans(C, D, rule, ignore_index=-1).double() for _ in range(2))
+    for features, labels in stream(rng, lengths):
+        owner = torch.tensor(rng.integers(0, size, len(labels)), dtype=torch.int64)
+        parts = [class_sums(features[owner == k], labels[owner == k], C, -1)[0] for k in range(size)]
+        totals = [torch.stack(part).sum(dim=0) for part in zip(*parts, strict=True)]
+        group = mock.patch.object(pooled.ranks, "group", return_value="all")
+        with group, mock.patch.object(pooled.ranks, "total", return_value=Pooled(totals, None)):
+            returned = pooled(features[owner == 0], labels[owner == 0])
+        torch.testing.assert_close(whole(features, labels), returned, rtol=0, atol=1e-13)
+    assert torch.equal(whole.seen, pooled.seen)
 
 
 @pytest.mark.parametrize("rule", RULES)

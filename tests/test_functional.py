@@ -13,7 +13,7 @@ from etfopt.geometry import sym
 from strategies import DEGENERATE, draws, means_with, orthonormal, regular_draws, with_spectrum
 
 torch = pytest.importorskip("torch")
-from etfopt.nn.functional import frame_tensor, nearest_etf, polar_factor  # noqa: E402 - after the skip
+from etfopt.nn.functional import _cached_frame, frame_tensor, nearest_etf, polar_factor  # noqa: E402 - after the skip
 
 SOFT = ("generic", "repeated", "clustered")
 
@@ -50,8 +50,11 @@ def test_the_minimiser_is_right_to_ten_c_u_kappa(draw):
     assert error <= 10 * problem.C * problem.unit * float(s[-1] / s[0])
 
 
+@pytest.mark.parametrize("hidden", [False, True])
 @pytest.mark.parametrize("seed", [746, 2144, 2577, 4231])
-def test_singular_values_that_a_dominating_proximal_term_clusters_do_not_loosen_the_promise(seed):
+def test_singular_values_that_a_dominating_proximal_term_clusters_do_not_loosen_the_promise(seed, hidden, monkeypatch):
+    if hidden:  # as on a device: by the SVD
+        monkeypatch.setattr("etfopt.nn.polar.visible", lambda _: False)
     rng = np.random.default_rng(seed)  # found by search: LAPACK splits such clusters at about fifty units
     prox = orthonormal(3, 3, rng)
     problem = NearestETF(10.0 ** rng.uniform(-12, -5) * rng.standard_normal((3, 3)), prox, 1.0)
@@ -82,6 +85,17 @@ def test_values_and_gradients_are_those_of_the_core(draw):
     vanishes = problem.d == problem.r == 1
     rounding = 10 * problem.unit * np.linalg.norm(G) / solution.certificate.margin if vanishes else 0
     np.testing.assert_allclose(gradient(problem, G), expected, rtol=0, atol=1e-10 * np.abs(expected).max() + rounding)
+
+
+@given(draws(kinds=SOFT, dtypes=(np.float64,), frames=("simplex",), proxes=("near", "far"), limit=0))
+def test_without_a_frame_it_is_the_simplex_with_its_proximal_term(draw):
+    problem, solution, G = draw.problem, solve(draw.problem), draw.cotangent()
+    arguments = {**tensors(problem), "frame": None}
+    U = nearest_etf(**arguments)
+    U.backward(torch.tensor(G))
+    np.testing.assert_allclose(numpy(U) @ problem.F, solution.etf, rtol=0, atol=1e-11)
+    expected = nearest_etf_vjp(problem, solution.U, G).H
+    np.testing.assert_allclose(numpy(arguments["H"].grad), expected, rtol=0, atol=1e-10 * np.abs(expected).max())
 
 
 @given(draws())
@@ -184,6 +198,15 @@ def test_the_frame_tensor_is_a_fresh_copy_every_time():
     assert frame_tensor(4, torch.zeros(1), reduced=True).dtype == torch.float32
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
+def test_a_frame_first_asked_for_inside_a_transform_serves_outside_too(rng):
+    _cached_frame.cache_clear()
+    H = torch.tensor(rng.standard_normal((6, 4)))
+    torch.func.hessian(lambda X: (X @ frame_tensor(4, X)).square().sum())(H)
+    torch.func.jacrev(torch.func.grad(lambda X: (X @ frame_tensor(4, X)).square().sum()))(H)
+    np.testing.assert_array_equal(frame_tensor(4, H), simplex_etf(4))
+
+
 def test_delta_counts_only_with_a_proximal_point(rng):
     H = torch.tensor(rng.standard_normal((6, 4)))
     assert torch.equal(nearest_etf(H, None, 0.5), nearest_etf(H))
@@ -203,6 +226,13 @@ def test_a_delta_outside_the_range_of_single_precision_is_still_a_weight(delta, 
     limit = prox if delta > 1 else nearest_etf(H)
     F = frame_tensor(4, H)
     torch.testing.assert_close(nearest_etf(H, prox, delta) @ F, limit @ F, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_proximal_term_beyond_tiny_means_by_more_than_the_range_is_the_answer(dtype, rng):
+    info, prox = torch.finfo(dtype), torch.tensor(orthonormal(6, 4, rng), dtype=dtype)
+    H = torch.tensor(rng.standard_normal((6, 4)), dtype=dtype) * info.tiny * 10
+    torch.testing.assert_close(nearest_etf(H, prox, info.max), prox, rtol=0, atol=20 * info.eps)
 
 
 # --- repeated singular values -------------------------------------------------------------------------------------

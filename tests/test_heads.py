@@ -119,6 +119,14 @@ def test_the_rows_of_the_weight_have_unit_norm(head, rng):
         torch.testing.assert_close(head.weight.norm(dim=1), torch.ones(C), rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("make", [FixedETFHead, NearestETFHead])
+@pytest.mark.parametrize("size", [0.01, 7.0])
+def test_the_rows_have_unit_norm_whatever_the_size_of_the_frame(make, size, rng):
+    head = make(D, C, frame=size * torch.tensor(simplex_etf(C, reduced=True), dtype=torch.float32))
+    head(batch(rng), LABELS)
+    torch.testing.assert_close(head.weight.norm(dim=1), torch.ones(C), rtol=0, atol=1e-5)
+
+
 def test_evaluation_changes_nothing_and_needs_no_labels(head, rng):
     head(batch(rng), LABELS)
     head.eval()

@@ -167,4 +167,4 @@ class Life(RuleBasedStateMachine):
 
 
 TestLife = Life.TestCase
-TestLife.settings = settings(max_examples=40, stateful_step_count=15, deadline=None)
+TestLife.settings = settings(stateful_step_count=15)

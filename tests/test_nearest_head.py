@@ -146,3 +146,13 @@ def test_identical_features_do_not_give_an_exploding_gradient():
     cross_entropy(NearestETFHead(8, C)(features, labels), labels).backward()
     assert torch.isfinite(features.grad).all()
     assert features.grad.abs().max() < 1e5
+
+
+def test_features_that_differ_by_rounding_alone_do_not_give_one_either(rng):
+    labels = torch.arange(31) % C  # means of 7 and of 6 equal numbers round otherwise than that of 31
+    features = torch.tensor(rng.standard_normal(8), dtype=torch.float32).repeat(31, 1).requires_grad_()
+    head = NearestETFHead(8, C)
+    cross_entropy(head(features, labels), labels).backward()
+    assert head.means.mean.any()
+    assert features.grad.abs().max() < 1  # about 0.1 by the direct path
+    torch.testing.assert_close(head.U, torch.eye(8, C), rtol=0, atol=1e-6)

@@ -72,6 +72,20 @@ def test_the_rounding_level_is_that_of_the_working_dtype(draw):
     assert term.A.dtype == np.float64
 
 
+@pytest.mark.parametrize("exponent", [-900, -400, 400, 900])
+def test_only_the_product_of_delta_and_the_proximal_point_counts(exponent, rng):
+    H, prox, t = rng.standard_normal((6, 4)), rng.standard_normal((6, 4)), 2.0**exponent
+    plain, scaled = NearestETF(H, prox, 0.7), NearestETF(H, t * prox, 0.7 / t)
+    assert np.array_equal(scaled.linear_term, plain.linear_term)
+
+
+def test_a_term_that_dwarfs_the_other_by_more_than_the_range_of_float64_is_the_linear_term(rng):
+    H, prox = rng.standard_normal((6, 4)), rng.standard_normal((6, 4))
+    data = NearestETF(1e300 * H).linear_term
+    assert np.array_equal(NearestETF(1e300 * H, prox, 1e-300).linear_term, data)
+    np.testing.assert_allclose(NearestETF(1e-300 * H, prox, 1e300).linear_term, 1e300 * prox, rtol=1e-15)
+
+
 def test_data_that_the_caller_changes_afterwards_change_nothing(rng):
     H, prox, F = rng.standard_normal((6, 4)), orthonormal(6, 3, rng), simplex_etf(4, reduced=True)
     problem = NearestETF(H, prox=prox, delta=0.5, frame=F)
@@ -138,6 +152,11 @@ def test_taking_the_power_of_two_out_is_exact(value):
     Y, e = normalized(X)
     assert np.array_equal(rescaled(Y, e), X)
     assert value == 0 or 0.5 <= np.abs(Y).max() < 1
+
+
+def test_a_power_of_two_out_of_range_brings_a_number_back_into_it():
+    assert rescaled(2.0**1000, -1100) == 2.0**-100
+    assert rescaled(2.0**-1000, 1100) == 2.0**100
 
 
 def test_a_problem_says_its_sizes(rng):

@@ -107,6 +107,13 @@ def test_auto_chooses_by_shape_precision_and_conditioning(dtype, r, noise, route
     assert stats(NearestETF(H.astype(dtype), frame=frame.astype(dtype)), "auto").method == route
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("r", [2, 5, 7])
+def test_the_promised_gap_is_ten_units_for_every_class_or_row(r, dtype, rng):
+    problem = NearestETF(rng.standard_normal((9, 5)).astype(dtype), frame=rng.standard_normal((r, 5)))
+    assert Procrustes().gap_tolerance(problem) == 10 * max(r, 5) * np.finfo(dtype).eps
+
+
 def failing(*_, **__):
     raise np.linalg.LinAlgError("Eigenvalues did not converge")
 

@@ -8,7 +8,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from etfopt._inputs import as_nonnegative, room_hint
+from etfopt._inputs import Array, as_nonnegative, room_hint
 from etfopt._tensors import require_finite, require_floats
 from etfopt.errors import InputError
 from etfopt.geometry import simplex_etf
@@ -197,13 +197,13 @@ def _centred(X: Tensor) -> Tensor:
 
 def frame_tensor(C: int, like: Tensor, *, reduced: bool = False) -> Tensor:
     """Return `etfopt.simplex_etf(C)` as a tensor with the dtype and device of `like`."""
-    # a copy, so that nobody can write into the cache
-    return _cached_frame(C, reduced).to(like, copy=True)
+    # the array is kept, for a tensor made inside a transform dies with it; a copy, so that nobody can write into it
+    return torch.from_numpy(_cached_frame(C, reduced)).to(like, copy=True)
 
 
 @lru_cache(maxsize=16)
-def _cached_frame(C: int, reduced: bool) -> Tensor:
-    return torch.from_numpy(simplex_etf(C, reduced=reduced))
+def _cached_frame(C: int, reduced: bool) -> Array:
+    return simplex_etf(C, reduced=reduced)
 
 
 def _size(X: Tensor) -> Tensor:
