@@ -4,7 +4,14 @@ import contextlib
 from collections.abc import Iterator
 from unittest import mock
 
-MODULES = ("etfopt._tensors", "etfopt.nn._batch", "etfopt.nn._ranks", "etfopt.nn.class_means", "etfopt.nn.polar")
+MODULES = (
+    "etfopt._tensors",
+    "etfopt.nn._batch",
+    "etfopt.nn._ranks",
+    "etfopt.nn.class_means",
+    "etfopt.nn.heads",
+    "etfopt.nn.polar",
+)
 
 
 @contextlib.contextmanager

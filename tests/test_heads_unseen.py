@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from blind import blind
-from etfopt import InputError
+from etfopt import InputError, simplex_etf
 
 torch = pytest.importorskip("torch")
 from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402 - after the skip
@@ -68,7 +68,7 @@ def test_an_unseen_bad_batch_changes_no_bit_and_is_reported_where_values_are_loo
                 break  # the second would look, see below
     if not isinstance(module, ClassMeans):
         assert logits[[0, 1, 2, 4]].isfinite().all()
-    with pytest.raises(InputError, match=r"of [12] batch\(es\) could not be used"):
+    with pytest.raises(InputError, match=r"[12] batch\(es\) could not be used"):
         {0: module.eval, 1: module.state_dict, 3: getattr(module, "solution", module.train)}[steps]()
     assert same(module.eval().state_dict(), before)  # said once
     good = batch(rng)
@@ -79,11 +79,28 @@ def test_a_bad_first_batch_is_reported_by_the_second_which_looks_in_any_case(rng
     head, fresh, good = NearestETFHead(D, C), NearestETFHead(D, C), batch(rng)
     with blind():
         head(good * torch.nan, LABELS)
-        with pytest.raises(InputError, match=r"of 1 batch\(es\) could not be used"):
+        with pytest.raises(InputError, match=r"1 batch\(es\) could not be used"):
             head(good, LABELS)
         head(good, LABELS)
         fresh(good, LABELS)
     assert same(head.state_dict(), fresh.state_dict())
+
+
+@pytest.mark.parametrize("method", ["gram", "newton-schulz"])
+def test_what_a_method_gives_up_on_unseen_leaves_the_classifier_as_it_was_and_is_reported(method, rng):
+    frame = torch.from_numpy(simplex_etf(C, reduced=True)).float()  # without the direction that delta alone supports
+    head = NearestETFHead(D, C, method=method, delta=1e-7, averaging=1.0, frame=frame)
+    signs = torch.tensor([1.0, -1.0, -1.0, -1.0])[LABELS]
+    one_direction = torch.outer(signs, batch(rng, 1)[0])  # means of rank one
+    with blind():
+        head(batch(rng), LABELS)
+        before = {name: value.clone() for name, value in head.named_buffers() if name in ("U", "prox", "bias")}
+        logits = head(one_direction, LABELS)
+        assert logits.isnan().all()  # of the batch itself nothing wrong goes on, and nothing silent
+        assert all(torch.equal(value, head.get_buffer(name)) for name, value in before.items())
+    with pytest.raises(InputError, match=r"1 batch\(es\) could not be used.*choose method='auto'"):
+        head.eval()
+    assert head.eval()(batch(rng)).isfinite().all()
 
 
 def test_unseen_steps_are_counted_for_the_schedule(rng):

@@ -8,7 +8,7 @@ from hypothesis import assume, given
 
 import oracles
 from blind import blind
-from etfopt import InputError, solve
+from etfopt import InputError, simplex_etf, solve
 from etfopt.adjoint import nearest_etf_vjp
 from strategies import draws, regular_draws, with_spectrum
 
@@ -211,3 +211,13 @@ def test_the_derivative_through_the_steps_is_the_closed_form_as_the_compiler_nee
         turns = [torch.autograd.grad((slope * D).sum(), A)[0] for slope in slopes]
         for through, exact in (slopes, turns):
             assert (through - exact).norm() <= 1e-11 * kappa * exact.norm()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_equal_class_means_leave_the_proximal_point_however_faint(method, rng):
+    prox = torch.linalg.qr(torch.tensor(rng.standard_normal((7, 3)))).Q
+    frame = torch.from_numpy(simplex_etf(4, reduced=True))
+    for delta in (1e-3, 1e-12, 1e-30):
+        with blind():
+            U = nearest_etf(torch.zeros(7, 4, dtype=torch.float64), prox, delta, frame, method=method)
+        torch.testing.assert_close(U, prox, rtol=0, atol=1e-13)

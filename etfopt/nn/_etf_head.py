@@ -171,4 +171,4 @@ class FixedETFHead(ETFHead):
             mu = (total / number.clamp(min=1)).to(self.bias.dtype)
             valid = number > 0 if pooled.refused is None else (number > 0) & ~pooled.refused
             self.bias.copy_(where_valid(valid, -self.weight @ mu, self.bias))
-            self._count_rejected(pooled.refused)
+            self.count_rejected(pooled.refused)

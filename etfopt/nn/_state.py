@@ -54,12 +54,13 @@ class Tracking(LoadChecked):
         if not self.rejected.is_meta and (count := int(self.rejected)):
             self.rejected.zero_()
             raise InputError(
-                f"features or labels of {count} batch(es) could not be used: NaN, infinite, or labels outside "
-                "[0, num_classes). The state is that of the last good batch. Look for what made the network diverge, "
-                "or check num_classes"
+                f"{count} batch(es) could not be used: features NaN or infinite, labels outside [0, num_classes), or "
+                "class means too ill-conditioned for the head's method. The state is that of the last good batch. Look "
+                "for what made the network diverge, check num_classes, or choose method='auto'"
             )
 
-    def _count_rejected(self, bad: Tensor | None) -> None:
+    def count_rejected(self, bad: Tensor | None) -> None:
+        """Count a batch that was refused unseen; None is one that was looked at."""
         if bad is not None:
             self.rejected += bad
 

@@ -218,7 +218,7 @@ class ClassMeans(Tracking):
         self.global_mean.copy_(update.global_mean)
         self.seen.copy_(update.seen)
         self.steps += 1 if update.valid is None else update.valid
-        self._count_rejected(update.bad)
+        self.count_rejected(update.bad)
         # whether a first batch was a good one is looked up at the next
         self._known_count = before + 1 if update.valid is None or before > 0 else None
 

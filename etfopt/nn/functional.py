@@ -123,10 +123,9 @@ def nearest_etf(
     with torch.autocast(H.device.type, enabled=False):
         work = H.to(torch.promote_types(H.dtype, torch.float32))
         _require_frame(H, frame)
-        size = _size(work)
         if prox is not None:
             delta = _usable_delta(H, frame, prox, delta)
-            size = size.clamp(min=delta)
+        size = _size(work, least=0.0 if prox is None else delta)
         X = work / size
         if method in ("gram", "newton-schulz") and frame is None and (prox is None or not delta):
             U = _without_gauge(_centred(X), method)
@@ -206,13 +205,13 @@ def _cached_frame(C: int, reduced: bool) -> Array:
     return simplex_etf(C, reduced=reduced)
 
 
-def _size(X: Tensor) -> Tensor:
-    """Largest entry of each matrix, (..., 1, 1), a constant to autograd.
+def _size(X: Tensor, least: float = 0.0) -> Tensor:
+    """Largest entry of each matrix, (..., 1, 1), but not below `least`; a constant to autograd.
 
     U is a function of direction only, so dividing A by any constant is exact; this one keeps every finite input in
     range.
     """
-    size = X.detach().abs().amax(dim=(-2, -1), keepdim=True)
+    size = X.detach().abs().amax(dim=(-2, -1), keepdim=True).clamp(min=least)
     return torch.where(size > 0, size, torch.ones_like(size))
 
 

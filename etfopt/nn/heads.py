@@ -12,6 +12,7 @@ from torch import Tensor
 
 from etfopt import _solve
 from etfopt._inputs import as_integer, as_nonnegative
+from etfopt._tensors import visible
 from etfopt.errors import InputError
 from etfopt.nn._etf_head import ETFHead, FixedETFHead, affine
 from etfopt.nn._head import Head, LearnedHead, UnitFeatures
@@ -167,12 +168,14 @@ class NearestETFHead(ETFHead):
             U, prox = self._solve(update, first=step == 0) if solves else (self.U.to(update.mean.dtype), self.prox)
             weight = self._weight(U)
             bias = where_valid(update.valid, -weight @ update.global_mean, self.bias)
-        # everything that can fail is behind us
+        # everything that can fail is behind us, but for a U that a method gave up on where it could not look: NaN
+        solved = None if visible(U) else U.isfinite().all()
         self.means.commit(update)
         with torch.no_grad():
-            self.prox.copy_(prox)  # before U, which it may be a view of
-            self.U.copy_(U)
-            self.bias.copy_(bias)
+            self.prox.copy_(where_valid(solved, prox, self.prox))  # before U, which it may be a view of
+            self.U.copy_(where_valid(solved, U, self.U))
+            self.bias.copy_(where_valid(solved, bias, self.bias))
+            self.means.count_rejected(None if solved is None else ~solved)
         return weight, bias
 
     def _solve(self, update: MeansUpdate, *, first: bool) -> tuple[Tensor, Tensor]:
