@@ -163,6 +163,22 @@ def test_saved_state_and_the_exported_layer_give_the_shrunk_classifier(rng):
     torch.testing.assert_close(head.linear()(head.normalize(batches[0][0])), expected, rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("reduced", [False, True])
+def test_shrunk_rows_turn_with_the_features_and_keep_the_lengths_of_the_frame(reduced, rng):
+    """Also for a frame whose columns have several lengths."""
+    lengths = torch.linspace(0.5, 1.5, C, dtype=torch.float64)
+    frame = torch.tensor(oracles.reduced_simplex(C) if reduced else oracles.simplex(C)) * lengths
+    turn = torch.tensor(np.linalg.qr(rng.standard_normal((D, D)))[0])
+    head, turned = (make(frame=frame, shrinkage=0.6) for _ in range(2))
+    turned.U.copy_(turn @ turned.U)  # where a first batch leaves a choice, it is the one nearest to this U
+    expected = np.sqrt(C) * frame.norm(dim=0) / frame.norm()
+    for features, labels in stream(rng):
+        logits, same = head(features, labels), turned(features @ turn.T, labels)
+        torch.testing.assert_close(same, logits, rtol=0, atol=1e-9)
+        torch.testing.assert_close(turned.weight, head.weight @ turn.T, rtol=0, atol=1e-9)
+        torch.testing.assert_close(head.weight.norm(dim=1), expected, rtol=0, atol=1e-9)
+
+
 @pytest.mark.parametrize("first", [False, True])
 @pytest.mark.parametrize(("s", "later"), [(1.0, 0.01), (0.5, 0.01), (0.5, 1.0)])
 def test_evaluation_may_shrink_otherwise_than_training(s, later, first, rng):
