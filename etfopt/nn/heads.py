@@ -61,8 +61,7 @@ class NearestETFHead(ETFHead):
     shrinkage : float
         s in (0, 1], how far the class means are shrunk to their nearest ETF. 1 is the paper's classifier; below, the
         rows of W are those of :math:`s\,(UF)'/\|F\|_F + (1-s)\,H'`, brought to the length of the ETF's (the column of
-        a class never seen is zero in this H). Classes that look alike may then stay nearer to each other than the
-        rest, which matters where there are many classes with few samples each.
+        a class never seen is zero in this H). See the notes for when that helps.
     evaluation_shrinkage : float, optional
         Another s for ``weight`` and ``bias``, and so for evaluation; None is `shrinkage`. 0.01 all but classifies by
         the angle to the running class means.
@@ -82,6 +81,12 @@ class NearestETFHead(ETFHead):
 
     Notes
     -----
+    With many classes of few samples, the shrinkage 0.5 with 0.01 in evaluation is worth a try: an ETF gives weight to
+    directions in which so few samples cannot tell classes apart (`etfopt.nn._shrinkage`). On Omniglot, 242 classes of
+    15 images, a small convolutional network at temperature 5 reached 87.1 % test accuracy with this and
+    `classify_first`, 86.2 % with the learned head (8 seeds), and 76.9 % with the paper's classifier at the best
+    temperature tried, 10 (3 seeds).
+
     There are no parameters, so nothing for an optimiser or its weight decay to change; all state is in buffers, which
     stay in float32 or better under ``.half()``. An average of models over their buffers averages W and b, and an
     average of ETFs is in general none; `torch.optim.swa_utils.AveragedModel` copies the buffers instead by default.
