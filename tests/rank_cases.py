@@ -344,6 +344,14 @@ def every_other(rank: int, size: int) -> dict:
     return train(rank, size, solve_every=2)
 
 
+def shrunk(rank: int, size: int) -> dict:
+    return train(rank, size, shrinkage=0.5)
+
+
+def classify_first(rank: int, size: int) -> dict:
+    return train(rank, size, shrinkage=0.7, classify_first=True)
+
+
 def fixed(rank: int, size: int) -> dict:
     return train(rank, size, head=FixedETFHead)
 
@@ -352,7 +360,7 @@ SAME_AS_ONE = {
     case.__name__: case
     for case in (
         *(ddp, ddp_own_buffers, manual, fsdp, unequal, empty, direct, frozen, every_other, fixed),
-        *(mean_of_means, accumulated, several_forwards, ignored, without_gradient, any_split),
+        *(shrunk, classify_first, mean_of_means, accumulated, several_forwards, ignored, without_gradient, any_split),
     )
 }
 OTHERS = {

@@ -63,7 +63,7 @@ class HeadLoss(nn.Module):
         return scalar(found) if isinstance(self.head, ClassMeans) else cross_entropy(found, Y)
 
 
-def trained(make: type[nn.Module], mode: bool) -> nn.Module:
+def trained(make: Callable[..., nn.Module], mode: bool) -> nn.Module:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         module = make(C, D).double() if make is ClassMeans else make(D, C).double()
@@ -72,7 +72,11 @@ def trained(make: type[nn.Module], mode: bool) -> nn.Module:
     return module.train(mode)
 
 
-def head_loss(make: type[nn.Module], mode: bool) -> Callable[[], Loss]:
+def shrunk(d: int, c: int) -> nn.Module:
+    return NearestETFHead(d, c, shrinkage=0.5)
+
+
+def head_loss(make: Callable[..., nn.Module], mode: bool) -> Callable[[], Loss]:
     module = trained(make, mode)
 
     return lambda: HeadLoss(copy.deepcopy(module))
@@ -87,10 +91,10 @@ HEADS = (LearnedHead, FixedETFHead, NearestETFHead)
 SUBJECTS = {
     "node": NODES,
     "products": PRODUCTS,
-    "eval": [(head_loss(make, False), X) for make in HEADS],
+    "eval": [(head_loss(make, False), X) for make in (*HEADS, shrunk)],
     "learned": [(head_loss(LearnedHead, True), X)],
     "fixed": [(head_loss(FixedETFHead, True), X)],
-    "nearest": [(head_loss(NearestETFHead, True), X), (head_loss(ClassMeans, True), X)],
+    "nearest": [(head_loss(make, True), X) for make in (NearestETFHead, ClassMeans, shrunk)],
 }
 
 # --- the modes: what each returns is compared with a reference by name --------------------------------------------

@@ -17,6 +17,7 @@ from etfopt.errors import InputError
 from etfopt.nn._etf_head import ETFHead, FixedETFHead, affine
 from etfopt.nn._head import Head, LearnedHead, UnitFeatures
 from etfopt.nn._routes import require_method
+from etfopt.nn._shrinkage import as_shrinkage, shrunk_rows
 from etfopt.nn._state import refuse_trace, where_valid
 from etfopt.nn.class_means import ClassMeans, MeansUpdate
 from etfopt.nn.functional import nearest_etf, nearest_minimiser, on_frame
@@ -62,6 +63,16 @@ class NearestETFHead(ETFHead):
     method : "auto", "svd", "gram" or "newton-schulz"
         How the nearest ETF is found, see `etfopt.nn.functional.nearest_etf`. On a device a step of which no value may
         be looked at has NaN where the method cannot keep its promises.
+    shrinkage : float
+        s in (0, 1], how far the class means are shrunk to their nearest ETF. 1 is the paper's classifier; below, the
+        rows of W are those of :math:`s\,(UF)'/\|F\|_F + (1-s)\,H'`, brought to the length of the ETF's (the column of
+        a class never seen is zero in this H). See the notes for when that helps.
+    evaluation_shrinkage : float, optional
+        Another s for ``weight`` and ``bias``, and so for evaluation; None is `shrinkage`. 0.01 all but classifies by
+        the angle to the running class means.
+    classify_first : bool
+        True classifies a training batch by the classifier of the batches before it and updates afterwards; then no
+        gradient goes through U*(H). The paper updates first: it compares a sample with a mean of which it is a part.
     process_group, synchronize
         As in `ClassMeans`: under torch.distributed all ranks hold the same means and the same U.
 
@@ -75,6 +86,12 @@ class NearestETFHead(ETFHead):
 
     Notes
     -----
+    With many classes of few samples, the shrinkage 0.5 with 0.01 in evaluation is worth a try: an ETF gives weight to
+    directions in which so few samples cannot tell classes apart (`etfopt.nn._shrinkage`). On Omniglot, 242 classes of
+    15 images, a small convolutional network at temperature 5 reached 87.1 % test accuracy with this and
+    `classify_first`, 86.2 % with the learned head (8 seeds), and 76.9 % with the paper's classifier at the best
+    temperature tried, 10 (3 seeds).
+
     There are no parameters, so nothing for an optimiser or its weight decay to change; all state is in buffers, which
     stay in float32 or better under ``.half()``. An average of models over their buffers averages W and b, and an
     average of ETFs is in general none; `torch.optim.swa_utils.AveragedModel` copies the buffers instead by default.
@@ -110,6 +127,9 @@ class NearestETFHead(ETFHead):
         freeze_after: int | None = None,
         solve_every: int = 1,
         method: str = "auto",
+        shrinkage: float = 1.0,
+        evaluation_shrinkage: float | None = None,
+        classify_first: bool = False,
         process_group: ProcessGroup | None = None,
         synchronize: bool = True,
     ) -> None:
@@ -127,6 +147,10 @@ class NearestETFHead(ETFHead):
         self.solve_every = as_integer(solve_every, "solve_every", at_least=1)
         require_method(method)
         self.method = method
+        self.shrinkage = as_shrinkage(shrinkage, "shrinkage")
+        later = shrinkage if evaluation_shrinkage is None else evaluation_shrinkage
+        self.evaluation_shrinkage = as_shrinkage(later, "evaluation_shrinkage")
+        self.classify_first = bool(classify_first)
         self.means = ClassMeans(
             num_classes,
             dim,
@@ -166,17 +190,38 @@ class NearestETFHead(ETFHead):
         solves = step % self.solve_every == 0 and (self.freeze_after is None or step < self.freeze_after)
         with torch.autocast(update.mean.device.type, enabled=False):
             U, prox = self._solve(update, first=step == 0) if solves else (self.U.to(update.mean.dtype), self.prox)
-            weight = self._weight(U)
+            mean = update.mean if self.implicit_gradient else update.mean.detach()
+            weight = self._shrunk(U, mean, update.seen, self.shrinkage)
+            if self.classify_first:
+                weight = self._shrunk(self.U, self.means.mean, self.means.seen, self.shrinkage).to(weight.dtype)
             bias = where_valid(update.valid, -weight @ update.global_mean, self.bias)
+            kept = self._bias_in_evaluation(U, update, bias)
         # everything that can fail is behind us, but for a U that a method gave up on where it could not look: NaN
         solved = None if visible(U) else U.isfinite().all()
         self.means.commit(update)
         with torch.no_grad():
             self.prox.copy_(where_valid(solved, prox, self.prox))  # before U, which it may be a view of
             self.U.copy_(where_valid(solved, U, self.U))
-            self.bias.copy_(where_valid(solved, bias, self.bias))
+            self.bias.copy_(where_valid(solved, kept, self.bias))
             self.means.count_rejected(None if solved is None else ~solved)
         return weight, bias
+
+    @torch.no_grad()
+    def _bias_in_evaluation(self, U: Tensor, update: MeansUpdate, bias: Tensor) -> Tensor:
+        if not self.classify_first and self.evaluation_shrinkage == self.shrinkage:
+            return bias
+        weight = self._shrunk(U, update.mean, update.seen, self.evaluation_shrinkage)
+        return where_valid(update.valid, -weight @ update.global_mean, self.bias)
+
+    @property
+    def weight(self) -> Tensor:
+        """Classifier weight in evaluation, shape (C, d), detached: the nearest ETF's rows, see `shrinkage`."""
+        return self._shrunk(self.U, self.means.mean, self.means.seen, self.evaluation_shrinkage)
+
+    def _shrunk(self, U: Tensor, mean: Tensor, seen: Tensor, s: float) -> Tensor:
+        if s == 1:
+            return self._weight(U)
+        return shrunk_rows(self._weight(U), self._unit(torch.where(seen, mean, 0)), s)
 
     def _solve(self, update: MeansUpdate, *, first: bool) -> tuple[Tensor, Tensor]:
         """Return U and its proximal point; what they were, for a batch that does not count."""

@@ -9,6 +9,7 @@ from etfopt.errors import InputError
 from etfopt.experiments.backbones import BACKBONES
 from etfopt.experiments.config._settings import Section, choice, flag, integer, number, optional, setting
 from etfopt.nn import ClassMeans
+from etfopt.nn._routes import METHODS
 from etfopt.nn.temperature import CONFIDENCE, as_temperature
 
 __all__ = ["HEADS", "BackboneConfig", "HeadConfig", "LossConfig"]
@@ -73,7 +74,7 @@ class HeadConfig(Section):
         Norm tau of the features, for every head.
     rotation : "canonical" or "random"
         Of the fixed head; a random one is drawn from the run's seed.
-    delta, averaging, implicit_gradient, freeze_after, solve_every
+    delta, averaging, implicit_gradient, freeze_after, solve_every, method, shrinkage, evaluation_shrinkage, classify_first
         Of the nearest-ETF head, see `etfopt.nn.NearestETFHead`.
     """
 
@@ -85,6 +86,10 @@ class HeadConfig(Section):
     implicit_gradient: bool = setting(True, flag)
     freeze_after: int | None = setting(None, optional(integer(0)))
     solve_every: int = setting(1, integer(1))
+    method: str = setting("auto", choice(*METHODS))
+    shrinkage: float = setting(1.0, number(most=1.0, above=0.0))
+    evaluation_shrinkage: float | None = setting(None, optional(number(most=1.0, above=0.0)))
+    classify_first: bool = setting(False, flag)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -210,4 +210,8 @@ def build_head(config: TrainConfig, num_classes: int) -> AnyHead:
         implicit_gradient=head.implicit_gradient,
         freeze_after=head.freeze_after,
         solve_every=head.solve_every,
+        method=head.method,
+        shrinkage=head.shrinkage,
+        evaluation_shrinkage=head.evaluation_shrinkage,
+        classify_first=head.classify_first,
     )
