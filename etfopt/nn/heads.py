@@ -189,13 +189,18 @@ class NearestETFHead(ETFHead):
         step = self.means.count()
         solves = step % self.solve_every == 0 and (self.freeze_after is None or step < self.freeze_after)
         with torch.autocast(update.mean.device.type, enabled=False):
-            U, prox = self._solve(update, first=step == 0) if solves else (self.U.to(update.mean.dtype), self.prox)
             mean = update.mean if self.implicit_gradient else update.mean.detach()
-            weight = self._shrunk(U, mean, update.seen, self.shrinkage)
+            U, prox = self.U.to(mean.dtype), self.prox
+            if solves:
+                U, prox = self._solve(mean, update.valid, first=step == 0)
             if self.classify_first:
-                weight = self._shrunk(self.U, self.means.mean, self.means.seen, self.shrinkage).to(weight.dtype)
-            bias = where_valid(update.valid, -weight @ update.global_mean, self.bias)
-            kept = self._bias_in_evaluation(U, update, bias)
+                weight = self._shrunk(self.U, self.means.mean, self.means.seen, self.shrinkage).to(mean.dtype)
+            else:
+                weight = self._shrunk(U, mean, update.seen, self.shrinkage)
+            bias = self._centring_bias(weight, update)
+            kept = bias
+            if self.classify_first or self.evaluation_shrinkage != self.shrinkage:
+                kept = self._centring_bias(self._shrunk(U, update.mean, update.seen, self.evaluation_shrinkage), update)
         # everything that can fail is behind us, but for a U that a method gave up on where it could not look: NaN
         solved = None if visible(U) else U.isfinite().all()
         self.means.commit(update)
@@ -206,11 +211,8 @@ class NearestETFHead(ETFHead):
             self.means.count_rejected(None if solved is None else ~solved)
         return weight, bias
 
-    @torch.no_grad()
-    def _bias_in_evaluation(self, U: Tensor, update: MeansUpdate, bias: Tensor) -> Tensor:
-        if not self.classify_first and self.evaluation_shrinkage == self.shrinkage:
-            return bias
-        weight = self._shrunk(U, update.mean, update.seen, self.evaluation_shrinkage)
+    def _centring_bias(self, weight: Tensor, update: MeansUpdate) -> Tensor:
+        """Return the bias that centres the features; what it was, for a batch that does not count."""
         return where_valid(update.valid, -weight @ update.global_mean, self.bias)
 
     @property
@@ -223,15 +225,14 @@ class NearestETFHead(ETFHead):
             return self._weight(U)
         return shrunk_rows(self._weight(U), self._unit(torch.where(seen, mean, 0)), s)
 
-    def _solve(self, update: MeansUpdate, *, first: bool) -> tuple[Tensor, Tensor]:
+    def _solve(self, mean: Tensor, valid: Tensor | None, *, first: bool) -> tuple[Tensor, Tensor]:
         """Return U and its proximal point; what they were, for a batch that does not count."""
-        mean = update.mean if self.implicit_gradient else update.mean.detach()
         H = self._unit(mean)
         prox = self.U.to(H.dtype)
         if first:
             prox = nearest_minimiser(2 * on_frame(H.detach(), self.frame, transpose=True), prox)
         U = self.means.ranks.agreed(nearest_etf(H, prox, self.delta, self.frame, method=self.method))
-        return where_valid(update.valid, U, self.U), where_valid(update.valid, prox, self.prox)
+        return where_valid(valid, U, self.U), where_valid(valid, prox, self.prox)
 
     def _unit(self, mean: Tensor) -> Tensor:
         size = torch.linalg.matrix_norm(mean)

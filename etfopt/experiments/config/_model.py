@@ -74,8 +74,10 @@ class HeadConfig(Section):
         Norm tau of the features, for every head.
     rotation : "canonical" or "random"
         Of the fixed head; a random one is drawn from the run's seed.
-    delta, averaging, implicit_gradient, freeze_after, solve_every, method, shrinkage, evaluation_shrinkage, classify_first
-        Of the nearest-ETF head, see `etfopt.nn.NearestETFHead`.
+    delta, averaging, implicit_gradient, freeze_after, solve_every, method
+        Of the nearest-ETF head, see `etfopt.nn.NearestETFHead`; so are the next.
+    shrinkage, evaluation_shrinkage, classify_first
+        For many classes of few samples.
     """
 
     name: str = setting("nearest", choice(*HEADS))
