@@ -61,7 +61,8 @@ class NearestETFHead(ETFHead):
     shrinkage : float
         s in (0, 1], how far the class means are shrunk to their nearest ETF. 1 is the paper's classifier; below, the
         rows of W are those of :math:`s\,(UF)'/\|F\|_F + (1-s)\,H'`, brought to the length of the ETF's (the column of
-        a class never seen is zero in this H). See the notes for when that helps.
+        a class never seen is zero in this H). H follows the means in every step, also while U does not, and
+        `implicit_gradient` decides of the path through it as well. See the notes for when shrinking less helps.
     evaluation_shrinkage : float, optional
         Another s for ``weight`` and ``bias``, and so for evaluation; None is `shrinkage`. 0.01 all but classifies by
         the angle to the running class means.
@@ -186,6 +187,8 @@ class NearestETFHead(ETFHead):
             weight = self._shrunk(U, mean, update.seen, self.shrinkage)
             if self.classify_first:
                 weight = self._shrunk(self.U, self.means.mean, self.means.seen, self.shrinkage).to(weight.dtype)
+            if update.valid is not None and self.evaluation_shrinkage != self.shrinkage:
+                weight = torch.where(update.valid, weight, self.weight.to(weight.dtype))  # the one that fits the bias
             bias = where_valid(update.valid, -weight @ update.global_mean, self.bias)
             kept = self._bias_in_evaluation(U, update, bias)
         # everything that can fail is behind us
