@@ -136,7 +136,9 @@ def test_random_labels_are_not_predicted_before_they_are_learned_from(rng):
     assert accuracy[True][1] < 0.35
 
 
-@pytest.mark.parametrize("options", [{"shrinkage": 0.5}, {"classify_first": True, "shrinkage": 0.7}])
+@pytest.mark.parametrize(
+    "options", [{"shrinkage": 0.5}, {"classify_first": True, "shrinkage": 0.7}, {"evaluation_shrinkage": 0.1}]
+)
 def test_a_batch_that_turns_out_bad_gets_the_last_good_classifier(options, rng):
     head = make(**options)
     features, labels = torch.tensor(rng.standard_normal((20, D))), torch.arange(20) % C

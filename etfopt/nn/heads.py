@@ -66,7 +66,8 @@ class NearestETFHead(ETFHead):
     shrinkage : float
         s in (0, 1], how far the class means are shrunk to their nearest ETF. 1 is the paper's classifier; below, the
         rows of W are those of :math:`s\,(UF)'/\|F\|_F + (1-s)\,H'`, brought to the length of the ETF's (the column of
-        a class never seen is zero in this H). See the notes for when that helps.
+        a class never seen is zero in this H). H follows the means in every step, also while U does not, and
+        `implicit_gradient` decides of the path through it as well. See the notes for when shrinking less helps.
     evaluation_shrinkage : float, optional
         Another s for ``weight`` and ``bias``, and so for evaluation; None is `shrinkage`. 0.01 all but classifies by
         the angle to the running class means.
@@ -197,6 +198,8 @@ class NearestETFHead(ETFHead):
                 weight = self._shrunk(self.U, self.means.mean, self.means.seen, self.shrinkage).to(mean.dtype)
             else:
                 weight = self._shrunk(U, mean, update.seen, self.shrinkage)
+            if self.evaluation_shrinkage != self.shrinkage:  # for a batch that does not count: what fits its bias
+                weight = where_valid(update.valid, weight, self.weight)
             bias = self._centring_bias(weight, update)
             kept = bias
             if self.classify_first or self.evaluation_shrinkage != self.shrinkage:
