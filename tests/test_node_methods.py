@@ -170,13 +170,14 @@ def test_between_served_and_refused_no_unseen_number_breaks_a_promise(dtype, rng
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_beyond_the_limit_mapped_matrices_are_nan_as_the_compiler_computes_them(dtype, monkeypatch, rng):
+def test_beyond_the_limit_mapped_matrices_and_gradients_are_nan_as_the_compiler_computes_them(dtype, monkeypatch, rng):
     values = np.array([1, 0.5, 0.1]), np.array([1, 0.5, 1e-3 / LIMITS["newton-schulz", dtype]])
     A = torch.stack([torch.tensor(with_spectrum(7, s, rng), dtype=dtype) for s in values])
     monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
-    good, bad = torch.vmap(lambda A: polar(A, "newton-schulz"))(A)
-    assert good.isfinite().all()
-    assert bad.isnan().all()
+    slope = torch.func.grad(lambda A: polar(A, "newton-schulz").pow(3).sum())
+    for good, bad in (torch.vmap(lambda A: polar(A, "newton-schulz"))(A), torch.vmap(slope)(A)):
+        assert good.isfinite().all()
+        assert bad.isnan().all()
 
 
 def test_rounding_coarser_than_the_dtypes_is_caught(rng):
