@@ -1,4 +1,4 @@
-"""A way to run, on the CPU, the code that serves where values cannot be looked at."""
+"""Ways to run, on the CPU, what else only a GPU does: values that cannot be looked at, and products in TF32."""
 
 import contextlib
 from collections.abc import Iterator
@@ -20,4 +20,18 @@ def blind() -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         for module in MODULES:
             stack.enter_context(mock.patch(f"{module}.visible", return_value=False))
+        yield
+
+
+@contextlib.contextmanager
+def coarse() -> Iterator[None]:
+    """Round every product of matrices to the eleven binary digits that TF32 has, and float16."""
+    from torch.utils._python_dispatch import TorchDispatchMode  # here, so that tests can skip where there is no torch
+
+    class Coarse(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            found = func(*args, **(kwargs or {}))
+            return found.half().float() if "mm" in func.overloadpacket.__name__ else found
+
+    with Coarse():
         yield

@@ -7,14 +7,12 @@ import pytest
 from hypothesis import assume, given
 
 import oracles
-from blind import blind
+from blind import blind, coarse
 from etfopt import InputError, simplex_etf, solve
 from etfopt.adjoint import nearest_etf_vjp
 from strategies import draws, regular_draws, with_spectrum
 
 torch = pytest.importorskip("torch")
-from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402 - after the skip
-
 from etfopt.nn import NearestETFHead, _products  # noqa: E402 - after the skip
 from etfopt.nn.functional import nearest_etf, polar_factor  # noqa: E402 - after the skip
 from etfopt.nn.polar import polar  # noqa: E402 - after the skip
@@ -171,18 +169,23 @@ def test_between_served_and_refused_no_unseen_number_breaks_a_promise(dtype, rng
     assert outcomes == {True, False}
 
 
-def test_rounding_coarser_than_the_dtypes_is_caught(rng):
-    """As of a GPU that multiplies float32 by TF32, which has the eleven binary digits of float16."""
-    A = torch.tensor(with_spectrum(40, np.linspace(0.5, 1, 20), rng), dtype=torch.float32)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_beyond_the_limit_mapped_matrices_and_gradients_are_nan_as_the_compiler_computes_them(dtype, monkeypatch, rng):
+    values = np.array([1, 0.5, 0.1]), np.array([1, 0.5, 1e-3 / LIMITS["newton-schulz", dtype]])
+    A = torch.stack([torch.tensor(with_spectrum(7, s, rng), dtype=dtype) for s in values])
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    slope = torch.func.grad(lambda A: polar(A, "newton-schulz").pow(3).sum())
+    for good, bad in (torch.vmap(lambda A: polar(A, "newton-schulz"))(A), torch.vmap(slope)(A)):
+        assert good.isfinite().all()
+        assert bad.isnan().all()
 
-    class Coarse(TorchDispatchMode):
-        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-            found = func(*args, **(kwargs or {}))
-            return found.half().float() if "mm" in func.overloadpacket.__name__ else found
+
+def test_rounding_coarser_than_the_dtypes_is_caught(rng):
+    A = torch.tensor(with_spectrum(40, np.linspace(0.5, 1, 20), rng), dtype=torch.float32)
 
     with blind():
         assert polar_factor(A, "newton-schulz").isfinite().all()
-        with Coarse():
+        with coarse():
             assert polar_factor(A, "newton-schulz").isnan().all()
 
 

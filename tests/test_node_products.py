@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
-from blind import blind
+from blind import blind, coarse
 from strategies import orthonormal
 
 torch = pytest.importorskip("torch")
 from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402 - after the skip
 
-from etfopt.nn import _products  # noqa: E402 - after the skip
+from etfopt.nn import _products, _sylvester  # noqa: E402 - after the skip
 from etfopt.nn.functional import nearest_etf  # noqa: E402 - after the skip
 
 DTYPES = (torch.float32, torch.float64)
@@ -69,3 +69,38 @@ def test_no_polynomial_sends_a_large_singular_value_low_or_a_small_one_down():
     for a, b, c in (_products.GAIN, _products.CLOSING, _products.ORDER_THREE):
         values = a * x + b * x**3 + c * x**5
         assert (values >= np.minimum(x, 0.3)).all()
+
+
+# --- the skew equation --------------------------------------------------------------------------------------------
+
+
+def equation(values: np.ndarray, dtype: torch.dtype, rng: np.random.Generator) -> tuple[torch.Tensor, ...]:
+    """B of these eigenvalues, its inverse, a skew R, and the solution of B Omega + Omega B = R."""
+    Q = orthonormal(len(values), len(values), rng)
+    R = rng.standard_normal(Q.shape)
+    R -= R.T
+    solution = Q @ ((Q.T @ R @ Q) / (values[:, None] + values)) @ Q.T
+    return tuple(torch.tensor(X, dtype=dtype) for X in ((Q * values) @ Q.T, (Q / values) @ Q.T, R, solution))
+
+
+@pytest.mark.parametrize("r", [2, 5])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_skew_equation_is_solved_to_rounding_or_is_nan(dtype, r, rng):
+    u, widest = torch.finfo(dtype).eps, _sylvester.WIDEST[dtype]
+    for nu in widest / r**0.25 * np.geomspace(1e-2, 1e3, 21):
+        for values in (np.geomspace(1, nu**-2, r), np.append(np.ones(r - 1), nu**-2)):
+            B, inverse, R, solution = equation(values, dtype, rng)
+            found = _sylvester.solve_skew(B, inverse, R)
+            error, size = torch.linalg.matrix_norm(found - solution), torch.linalg.matrix_norm(solution)
+            assert found.isnan().all() or error <= 2 * r * u * nu**2 * size
+            if nu <= widest / r**0.25:
+                assert found.isfinite().all()
+            if nu >= 30 * widest:
+                assert found.isnan().all()
+
+
+def test_rounding_coarser_than_the_dtypes_is_caught_in_the_equation_too(rng):
+    B, inverse, R, _ = equation(np.linspace(0.5, 1, 20), torch.float32, rng)
+    assert _sylvester.solve_skew(B, inverse, R).isfinite().all()
+    with coarse():
+        assert _sylvester.solve_skew(B, inverse, R).isnan().all()
