@@ -6,7 +6,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -16,7 +16,7 @@ from etfopt.cli._app import console, progress
 if TYPE_CHECKING:
     from etfopt.experiments.study_runs import Outcome
 
-__all__ = ["train_study"]
+__all__ = ["report", "train_study"]
 
 
 def train_study(path: Path, out: Path, jobs: int, dry_run: bool, quiet: bool, machine: dict[str, Any]) -> None:
@@ -56,6 +56,35 @@ def _print_end(planned: int, done: int, ended: Sequence[Outcome], failed: Sequen
     console.print(
         f"{planned} runs: {trained} trained now, {done} finished before, {len(failed)} failed. "
         f"Written to {folder}/. Next: etfopt report {folder}",
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def report(
+    runs: Annotated[Path, typer.Argument(metavar="RUNS", help="Folder of a study, or of runs named VARIANT-seedN.")],
+    baseline: Annotated[str | None, typer.Option(help="Variant that the others are compared with. [the first]")] = None,
+    epochs: Annotated[
+        tuple[int, int] | None, typer.Option(metavar="A B", help="Of the table of top-1. [a quarter of all, and all]")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON as well.")] = False,
+) -> None:
+    """Write tables, paired differences between seeds and figures of a study into RUNS/report/.
+
+    Example: etfopt report runs/heads-on-mnist --baseline learned
+    """
+    from etfopt.experiments.study_report import make_report, write_report
+
+    found = make_report(runs, baseline, epochs)
+    files = write_report(found, runs / "report")
+    if as_json:
+        print((runs / "report" / "report.json").read_text(), end="")
+        return
+    missing, diverged = len(found.collected.missing), len(found.collected.diverged)
+    finished = sum(map(len, found.collected.runs.values()))
+    console.print(
+        f"{finished} runs, {missing} not finished, {diverged} diverged. Wrote {', '.join(map(str, files))}",
         markup=False,
         highlight=False,
         soft_wrap=True,

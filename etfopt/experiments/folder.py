@@ -21,7 +21,7 @@ from etfopt.experiments.run_files import (
 )
 from etfopt.experiments.trainer import Machine
 
-__all__ = ["CONFIG", "RESULTS", "Start", "begin", "finish", "is_empty", "open_folder", "resume_from"]
+__all__ = ["CONFIG", "ENVIRONMENT", "RESULTS", "Start", "begin", "finish", "is_empty", "open_folder", "resume_from"]
 
 CONFIG, ENVIRONMENT = "config.json", "environment.json"
 RESULTS = (HISTORY, MEANS, MARGINS)

@@ -16,7 +16,7 @@ from etfopt.experiments.config import TrainConfig
 
 __all__ = ["Planned", "Study", "Variant", "parse_study", "read_study"]
 
-KEYS = ("title", "question", "findings", "seeds", "base", "variants", "grid")
+KEYS = ("title", "question", "setup", "findings", "seeds", "base", "variants", "grid")
 
 
 @dataclass(frozen=True)
@@ -62,8 +62,10 @@ class Study:
 
     Attributes
     ----------
-    name, title, question, findings : str
-        The name is that of the file; what was found may be empty.
+    name, title, question : str
+        The name is that of the file.
+    setup, findings : str
+        How the study is made and what was left out, and what it found; both may be empty.
     seeds : tuple of int
     variants : tuple of Variant
         In the order of the file, those of one cell of the grid together.
@@ -72,6 +74,7 @@ class Study:
     name: str
     title: str
     question: str
+    setup: str
     findings: str
     seeds: tuple[int, ...]
     variants: tuple[Variant, ...]
@@ -141,6 +144,7 @@ def parse_study(values: Mapping[str, Any], name: str) -> Study:
         name,
         _text(values, "title"),
         _text(values, "question"),
+        _text(values, "setup", ""),
         _text(values, "findings", ""),
         _seeds(values.get("seeds")),
         variants,
