@@ -6,15 +6,27 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from rich.markup import escape
 from rich.table import Table
 
 from etfopt.solution import Solution
 
 if TYPE_CHECKING:
     from etfopt.experiments.report import Spread
+    from etfopt.experiments.study_folder import Progress
     from theory.registry import Claim, Evidence, Residual
 
-__all__ = ["counterexamples", "facts", "measures", "residuals", "solution_table", "spreads", "verdict", "verdicts"]
+__all__ = [
+    "counterexamples",
+    "facts",
+    "measures",
+    "planned",
+    "residuals",
+    "solution_table",
+    "spreads",
+    "verdict",
+    "verdicts",
+]
 
 
 def facts(solution: Solution) -> dict[str, str | float | bool]:
@@ -80,6 +92,16 @@ def measures(record: Mapping[str, float], title: str) -> Table:
         table.add_column(split, justify="right")
     for name in (key.removeprefix("train_") for key in record if key.startswith("train_")):
         table.add_row(name, f"{record[f'train_{name}']:.4g}", f"{record[f'test_{name}']:.4g}")
+    return table
+
+
+def planned(runs: Sequence[Progress], title: str) -> Table:
+    """Tabulate the runs of a study and how far they have come."""
+    table = Table("run", "state", title=title, title_justify="left")
+    table.add_column("epochs", justify="right")
+    table.columns[0].overflow = "fold"
+    for p in runs:
+        table.add_row(escape(p.run.folder), p.state.value, f"{p.epochs} of {p.run.config.training.epochs}")
     return table
 
 

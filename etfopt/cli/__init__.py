@@ -20,12 +20,13 @@ from etfopt.cli._app import app
 from etfopt.cli.benchmarks import bench, bench_head, bench_node, compare
 from etfopt.cli.doctor import doctor
 from etfopt.cli.solving import solve
+from etfopt.cli.studies import report
 from etfopt.cli.training import demo, train
 from etfopt.cli.verifying import verify
 
 __all__ = ["main"]
 
-for command in (solve, train, demo, compare, verify, doctor):  # in the order of --help
+for command in (solve, train, report, demo, compare, verify, doctor):  # in the order of --help
     app.command()(command)
 
 # "bench" is a command and the name of two more

@@ -13,6 +13,7 @@ import typer
 
 from etfopt import _tables as tables
 from etfopt.cli._app import console, progress
+from etfopt.cli.studies import train_study
 from etfopt.errors import InputError
 
 if TYPE_CHECKING:
@@ -27,6 +28,9 @@ __all__ = ["demo", "train"]
 
 def train(
     ctx: typer.Context,
+    study: Annotated[
+        Path | None, typer.Argument(metavar="[STUDY.toml]", help="A study: all its runs are trained, instead of one.")
+    ] = None,
     data: Annotated[
         str | None, typer.Option(help="digits, mnist5k, ufm, cifar10, imagefolder:PATH, ... [digits]")
     ] = None,
@@ -63,7 +67,7 @@ def train(
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="Any other setting, as in --set optimizer.momentum=0.8")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder; runs/DATA-HEAD-seedN if not given.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder; runs/DATA-HEAD-seedN, of a study runs.")] = None,
     threads: Annotated[int, typer.Option(help="CPU threads; one is fastest for a small network.")] = 1,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
     accelerator: Annotated[str, typer.Option(help="auto, cpu, gpu, ...")] = "auto",
@@ -73,13 +77,24 @@ def train(
     from_epoch: Annotated[
         int | None, typer.Option(help="With --resume: go on from the checkpoint of this epoch.")
     ] = None,
+    jobs: Annotated[int | None, typer.Option(help="Of a study: runs at a time, each on one thread. [1]")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Of a study: list the runs and train none.")] = False,
 ) -> None:
     """Train a network with one of the heads and print its neural-collapse measures.
 
     Example: etfopt train --data digits --head nearest --epochs 30
 
     A run that was stopped goes on where its last checkpoint is: etfopt train --resume runs/digits-nearest-seed0
+
+    A study trains many runs, into runs/STUDY/, and leaves out what is finished: etfopt train study.toml --jobs 2
     """
+    if study is not None:
+        _refuse_typed(ctx, STUDYING, f"with a study: the settings are those of {study}")
+        options: dict[str, Any] = {"accelerator": accelerator, "precision": precision, "threads": threads}
+        train_study(study, out or Path("runs"), jobs or 1, dry_run, quiet, options)
+        return
+    if jobs is not None or dry_run:
+        raise InputError(f"{'--dry-run' if dry_run else '--jobs'} has no meaning without a study")
     from etfopt.experiments.config import TrainConfig, read_config
     from etfopt.experiments.train import train as run
 
@@ -91,7 +106,7 @@ def train(
     }
     bar = console.is_terminal and not quiet
     if resume is not None:
-        _refuse_settings(ctx, resume)
+        _refuse_typed(ctx, RESUMING, f"with --resume: the settings are those of {resume}/config.json")
         _print_result(_say_what_is_kept(resume, lambda: _resumed(resume, from_epoch, progress_bar=bar, **machine)))
         return
     if from_epoch is not None:
@@ -125,6 +140,7 @@ def train(
     _print_result(_say_what_is_kept(path, lambda: run(final, path, progress_bar=bar, **machine)))
 
 
+STUDYING = ("study", "out", "jobs", "dry_run", "threads", "quiet", "accelerator", "precision")
 RESUMING = ("resume", "from_epoch", "threads", "quiet", "accelerator", "devices", "precision")
 
 
@@ -155,13 +171,12 @@ def _print_result(result: RunResult) -> None:
     )
 
 
-def _refuse_settings(ctx: typer.Context, path: Path) -> None:
-    """Refuse settings that were typed beside --resume: the run has its own, and none is to be passed over."""
+def _refuse_typed(ctx: typer.Context, allowed: tuple[str, ...], why: str) -> None:
+    """Refuse options that were typed where the settings come from elsewhere: none is to be passed over."""
     sources = {name: ctx.get_parameter_source(name) for name in ctx.params}
     typed = [name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"]
-    if wrong := [name for name in typed if name not in RESUMING]:
-        option = "--" + wrong[0].replace("_", "-")
-        raise InputError(f"{option} has no meaning with --resume: the settings are those of {path}/config.json")
+    if wrong := [name for name in typed if name not in allowed]:
+        raise InputError(f"--{wrong[0].replace('_', '-')} has no meaning {why}")
 
 
 def _say_what_is_kept(path: Path, run: Callable[[], RunResult]) -> RunResult:

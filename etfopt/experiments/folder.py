@@ -21,7 +21,7 @@ from etfopt.experiments.run_files import (
 )
 from etfopt.experiments.trainer import Machine
 
-__all__ = ["CONFIG", "Start", "begin", "finish", "open_folder", "resume_from"]
+__all__ = ["CONFIG", "ENVIRONMENT", "RESULTS", "Start", "begin", "finish", "is_empty", "open_folder", "resume_from"]
 
 CONFIG, ENVIRONMENT = "config.json", "environment.json"
 RESULTS = (HISTORY, MEANS, MARGINS)
@@ -88,6 +88,11 @@ def finish(path: Path, config: TrainConfig) -> None:
     recorder.load_state_dict(load(checkpoints(path / "checkpoints")[config.training.epochs])["callbacks"]["Recorder"])
     recorder.write_lines()
     recorder.write_results(read_means(path / MEANS_BY_EPOCH, config.training.epochs + 1)[-1])
+
+
+def is_empty(path: Path) -> bool:
+    """Whether a folder holds no file of a run, or is not there."""
+    return not _files(path)
 
 
 def _files(path: Path) -> list[Path]:

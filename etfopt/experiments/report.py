@@ -1,4 +1,4 @@
-"""What many runs show: medians and ranges over seeds, as rows and as figures."""
+"""What the demonstration's runs show: medians and ranges over seeds, as rows and as figures."""
 
 from __future__ import annotations
 
@@ -7,18 +7,14 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from etfopt.experiments.train import RunResult
+from etfopt.experiments.figures import cosines, draw_matrix, draw_off_diagonal, page
+from etfopt.experiments.results import RunResult
 
 __all__ = ["QUANTITIES", "Spread", "by_head", "cosines", "plot_cosines", "plot_curves", "summary"]
-
-# colour-blind safe (Okabe and Ito), and told apart by dashes in print
-STYLES = {"learned": ("#D55E00", "--"), "fixed": ("#0072B2", "-."), "nearest": ("#009E73", "-")}
 
 QUANTITIES = {
     "epochs_to_99": "epochs to 99 %",
@@ -31,16 +27,7 @@ QUANTITIES = {
     "step_ms": "ms a step",
 }
 
-PANELS = {
-    "train_accuracy": ("training accuracy", "linear"),
-    "test_accuracy": ("test accuracy", "linear"),
-    "train_cosine_margin": ("cosine margin (training)", "linear"),
-    "train_nc1": ("NC1", "log"),
-    "train_nc2": ("NC2", "log"),
-    "train_nc3": ("NC3", "log"),
-}
-FLOOR = 1e-8
-"""What is zero up to rounding is drawn here on a logarithmic axis."""
+CURVES = ("train_accuracy", "test_accuracy", "train_cosine_margin", "train_nc1", "train_nc2", "train_nc3")
 
 
 @dataclass(frozen=True)
@@ -84,42 +71,12 @@ def summary(results: Sequence[RunResult]) -> dict[str, dict[str, Spread]]:
     return rows
 
 
-def cosines(H: np.ndarray[Any, np.dtype[np.float64]]) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """Return the (C, C) matrix of cosines between the columns of H, shape (d, C); zero columns have cosine 0."""
-    norms = np.linalg.norm(H, axis=0)
-    unit = np.divide(H, norms, out=np.zeros_like(H), where=norms > 0)
-    return np.asarray(unit.T @ unit)
-
-
 def plot_curves(results: Sequence[RunResult], path: Path) -> None:
     """Draw accuracy, margin and NC1-NC3 against the epoch: median over seeds, and their range as a band."""
-    figure = Figure(figsize=(11, 6), layout="constrained")
-    for axes, (key, (title, scale)) in zip(figure.subplots(2, 3).flat, PANELS.items(), strict=True):
-        for head, runs in by_head(results).items():
-            _draw_band(axes, head, np.array([[record[key] for record in run.history] for run in runs]), scale)
-        axes.set(title=title, xlabel="epoch", yscale=scale)
-        if key.endswith("accuracy"):
-            axes.set_ylim(0.9, 1.002)
-            axes.set_title(f"{title}, from 0.9")
-        if key == "train_cosine_margin":
-            C = results[0].class_means.shape[2]
-            axes.axhline(C / (C - 1), color="0.5", linewidth=0.8, linestyle=":")
-            axes.annotate(
-                "collapse", (0, C / (C - 1)), xytext=(0, 2), textcoords="offset points", fontsize=8, color="0.4"
-            )
-            axes.set_ylim(top=1.12 * C / (C - 1))
-    figure.axes[0].legend(loc="lower right", frameon=False)
-    seeds = len(next(iter(by_head(results).values())))
-    figure.suptitle(f"{results[0].config.data.name}: median and range over {seeds} seed{'s' * (seeds > 1)}")
-    figure.savefig(path, dpi=110)
-
-
-def _draw_band(axes: Axes, head: str, values: np.ndarray[Any, np.dtype[np.float64]], scale: str) -> None:
-    values = np.maximum(values, FLOOR) if scale == "log" else values
-    color, dashes = STYLES[head]
-    epochs = np.arange(values.shape[1])
-    axes.plot(epochs, np.median(values, axis=0), color=color, linestyle=dashes, label=head)
-    axes.fill_between(epochs, values.min(axis=0), values.max(axis=0), color=color, alpha=0.15, linewidth=0)
+    groups = by_head(results)
+    seeds = len(next(iter(groups.values())))
+    title = f"{results[0].config.data.name}: median and range over {seeds} seed{'s' * (seeds > 1)}"
+    page(groups, CURVES, title).savefig(path, dpi=110)
 
 
 def plot_cosines(results: Sequence[RunResult], path: Path) -> None:
@@ -137,15 +94,8 @@ def plot_cosines(results: Sequence[RunResult], path: Path) -> None:
     matrices = [(f"epoch {epoch}", cosines(shown.class_means[epoch])) for epoch in epochs] + [("simplex ETF", target)]
     panels = above.subplots(1, len(matrices))
     for axes, (title, matrix) in zip(panels, matrices, strict=True):
-        image = axes.imshow(matrix, vmin=-1, vmax=1, cmap="RdBu_r")
-        axes.set(title=title, xticks=[], yticks=[])
-    above.colorbar(image, ax=panels, shrink=0.9, label="cosine")
+        draw_matrix(axes, matrix, title)
+    above.colorbar(panels[-1].images[0], ax=panels, shrink=0.9, label="cosine")
     above.suptitle(f"Cosines between the class means, head: {shown.config.head.name}")
-    axes = below.subplots()
-    off_diagonal = ~np.eye(C, dtype=bool)
-    for head, runs in by_head(results).items():
-        off = [[np.abs(cosines(H) - target)[off_diagonal].mean() for H in run.class_means] for run in runs]
-        _draw_band(axes, head, np.array(off), "log")
-    axes.set(xlabel="epoch", ylabel="mean |cosine + 1/(C-1)|", yscale="log")
-    axes.legend(frameon=False)
+    draw_off_diagonal(below.subplots(), by_head(results)).legend(frameon=False)
     figure.savefig(path, dpi=110)

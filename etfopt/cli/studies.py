@@ -1,0 +1,91 @@
+"""The commands that train a study and report what it shows."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from etfopt import _tables as tables
+from etfopt.cli._app import console, progress
+
+if TYPE_CHECKING:
+    from etfopt.experiments.study_runs import Outcome
+
+__all__ = ["report", "train_study"]
+
+
+def train_study(path: Path, out: Path, jobs: int, dry_run: bool, quiet: bool, machine: dict[str, Any]) -> None:
+    """Train what is not finished of a study; end with status 1 if a run has failed."""
+    from etfopt.experiments.study import read_study
+    from etfopt.experiments.study_folder import State, divergence
+    from etfopt.experiments.study_folder import progress as progress_of
+    from etfopt.experiments.study_runs import run_study
+
+    study = read_study(path)
+    folder = out / study.name
+    before = progress_of(folder, study.runs())
+    if dry_run:
+        console.print(tables.planned(before, f"{study.title}: {folder}/"))
+        return
+    todo = [p for p in before if p.state in (State.NEW, State.STARTED)]
+    diverged = [p.run for p in before if p.state is State.DIVERGED]
+    failed = [f"{run.folder}: {divergence(folder / run.folder, run.config)}" for run in diverged]
+    epochs = sum(p.run.config.training.epochs - p.epochs for p in todo)
+    try:
+        with progress(epochs, quiet) as step:
+            ended = run_study(study, folder, jobs=jobs, on_epoch=step, **machine)
+    except (KeyboardInterrupt, SystemExit) as stop:
+        sent = signal.SIGTERM if isinstance(stop, SystemExit) else signal.SIGINT
+        print(f"interrupted. Kept: {folder}/, every finished epoch. To go on: the same command", file=sys.stderr)
+        raise typer.Exit(128 + sent) from None
+    failed += [f"{outcome.run.folder}: {outcome.error}" for outcome in ended if outcome.error]
+    _print_end(len(before), len(before) - len(todo) - len(diverged), ended, failed, folder)
+    if failed:
+        raise typer.Exit(1)
+
+
+def _print_end(planned: int, done: int, ended: Sequence[Outcome], failed: Sequence[str], folder: Path) -> None:
+    for line in failed:
+        print(line, file=sys.stderr)
+    trained = sum(outcome.error is None for outcome in ended)
+    console.print(
+        f"{planned} runs: {trained} trained now, {done} finished before, {len(failed)} failed. "
+        f"Written to {folder}/. Next: etfopt report {folder}",
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def report(
+    runs: Annotated[Path, typer.Argument(metavar="RUNS", help="Folder of a study, or of runs named VARIANT-seedN.")],
+    baseline: Annotated[str | None, typer.Option(help="Variant that the others are compared with. [the first]")] = None,
+    epochs: Annotated[
+        tuple[int, int] | None, typer.Option(metavar="A B", help="Of the table of top-1. [a quarter of all, and all]")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON as well.")] = False,
+) -> None:
+    """Write tables, paired differences between seeds and figures of a study into RUNS/report/.
+
+    Example: etfopt report runs/heads-on-mnist --baseline learned
+    """
+    from etfopt.experiments.study_report import make_report, write_report
+
+    found = make_report(runs, baseline, epochs)
+    files = write_report(found, runs / "report")
+    if as_json:
+        print((runs / "report" / "report.json").read_text(), end="")
+        return
+    missing, diverged = len(found.collected.missing), len(found.collected.diverged)
+    finished = sum(map(len, found.collected.runs.values()))
+    console.print(
+        f"{finished} runs, {missing} not finished, {diverged} diverged. Wrote {', '.join(map(str, files))}",
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
+    )

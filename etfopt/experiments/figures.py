@@ -1,0 +1,167 @@
+"""Figures of training runs: every function draws on axes that it is given and returns them.
+
+Runs come in groups, a label each; of a group the median over its runs is a line and their range a band.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from etfopt.experiments.results import RunResult
+
+__all__ = [
+    "FLOOR",
+    "PANELS",
+    "Groups",
+    "cosines",
+    "draw_margins",
+    "draw_matrix",
+    "draw_measure",
+    "draw_off_diagonal",
+    "page",
+    "styles",
+]
+
+Groups: TypeAlias = Mapping[str, Sequence[RunResult]]
+Array: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
+Style: TypeAlias = dict[str, Any]
+
+# Okabe and Ito's colours, which colour-blind readers tell apart; dashes tell the lines apart in print
+HEADS: dict[str, Style] = {
+    "learned": {"color": "#D55E00", "linestyle": "--"},
+    "fixed": {"color": "#0072B2", "linestyle": "-."},
+    "nearest": {"color": "#009E73", "linestyle": "-"},
+}
+COLORS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+DASHES: tuple[Any, ...] = ("--", "-.", "-", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)))
+FLOOR = 1e-8
+"""What is zero up to rounding is drawn here on a logarithmic axis."""
+SHARES = 201
+"""Points of the curve P_CM."""
+
+PANELS = {
+    "train_accuracy": ("training accuracy", "linear"),
+    "train_loss": ("training loss", "log"),
+    "test_accuracy": ("test accuracy", "linear"),
+    "train_cosine_margin": ("cosine margin (training)", "linear"),
+    "train_nc1": ("NC1", "log"),
+    "train_nc2": ("NC2", "log"),
+    "train_nc3": ("NC3", "log"),
+    "train_equinorm_difference": ("WH-equinorm", "log"),
+}
+"""Title and scale of a measure's axis."""
+
+
+def styles(labels: Sequence[str]) -> dict[str, Style]:
+    """Return the style of each label: a head's own where all labels are heads, else by place in the list."""
+    if set(labels) <= set(HEADS):
+        return {label: HEADS[label] for label in labels}
+    return {
+        label: {"color": COLORS[i % len(COLORS)], "linestyle": DASHES[i % len(DASHES)]}
+        for i, label in enumerate(labels)
+    }
+
+
+def _draw_band(axes: Axes, x: Array, values: Array, label: str, style: Style) -> None:
+    """Draw median and range of values, shape (runs, points)."""
+    values = np.maximum(values, FLOOR) if axes.get_yscale() == "log" else values
+    axes.plot(x, np.median(values, axis=0), label=label, **style)
+    axes.fill_between(x, values.min(axis=0), values.max(axis=0), color=style["color"], alpha=0.15, linewidth=0)
+
+
+def draw_measure(axes: Axes, groups: Groups, measure: str) -> Axes:
+    """Draw a measure of `PANELS` against the epoch; of runs of different lengths, as far as the shortest went."""
+    title, scale = PANELS[measure]
+    axes.set(title=title, xlabel="epoch", yscale=scale)
+    for label, style in styles(list(groups)).items():
+        epochs = min(len(run.history) for run in groups[label])
+        values = np.array([[record[measure] for record in run.history[:epochs]] for run in groups[label]])
+        _draw_band(axes, np.arange(epochs, dtype=float), values, label, style)
+    if measure == "train_cosine_margin":
+        _mark_collapse(axes, groups)
+    if measure.endswith("accuracy"):
+        axes.set_ylim(*_after_the_rise(groups, measure))
+    return axes
+
+
+def _after_the_rise(groups: Groups, measure: str) -> tuple[float, float]:
+    """Return the ends of an axis that is not filled by the first tenth of the epochs."""
+    values = [[record[measure] for record in run.history] for runs in groups.values() for run in runs]
+    low, high = min(min(row[max(1, len(row) // 10) :] or row) for row in values), max(map(max, values))
+    room = 0.05 * (high - low) + 1e-3
+    return low - room, high + room
+
+
+def _mark_collapse(axes: Axes, groups: Groups) -> None:
+    """Draw the margin at collapse, C/(C-1), where all runs have the same C."""
+    sizes = {run.class_means.shape[2] for runs in groups.values() for run in runs}
+    if len(sizes) > 1:
+        return
+    C = sizes.pop()
+    axes.axhline(C / (C - 1), color="0.5", linewidth=0.8, linestyle=":")
+    axes.annotate("collapse", (0, C / (C - 1)), xytext=(0, 2), textcoords="offset points", fontsize=8, color="0.4")
+    axes.set_ylim(top=1.12 * C / (C - 1))
+
+
+def draw_margins(axes: Axes, groups: Groups, split: str = "train") -> Axes:
+    """Draw P_CM: the cosine margins after the last epoch in ascending order, against the share of the samples."""
+    share = np.linspace(0, 1, SHARES)
+    axes.set(title=f"sorted margins, P_CM ({'training' if split == 'train' else split})", xlabel="share of samples")
+    for label, style in styles(list(groups)).items():
+        _draw_band(
+            axes, share, np.array([np.quantile(run.margins(split), share) for run in groups[label]]), label, style
+        )
+    axes.axhline(0, color="0.5", linewidth=0.8, linestyle=":")
+    return axes
+
+
+def cosines(H: Array) -> Array:
+    """Return the (C, C) matrix of cosines between the columns of H, shape (d, C); zero columns have cosine 0."""
+    norms = np.linalg.norm(H, axis=0)
+    unit = np.divide(H, norms, out=np.zeros_like(H), where=norms > 0)
+    return np.asarray(unit.T @ unit)
+
+
+def draw_matrix(axes: Axes, matrix: Array, title: str) -> Axes:
+    """Draw a matrix of cosines as an image."""
+    axes.imshow(matrix, vmin=-1, vmax=1, cmap="RdBu_r")
+    axes.set(title=title, xticks=[], yticks=[])
+    return axes
+
+
+def draw_off_diagonal(axes: Axes, groups: Groups) -> Axes:
+    """Draw the mean distance of the cosines between class means from -1/(C-1), against the epoch."""
+    axes.set(xlabel="epoch", ylabel="mean |cosine + 1/(C-1)|", yscale="log")
+    for label, style in styles(list(groups)).items():
+        off = np.array([[_off_diagonal(H) for H in run.class_means] for run in groups[label]])
+        _draw_band(axes, np.arange(off.shape[1], dtype=float), off, label, style)
+    return axes
+
+
+def _off_diagonal(H: Array) -> float:
+    C = H.shape[1]
+    return float(np.abs(cosines(H) + 1 / (C - 1))[~np.eye(C, dtype=bool)].mean())
+
+
+def page(groups: Groups, measures: Sequence[str], title: str, *, margins: bool = False) -> Figure:
+    """Return a figure with a panel for each measure, and one for the sorted margins, under one legend."""
+    count = len(measures) + margins
+    columns = min(count, 4 if count > 6 else 3)
+    lines = -(-count // columns)
+    figure = Figure(figsize=(3.6 * columns, 2.9 * lines + 0.5), layout="constrained")
+    panels = list(figure.subplots(lines, columns, squeeze=False).flat)
+    for axes, measure in zip(panels, measures, strict=False):
+        draw_measure(axes, groups, measure)
+    if margins:
+        draw_margins(panels[len(measures)], groups)
+    for axes in panels[count:]:
+        axes.set_visible(False)
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 4), frameon=False, fontsize=9)
+    figure.suptitle(title)
+    return figure

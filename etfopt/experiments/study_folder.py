@@ -1,0 +1,106 @@
+"""The folder of a study: its plan, and how far each of its runs has come."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+
+from etfopt.errors import InputError
+from etfopt.experiments.config import TrainConfig
+from etfopt.experiments.folder import CONFIG, RESULTS, is_empty
+from etfopt.experiments.recorder import LINES
+from etfopt.experiments.run_files import make_folder, read_config, read_json, read_lines, write_json
+from etfopt.experiments.study import Planned, Study
+
+__all__ = ["STUDY", "Progress", "State", "divergence", "load_study", "progress", "record_divergence", "save_study"]
+
+STUDY, DIVERGED = "study.json", "diverged.json"
+
+
+class State(Enum):
+    """How far a run has come."""
+
+    NEW = "new"
+    STARTED = "started"
+    FINISHED = "finished"
+    DIVERGED = "diverged"
+
+
+@dataclass(frozen=True)
+class Progress:
+    """A run, its state, and the number of its epochs that are done."""
+
+    run: Planned
+    state: State
+    epochs: int
+
+
+def save_study(folder: Path, study: Study) -> None:
+    """Write the plan beside the runs, so that a report knows what is missing."""
+    make_folder(folder)
+    write_json(folder / STUDY, {"study": study.to_dict()})
+
+
+def load_study(folder: Path) -> Study:
+    """Read what `save_study` wrote.
+
+    Raises
+    ------
+    InputError
+        If it is missing, damaged, of another schema, or no study.
+    """
+    values = read_json(folder / STUDY).get("study")
+    try:
+        if not isinstance(values, dict):
+            raise InputError("a table is needed")
+        return Study.from_dict(values)
+    except (TypeError, KeyError, InputError) as error:
+        raise InputError(f"{folder / STUDY}: holds no study: {error}") from error
+
+
+def progress(folder: Path, runs: Sequence[Planned]) -> list[Progress]:
+    """Return the state of every run of a study.
+
+    Raises
+    ------
+    InputError
+        If a folder is that of a run of another configuration, or of none; all of these are named.
+    """
+    found, foreign = [], []
+    for run in runs:
+        path = folder / run.folder
+        if is_empty(path):
+            found.append(Progress(run, State.NEW, 0))
+        elif not (path / CONFIG).exists() or read_config(path / CONFIG).digest() != run.config.digest():
+            foreign.append(run.folder)
+        else:
+            found.append(Progress(run, *_state(path, run.config)))
+    if foreign:
+        raise InputError(
+            f"{folder}: {', '.join(foreign)} {'are runs' if len(foreign) > 1 else 'is a run'} of another configuration "
+            "than the study's; remove what is not needed any more, or choose another folder"
+        )
+    return found
+
+
+def _state(path: Path, config: TrainConfig) -> tuple[State, int]:
+    lines = read_lines(path / LINES) if (path / LINES).exists() else []
+    done = int(lines[-1]["epoch"]) if lines else 0
+    if done == config.training.epochs and all((path / name).exists() for name in RESULTS):
+        return State.FINISHED, done
+    return State.DIVERGED if divergence(path, config) else State.STARTED, done
+
+
+def record_divergence(path: Path, config: TrainConfig, message: str) -> None:
+    """Write down in the folder of a run that it diverged: it would again."""
+    write_json(path / DIVERGED, {"config": config.digest(), "message": message})
+
+
+def divergence(path: Path, config: TrainConfig) -> str | None:
+    """Return how a run of this configuration diverged, or None if it did not."""
+    if not (path / DIVERGED).exists():
+        return None
+    record = read_json(path / DIVERGED)
+    return str(record.get("message")) if record.get("config") == config.digest() else None

@@ -1,0 +1,210 @@
+"""The numbers of a report: what was found of a study's runs, and every quantity by variant and seed."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from etfopt.errors import InputError
+from etfopt.experiments.comparison import Comparison, compare
+from etfopt.experiments.results import RunResult, load_run
+from etfopt.experiments.study import Study, Variant
+from etfopt.experiments.study_folder import STUDY, State, divergence, load_study, progress
+
+__all__ = ["COMPARED", "QUANTITIES", "Collected", "Pair", "collect", "comparisons", "pairs", "quantities", "two_epochs"]
+
+QUANTITIES = {
+    "train_accuracy_first": "training top-1, first epoch of the two",
+    "train_accuracy_second": "training top-1, second epoch of the two",
+    "test_accuracy_first": "test top-1, first epoch of the two",
+    "test_accuracy_second": "test top-1, second epoch of the two",
+    "epochs_to_99": "epochs to 99 %",
+    "epochs_to_100": "epochs to 100 %",
+    "epochs_to_margin_1": "epochs to margin 1.0",
+    "cosine_margin": "cosine margin",
+    "nc1": "NC1",
+    "nc2": "NC2",
+    "nc3": "NC3",
+    "equinorm_difference": "WH-equinorm",
+    "step_ms": "ms a step",
+}
+"""Names of what is reported of a run; measures without an epoch are those of the training split after the last one."""
+
+COMPARED = ("test_accuracy_first", "test_accuracy_second", "epochs_to_99", "epochs_to_100", "epochs_to_margin_1")
+"""What is compared seed by seed."""
+
+
+@dataclass(frozen=True)
+class Collected:
+    """What is there of a study.
+
+    Attributes
+    ----------
+    study : Study
+    runs : dict of list of RunResult
+        Finished runs by variant, all variants in the order of the study, each in the order of the seeds.
+    missing : dict
+        From the folders of runs that are not finished to how far they have come.
+    diverged : dict
+        From the folders of runs that diverged to what they said.
+    """
+
+    study: Study
+    runs: dict[str, list[RunResult]]
+    missing: dict[str, str] = field(default_factory=dict)
+    diverged: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One quantity of a variant compared with the baseline's."""
+
+    variant: str
+    baseline: str
+    quantity: str
+    result: Comparison
+
+
+def collect(folder: Path) -> Collected:
+    """Read the runs of a study's folder, or of any folder whose subfolders are runs named VARIANT-seedN.
+
+    Raises
+    ------
+    InputError
+        If there are no runs, none is finished, or a run is of another configuration than its name says.
+    """
+    found = _planned(folder) if (folder / STUDY).exists() else _loose(folder)
+    if not any(found.runs.values()):
+        raise InputError(f"{folder}: none of its runs is finished, so there is nothing to report")
+    return found
+
+
+def _planned(folder: Path) -> Collected:
+    study = load_study(folder)
+    found = Collected(study, {variant.name: [] for variant in study.variants})
+    for p in progress(folder, study.runs()):
+        path = folder / p.run.folder
+        if p.state is State.FINISHED:
+            found.runs[p.run.variant].append(_slim(load_run(path)))
+        elif p.state is State.DIVERGED:
+            found.diverged[p.run.folder] = str(divergence(path, p.run.config))
+        else:
+            found.missing[p.run.folder] = f"{p.epochs} of {p.run.config.training.epochs} epochs"
+    return found
+
+
+def _loose(folder: Path) -> Collected:
+    """Take every run in a folder for one of the variant that its name gives."""
+    paths = sorted(path.parent for path in folder.glob("*/config.json"))
+    if not paths:
+        studies = ", ".join(sorted(str(path.parent) for path in folder.glob(f"*/{STUDY}")))
+        hint = f"it holds studies: {studies}; report one of them" if studies else "there are no runs in it"
+        raise InputError(f"{folder}: is not the folder of a study; {hint}")
+    variants: dict[str, Variant] = {}
+    runs: dict[str, list[RunResult]] = {}
+    missing = {}
+    for path in paths:
+        name, run = re.sub(r"-seed\d+$", "", path.name), _slim(load_run(path))
+        config = run.config.with_settings({"seed": 0})
+        if variants.setdefault(name, Variant(name, name, "", config)).config != config:
+            raise InputError(f"{path}: differs from the other runs named {name} in more than the seed; rename it")
+        runs.setdefault(name, [])
+        if run.finished:
+            runs[name].append(run)
+        else:
+            missing[path.name] = f"{max(len(run.history) - 1, 0)} of {config.training.epochs} epochs"
+    for found in runs.values():
+        found.sort(key=lambda run: run.config.seed)
+    seeds = sorted({run.config.seed for found in runs.values() for run in found})
+    study = Study(folder.name, folder.name, "", "", "", tuple(seeds), tuple(variants.values()))
+    return Collected(study, runs, missing)
+
+
+def _slim(run: RunResult) -> RunResult:
+    """Return a run with the last class means alone: those of all epochs of all runs may not fit into memory."""
+    return replace(run, class_means=run.class_means[-1:].copy())
+
+
+def two_epochs(study: Study, epochs: tuple[int, int] | None) -> dict[str, tuple[int, int]]:
+    """Return for each variant the two epochs of its table: those asked for, or a quarter of all and all.
+
+    Raises
+    ------
+    InputError
+        If they do not increase, or a variant has fewer.
+    """
+    lengths = {variant.name: variant.config.training.epochs for variant in study.variants}
+    if epochs is None:
+        return {name: (max(1, length // 4), length) for name, length in lengths.items()}
+    first, second = epochs
+    if not 0 <= first < second <= min(lengths.values()):
+        raise InputError(f"epochs = {first} {second} must increase and be at most {min(lengths.values())}")
+    return dict.fromkeys(lengths, epochs)
+
+
+def quantities(run: RunResult, epochs: tuple[int, int]) -> dict[str, float | None]:
+    """Return all `QUANTITIES` of a run; None is an epoch that never came."""
+    first, second = (run.history[epoch] for epoch in epochs)
+    last = run.history[-1]
+    return {
+        "train_accuracy_first": first["train_accuracy"],
+        "train_accuracy_second": second["train_accuracy"],
+        "test_accuracy_first": first["test_accuracy"],
+        "test_accuracy_second": second["test_accuracy"],
+        "epochs_to_99": run.epochs_to(0.99),
+        "epochs_to_100": run.epochs_to(1.0),
+        "epochs_to_margin_1": run.epochs_to(1.0, "train_cosine_margin"),
+        **{key: last[f"train_{key}"] for key in ("cosine_margin", "nc1", "nc2", "nc3", "equinorm_difference")},
+        "step_ms": run.step_ms,
+    }
+
+
+def pairs(study: Study, baseline: str | None) -> list[tuple[str, str]]:
+    """Return each variant with the one it is compared with.
+
+    A baseline that is the name of a variant of the file stands for that variant in the same cell of the grid; the
+    first one does so by default. The whole name of a variant stands for it alone.
+
+    Raises
+    ------
+    InputError
+        If there is no such variant.
+    """
+    variants = study.variants
+    heads, names = [v.head for v in variants], [v.name for v in variants]
+    chosen = (heads[0] or names[0]) if baseline is None else baseline
+    if chosen and chosen in heads:
+        by_cell = {v.cell: v.name for v in variants if v.head == chosen}
+        return [(v.name, by_cell[v.cell]) for v in variants if v.head != chosen]
+    if chosen not in names:
+        known = ", ".join(map(repr, dict.fromkeys([*filter(None, heads), *names])))
+        raise InputError(f"baseline = {chosen!r} is no variant; choose one of: {known}")
+    return [(name, chosen) for name in names if name != chosen]
+
+
+def comparisons(study: Study, found: dict[str, dict[int, dict[str, float | None]]], baseline: str | None) -> list[Pair]:
+    """Compare the variants with their baselines in all that is `COMPARED`.
+
+    Parameters
+    ----------
+    study : Study
+    found : dict
+        By variant and seed, the quantities of a run.
+    baseline : str, optional
+        See `pairs`.
+
+    Notes
+    -----
+    An epoch that never came counts as one after the last: such a difference is a bound, and is marked as one.
+    """
+    lengths = {variant.name: variant.config.training.epochs for variant in study.variants}
+
+    def values(name: str, quantity: str) -> dict[int, float | None]:
+        return {seed: row[quantity] for seed, row in found[name].items()}
+
+    return [
+        Pair(ours, theirs, q, compare(values(ours, q), values(theirs, q), 1.0 + max(lengths[ours], lengths[theirs])))
+        for ours, theirs in pairs(study, baseline)
+        for q in COMPARED
+    ]

@@ -1,0 +1,178 @@
+"""The report of a study: numbers for machines, Markdown and HTML for people, figures beside them."""
+
+from __future__ import annotations
+
+import dataclasses
+import html
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from markdown_it import MarkdownIt
+
+from etfopt.experiments.figures import page
+from etfopt.experiments.folder import ENVIRONMENT
+from etfopt.experiments.report import Spread
+from etfopt.experiments.run_files import make_folder, read_json, write_atomically, write_json
+from etfopt.experiments.study_markdown import markdown
+from etfopt.experiments.study_numbers import Collected, Pair, collect, comparisons, quantities, two_epochs
+
+__all__ = ["MEASURES", "Report", "make_report", "write_report"]
+
+MEASURES = (
+    "train_accuracy",
+    "test_accuracy",
+    "train_cosine_margin",
+    "train_nc1",
+    "train_nc2",
+    "train_nc3",
+    "train_equinorm_difference",
+)
+"""Panels of a figure, before the sorted margins: the paper's."""
+
+LINES = 7
+"""Most lines of one figure: as many as there are colours."""
+
+STYLE = (
+    "body{max-width:62rem;margin:2rem auto;padding:0 1rem;font:16px/1.5 system-ui,sans-serif;color:#222}"
+    "table{border-collapse:collapse;font-size:.85rem;display:block;overflow-x:auto}"
+    "th,td{padding:.25rem .7rem;border-bottom:1px solid #ddd;text-align:right}"
+    "th:first-child,td:first-child{text-align:left}img{max-width:100%}"
+)
+
+
+@dataclass(frozen=True)
+class Report:
+    """All numbers of a report.
+
+    Attributes
+    ----------
+    collected : Collected
+    epochs : dict
+        By variant, the two epochs of the table of accuracies.
+    values : dict
+        By variant and seed, the quantities of a run.
+    spreads : dict
+        By variant with finished runs, the spread of each quantity over its seeds.
+    pairs : list of Pair
+    origins : list of dict
+        Versions and revisions that the runs were made with, each once.
+    """
+
+    collected: Collected
+    epochs: dict[str, tuple[int, int]]
+    values: dict[str, dict[int, dict[str, float | None]]]
+    spreads: dict[str, dict[str, Spread]]
+    pairs: list[Pair]
+    origins: list[dict[str, Any]]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything for JSON; an epoch that never came is null there."""
+        found = self.collected
+        return {
+            "study": found.study.to_dict(),
+            "epochs": {name: list(pair) for name, pair in self.epochs.items()},
+            "missing": found.missing,
+            "diverged": found.diverged,
+            "origins": self.origins,
+            "runs": {name: {str(seed): row for seed, row in rows.items()} for name, rows in self.values.items()},
+            "spreads": {
+                name: {key: dataclasses.asdict(spread) for key, spread in row.items()}
+                for name, row in self.spreads.items()
+            },
+            "comparisons": [
+                {"variant": p.variant, "baseline": p.baseline, "quantity": p.quantity, **dataclasses.asdict(p.result)}
+                for p in self.pairs
+            ],
+        }
+
+
+def make_report(folder: Path, baseline: str | None = None, epochs: tuple[int, int] | None = None) -> Report:
+    """Read the runs of a study and compute everything that its report says.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the study, or of runs named VARIANT-seedN.
+    baseline : str, optional
+        The variant that the others are compared with, the first by default.
+    epochs : pair of int, optional
+        Of the table of accuracies; a quarter of all and all by default.
+
+    Raises
+    ------
+    InputError
+        If there is nothing to report, or baseline or epochs are not there.
+    """
+    found = collect(folder)
+    which = two_epochs(found.study, epochs)
+    values = {
+        name: {run.config.seed: quantities(run, which[name]) for run in runs} for name, runs in found.runs.items()
+    }
+    spreads = {
+        name: {key: Spread.of([row[key] for row in rows.values()]) for key in next(iter(rows.values()))}
+        for name, rows in values.items()
+        if rows
+    }
+    return Report(found, which, values, spreads, comparisons(found.study, values, baseline), _origins(found))
+
+
+def _origins(found: Collected) -> list[dict[str, Any]]:
+    keys = ("etfopt", "torch", "python", "platform", "git", "accelerator", "precision")
+    origins: list[dict[str, Any]] = []
+    for run in (run for runs in found.runs.values() for run in runs):
+        if not (run.path / ENVIRONMENT).exists():
+            continue
+        for start in read_json(run.path / ENVIRONMENT)["starts"]:
+            origin = {key: start.get(key) for key in keys}
+            if origin not in origins:
+                origins.append(origin)
+    return origins
+
+
+def write_report(report: Report, folder: Path) -> list[Path]:
+    """Write ``report.json``, the figures, ``report.md`` and ``report.html`` into a folder, made if missing.
+
+    Raises
+    ------
+    InputError
+        If it cannot be made.
+    StorageError
+        If a file cannot be written.
+    """
+    make_folder(folder)
+    write_json(folder / "report.json", report.to_dict())
+    figures = _figures(report, folder)
+    text = markdown(report, {path.name: caption for path, caption in figures.items()})
+    write_atomically(folder / "report.md", text.encode())
+    write_atomically(folder / "report.html", as_html(text, report.collected.study.title).encode())
+    return [folder / "report.md", folder / "report.html", folder / "report.json", *figures]
+
+
+def _figures(report: Report, folder: Path) -> dict[Path, str]:
+    """Draw a figure for every cell of the grid, more where it has many variants; return their captions."""
+    study, runs = report.collected.study, report.collected.runs
+    crossed = any(variant.head for variant in study.variants)
+    cells: dict[str, dict[str, str]] = {}
+    for variant in study.variants:
+        if runs[variant.name]:
+            cells.setdefault(variant.cell if crossed else "", {})[variant.head or variant.name] = variant.name
+    figures: dict[Path, str] = {}
+    for cell, names in cells.items():
+        labels = list(names)
+        for start in range(0, len(labels), LINES):
+            groups = {label: runs[names[label]] for label in labels[start : start + LINES]}
+            counts = {len(group) for group in groups.values()}
+            seeds = f"{min(counts)} to {max(counts)}" if len(counts) > 1 else str(counts.pop())
+            title = f"{cell + ': ' if cell else ''}median and range over {seeds} seed{'s' * (seeds != '1')}"
+            path = folder / f"curves-{len(figures) + 1}.png"
+            page(groups, MEASURES, title, margins=True).savefig(path, dpi=110)
+            figures[path] = title
+    return figures
+
+
+def as_html(text: str, title: str) -> str:
+    """Return a page of Markdown as one of HTML; markup in it stays text."""
+    body = MarkdownIt("commonmark", {"html": False}).enable("table").render(text)
+    head = f'<meta charset="utf-8"><title>{html.escape(title)}</title><style>{STYLE}</style>'
+    return f'<!doctype html>\n<html lang="en"><head>{head}</head><body>\n{body}</body></html>\n'
