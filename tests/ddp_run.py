@@ -9,6 +9,7 @@ import shutil
 import sys
 import warnings
 from pathlib import Path
+from unittest import mock
 
 import torch
 import torch.distributed as dist
@@ -38,8 +39,8 @@ def config(head: str, epochs: int = 2) -> TrainConfig:
 
 
 def run(path: Path, head: str, **options) -> training.RunResult:
-    training.build_backbone = plain
-    return training.train(config(head), path, images=data(), accelerator="cpu", precision="64-true", **options)
+    with mock.patch.object(training, "build_backbone", plain):
+        return training.train(config(head), path, images=data(), accelerator="cpu", precision="64-true", **options)
 
 
 def main(folder: Path) -> None:

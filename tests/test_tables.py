@@ -52,7 +52,7 @@ def test_a_method_that_handed_over_shows_the_route_that_served():
 def test_the_node_is_tabulated_in_units_of_a_product_and_a_layer():
     node = pytest.importorskip("etfopt.bench.node")
     row = node.NodeRow(64, 8, "random", "cpu", forward=2.0, total=6.0, product=1.5, linear=3.0, memory=4.25)
-    cells = ["64 x 8, random", "2 s", "6 s", "4", "2", "4.2"]
+    cells = ["64 x 8, random", "auto", "2 s", "6 s", "4", "2", "4.2"]
     assert line(node_costs([row], {"device": "cpu"}), "64 x 8, random") == cells
 
 
