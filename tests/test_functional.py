@@ -278,8 +278,11 @@ def test_a_direction_that_is_null_up_to_rounding_is_left_out_of_the_gradient(hid
         monkeypatch.setattr("etfopt.nn.polar.visible", lambda _: False)
     A = torch.tensor(with_spectrum(12, np.array([1.0, 0.5, 1e-19]), rng), requires_grad=True)
     G = torch.tensor(rng.standard_normal((12, 3)))
-    (polar_factor(A) * G).sum().backward()
+    U = polar_factor(A)
+    U.backward(G)
     assert A.grad.norm() <= 10 * G.norm() / 0.5
+    along = A.grad @ torch.linalg.svd(A.detach()).Vh[-1]
+    assert (along - U @ (U.mT @ along)).norm() <= 1e-12 * G.norm()  # of (G - UK) B^+
 
 
 def test_a_faint_proximal_term_does_not_leak_into_losses_of_the_etf_of_many_classes(rng):

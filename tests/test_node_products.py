@@ -71,6 +71,14 @@ def test_no_polynomial_sends_a_large_singular_value_low_or_a_small_one_down():
         assert (values >= np.minimum(x, 0.3)).all()
 
 
+def test_the_bound_on_the_spectral_norm_is_never_below_it_and_at_most_the_fourth_root_of_r_above(rng):
+    for r in (1, 2, 9, 64):
+        for values in (np.ones(r), np.eye(r)[0], np.geomspace(1, 1e-3, r)):
+            Q = orthonormal(r, r, rng)
+            bound = float(_products.spectral_bound(torch.tensor((Q * values) @ Q.T)))
+            assert 1 - 1e-14 <= bound <= r**0.25 * (1 + 1e-14)
+
+
 # --- the skew equation --------------------------------------------------------------------------------------------
 
 
