@@ -3,10 +3,8 @@
 import json
 import os
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,7 +19,7 @@ from etfopt.experiments.recorder import MARGINS
 from etfopt.experiments.run_files import StorageError, locked, read_lines
 from etfopt.experiments.study import Study, parse_study
 from etfopt.experiments.study_folder import State, load_study, progress
-from etfopt.experiments.study_runs import run_study
+from etfopt.experiments.study_runs import Outcome, run_study
 
 FILE = """
 title = "Two heads"
@@ -106,7 +104,7 @@ def test_folders_of_another_configuration_are_refused_by_name(tmp_path: Path) ->
         progress(tmp_path, new.runs())
 
 
-def old_values() -> dict[str, object]:
+def old_values() -> dict[str, Any]:
     base = {"training.epochs": 1, "training.batch_size": 512, "backbone.width": 8, "backbone.dim": 12}
     return {"title": "T", "question": "Q", "base": base, "variants": [{"name": "fixed", "head.name": "fixed"}]}
 
@@ -152,40 +150,38 @@ def test_data_that_cannot_be_read_end_the_study_before_it_starts(tmp_path: Path)
 
 
 @pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="one processor")
-def test_two_at_a_time_give_what_one_gives(tmp_path: Path) -> None:
-    plan = parse_study({**old_values(), "seeds": [0, 1]}, "two")
-    epochs: list[int] = []
-    run_study(plan, tmp_path / "one")
-    ended = run_study(plan, tmp_path / "two", jobs=2, on_epoch=lambda: epochs.append(1))
-    assert [outcome.error for outcome in ended] == [None, None]
-    assert len(epochs) == 2
+def test_two_at_a_time_stopped_and_taken_up_again_give_what_one_gives(tmp_path: Path) -> None:
+    variants = [
+        {"name": "short", "head.name": "fixed", "training.epochs": 2},
+        {"name": "long", "head.name": "fixed", "training.epochs": 60},
+        {"name": "third", "head.name": "learned", "training.epochs": 2},
+    ]
+    plan = parse_study({**old_values(), "variants": variants, "seeds": [0]}, "two")
+    folder, ended, epochs = tmp_path / "two", [], []
+
+    def stop(outcome: Outcome) -> None:
+        ended.append(outcome)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as stopped:
+        run_study(plan, folder, jobs=2, on_run=stop, on_epoch=lambda: epochs.append(1))
+    assert stopped.value.code == 143
+    assert signal.getsignal(signal.SIGTERM) == before
+    assert [(outcome.run.variant, outcome.error) for outcome in ended] == [("short", None)]
+    assert len(epochs) >= 2
+    first, second, third = progress(folder, plan.runs())
+    assert first.state is State.FINISHED
+    assert second.epochs < 60
+    assert third.state is State.NEW  # a run that waited is not taken up
+    (folder / "long-seed0").mkdir(exist_ok=True)
+    with locked(folder / "long-seed0"):  # nobody is at work on it any more
+        pass
+    for name in ("one", "two"):
+        assert not any(outcome.error for outcome in run_study(plan, tmp_path / name))
     for run in plan.runs():
         one, two = (tmp_path / name / run.folder / MARGINS for name in ("one", "two"))
         assert one.read_bytes() == two.read_bytes()
-
-
-@pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="one processor")
-def test_sigterm_stops_the_processes_and_the_same_command_goes_on(tmp_path: Path) -> None:
-    (tmp_path / "long.toml").write_text(FILE.format(epochs=100000))
-    code = "from etfopt.cli import main; main()"
-    command = [sys.executable, "-c", code, "train", "long.toml", "--jobs", "2"]
-    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
-    try:
-        deadline = time.monotonic() + 200
-        folders = [tmp_path / "runs" / "long" / name / "checkpoints" for name in ("nearest-seed0", "fixed-seed0")]
-        while not all(list(folder.glob("*.ckpt")) for folder in folders) and time.monotonic() < deadline:
-            assert process.poll() is None
-            time.sleep(0.1)
-        process.send_signal(signal.SIGTERM)
-        _, words = process.communicate(timeout=60)
-    finally:
-        process.kill()
-    assert process.returncode == 143, words
-    assert "interrupted. Kept: runs/long/, every finished epoch" in words
-    assert "Traceback" not in words
-    for folder in folders:
-        with locked(folder.parent):  # nobody is at work on it any more
-            assert list(folder.glob("*.ckpt"))
 
 
 def call(*arguments: object):

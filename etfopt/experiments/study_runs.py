@@ -7,11 +7,14 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from multiprocessing.connection import wait as wait_for
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +28,9 @@ from etfopt.experiments.study_folder import Progress, State, progress, record_di
 from etfopt.experiments.train import train
 from etfopt.experiments.trainer import Machine
 
-__all__ = ["Outcome", "StoppedError", "run_study"]
+__all__ = ["Outcome", "run_study"]
 
-POLL_SECONDS = 0.2
-
-
-class StoppedError(EtfoptError):
-    """A run was told to stop by a signal; what it had finished is kept."""
+POLL_SECONDS, GRACE_SECONDS = 0.2, 30.0
 
 
 @dataclass(frozen=True)
@@ -184,7 +183,9 @@ def _train_in_worker(run: Planned, folder: Path, machine: dict[str, Any]) -> Out
     try:
         return _train(run, folder, machine, lambda: _ticks.put(None))
     except (KeyboardInterrupt, SystemExit):
-        return Outcome(run, StoppedError(f"{folder / run.folder}: was stopped"))
+        # the run is closed; this process must not ask for the next one, since another that was stopped while it
+        # asked may have taken the pool's lock with it
+        os._exit(128 + signal.SIGTERM)
 
 
 def _at_once(
@@ -212,7 +213,18 @@ def _at_once(
         ) from error
     finally:
         if not whole:
-            for process in set(multiprocessing.active_children()) - others:
-                process.terminate()  # a run heeds it between two batches
+            _stop(set(multiprocessing.active_children()) - others)
         pool.shutdown(cancel_futures=True)
         ticks.close()
+
+
+def _stop(processes: set[BaseProcess]) -> None:
+    """Tell processes to end, which a run does between two batches, and end those that do not: no run is lost by it."""
+    for process in processes:
+        process.terminate()
+    deadline, left = time.monotonic() + GRACE_SECONDS, {process.sentinel: process for process in processes}
+    while left and time.monotonic() < deadline:
+        ended = wait_for(list(left), deadline - time.monotonic())
+        left = {sentinel: process for sentinel, process in left.items() if sentinel not in ended}
+    for process in left.values():
+        process.kill()
