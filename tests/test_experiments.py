@@ -109,14 +109,20 @@ def test_a_run_repeats_to_the_bit(images, tmp_path: Path, head: str) -> None:
     np.testing.assert_array_equal(first.class_means, second.class_means)
 
 
+@torch.no_grad()
 def measured(model: Classifier, data) -> dict[str, float]:
-    """Accuracy, NC1 and class means of a network on a split, in one go."""
+    """Loss, accuracy, NC1 and class means of a network on a split, in one go."""
     model.eval()
     x, y = data.tensors
     metric = NeuralCollapse(10, 16)
     metric.update(model.head.normalize(model.backbone(x)), y, model.head.weight, model.head.bias)
-    accuracy = float((model(x).argmax(dim=1) == y).double().mean())
-    return {"accuracy": accuracy, "nc1": float(metric.compute()["nc1"]), "means": metric.class_means().numpy()}
+    logits = model(x)
+    return {
+        "loss": float(torch.nn.functional.cross_entropy(logits, y)),
+        "accuracy": float((logits.argmax(dim=1) == y).double().mean()),
+        "nc1": float(metric.compute()["nc1"]),
+        "means": metric.class_means().numpy(),
+    }
 
 
 @pytest.mark.parametrize("head", HEADS)
@@ -131,6 +137,7 @@ def test_the_record_says_what_the_network_does_before_and_after(images, tmp_path
     ):
         for split, data in (("train", images.train), ("test", images.test)):
             values = measured(model, data)
+            assert record[f"{split}_loss"] == pytest.approx(values["loss"], rel=1e-5)
             assert record[f"{split}_accuracy"] == pytest.approx(values["accuracy"], abs=1e-12)
             assert record[f"{split}_nc1"] == pytest.approx(values["nc1"], rel=1e-5)
         np.testing.assert_allclose(means, measured(model, images.train)["means"], rtol=0, atol=1e-5)

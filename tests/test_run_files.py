@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
-pytest.importorskip("pytorch_lightning")
+pl = pytest.importorskip("pytorch_lightning")
 
 from etfopt.errors import InputError  # noqa: E402 - after the skips
 from etfopt.experiments import environment as environment_module  # noqa: E402 - after the skips
 from etfopt.experiments.config import TrainConfig  # noqa: E402 - after the skips
 from etfopt.experiments.environment import environment  # noqa: E402 - after the skips
 from etfopt.experiments.means_file import append_means, read_means  # noqa: E402 - after the skips
-from etfopt.experiments.random_states import seeded  # noqa: E402 - after the skips
+from etfopt.experiments.random_states import RandomStates, seeded  # noqa: E402 - after the skips
 from etfopt.experiments.ranks import Shares  # noqa: E402 - after the skips
 from etfopt.experiments.results import load_run  # noqa: E402 - after the skips
 from etfopt.experiments.run_files import (  # noqa: E402 - after the skips
@@ -213,10 +213,11 @@ def test_the_revision_is_that_of_a_checkout_of_the_package(monkeypatch: pytest.M
         environment_module._git.cache_clear()
 
 
-def test_the_generators_are_seeded_by_process_and_put_back() -> None:
-    def draw() -> tuple[float, float, float]:
-        return float(torch.rand(())), random.random(), float(np.random.random())  # noqa: NPY002 - what is tested
+def draw() -> tuple[float, float, float]:
+    return float(torch.rand(())), random.random(), float(np.random.random())  # noqa: NPY002 - what is tested
 
+
+def test_the_generators_are_seeded_by_process_and_put_back() -> None:
     torch.manual_seed(0), random.seed(0), np.random.seed(0)  # noqa: NPY002 - what is tested
     expected = draw()
     torch.manual_seed(0), random.seed(0), np.random.seed(0)  # noqa: NPY002 - what is tested
@@ -227,6 +228,22 @@ def test_the_generators_are_seeded_by_process_and_put_back() -> None:
     assert inside[0] == inside[1]
     assert all(len(set(values)) == 3 for values in zip(*inside, strict=True))
     assert draw() == expected
+
+
+def test_an_epoch_goes_on_with_the_generators_where_the_last_one_ended_resumed_or_not() -> None:
+    trainer, module = pl.Trainer(logger=False, enable_checkpointing=False), pl.LightningModule()
+    whole, resumed = RandomStates(), RandomStates()
+    with seeded(1, 0):
+        whole.on_train_epoch_start(trainer, module)
+        first = draw()
+        whole.on_train_epoch_end(trainer, module)
+        next_one = draw()
+        resumed.load_state_dict(whole.state_dict())
+        for states in (whole, resumed):
+            states.on_train_epoch_start(trainer, module)
+            assert draw() == next_one != first
+        RandomStates().on_train_epoch_start(trainer, module)
+        assert draw() != next_one  # there was no last epoch
 
 
 def test_tensorboard_shows_what_was_measured(tmp_path: Path) -> None:
