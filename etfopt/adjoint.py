@@ -172,7 +172,10 @@ def _require_gauge_free(problem: NearestETF, G: Array, spectrum: Spectrum) -> No
             "no gradient exists; add a proximal term (prox=..., delta > 0)"
         )
     G, _ = normalized(G)
-    if np.linalg.norm(G @ spectrum.null) > np.sqrt(problem.unit) * np.linalg.norm(G):
+    # what F' leaves of the null space is the error of its basis, and a loss of the ETF, G = XF', feels X times as much
+    s = np.linalg.svd(problem.F, compute_uv=False)
+    blur = np.linalg.norm(problem.F.T @ spectrum.null, 2) / s[s > len(s) * problem.unit * s[0]].min()
+    if np.linalg.norm(G @ spectrum.null) > (np.sqrt(problem.unit) + blur) * np.linalg.norm(G):
         raise InputError(
             "the cotangent acts on a direction of U that the frame does not see, where U is not unique; use a loss of "
             "the ETF alone (cotangent = G_etf @ problem.F.T), reduced=True, or a proximal term (prox=..., delta > 0)"

@@ -109,3 +109,14 @@ def test_means_that_differ_by_less_than_rounding_have_no_gradient(rng):
     problem = NearestETF(H, frame=simplex_etf(4, reduced=True))
     with pytest.raises(InputError, match="H leaves the nearest ETF undetermined"):
         nearest_etf_vjp(problem, solve(problem).U, np.ones((9, 3)))
+
+
+def test_a_loss_of_the_etf_is_differentiated_at_a_point_that_is_off_by_rounding_of_its_own(rng):
+    problem = NearestETF(rng.standard_normal((4, 4)))  # d = C, so that U fills the space and turns the free direction
+    U, G = solve(problem).U, rng.standard_normal((4, 4)) @ problem.F
+    turn = 1e-8 * rng.standard_normal((4, 4))
+    near = retract(U + U @ (turn - turn.T))
+    expected = nearest_etf_vjp(problem, U, G).H
+    np.testing.assert_allclose(nearest_etf_vjp(problem, near, G).H, expected, rtol=0, atol=1e-5 * np.linalg.norm(G))
+    with pytest.raises(InputError, match="a direction of U that the frame does not see"):
+        nearest_etf_vjp(problem, near, G + 1e-4)

@@ -167,7 +167,9 @@ class RiemannianSolver(Solver):
             verbosity=0,
         )
         optimizer.watch(manifold, scaled, begin)
-        with np.errstate(invalid="ignore"):  # after a step of no length pymanopt's conjugate gradients divide 0 by 0
+        with np.errstate(
+            divide="ignore", invalid="ignore"
+        ):  # by pymanopt's conjugate gradients, after a step of no length
             result = optimizer.run(scaled.on(manifold, self.derivatives), initial_point=start)
         reason = next((t for words, t in REASONS.items() if words in result.stopping_criterion), None)
         return _Run(
