@@ -114,7 +114,7 @@ def test_means_that_differ_by_less_than_rounding_have_no_gradient(rng):
 def test_a_loss_of_the_etf_is_differentiated_at_a_point_that_is_off_by_rounding_of_its_own(rng):
     problem = NearestETF(rng.standard_normal((4, 4)))  # d = C, so that U fills the space and turns the free direction
     U, G = solve(problem).U, rng.standard_normal((4, 4)) @ problem.F
-    turn = 1e-8 * rng.standard_normal((4, 4))
+    turn = 1e-7 * rng.standard_normal((4, 4))
     near = retract(U + U @ (turn - turn.T))
     expected = nearest_etf_vjp(problem, U, G).H
     np.testing.assert_allclose(nearest_etf_vjp(problem, near, G).H, expected, rtol=0, atol=1e-5 * np.linalg.norm(G))
