@@ -153,13 +153,18 @@ def rounding(rng: np.random.Generator) -> Iterator[Residual]:
 
 def long_columns(rng: np.random.Generator) -> Iterator[Residual]:
     """Let the same rounding occur many times: columns of equal terms. A bound without d fails here."""
-    r, d = int(rng.integers(1, 3)), int(10.0 ** rng.uniform(2, 4.3))
-    F = simplex_etf(r + 1, reduced=True)
-    A = np.zeros((d, r))
-    for j in range(r):
-        A[j::r, j] = rng.uniform(0.5, 1)
+    d, F = int(10.0 ** rng.uniform(2, 5.2)), simplex_etf(2, reduced=True)
+    A = np.full((d, 1), rng.uniform(0.5, 1))
     p = NearestETF(A @ np.linalg.pinv(F.T) / 2, frame=F)
-    yield from _judge_gap(p, A / np.linalg.norm(A, axis=0))
+    V, term = A / np.linalg.norm(A), p.scaled_linear_term
+    certificate, equal = certify(p, V), float(np.ptp(term.A)) == float(np.ptp(V)) == 0
+    yield Residual(float(not equal), 0.5, "entries that are not equal")
+    with e.digits():
+        a, v = mpmath.mpf(float(term.A[0, 0])), mpmath.mpf(float(V[0, 0]))
+        gap, norm, eta = mpmath.sqrt(d) * a - d * a * v, float(mpmath.sqrt(d) * a), float(abs(d * v * v - 1))
+        off = float(abs(mpmath.mpf(certificate.gap) / mpmath.mpf(2) ** term.exponent - gap))
+    yield Residual(off, gap_rounding(d, 1, eta, norm), "computed gap against sixty digits")
+    yield Residual(eta, 1.05 * (certificate.feasibility + d * U), "eta against its bound")
     bound = solve(p, throw=False).certificate.distance_bound
     yield at_least(bound, math.sqrt(2 * 2 * d * U), "distance bound, which must leave room for d roundings")
 

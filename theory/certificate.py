@@ -27,8 +27,9 @@ whatever the rest does.
 
 $$|\hat g - gap(U)| \le 1.01\,(2d + 12r + 100)\,u\,\sqrt{r + \sqrt r\,\eta}\;\|A_s\|_F =: \gamma,$$
 
-for the gap with respect to $A_s$, and to the matrix $\hat A$ of which the computed SVD is exact. With
-$\bar\eta = 1.05(\hat\eta + dru) \ge \eta$, $e = \max(\hat g, 0) + \gamma + \frac{\bar\eta}2\sum\hat\sigma_i$ and
+for the gap with respect to $A_s$, and to the matrix $\hat A$ of which the computed SVD is exact. With $\bar\eta =
+1.05(\hat\eta + dru) \ge \eta$, also in place of $\eta$ in $\gamma$, $e = \max(\hat g, 0) + \gamma +
+\frac{\bar\eta}2\sum\hat\sigma_i$ and
 
 $$\omega = (C+4)\,2u\,(2\|H\|\|F\| + \delta\|U_{prox}\|) + 1.01\,p\,u\,\|A_s\|_F \ge \|A - \hat A\|_F,$$
 
@@ -41,17 +42,23 @@ $$\|(U-U^*)F\|_F \le \|F\|_2\bigl(\sqrt{2e/\hat\sigma_k} + \bar\eta\sqrt r + 4\o
 for every k with $\hat\sigma_k > 0$, $\hat Q_2$ the computed right singular vectors after the k-th (for k = r with 2 in
 place of 4, and nothing after the bracket). These two are `distance_bound` and `etf_distance_bound`.
 
-(f) *What it decides.* `optimal(t)`, and so `converged`, proves that V of (b) has $gap(V) \le t\sum\hat\sigma_i +
-\gamma + \frac{\bar\eta}2\sum\hat\sigma_i + 2\sqrt r\,\omega$ for the exact A: a nearly least objective. It never
-proves that U is a minimiser, nor (without a margin) that U is near one; and since $\gamma$ grows with d and the
-solvers' tolerances do not, it may reject a minimiser for d far above r. `margin` is $\sigma_{min}(A)$ to within
-$\omega$. `unique` says on which side of $\theta = Cu_w(2\|H\|\|F\| + \delta\|U_{prox}\|)$ it lies, $u_w$ the eps of
-the working dtype. False proves that some change of A of norm at most $\theta + \omega$ makes the minimiser ambiguous.
-True proves that the minimiser of the exact A is unique if margin > $\omega$, which `unique` alone implies in float32
-but not in float64, where $\omega$ may exceed $\theta$. `etf_unique` says, with k the number of $\hat\sigma_i >
-\theta$, whether k = r or $\|\hat Q_2'F\|_2 \le \sqrt{\theta/\hat\sigma_k}\,\|F\|_2$ (k > 0): a convention, which
-proves that the frames of any two minimisers differ by at most $8\omega\|F\|_2/\hat\sigma_k$ plus the last two terms
-of the second bound. The distance bounds hold regardless of the flags.
+(f) *What it decides.* `optimal(t)`, and so `converged`, proves that V of (b) has, for the exact A,
+
+$$gap(V) \le (1+2ru)\,t\sum\hat\sigma_i + \gamma + \tfrac{\bar\eta}2\sum\hat\sigma_i + 2\sqrt r\,\omega:$$
+
+a nearly least objective. It never proves that U is a minimiser, nor, without a margin, that U is near one; and since
+$\gamma$ and the error of $\hat\eta$ grow with d and the tolerances do not, it may reject a minimiser for d far above r
+(seen for r = 1 and $10^5$ equal entries).
+
+`margin` is $\sigma_{min}(A)$ to within $\omega$. Let $\theta = Cu_w(2\|H\|\|F\| + \delta\|U_{prox}\|)$, $u_w$ the eps
+of the working dtype. `unique` says whether margin > $\theta$. False proves that some change of A of norm at most
+$\theta + \omega$ makes the minimiser ambiguous. True proves that the minimiser of the exact A is unique if
+margin > $\omega$, which `unique` alone implies in float32 but not in float64, where $\omega$ may exceed $\theta$.
+
+`etf_unique` says, with k the number of $\hat\sigma_i > \theta$, whether k = r or k > 0 and
+$\|\hat Q_2'F\|_2 \le \sqrt{\theta/\hat\sigma_k}\,\|F\|_2$: a convention. What is proved, whatever it says, is that the
+frames of any two minimisers differ by at most $8\omega\|F\|_2/\hat\sigma_k$ plus the last two terms of the second
+bound. The distance bounds hold regardless of the flags, which decide only whether they are reported as infinite.
 
 ## Assumptions
 
@@ -166,7 +173,7 @@ PARTS = (
     Part(cases.optimality, 3),
     Part(cases.perturbation, 3),
     Part(cases.rounding, 1),
-    Part(cases.long_columns, 0.05),
+    Part(cases.long_columns, 0.3),
     Part(cases.backward_stability, 0.6),
     Part(cases.forming, 0.6),
     Part(cases.distances, 0.6),

@@ -34,9 +34,9 @@ $\langle A, X\rangle + \mu\log\det(I - X'X)$, the central path of the semidefini
 $$X_\mu = P\,diag(x_i)\,Q', \qquad x_i = \frac{s_i}{\mu + \sqrt{\mu^2 + s_i^2}}, \qquad A = P\,diag(s_i)\,Q'.$$
 
 So $1 - x_i \le \mu/s_i$, the gap is at most $k\mu$, and $X_\mu \to P_1Q_1'$ as $\mu \to 0$: the centre Y = 0 of the
-face, with $\|X'X - I\|_F \to \sqrt{r-k}$. A path-following solver therefore returns a point off the manifold exactly
-where A is rank deficient, or so nearly that $s_i$ is not large against its last $\mu$. A solver of another kind may
-return any point of the face.
+face, with $\|X'X - I\|_F \to \sqrt{r-k}$. A solver that stops on the path therefore returns a point off the manifold
+where A is rank deficient, or so nearly that some $s_i$ is not large against its last $\mu$, and nowhere else. A real
+one stops near the path; the check runs Clarabel. A solver of another kind may return any point of the face.
 
 (f) *Rounding.* Let X be in the ball with gap $g = \|A\|_* - \langle A, X\rangle$, and U a polar factor of X. Then
 $\|A\|_* - \langle A, U\rangle \le 2g$, and 2 is the best constant. In particular rounding a maximiser gives a minimiser
@@ -63,8 +63,8 @@ maximum over a set and over its convex hull, and claim `closed_form` (b) gives i
 *(b)* The quadratic form of the block matrix, $\|v\|^2 + 2v'Xw + \|w\|^2$, is least in v at v = -Xw, where it is
 $w'(I - X'X)w$: it is semidefinite if and only if $I - X'X \succeq 0$. For the matrix variable $Z \succeq 0$ with blocks
 $Z_{11} = I$, $Z_{12} = X$, $Z_{22} = I$ and multipliers $D_1, D_2$ of the two equations, the dual function is
-$\sup_{Z \succeq 0} \langle A, Z_{12}\rangle + \langle D_1, I - Z_{11}\rangle + \langle D_2, I - Z_{22}\rangle  = tr
-D_1 + tr D_2 + \sup_{Z \succeq 0} -\langle K, Z\rangle$, which is $tr D_1 + tr D_2$ if $K \succeq 0$ and infinite
+$\sup_{Z \succeq 0} \langle A, Z_{12}\rangle + \langle D_1, I - Z_{11}\rangle + \langle D_2, I - Z_{22}\rangle =
+tr D_1 + tr D_2 + \sup_{Z \succeq 0} -\langle K, Z\rangle$, which is $tr D_1 + tr D_2$ if $K \succeq 0$ and infinite
 otherwise (take $Z = \alpha vv'$ with $v'Kv < 0$). So every feasible pair bounds $\|A\|_*$. With $A = PSQ'$, the
 stated pair is $\frac12PSP'$, $\frac12QSQ'$: $K = \frac12\binom{P}{-Q}S\binom{P}{-Q}' \succeq 0$ with value tr S.
 
@@ -86,8 +86,10 @@ $s_i > 0$, that on the gap. $x_i \to 1$ for $s_i > 0$, and $x_i = 0$ for $s_i = 
 
 *(f)* Let X = UN, $N = (X'X)^{1/2}$, $0 \preceq N \preceq I$. Then $2X - U = U(2N - I)$ lies in the ball, so $2\langle
 A, X\rangle - \langle A, U\rangle \le \|A\|_*$, which is $\|A\|_* - \langle A, U\rangle \le 2g$. For d = r = 1, A = 1,
-X = -x with x > 0 small, the gaps are 1 + x and 2. If X is in the face, $X = (P_1Q_1' + P_2VQ_2')(Q_1Q_1' +
-Q_2(Y'Y)^{1/2}Q_2')$ with Y = V$(Y'Y)^{1/2}$ is a polar decomposition.
+X = -x with x > 0 small, the gaps are 1 + x and 2. If X is in the face,
+$X'X = Q_1Q_1' + Q_2Y'YQ_2'$, so that $NQ_1 = Q_1$ and $NQ_2 = Q_2(Y'Y)^{1/2}$. Then $UQ_1 = UNQ_1 = XQ_1 = P_1$, and
+$UQ_2$, orthogonal to it, is $P_2V$ with V'V = I; $P_2Y = XQ_2 = UNQ_2 = P_2V(Y'Y)^{1/2}$ says that V is a polar factor
+of Y.
 
 *(g)* $\|QY\|_2 = \|Y\|_2$, $\langle QR, QY\rangle = \langle R, Y\rangle$, A'A = R'R. If X is in the ball, so is Y =
 Q'X, and $\langle R, Q'X\rangle = \langle A, X\rangle$: the maxima agree. If d = r, X = QQ'X; if k = r, both
