@@ -69,14 +69,15 @@ def identity(rng: np.random.Generator) -> Iterator[Residual]:
     for what, V in (("on the manifold", on), ("in the ball", X), ("far", 5 * rng.standard_normal((d, r)))):
         gap = float(s.sum() - np.sum(A * V))
         terms = np.trace((best - V) @ B @ (best - V).T) / 2 + np.trace(B @ (np.eye(r) - V.T @ V)) / 2
-        rounding = (svd_units(d, r) + 4 * d) * EPS * (1 + float(np.sum(V * V))) * max(float(s.sum()), 1e-300)
+        relative = (svd_units(d, r) + 4 * d) * EPS * (1 + float(np.sum(V * V)))
+        rounding = relative * max(float(s.sum()), 1e-300)
         yield Residual(abs(gap - float(terms)), rounding, f"gap identity {what}")
         eta = float(np.linalg.norm(V.T @ V - np.eye(r)))
         if what != "far":
             distance = float(np.linalg.norm(V - best))
             yield Residual(s[-1] * distance**2 - 2 * gap, 2 * rounding, f"distance {what}")
         m = max(1.0, float(np.linalg.norm(V, 2)))
-        yield Residual(float(np.linalg.norm(V - V / m)) - eta / 2 * math.sqrt(r), rounding, f"to the ball, {what}")
+        yield Residual(float(np.linalg.norm(V - V / m)) - eta / 2 * math.sqrt(r), relative, f"to the ball, {what}")
         inside = float(s.sum() - np.sum(A * V / m))
         yield Residual(inside - gap - eta / 2 * float(s.sum()), rounding, f"gap in the ball, {what}")
 
