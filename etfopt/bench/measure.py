@@ -105,6 +105,11 @@ class Row:
     message: str = ""
     trace: tuple[tuple[float, float], ...] = ()
 
+    @property
+    def certified(self) -> bool:
+        """Whether the certificate accepts the answer."""
+        return self.status is Status.CERTIFIED
+
     def seconds_to(self, gap: float) -> float:
         """Return the time at which the relative gap first was at most `gap`; inf if never, or if U is infeasible."""
         if not self.feasible or self.seconds is None or self.relative_gap is None or self.relative_gap > gap:
