@@ -92,7 +92,7 @@ for place, step in enumerate(moments):
     axes = fig.add_subplot(1, len(moments), place + 1, projection="3d")
     etf = solution.scale * solution.etf
     samples = [cloud[labels == c] - cloud.mean(axis=0) for c in range(C)]
-    plotting.draw_frame(solution.problem.H, etf, samples=samples, limit=2.2, axes=axes)
+    plotting.draw_frame(solution.problem.H, etf, samples=samples, limit=2.2, view=(22, -85), axes=axes)
     axes.set_title(f"step {step}\ndistance {relative[step]:.3f} of $\\|H\\|$")
 plt.show()
 
@@ -157,7 +157,7 @@ distances = [np.linalg.norm(H - s * solution.etf) for s in sizes]
 fig, axes = plt.subplots(figsize=(4.5, 2.7))
 axes.plot(sizes, distances, color=plotting.COLORS[1])
 axes.plot(solution.scale, solution.distance, "o", color=plotting.COLORS[1], markerfacecolor="white")
-axes.annotate("scale, distance", (solution.scale, solution.distance), (0, 8), textcoords="offset points", ha="center")
+axes.annotate("scale, distance", (solution.scale, solution.distance), (0, 24), textcoords="offset points", ha="center")
 axes.set(xlabel="s", ylabel=r"$\|H - s\,UF\|_F$", title="The ETF of any size")
 plt.show()
 
@@ -255,17 +255,19 @@ for k in range(draws):
 seen, pulled = np.sqrt(np.mean(found**2, axis=1))
 
 q = (C * (C - 1) / 2 - 1) / (d * (C - 1))
-fig, axes = plt.subplots(figsize=(5.6, 3.4))
-for values, share, style, label in (
-    (found[0], q, {"color": plotting.COLORS[2], "marker": "o"}, "means to their nearest ETF"),
-    (found[1], 1 - q, {"color": plotting.COLORS[0], "marker": "s"}, "nearest ETF to the true one"),
+fig, axes = plt.subplots(figsize=(5.6, 3.2))
+for values, share, law, style, label in (
+    (found[1], 1 - q, r"$\sqrt{1-q}$", {"color": plotting.COLORS[0], "marker": "s"}, "nearest ETF to the true one"),
+    (found[0], q, r"$\sqrt{q}$", {"color": plotting.COLORS[2], "marker": "o"}, "means to their nearest ETF"),
 ):
-    axes.fill_between(levels, values.min(axis=0), values.max(axis=0), color=style["color"], alpha=0.15, linewidth=0)
-    axes.loglog(levels, np.sqrt(np.mean(values**2, axis=0)), linestyle="", markersize=4.5, label=label, **style)
-    axes.loglog(levels, np.sqrt(share) * levels, color=style["color"], linewidth=1, linestyle="--")
-axes.plot([], [], color="0.4", linewidth=1, linestyle="--", label=r"law: $\sqrt{q}\,\sigma$, $\sqrt{1-q}\,\sigma$")
-axes.set(xlabel=r"norm of the noise $\sigma$, in units of the ETF", ylabel="distance", title=f"C = {C}, d = {d}")
-axes.legend()
+    ratio = values / levels
+    axes.fill_between(levels, ratio.min(axis=0), ratio.max(axis=0), color=style["color"], alpha=0.15, linewidth=0)
+    axes.plot(levels, np.sqrt(np.mean(ratio**2, axis=0)), linestyle="", markersize=4.5, label=label, **style)
+    axes.axhline(np.sqrt(share), color=style["color"], linewidth=1, linestyle="--")
+    axes.annotate(law, (levels[-1], np.sqrt(share)), (4, 4), textcoords="offset points", color=style["color"])
+axes.set(xscale="log", ylim=(0, 1.15), xlabel=r"norm of the noise $\sigma$, in units of the ETF")
+axes.set(ylabel=r"distance over $\sigma$", title=f"C = {C}, d = {d}")
+axes.legend(loc="center left")
 plt.show()
 
 small = levels <= 0.1

@@ -146,14 +146,11 @@ def _draw_arrows(axes: Axes, H: Any) -> None:
 
 def _frame_axes(axes: Any, limit: float, view: tuple[float, float], solid: bool) -> None:
     ends = (-limit, limit)
-    axes.set(xlim=ends, ylim=ends, xticks=[], yticks=[])
+    axes.set(xlim=ends, ylim=ends)
+    axes.set_axis_off()
     if not solid:
         axes.set_aspect("equal")
-        axes.set_axis_off()
         return
-    axes.set(zlim=ends, zticks=[])
-    for axis in (axes.xaxis, axes.yaxis, axes.zaxis):
-        axis.line.set_color("0.8")
-        axis.set_pane_color("white")
-    axes.set_box_aspect((1, 1, 1), zoom=1.2)
+    axes.set(zlim=ends)
+    axes.set_box_aspect((1, 1, 1), zoom=1.5)
     axes.view_init(elev=view[0], azim=view[1])
