@@ -16,7 +16,7 @@ from etfopt.plotting.frames import cosines, draw_frame, draw_matrix
 from etfopt.plotting.pipelines import draw_pipelines
 from etfopt.plotting.profiles import draw_profile, draw_profile_page
 from etfopt.plotting.runs import PANELS, draw_margins, draw_measure, draw_off_diagonal, draw_page
-from etfopt.plotting.solvers import draw_convergence, draw_convergence_page
+from etfopt.plotting.solvers import draw_convergence, draw_convergence_page, solver_styles
 
 __all__ = [
     "COLORS",
@@ -35,4 +35,5 @@ __all__ = [
     "draw_profile",
     "draw_profile_page",
     "save",
+    "solver_styles",
 ]

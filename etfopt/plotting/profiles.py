@@ -49,7 +49,7 @@ def draw_profile(profiles: Profiles, *, axes: Axes | None = None, right: float |
         if tau:
             x, y = [tau[0], *tau, right], [0.0, *share, share[-1]]
             marks: Style = {"markevery": [len(x) - 1], "markersize": 6, "clip_on": False, "linewidth": 1.6}
-            axes.plot(x, y, drawstyle="steps-post", **styles[solver], **marks)
+            axes.plot(x, y, drawstyle="steps-post", label=solver, **styles[solver], **marks)
     axes.set(xscale="log", xlim=(LEFT, right), ylim=(0, 1.03))
     axes.set_xlabel("time to that gap, over that of the fastest solver")
     axes.grid(**GRID)

@@ -78,7 +78,7 @@ class SolverRun(Protocol):
 
 
 def solver_styles(names: Sequence[str]) -> dict[str, Style]:
-    """Return colour, marker and line of each solver."""
+    """Return colour, marker and line of each solver by name: of those unknown, grey and a marker each."""
     others = [name for name in names if name not in SOLVERS]
     return {name: SOLVERS[name] if name in SOLVERS else OTHERS[others.index(name) % len(OTHERS)] for name in names}
 
