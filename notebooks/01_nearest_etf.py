@@ -73,8 +73,8 @@ def class_means(cloud):
 # ## The problem
 #
 # Class means are the columns of a matrix $H$, of shape d x C. One simplex ETF, in coordinates of its own, is the
-# *frame* $F$. Every other one of the same size is $UF$, where $U$ has orthonormal columns: a rotation, or a rotation
-# into a larger space. So the nearest one solves
+# *frame* $F$. Every other one of the same size is $UF$, where $U$ has orthonormal columns: a rotation or a reflection,
+# perhaps into a space of more dimensions. So the nearest one solves
 #
 # $$ \min_{U'U = I} \; \lVert H - U F \rVert_F^2 . $$
 #
@@ -165,8 +165,9 @@ plt.show()
 # ## The certificate
 #
 # Is this really the nearest one? On the matrices with $U'U = I$, both $\lVert UF\rVert$ and $\lVert H\rVert$ are
-# constants, so that the objective is a constant minus $\langle A, U\rangle$ with $A = 2HF'$. No $U$ can make $\langle
-# A, U\rangle$ larger than the sum of the singular values of $A$, its nuclear norm. So for any point, from any source,
+# constants, so that the objective is a constant minus $\langle A, U\rangle$ with $A = 2HF'$. No $U$ can make
+# $\langle A, U\rangle$ larger than the sum of the singular values of $A$, its nuclear norm. So for any point, from any
+# source,
 #
 # $$ \text{gap} = \lVert A\rVert_* - \langle A, U\rangle \ge 0 $$
 #
@@ -236,9 +237,9 @@ for shape, choice in (((3, 4), None), ((2, 4), etfopt.simplex_etf(4, reduced=Tru
 # the true one.
 #
 # For small noise there is a law. Noise with columns that sum to zero has $d(C-1)$ dimensions. Turning and scaling the
-# ETF follows all of them but those that change its angles and the ratios of its lengths, of which there are $C(C-1)/2 -
-# 1$. Of the noise, the share $q = (C(C-1)/2 - 1)/(d(C-1))$ of its squared norm is thus seen as distance, and the rest
-# pulls the ETF along.
+# ETF follows all of them but those that change its angles and the ratios of its lengths, of which there are
+# $C(C-1)/2 - 1$. Of the noise, the share $q = (C(C-1)/2 - 1)/(d(C-1))$ of its squared norm is thus seen as distance,
+# and the rest pulls the ETF along.
 
 # %%
 C, d, draws = 10, 64, 60

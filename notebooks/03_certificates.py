@@ -40,9 +40,9 @@ np.set_printoptions(precision=4, suppress=True)
 # %% [markdown]
 # ## Field by field
 #
-# The problem is to minimise $\lVert H - UF\rVert_F^2 + \tfrac{\delta}{2}\lVert U - U_\text{prox}\rVert_F^2$ over $U'U =
-# I$. There the objective is a constant minus $\langle A, U\rangle$ with $A = 2HF' + \delta U_\text{prox}$, so that
-# everything about a point is told by $A$ and $U$. Here is each field again from its definition, in NumPy.
+# The problem is to minimise $\lVert H - UF\rVert_F^2 + \tfrac{\delta}{2}\lVert U - U_\text{prox}\rVert_F^2$ over
+# $U'U = I$. There the objective is a constant minus $\langle A, U\rangle$ with $A = 2HF' + \delta U_\text{prox}$, so
+# that everything about a point is told by $A$ and $U$. Here is each field again from its definition, in NumPy.
 
 # %%
 rng = np.random.default_rng(7)

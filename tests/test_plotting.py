@@ -186,11 +186,12 @@ def test_a_profile_is_a_staircase_that_begins_at_zero() -> None:
 # --- frames --------------------------------------------------------------------------------------------------------
 
 
-def tips(axes) -> list[np.ndarray]:
-    """Where the filled markers are, in the order of the classes."""
-    named = [line for line in axes.lines if line.get_label().startswith("class ")]
-    data = [line.get_data_3d() if axes.name == "3d" else line.get_data() for line in named]
-    return [np.ravel(point) for point in data]
+def points(axes, hollow: bool) -> np.ndarray:
+    """Where the filled or the hollow markers are, one column a class."""
+    found = [line for line in axes.lines if line.get_marker() not in ("None", ".")]
+    found = [line for line in found if (line.get_markerfacecolor() == "white") is hollow]
+    data = [line.get_data_3d() if axes.name == "3d" else line.get_data() for line in found]
+    return np.transpose([np.ravel(point) for point in data])
 
 
 @pytest.mark.parametrize("C", [3, 4])
@@ -200,7 +201,8 @@ def test_means_are_drawn_where_they_are_and_the_corners_of_the_etf_are_joined(C:
     H = solution.problem.H
     axes = draw_frame(H, solution.scale * solution.etf, samples=[rng.standard_normal((5, C - 1))] * C)
     assert axes.name == ("3d" if C == 4 else "rectilinear")
-    np.testing.assert_array_equal(np.transpose(tips(axes)), H)
+    np.testing.assert_array_equal(points(axes, hollow=False), H)
+    np.testing.assert_array_equal(points(axes, hollow=True), solution.scale * solution.etf)
     edges, per_class = C * (C - 1) // 2, 1 + 2 + 2  # a cloud, a dotted line and a corner, an arrow and its tip
     assert len(axes.lines) == edges + per_class * C
 
