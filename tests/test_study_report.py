@@ -160,7 +160,7 @@ def test_the_report_says_what_is_missing_and_what_diverged(folder: Path, written
     page = (written / "report.html").read_text()
     assert "<h1>Two | heads</h1>" in page
     assert "Which &lt;b&gt;one&lt;/b&gt;?" in page
-    assert page.count("<table>") == 4
+    assert page.count("<table>") == 5
     for picture in re.findall(r'src="([^"]+)"', page):
         assert (written / picture).read_bytes().startswith(b"\x89PNG")
 
@@ -239,6 +239,7 @@ def runs(values: list[list[float]], path: Callable[[int], Path] = lambda _: Path
             [{"epoch": e, "train_nc1": x, "train_accuracy": x, "train_cosine_margin": x} for e, x in enumerate(row)],
             np.zeros((len(row), 12, 10)),
             1.0,
+            2e6,
             path(i),
         )
         for i, row in enumerate(values)

@@ -18,7 +18,8 @@ __all__ = ["markdown"]
 
 ACCURACIES = {"test_accuracy_first": 0, "test_accuracy_second": 1}
 SPEED = ("epochs_to_99", "epochs_to_100", "epochs_to_margin_1")
-COLLAPSE = ("cosine_margin", "nc1", "nc2", "nc3", "equinorm_difference", "step_ms")
+COLLAPSE = ("cosine_margin", "nc1", "nc2", "nc3", "equinorm_difference")
+COST = ("step_ms", "step_mib")
 
 
 def markdown(report: Report, figures: Mapping[str, str]) -> str:
@@ -35,9 +36,11 @@ def markdown(report: Report, figures: Mapping[str, str]) -> str:
         "## Epochs to reach\n\nTraining accuracy of 99 % and 100 %, and a mean cosine margin of 1.0 on the training "
         "split; median over seeds, and range; > stands for runs that did not get there in their epochs.",
         _table(report, SPEED),
-        "## Collapse after the last epoch, and cost\n\nMeasures of the training split; the time is the median of a "
-        "training step, forward, backward and update, on the machine of the run.",
+        "## Collapse after the last epoch\n\nMeasures of the training split.",
         _table(report, COLLAPSE),
+        "## Time and memory of a training step\n\nForward, backward and update on the machine of the runs: the median "
+        "time, and the most memory that tensors made in a step took at a time, activations and gradients included.",
+        _table(report, COST),
         *_paired(report),
         *(["## Figures"] if figures else []),
         *(f"![{_plain(caption)}]({name})\n\n{_plain(caption)}" for name, caption in figures.items()),
@@ -100,6 +103,8 @@ def _spread(spread: Spread, kind: str, epochs: int = 0) -> str:
 
 
 def _number(value: float, kind: str, epochs: int = 0) -> str:
+    if math.isnan(value):
+        return "-"
     if math.isinf(value):
         return f"\\>{epochs}"
     if kind == "percent":

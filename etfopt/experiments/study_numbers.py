@@ -28,6 +28,7 @@ QUANTITIES = {
     "nc3": "NC3",
     "equinorm_difference": "WH-equinorm",
     "step_ms": "ms a step",
+    "step_mib": "MiB a step",
 }
 """Names of what is reported of a run; measures without an epoch are those of the training split after the last one."""
 
@@ -157,6 +158,7 @@ def quantities(run: RunResult, epochs: tuple[int, int]) -> dict[str, float | Non
         "epochs_to_margin_1": run.epochs_to(1.0, "train_cosine_margin"),
         **{key: last[f"train_{key}"] for key in ("cosine_margin", "nc1", "nc2", "nc3", "equinorm_difference")},
         "step_ms": run.step_ms,
+        "step_mib": run.step_bytes / 2**20,
     }
 
 
