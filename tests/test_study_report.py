@@ -173,7 +173,7 @@ def test_a_second_report_is_the_first_to_the_byte(folder: Path, written: Path, t
 
 def test_every_line_of_a_table_has_all_its_cells(written: Path) -> None:
     tables = re.findall(r"(?:^\|.*\n)+", (written / "report.md").read_text(), re.MULTILINE)
-    assert len(tables) == 4
+    assert len(tables) == 5
     for table in tables:
         assert len({len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}) == 1
 
