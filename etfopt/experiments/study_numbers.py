@@ -9,10 +9,24 @@ from pathlib import Path
 from etfopt.errors import InputError
 from etfopt.experiments.comparison import Comparison, compare
 from etfopt.experiments.results import RunResult, load_run
+from etfopt.experiments.steadiness import Steadiness, steadiness
 from etfopt.experiments.study import Study, Variant
 from etfopt.experiments.study_folder import STUDY, State, divergence, load_study, progress
 
-__all__ = ["COMPARED", "QUANTITIES", "Collected", "Pair", "collect", "comparisons", "pairs", "quantities", "two_epochs"]
+__all__ = [
+    "COMPARED",
+    "QUANTITIES",
+    "STEADY",
+    "Collected",
+    "Pair",
+    "SpreadPair",
+    "collect",
+    "comparisons",
+    "pairs",
+    "quantities",
+    "spread_comparisons",
+    "two_epochs",
+]
 
 QUANTITIES = {
     "train_accuracy_first": "training top-1, first epoch of the two",
@@ -34,6 +48,9 @@ QUANTITIES = {
 
 COMPARED = ("test_accuracy_first", "test_accuracy_second", "epochs_to_99", "epochs_to_100", "epochs_to_margin_1")
 """What is compared seed by seed."""
+
+STEADY = ("test_accuracy_first", "test_accuracy_second", "epochs_to_99", "cosine_margin")
+"""Of what the spread between seeds is compared."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +82,16 @@ class Pair:
     baseline: str
     quantity: str
     result: Comparison
+
+
+@dataclass(frozen=True)
+class SpreadPair:
+    """The spread between seeds of one quantity of a variant compared with the baseline's."""
+
+    variant: str
+    baseline: str
+    quantity: str
+    result: Steadiness
 
 
 def collect(folder: Path) -> Collected:
@@ -185,7 +212,15 @@ def pairs(study: Study, baseline: str | None) -> list[tuple[str, str]]:
     return [(name, chosen) for name in names if name != chosen]
 
 
-def comparisons(study: Study, found: dict[str, dict[int, dict[str, float | None]]], baseline: str | None) -> list[Pair]:
+Found = dict[str, dict[int, dict[str, float | None]]]
+"""By variant and seed, the quantities of a run."""
+
+
+def _by_seed(found: Found, variant: str, quantity: str) -> dict[int, float | None]:
+    return {seed: row[quantity] for seed, row in found[variant].items()}
+
+
+def comparisons(study: Study, found: Found, baseline: str | None) -> list[Pair]:
     """Compare the variants with their baselines in all that is `COMPARED`.
 
     Parameters
@@ -201,12 +236,22 @@ def comparisons(study: Study, found: dict[str, dict[int, dict[str, float | None]
     An epoch that never came counts as one after the last: such a difference is a bound, and is marked as one.
     """
     lengths = {variant.name: variant.config.training.epochs for variant in study.variants}
-
-    def values(name: str, quantity: str) -> dict[int, float | None]:
-        return {seed: row[quantity] for seed, row in found[name].items()}
-
     return [
-        Pair(ours, theirs, q, compare(values(ours, q), values(theirs, q), 1.0 + max(lengths[ours], lengths[theirs])))
+        Pair(
+            ours,
+            theirs,
+            q,
+            compare(_by_seed(found, ours, q), _by_seed(found, theirs, q), 1.0 + max(lengths[ours], lengths[theirs])),
+        )
         for ours, theirs in pairs(study, baseline)
         for q in COMPARED
+    ]
+
+
+def spread_comparisons(study: Study, found: Found, baseline: str | None) -> list[SpreadPair]:
+    """Compare the spread between seeds of the variants with that of their baselines, in all that is `STEADY`."""
+    return [
+        SpreadPair(ours, theirs, q, steadiness(_by_seed(found, ours, q), _by_seed(found, theirs, q)))
+        for ours, theirs in pairs(study, baseline)
+        for q in STEADY
     ]

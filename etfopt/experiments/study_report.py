@@ -15,7 +15,16 @@ from etfopt.experiments.folder import ENVIRONMENT
 from etfopt.experiments.report import Spread
 from etfopt.experiments.run_files import make_folder, read_json, write_atomically, write_json
 from etfopt.experiments.study_markdown import markdown
-from etfopt.experiments.study_numbers import Collected, Pair, collect, comparisons, quantities, two_epochs
+from etfopt.experiments.study_numbers import (
+    Collected,
+    Pair,
+    SpreadPair,
+    collect,
+    comparisons,
+    quantities,
+    spread_comparisons,
+    two_epochs,
+)
 
 __all__ = ["MEASURES", "Report", "make_report", "write_report"]
 
@@ -55,6 +64,7 @@ class Report:
     spreads : dict
         By variant with finished runs, the spread of each quantity over its seeds.
     pairs : list of Pair
+    spread_pairs : list of SpreadPair
     origins : list of dict
         Versions and revisions that the runs were made with, each once.
     """
@@ -64,6 +74,7 @@ class Report:
     values: dict[str, dict[int, dict[str, float | None]]]
     spreads: dict[str, dict[str, Spread]]
     pairs: list[Pair]
+    spread_pairs: list[SpreadPair]
     origins: list[dict[str, Any]]
 
     def to_dict(self) -> dict[str, Any]:
@@ -80,11 +91,14 @@ class Report:
                 name: {key: dataclasses.asdict(spread) for key, spread in row.items()}
                 for name, row in self.spreads.items()
             },
-            "comparisons": [
-                {"variant": p.variant, "baseline": p.baseline, "quantity": p.quantity, **dataclasses.asdict(p.result)}
-                for p in self.pairs
-            ],
+            "comparisons": list(map(_pair, self.pairs)),
+            "spread_comparisons": list(map(_pair, self.spread_pairs)),
         }
+
+
+def _pair(pair: Pair | SpreadPair) -> dict[str, Any]:
+    names = {"variant": pair.variant, "baseline": pair.baseline, "quantity": pair.quantity}
+    return {**names, **dataclasses.asdict(pair.result)}
 
 
 def make_report(folder: Path, baseline: str | None = None, epochs: tuple[int, int] | None = None) -> Report:
@@ -114,7 +128,8 @@ def make_report(folder: Path, baseline: str | None = None, epochs: tuple[int, in
         for name, rows in values.items()
         if rows
     }
-    return Report(found, which, values, spreads, comparisons(found.study, values, baseline), _origins(found))
+    compared = comparisons(found.study, values, baseline), spread_comparisons(found.study, values, baseline)
+    return Report(found, which, values, spreads, *compared, _origins(found))
 
 
 def _origins(found: Collected) -> list[dict[str, Any]]:

@@ -100,26 +100,23 @@ def vgg13(channels: int = 3, width: int = 64, *, stem: str = "cifar", affine: bo
 
 def convnet(channels: int = 3, width: int = 64, *, affine: bool = True) -> nn.Sequential:
     """Return a small network: four times a 3 x 3 convolution, normalisation, ReLU and pooling. Features (n, width)."""
-    return _pooled(_small_layers(channels, width, affine=affine))
+    return _pooled(_small_layers(channels, width, 4, affine=affine))
 
 
 def flat_convnet(image_shape: Sequence[int], width: int, dim: int, *, affine: bool = True) -> nn.Sequential:
-    """Return the layers of `convnet`, and a linear layer from all places in place of their average: (n, dim).
+    """Return three such layers, and a linear layer from all places in place of their average: features (n, dim).
 
     An average over places leaves features of rank `width` at most; with C - 1 above it, no simplex of C means fits.
     """
     channels, *sides = image_shape
-    places = math.prod(math.ceil(side / 2**STAGES) for side in sides)
-    layers = _small_layers(channels, width, affine=affine)
+    places = math.prod(math.ceil(side / 2**3) for side in sides)
+    layers = _small_layers(channels, width, 3, affine=affine)
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(width * places, dim, bias=False))
 
 
-STAGES = 4
-
-
-def _small_layers(channels: int, width: int, *, affine: bool) -> list[nn.Module]:
+def _small_layers(channels: int, width: int, stages: int, *, affine: bool) -> list[nn.Module]:
     """Return convolutions with poolings that round up, so that images of any size pass."""
     layers: list[nn.Module] = []
-    for inside, outside in pairwise((channels, *(width,) * STAGES)):
+    for inside, outside in pairwise((channels, *(width,) * stages)):
         layers += [*_conv(inside, outside, 3, 1, affine=affine), nn.ReLU(), nn.MaxPool2d(2, ceil_mode=True)]
     return layers
