@@ -68,18 +68,20 @@ def report(
     epochs: Annotated[
         tuple[int, int] | None, typer.Option(metavar="A B", help="Of the table of top-1. [a quarter of all, and all]")
     ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the report. [RUNS/report]")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON as well.")] = False,
 ) -> None:
-    """Write tables, paired differences between seeds and figures of a study into RUNS/report/.
+    """Write tables, paired differences between seeds, figures and all numbers of a study into one folder.
 
     Example: etfopt report runs/heads-on-mnist --baseline learned
     """
     from etfopt.experiments.study_report import make_report, write_report
 
     found = make_report(runs, baseline, epochs)
-    files = write_report(found, runs / "report")
+    folder = out or runs / "report"
+    files = write_report(found, folder)
     if as_json:
-        print((runs / "report" / "report.json").read_text(), end="")
+        print((folder / "report.json").read_text(), end="")
         return
     missing, diverged = len(found.collected.missing), len(found.collected.diverged)
     finished = sum(map(len, found.collected.runs.values()))

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from etfopt.experiments.comparison import LEVEL, RESAMPLES, few_seeds
 from etfopt.experiments.report import Spread
-from etfopt.experiments.study_numbers import QUANTITIES, Pair, SpreadPair
+from etfopt.experiments.study_comparisons import Pair, SpreadPair
+from etfopt.experiments.study_numbers import QUANTITIES
 
 if TYPE_CHECKING:
     from etfopt.experiments.study_report import Report

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import gzip
 import html
+import json
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,17 +18,9 @@ from etfopt.experiments.figures import page
 from etfopt.experiments.folder import ENVIRONMENT
 from etfopt.experiments.report import Spread
 from etfopt.experiments.run_files import make_folder, read_json, write_atomically, write_json
+from etfopt.experiments.study_comparisons import Pair, SpreadPair, comparisons, spread_comparisons
 from etfopt.experiments.study_markdown import markdown
-from etfopt.experiments.study_numbers import (
-    Collected,
-    Pair,
-    SpreadPair,
-    collect,
-    comparisons,
-    quantities,
-    spread_comparisons,
-    two_epochs,
-)
+from etfopt.experiments.study_numbers import Collected, collect, quantities, two_epochs
 
 __all__ = ["MEASURES", "Report", "make_report", "write_report"]
 
@@ -41,6 +37,8 @@ MEASURES = (
 
 LINES = 7
 """Most lines of one figure: as many as there are colours."""
+
+METRICS = "metrics.jsonl.gz"
 
 STYLE = (
     "body{max-width:62rem;margin:2rem auto;padding:0 1rem;font:16px/1.5 system-ui,sans-serif;color:#222}"
@@ -146,7 +144,9 @@ def _origins(found: Collected) -> list[dict[str, Any]]:
 
 
 def write_report(report: Report, folder: Path) -> list[Path]:
-    """Write ``report.json``, the figures, ``report.md`` and ``report.html`` into a folder, made if missing.
+    """Write ``report.json``, ``metrics.jsonl.gz``, figures, ``report.md`` and ``report.html`` into a folder.
+
+    The folder is made if missing. ``metrics.jsonl.gz`` holds every measure of every epoch of every finished run.
 
     Raises
     ------
@@ -157,11 +157,22 @@ def write_report(report: Report, folder: Path) -> list[Path]:
     """
     make_folder(folder)
     write_json(folder / "report.json", report.to_dict())
+    write_atomically(folder / METRICS, gzip.compress("".join(_lines(report.collected)).encode(), mtime=0))
     figures = _figures(report, folder)
     text = markdown(report, {path.name: caption for path, caption in figures.items()})
     write_atomically(folder / "report.md", text.encode())
     write_atomically(folder / "report.html", as_html(text, report.collected.study.title).encode())
-    return [folder / "report.md", folder / "report.html", folder / "report.json", *figures]
+    return [folder / "report.md", folder / "report.html", folder / "report.json", folder / METRICS, *figures]
+
+
+def _lines(found: Collected) -> Iterator[str]:
+    """Give the records of all epochs as lines of JSON, to seven digits."""
+    for name, runs in found.runs.items():
+        for run in runs:
+            for record in run.history:
+                values = {k: float(f"{v:.7g}") if math.isfinite(v) else None for k, v in record.items()}
+                place = {"variant": name, "seed": run.config.seed, "epoch": int(record["epoch"])}
+                yield json.dumps({**values, **place}, allow_nan=False) + "\n"
 
 
 def _figures(report: Report, folder: Path) -> dict[Path, str]:
