@@ -5,6 +5,7 @@ import gzip
 import itertools
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from etfopt.experiments.figures import draw_margins, draw_measure, page, styles
 from etfopt.experiments.results import RunResult
 from etfopt.experiments.study import parse_study
 from etfopt.experiments.study_comparisons import pairs, spread_comparisons
+from etfopt.experiments.study_folder import save_study
 from etfopt.experiments.study_markdown import markdown
 from etfopt.experiments.study_numbers import QUANTITIES, Collected, collect, two_epochs
 from etfopt.experiments.study_report import Report, as_html, make_report, write_report
@@ -206,6 +208,13 @@ def test_a_second_report_is_the_first_to_the_byte(folder: Path, written: Path, t
     write_report(make_report(folder, epochs=(2, 4)), tmp_path)
     for name in ("report.md", "report.html", "report.json", "metrics.jsonl.gz"):
         assert (written / name).read_bytes() == (tmp_path / name).read_bytes()
+
+
+def test_the_baseline_is_the_studys_own_unless_another_is_asked_for(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path / "two")
+    save_study(tmp_path / "two", dataclasses.replace(STUDY, baseline="nearest"))
+    assert {pair.baseline for pair in make_report(tmp_path / "two").pairs} == {"nearest"}
+    assert {pair.baseline for pair in make_report(tmp_path / "two", "wild").pairs} == {"wild"}
 
 
 def test_every_line_of_a_table_has_all_its_cells(written: Path) -> None:

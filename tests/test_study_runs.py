@@ -198,6 +198,7 @@ def test_the_command_lists_trains_and_skips(tmp_path: Path, monkeypatch: pytest.
     done = call("two.toml", "--quiet", "--out", "here")
     assert done.exit_code == 0, done.output
     assert "4 runs: 4 trained now, 0 finished before, 0 failed. Written to here/two/" in done.stdout
+    assert "4 runs, 0 not finished, 0 diverged. Wrote here/two/report/report.md" in done.stdout
     assert json.loads(Path("here/two/study.json").read_text())["study"]["title"] == "Two heads"
     assert not done.stderr
     done = call("two.toml", "--out", "here")

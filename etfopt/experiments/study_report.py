@@ -107,7 +107,7 @@ def make_report(folder: Path, baseline: str | None = None, epochs: tuple[int, in
     folder : Path
         Of the study, or of runs named VARIANT-seedN.
     baseline : str, optional
-        The variant that the others are compared with, the first by default.
+        The variant that the others are compared with; by default the study's, or the first.
     epochs : pair of int, optional
         Of the table of accuracies; a quarter of all and all by default.
 
@@ -117,6 +117,7 @@ def make_report(folder: Path, baseline: str | None = None, epochs: tuple[int, in
         If there is nothing to report, or baseline or epochs are not there.
     """
     found = collect(folder)
+    baseline = baseline or found.study.baseline or None
     which = two_epochs(found.study, epochs)
     values = {
         name: {run.config.seed: quantities(run, which[name]) for run in runs} for name, runs in found.runs.items()
