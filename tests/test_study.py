@@ -7,7 +7,8 @@ import pytest
 pytest.importorskip("pytorch_lightning")
 
 from etfopt.errors import InputError
-from etfopt.experiments.study import Study, parse_study, read_study
+from etfopt.experiments.study import Study
+from etfopt.experiments.study_file import parse_study, read_study
 
 TWO = {
     "title": "Two heads",
@@ -55,7 +56,7 @@ def test_a_grid_alone_is_a_study_and_none_is_not() -> None:
 
 def test_a_study_survives_being_written_and_read() -> None:
     study = parse_study(
-        {**TWO, "findings": "None\n\nyet.", "baseline": "nearest", "grid": {"data.batches": ["stratified"]}}, "two"
+        {**TWO, "findings": "None\n\nyet.", "baselines": ["nearest"], "grid": {"data.batches": ["stratified"]}}, "two"
     )
     assert Study.from_dict(study.to_dict()) == study
 
@@ -64,7 +65,8 @@ def test_a_study_survives_being_written_and_read() -> None:
     ("change", "message"),
     [
         ({"sedes": [1]}, "unknown key sedes; known are: title"),
-        ({"baseline": "fixed"}, "baseline = 'fixed' is no variant; known are: 'learned, tau 5', 'nearest'"),
+        ({"baselines": ["fixed"]}, r"baselines = \['fixed'\] must be a list of variants; known are: 'learned, tau 5'"),
+        ({"baselines": "nearest"}, "baselines = 'nearest' must be a list of variants"),
         ({"title": " "}, "title must be a non-empty string"),
         ({"question": 3}, "question must be a non-empty string"),
         ({"seeds": []}, "seeds must be a non-empty list"),

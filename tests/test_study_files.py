@@ -7,7 +7,7 @@ import pytest
 pytest.importorskip("pytorch_lightning")
 
 from etfopt.experiments.config import build_head
-from etfopt.experiments.study import read_study
+from etfopt.experiments.study_file import read_study
 
 FOLDER = Path(__file__).parent.parent / "notebooks" / "studies"
 FILES = sorted(FOLDER.glob("*.toml"))

@@ -22,8 +22,8 @@ from etfopt.cli import app
 from etfopt.errors import InputError
 from etfopt.experiments.comparison import bootstrap_interval, compare, few_seeds, sign_flip_p_value
 from etfopt.experiments.config import TrainConfig
-from etfopt.experiments.study import parse_study
 from etfopt.experiments.study_comparisons import pairs, spread_comparisons
+from etfopt.experiments.study_file import parse_study
 from etfopt.experiments.study_folder import save_study
 from etfopt.experiments.study_markdown import markdown
 from etfopt.experiments.study_numbers import QUANTITIES, Collected, collect, two_epochs
@@ -156,7 +156,7 @@ def test_every_measure_of_every_epoch_of_finished_runs_is_kept(folder: Path, wri
     recorded = [json.loads(line) for line in (folder / "nearest-seed1" / "metrics.jsonl").read_text().splitlines()]
     for line, record in zip(lines[-5:], recorded, strict=True):
         assert line.keys() - record.keys() == {"variant"} | ({"seed"} - record.keys())
-        assert line["train_nc1"] == pytest.approx(record["train_nc1"], rel=1e-6)
+        assert line["train_nc1"] == pytest.approx(record["train_nc1"], rel=1e-5)
         assert line["epoch"] == record["epoch"]
 
 
@@ -172,7 +172,7 @@ def test_the_spread_between_seeds_is_shown_where_there_are_enough() -> None:
     )
     values = {"a": [0.90, 0.92, 0.94, 0.96], "b": [0.91, 0.92, 0.93, 0.935]}
     rows = {n: {i: dict.fromkeys(QUANTITIES, x) for i, x in enumerate(v)} for n, v in values.items()}
-    pair = next(p for p in spread_comparisons(study, rows, None) if p.quantity == "test_accuracy_second")
+    pair = next(p for p in spread_comparisons(study, rows, []) if p.quantity == "test_accuracy_second")
     assert pair.result.ratio == pytest.approx(np.std(values["b"]) / np.std(values["a"]))
     report = Report(Collected(study, {"a": [], "b": []}), {"a": (1, 2), "b": (1, 2)}, rows, {}, [], [pair], [])
     text = markdown(report, {})
@@ -208,9 +208,9 @@ def test_a_second_report_is_the_first_to_the_byte(folder: Path, written: Path, t
 
 def test_the_baseline_is_the_studys_own_unless_another_is_asked_for(folder: Path, tmp_path: Path) -> None:
     shutil.copytree(folder, tmp_path / "two")
-    save_study(tmp_path / "two", dataclasses.replace(STUDY, baseline="nearest"))
+    save_study(tmp_path / "two", dataclasses.replace(STUDY, baselines=("nearest",)))
     assert {pair.baseline for pair in make_report(tmp_path / "two").pairs} == {"nearest"}
-    assert {pair.baseline for pair in make_report(tmp_path / "two", "wild").pairs} == {"wild"}
+    assert {pair.baseline for pair in make_report(tmp_path / "two", ["wild"]).pairs} == {"wild"}
 
 
 def test_every_line_of_a_table_has_all_its_cells(written: Path) -> None:
@@ -226,14 +226,15 @@ def test_a_grid_is_compared_cell_by_cell() -> None:
     grid = {"data.batches": ["shuffled", "stratified"]}
     study = parse_study({**values, "variants": variants, "grid": grid}, "g")
     cells = ["data.batches=shuffled", "data.batches=stratified"]
-    assert pairs(study, None) == pairs(study, "a") == [(f"b, {cell}", f"a, {cell}") for cell in cells]
-    assert pairs(study, "b") == [(f"a, {cell}", f"b, {cell}") for cell in cells]
+    assert pairs(study, []) == pairs(study, ["a"]) == [(f"b, {cell}", f"a, {cell}") for cell in cells]
+    assert pairs(study, ["b"]) == [(f"a, {cell}", f"b, {cell}") for cell in cells]
+    assert pairs(study, ["a", "b"]) == pairs(study, ["a"])  # the mirrored pairs say the same
     whole = f"b, {cells[1]}"
-    assert pairs(study, whole) == [(v.name, whole) for v in study.variants if v.name != whole]
+    assert pairs(study, [whole]) == [(v.name, whole) for v in study.variants if v.name != whole]
     alone = parse_study({**values, "grid": grid}, "g")
-    assert pairs(alone, None) == [(cells[1], cells[0])]
+    assert pairs(alone, []) == [(cells[1], cells[0])]
     with pytest.raises(InputError, match="baseline = 'c' is no variant; choose one of: 'a', 'b', 'a, data"):
-        pairs(study, "c")
+        pairs(study, ["c"])
 
 
 def test_two_epochs_are_a_quarter_and_all_or_those_asked_for() -> None:

@@ -17,7 +17,8 @@ from etfopt.errors import ConvergenceError, InputError
 from etfopt.experiments import study_runs
 from etfopt.experiments.recorder import COST, MARGINS
 from etfopt.experiments.run_files import StorageError, locked, read_lines
-from etfopt.experiments.study import Study, parse_study
+from etfopt.experiments.study import Study
+from etfopt.experiments.study_file import parse_study
 from etfopt.experiments.study_folder import State, load_study, progress
 from etfopt.experiments.study_runs import Outcome, run_study
 

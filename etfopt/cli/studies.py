@@ -21,7 +21,7 @@ __all__ = ["report", "train_study"]
 
 def train_study(path: Path, out: Path, jobs: int, dry_run: bool, quiet: bool, machine: dict[str, Any]) -> None:
     """Train what is not finished of a study; end with status 1 if a run has failed."""
-    from etfopt.experiments.study import read_study
+    from etfopt.experiments.study_file import read_study
     from etfopt.experiments.study_folder import State, divergence
     from etfopt.experiments.study_folder import progress as progress_of
     from etfopt.experiments.study_runs import run_study
@@ -63,11 +63,13 @@ def _print_end(planned: int, done: int, ended: Sequence[Outcome], failed: Sequen
     )
 
 
-def _write_report(runs: Path, folder: Path, baseline: str | None = None, epochs: tuple[int, int] | None = None) -> str:
+def _write_report(
+    runs: Path, folder: Path, baselines: Sequence[str] = (), epochs: tuple[int, int] | None = None
+) -> str:
     """Write the report of what is finished; return a sentence on what is in it."""
     from etfopt.experiments.study_report import make_report, write_report
 
-    found = make_report(runs, baseline, epochs)
+    found = make_report(runs, baselines, epochs)
     files = write_report(found, folder)
     missing, diverged = len(found.collected.missing), len(found.collected.diverged)
     finished = sum(map(len, found.collected.runs.values()))
@@ -76,7 +78,9 @@ def _write_report(runs: Path, folder: Path, baseline: str | None = None, epochs:
 
 def report(
     runs: Annotated[Path, typer.Argument(metavar="RUNS", help="Folder of a study, or of runs named VARIANT-seedN.")],
-    baseline: Annotated[str | None, typer.Option(help="The variant to compare with. [the study's]")] = None,
+    baseline: Annotated[
+        list[str] | None, typer.Option(help="A variant to compare with; may be given again. [the study's]")
+    ] = None,
     epochs: Annotated[
         tuple[int, int] | None, typer.Option(metavar="A B", help="Of the table of top-1. [a quarter of all, and all]")
     ] = None,
@@ -88,7 +92,7 @@ def report(
     Example: etfopt report runs/heads-on-mnist --baseline learned
     """
     folder = out or runs / "report"
-    said = _write_report(runs, folder, baseline, epochs)
+    said = _write_report(runs, folder, baseline or (), epochs)
     if as_json:
         print((folder / "report.json").read_text(), end="")
     else:

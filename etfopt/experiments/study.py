@@ -1,22 +1,15 @@
-"""A study: variants of one configuration, each with the same seeds, checked before anything is trained."""
+"""A study: variants of one configuration, each with the same seeds."""
 
 from __future__ import annotations
 
-import itertools
 import re
-import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
-from etfopt._inputs import as_integer
-from etfopt.errors import InputError
 from etfopt.experiments.config import TrainConfig
 
-__all__ = ["Planned", "Study", "Variant", "parse_study", "read_study"]
-
-KEYS = ("title", "question", "setup", "findings", "baseline", "seeds", "base", "variants", "grid")
+__all__ = ["Planned", "Study", "Variant"]
 
 
 @dataclass(frozen=True)
@@ -69,8 +62,8 @@ class Study:
     seeds : tuple of int
     variants : tuple of Variant
         In the order of the file, those of one cell of the grid together.
-    baseline : str
-        What its report compares the others with, as a variant of the file or by a whole name; empty is the first.
+    baselines : tuple of str
+        What its report compares the others with, as variants of the file or by whole names; by default the first.
     """
 
     name: str
@@ -80,7 +73,7 @@ class Study:
     findings: str
     seeds: tuple[int, ...]
     variants: tuple[Variant, ...]
-    baseline: str = ""
+    baselines: tuple[str, ...] = ()
 
     def runs(self) -> list[Planned]:
         """Return all runs; those of a seed together, so that a study that is stopped early compares all it can."""
@@ -93,161 +86,12 @@ class Study:
     def to_dict(self) -> dict[str, Any]:
         """Return the study as dictionaries, lists, strings and numbers, for `from_dict`."""
         variants = [{**asdict(v), "config": v.config.to_dict()} for v in self.variants]
-        return {**asdict(self), "seeds": list(self.seeds), "variants": variants}
+        lists = {"seeds": list(self.seeds), "baselines": list(self.baselines)}
+        return {**asdict(self), **lists, "variants": variants}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Study:
         """Return the study of a dictionary that `to_dict` gave."""
         variants = [Variant(**{**v, "config": TrainConfig.from_dict(v["config"])}) for v in values["variants"]]
-        return cls(**{**values, "seeds": tuple(values["seeds"]), "variants": tuple(variants)})
-
-
-def read_study(path: Path) -> Study:
-    """Read a study from a ``.toml`` file; its name is the file's.
-
-    Raises
-    ------
-    InputError
-        If the file is missing or damaged, or the study is refused; see `parse_study`.
-    """
-    if path.suffix.lower() != ".toml":
-        raise InputError(f"{path}: a study is a file that ends in .toml")
-    try:
-        return parse_study(tomllib.loads(path.read_text(encoding="utf-8")), path.stem)
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from error
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
-    except ValueError as error:  # TOML and UTF-8 alike
-        raise InputError(f"{path}: cannot be read: {error}") from error
-
-
-def parse_study(values: Mapping[str, Any], name: str) -> Study:
-    """Return the study of a dictionary as a file has it.
-
-    ``base`` holds settings of `TrainConfig`; ``variants`` is a list of tables, each a ``name`` and the settings that
-    make it; ``grid`` maps settings to lists of values, and every variant is taken with every combination of them.
-    Settings are written as dotted names or as nested tables.
-
-    Raises
-    ------
-    InputError
-        If a key is unknown or missing, a name, seed, value or configuration is there twice, a setting is set both by a
-        variant and by the grid, the baseline is no variant, or a configuration is refused; the variant is named.
-    """
-    if unknown := [key for key in values if key not in KEYS]:
-        raise InputError(f"unknown key{'s' * (len(unknown) > 1)} {', '.join(unknown)}; known are: {', '.join(KEYS)}")
-    base, grid = _settings(values.get("base", {}), "base"), _grid(values.get("grid", {}))
-    for settings, where in ((base, "base"), (grid, "grid")):
-        if "seed" in settings:
-            raise InputError(f"{where}: seed is not set here; the study's seeds are")
-    variants = tuple(_variants(_named(values.get("variants", [])), base, grid))
-    _refuse_twins(variants)
-    baseline = _text(values, "baseline", "")
-    if baseline and baseline not in {name for v in variants for name in (v.head, v.name)}:
-        raise InputError(
-            f"baseline = {baseline!r} is no variant; known are: {', '.join(repr(v.name) for v in variants)}"
-        )
-    return Study(
-        name,
-        _text(values, "title"),
-        _text(values, "question"),
-        _text(values, "setup", ""),
-        _text(values, "findings", ""),
-        _seeds(values.get("seeds")),
-        variants,
-        baseline,
-    )
-
-
-def _text(values: Mapping[str, Any], key: str, default: str | None = None) -> str:
-    value = values.get(key, default)
-    if not isinstance(value, str) or (default is None and not value.strip()):
-        raise InputError(f"{key} must be a {'non-empty ' * (default is None)}string; got {value!r}")
-    return " ".join(value.split()) if default is None else value.strip()
-
-
-def _seeds(value: Any) -> tuple[int, ...]:
-    if not isinstance(value, list) or not value:
-        raise InputError(f"seeds must be a non-empty list of integers, such as [0, 1, 2]; got {value!r}")
-    seeds = tuple(as_integer(seed, f"seeds[{i}]", at_least=0) for i, seed in enumerate(value))
-    if twice := sorted({seed for seed in seeds if seeds.count(seed) > 1}):
-        raise InputError(f"seeds: {', '.join(map(str, twice))} is there twice")
-    return seeds
-
-
-def _settings(value: Any, where: str) -> dict[str, Any]:
-    """Return settings by their dotted names, whichever way they are written."""
-    if not isinstance(value, Mapping):
-        raise InputError(f"{where} must be a table of settings; got {value!r}")
-    found: dict[str, Any] = {}
-    for name, item in _leaves(value):
-        if name in found:
-            raise InputError(f"{where}: {name} is set twice")
-        found[name] = item
-    return found
-
-
-def _leaves(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in table.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value
-
-
-def _grid(value: Any) -> dict[str, list[Any]]:
-    grid = _settings(value, "grid")
-    for name, values in grid.items():
-        if not isinstance(values, list) or not values:
-            raise InputError(f"grid: {name} must be a non-empty list of values; got {values!r}")
-        if any(item in values[:i] for i, item in enumerate(values)):
-            raise InputError(f"grid: {name} = {values!r} has a value twice")
-    return grid
-
-
-def _named(value: Any) -> dict[str, dict[str, Any]]:
-    """Return the settings of the file's variants by their names."""
-    if not isinstance(value, list) or not all(isinstance(item, Mapping) for item in value):
-        raise InputError("variants must be tables, each under a line [[variants]]")
-    named: dict[str, dict[str, Any]] = {}
-    for i, table in enumerate(value):
-        name = table.get("name")
-        if not isinstance(name, str) or not re.search(r"\w", name) or not name.isprintable():
-            raise InputError(f"variants[{i}]: name must be a line with a letter or digit; got {name!r}")
-        if name in named:
-            raise InputError(f"variant {name!r} is there twice")
-        named[name] = _settings({key: item for key, item in table.items() if key != "name"}, f"variant {name!r}")
-        if "seed" in named[name]:
-            raise InputError(f"variant {name!r}: seed is not set here; the study's seeds are")
-    return named
-
-
-def _variants(named: dict[str, dict[str, Any]], base: dict[str, Any], grid: dict[str, list[Any]]) -> Iterator[Variant]:
-    if not named and not grid:
-        raise InputError("there is nothing to compare: [[variants]], or a [grid], or both are needed")
-    for values in itertools.product(*grid.values()):
-        place = dict(zip(grid, values, strict=True))
-        cell = ", ".join(f"{key}={value}" for key, value in place.items())
-        for head, own in (named or {"": {}}).items():
-            name = ", ".join(part for part in (head, cell) if part)
-            if both := sorted(own.keys() & place.keys()):
-                raise InputError(f"variant {name!r}: {both[0]} is set by the variant and by the grid")
-            try:
-                config = TrainConfig().with_settings({**base, **own, **place})
-            except (InputError, TypeError) as error:
-                raise InputError(f"variant {name!r}: {error}") from error
-            yield Variant(name, head, cell, config)
-
-
-def _refuse_twins(variants: tuple[Variant, ...]) -> None:
-    """Refuse two variants with one folder (file systems may not tell case) or one configuration."""
-    for what, keys in (
-        ("folder", [v.slug.casefold() for v in variants]),
-        ("configuration", [v.config.digest() for v in variants]),
-    ):
-        seen: dict[str, str] = {}
-        for variant, key in zip(variants, keys, strict=True):
-            other = seen.setdefault(key, variant.name)
-            if other != variant.name:
-                raise InputError(f"variants {other!r} and {variant.name!r} have the same {what}")
+        tuples = {"seeds": tuple(values["seeds"]), "baselines": tuple(values.get("baselines", ()))}
+        return cls(**{**values, **tuples, "variants": tuple(variants)})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -43,7 +44,15 @@ class SpreadPair:
     result: Steadiness
 
 
-def pairs(study: Study, baseline: str | None) -> list[tuple[str, str]]:
+def pairs(study: Study, baselines: Sequence[str]) -> list[tuple[str, str]]:
+    """Return each variant with those it is compared with; of two that are both baselines, one pair. See `_pairs`."""
+    found: list[tuple[str, str]] = []
+    for baseline in baselines or [""]:
+        found += [pair for pair in _pairs(study, baseline) if pair not in found and pair[::-1] not in found]
+    return found
+
+
+def _pairs(study: Study, baseline: str) -> list[tuple[str, str]]:
     """Return each variant with the one it is compared with.
 
     A baseline that is the name of a variant of the file stands for that variant in the same cell of the grid; the
@@ -56,7 +65,7 @@ def pairs(study: Study, baseline: str | None) -> list[tuple[str, str]]:
     """
     variants = study.variants
     heads, names = [v.head for v in variants], [v.name for v in variants]
-    chosen = (heads[0] or names[0]) if baseline is None else baseline
+    chosen = baseline or heads[0] or names[0]
     if chosen and chosen in heads:
         by_cell = {v.cell: v.name for v in variants if v.head == chosen}
         return [(v.name, by_cell[v.cell]) for v in variants if v.head != chosen]
@@ -70,7 +79,7 @@ def _by_seed(found: Found, variant: str, quantity: str) -> dict[int, float | Non
     return {seed: row[quantity] for seed, row in found[variant].items()}
 
 
-def comparisons(study: Study, found: Found, baseline: str | None) -> list[Pair]:
+def comparisons(study: Study, found: Found, baselines: Sequence[str]) -> list[Pair]:
     """Compare the variants with their baselines in all that is `COMPARED`.
 
     Parameters
@@ -78,8 +87,8 @@ def comparisons(study: Study, found: Found, baseline: str | None) -> list[Pair]:
     study : Study
     found : dict
         By variant and seed, the quantities of a run.
-    baseline : str, optional
-        See `pairs`.
+    baselines : sequence of str
+        Variants of the file, or whole names; the first variant where there are none.
 
     Notes
     -----
@@ -93,15 +102,15 @@ def comparisons(study: Study, found: Found, baseline: str | None) -> list[Pair]:
             q,
             compare(_by_seed(found, ours, q), _by_seed(found, theirs, q), 1.0 + max(lengths[ours], lengths[theirs])),
         )
-        for ours, theirs in pairs(study, baseline)
+        for ours, theirs in pairs(study, baselines)
         for q in COMPARED
     ]
 
 
-def spread_comparisons(study: Study, found: Found, baseline: str | None) -> list[SpreadPair]:
+def spread_comparisons(study: Study, found: Found, baselines: Sequence[str]) -> list[SpreadPair]:
     """Compare the spread between seeds of the variants with that of their baselines, in all that is `STEADY`."""
     return [
         SpreadPair(ours, theirs, q, steadiness(_by_seed(found, ours, q), _by_seed(found, theirs, q)))
-        for ours, theirs in pairs(study, baseline)
+        for ours, theirs in pairs(study, baselines)
         for q in STEADY
     ]

@@ -7,7 +7,7 @@ import gzip
 import html
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -99,25 +99,25 @@ def _pair(pair: Pair | SpreadPair) -> dict[str, Any]:
     return {**names, **dataclasses.asdict(pair.result)}
 
 
-def make_report(folder: Path, baseline: str | None = None, epochs: tuple[int, int] | None = None) -> Report:
+def make_report(folder: Path, baselines: Sequence[str] = (), epochs: tuple[int, int] | None = None) -> Report:
     """Read the runs of a study and compute everything that its report says.
 
     Parameters
     ----------
     folder : Path
         Of the study, or of runs named VARIANT-seedN.
-    baseline : str, optional
-        The variant that the others are compared with; by default the study's, or the first.
+    baselines : sequence of str
+        The variants that the others are compared with; by default the study's, or the first.
     epochs : pair of int, optional
         Of the table of accuracies; a quarter of all and all by default.
 
     Raises
     ------
     InputError
-        If there is nothing to report, or baseline or epochs are not there.
+        If there is nothing to report, or a baseline or epochs are not there.
     """
     found = collect(folder)
-    baseline = baseline or found.study.baseline or None
+    baselines = baselines or found.study.baselines
     which = two_epochs(found.study, epochs)
     values = {
         name: {run.config.seed: quantities(run, which[name]) for run in runs} for name, runs in found.runs.items()
@@ -127,7 +127,7 @@ def make_report(folder: Path, baseline: str | None = None, epochs: tuple[int, in
         for name, rows in values.items()
         if rows
     }
-    compared = comparisons(found.study, values, baseline), spread_comparisons(found.study, values, baseline)
+    compared = comparisons(found.study, values, baselines), spread_comparisons(found.study, values, baselines)
     return Report(found, which, values, spreads, *compared, _origins(found))
 
 
@@ -167,11 +167,11 @@ def write_report(report: Report, folder: Path) -> list[Path]:
 
 
 def _lines(found: Collected) -> Iterator[str]:
-    """Give the records of all epochs as lines of JSON, to seven digits."""
+    """Give the records of all epochs as lines of JSON, to six digits."""
     for name, runs in found.runs.items():
         for run in runs:
             for record in run.history:
-                values = {k: float(f"{v:.7g}") if math.isfinite(v) else None for k, v in record.items()}
+                values = {k: float(f"{v:.6g}") if math.isfinite(v) else None for k, v in record.items()}
                 place = {"variant": name, "seed": run.config.seed, "epoch": int(record["epoch"])}
                 yield json.dumps({**values, **place}, allow_nan=False) + "\n"
 
