@@ -29,6 +29,7 @@
 import math
 import statistics
 import time
+import warnings
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -40,6 +41,8 @@ from etfopt.adjoint import kkt_vjp
 from etfopt.bench.node import bench_node
 from etfopt.nn.functional import nearest_etf, on_frame
 
+# PyTorch's own, where it prepares forward mode
+warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", DeprecationWarning)
 torch.manual_seed(0)
 DELTA = 1e-3  # the paper's proximal weight
 
