@@ -194,14 +194,16 @@ assert pairs("test_accuracy_second", "nearest", "learned").p_value >= 0.25  # as
 # %% [markdown]
 # Here is what a reader should take from this notebook.
 #
-# - *Test accuracy.* The heads differ by less than the standard error that the number of test images alone leaves. An
-#   interval of a paired difference that does not contain 0 does not change that: it speaks of new seeds with these same
-#   test images, and over three pairs it is too narrow. The exact test cannot give less than $p = 0.25$ from three pairs.
-# - *Margin and NC1.* The nearest head's are ahead in every pair. That says that its network was further on the way to
-#   collapse after this many epochs. It does not say that it classifies better, and a longer training may close the gap:
-#   all three heads end at the same geometry.
-# - *Epochs.* On a task this easy all heads fit within a few epochs of each other.
-# - *Time.* A step with the nearest head costs more beside so small a network; beside a ResNet it does not show.
+# - *Test accuracy.* The mean differences between the heads are below two standard errors of one accuracy: so much the
+#   choice of the test images alone can do. An interval of a paired difference that does not contain 0 does not change
+#   that: it speaks of new seeds with these same test images, and from three pairs it is too narrow. The exact test
+#   cannot give less than $p = 0.25$ with three pairs, whatever they are.
+# - *Margin and NC1.* The nearest head is ahead in every pair. That says that its network was further on the way to
+#   collapse after this many epochs. It does not say that it classifies better; six epochs do not show where the heads
+#   end either (in the README's demonstration, 60 epochs on an easier task, all three are near collapse).
+# - *Epochs.* On a task this easy all heads fit within an epoch or two of each other.
+# - *Time.* A step with the nearest head costs more beside so small a network. `etfopt bench head` measures the share
+#   beside a ResNet-18.
 #
 # More seeds, harder data and longer runs are a matter of the study's dictionary; `notebooks/studies/` holds those whose
 # results the documentation quotes.
@@ -210,5 +212,5 @@ assert pairs("test_accuracy_second", "nearest", "learned").p_value >= 0.25  # as
 for quantity, sign in (("cosine_margin", 1), ("nc1", -1)):
     for other in ("learned", "fixed"):
         assert min(sign * x for x in pairs(quantity, "nearest", other).differences) > 0  # ahead in every pair
-assert max(differences) < standard_error
+assert max(differences) < 2 * standard_error
 folder.cleanup()
