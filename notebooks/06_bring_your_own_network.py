@@ -40,7 +40,6 @@ from etfopt.experiments.figures import cosines, draw_matrix
 from etfopt.experiments.train import train
 from etfopt.experiments.trainer import quiet_lightning
 from etfopt.metrics import CosineMargin, NeuralCollapse
-from etfopt.nn import NearestETFHead, UnitFeatures
 
 torch.set_num_threads(1)
 digits = load_digits()
@@ -100,6 +99,7 @@ print(f"linear classifier: test accuracy {accuracy(*fit_plain()):.3f}")
 # %%
 def fit_nearest(epochs=8):
     from etfopt.nn import NearestETFHead
+
     torch.manual_seed(0)
     backbone = make_backbone()
     head = NearestETFHead(64, 10)
@@ -115,13 +115,17 @@ def fit_nearest(epochs=8):
     return backbone, head
 
 
-before, after = (inspect.getsource(f).splitlines()[1:] for f in (fit_plain, fit_nearest))
+before, after = (
+    [line for line in inspect.getsource(f).splitlines()[1:] if line.strip()] for f in (fit_plain, fit_nearest)
+)
 changes = [line for line in difflib.unified_diff(before, after, lineterm="", n=0) if line[:3] not in ("---", "+++")]
 print("\n".join(changes))
 assert sum(line.startswith("+") for line in changes) == 3
 assert sum(line.startswith("-") for line in changes) == 2
 
 # %%
+from etfopt.nn import NearestETFHead, UnitFeatures
+
 backbone, head = fit_nearest()
 reached = accuracy(backbone, head)
 print(f"nearest ETF: test accuracy {reached:.3f}")
@@ -176,14 +180,15 @@ print("loaded: same logits to the bit, and the same next step")
 # ## A certificate of the classifier
 #
 # `head.solution()` solves for the current means with the core, in float64, and certifies the answer. The head's own
-# float32 rotation can be graded by the same certificate, which trusts no solver:
+# float32 rotation can be graded by the same certificate, which trusts no solver. The gaps are zero up to rounding, of
+# float64 and float32, and either sign means nothing:
 
 # %%
 solution = head.solution()
 own = certify(solution.problem, head.U.double().numpy())
 print(f"optimal: {solution.converged}, ETF unique: {solution.certificate.etf_unique}")
 print(f"relative gap of the core's answer: {solution.certificate.relative_gap:.1e}")
-print(f"relative gap of the head's own U:  {own.relative_gap:.1e}; its ETF is within {own.etf_distance_bound:.1e}")
+print(f"relative gap of the head's own U:  {own.relative_gap:.1e}")
 print(f"distance of the class means to their nearest simplex ETF of any size: {solution.distance:.3f}")
 off = np.linalg.norm(solution.weight - head.weight.double().numpy()) / np.linalg.norm(solution.weight)
 print(f"head.weight against solution.weight: {off:.1e}")
@@ -245,9 +250,9 @@ for name, data in (("training", train_set), ("test", test_set)):
     rows[name], means = measures(backbone, head, data)
 for key in ("accuracy", "nc1", "nc2", "nc3", "nc4", "cosine margin", "etf_distance_means"):
     print(f"{key:20s}" + "".join(f"{name:>12s} {float(row[key]):8.4f}" for name, row in rows.items()))
-assert rows["training"]["nc1"] < rows["untrained"]["nc1"] / 10
+assert rows["training"]["nc1"] < rows["untrained"]["nc1"] / 5
 assert rows["training"]["nc2"] < 1e-6  # the classifier is an ETF by construction
-assert rows["training"]["cosine margin"] < 10 / 9
+assert rows["training"]["cosine margin"] > 0.5  # 10/9 at collapse
 
 # %%
 figure, panels = plt.subplots(1, 3, figsize=(8.4, 2.9), layout="constrained")
