@@ -39,7 +39,7 @@ import etfopt
 import etfopt.nn
 from etfopt.adjoint import kkt_vjp
 from etfopt.bench.node import bench_node
-from etfopt.nn.functional import nearest_etf, on_frame
+from etfopt.nn.functional import nearest_etf, on_frame, polar_factor
 
 # PyTorch's own, where it prepares forward mode
 warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", DeprecationWarning)
@@ -184,19 +184,23 @@ figure.legend(frameon=False, fontsize=9, loc="outside lower center", ncols=2)
 plt.show()
 assert max(curves["ours, float64"]) < 1e-11
 assert max(curves["ours, float32"]) < 1e-3
+between = (distances < 1e-3) & (distances > 1e-12)
+rate = np.polyfit(np.log(distances[between]), np.log(np.array(curves["through the SVD, float64"])[between]), 1)[0]
+print(f"through the SVD, float64: the error grows as t to the power {rate:.2f}")
+assert -1.3 < rate < -0.7
 assert not any(error < 1e-3 for error in np.array(curves["through the SVD, float32"])[distances < 1e-7])
 
 # %% [markdown]
-# Through the SVD a digit is lost for every digit gained towards collapse, and in float32
-# none is left from $t = 10^{-6}$ or so; the closed form keeps all it had. A network that trains to collapse walks along
-# this axis from left to right.
+# Through the SVD a digit is lost for every digit gained towards collapse, and in float32 none is left from
+# $t = 10^{-6}$ or so; the closed form keeps all it had. A network that trains to collapse walks along this axis from
+# left to right.
 #
 # ## As the proximal term fades
 #
 # The simplex $M$ does not see the direction $1$, so $A$ has the singular value $\delta$ there, and $1/\delta$ stands
 # in $\partial U^*/\partial A$. It does not stand in the gradient at $H$: that is $2\,(\partial L/\partial A)\,M$, and
 # $M$ removes the direction. As $\delta \to 0$ the gradient goes to that of the problem without proximal term, at
-# the rate $\delta$, until rounding.
+# the rate $\delta$.
 
 # %%
 H, G = torch.randn(2, d, C, dtype=torch.float64)
@@ -216,37 +220,56 @@ axes.set(xlabel=r"proximal weight $\delta$", ylabel="relative distance to the\ng
 axes.legend(frameon=False, fontsize=9)
 plt.show()
 few = (deltas < 1e-1) & (deltas > 1e-8)
-slope = np.polyfit(np.log(deltas[few]), np.log(apart["ours"][few]), 1)[0]
-print(f"slope {slope:.3f}; at delta = {deltas[-1]:.0e}: ours {apart['ours'][-1]:.1e}")
-assert abs(slope - 1) < 0.05
+rate = np.polyfit(np.log(deltas[few]), np.log(apart["ours"][few]), 1)[0]
+print(f"the distance falls as delta to the power {rate:.3f}; at delta = {deltas[-1]:.0e}: ours {apart['ours'][-1]:.1e}")
+assert abs(rate - 1) < 0.05
 assert apart["ours"][-1] < 1e-9
 
+sizes = {}
+for delta in (1e-4, 1e-6, 1e-8):
+    A = (2 * on_frame(H, None) + delta * prox).requires_grad_()
+    at_A = torch.autograd.grad((G * polar_factor(A)).sum(), A)[0]
+    leaf = H.clone().requires_grad_()
+    at_H = torch.autograd.grad((G * nearest_etf(leaf, prox, delta)).sum(), leaf)[0]
+    sizes[delta] = [float(torch.linalg.norm(X)) for X in (at_A, at_H)]
+    print(
+        f"loss <G, U>, delta = {delta:.0e}: norm of the gradient at A {sizes[delta][0]:.1e}, at H {sizes[delta][1]:.3f}"
+    )
+assert sizes[1e-8][0] > 1e3 * sizes[1e-4][0]
+assert sizes[1e-8][1] < 1.1 * sizes[1e-4][1]
+
 # %% [markdown]
+# The singular values of these random means are distinct, so that the SVD's gradient (crosses) is right here as well.
+# The last lines are about a loss of $U$ itself, which does see the direction $1$: at $A$ the gradient grows as
+# $1/\delta$, at $H$ nothing of it arrives.
+#
 # ## Second derivatives
 #
 # The backward pass is itself differentiable, also at collapse, so that Hessian-vector products of a network that
-# contains the layer work. There is no closed rule for autograd to fall back on here; we compare with central
-# differences of the *gradient*, at collapse.
+# contains the layer work. We compare with central differences of the *gradient*.
 
 # %%
 V = random_stiefel(d, C)
 H, T = on_frame(V, None), torch.randn(d, C, dtype=torch.float64)  # T: the direction
 
 
-def loss(H):
-    return on_frame(nearest_etf(H, V, DELTA), None)[0].pow(3).sum()  # not linear in the ETF
+def loss(H, rule=by_etfopt):
+    return on_frame(rule(H, V), None)[0].pow(3).sum()  # not linear in the ETF
 
 
-def slope(H):
+def derivative(H):
     H = H.detach().requires_grad_()
     return torch.autograd.grad(loss(H), H)[0]
 
 
 product = torch.autograd.functional.hvp(loss, H, T)[1]
 step = 1e-5
-differences = (slope(H + step * T) - slope(H - step * T)) / (2 * step)
-print(f"Hessian-vector product at collapse: off central differences by {relative(product, differences):.1e}")
+differences = (derivative(H + step * T) - derivative(H - step * T)) / (2 * step)
+by_the_svd = torch.autograd.functional.hvp(lambda H: loss(H, by_svd), H, T)[1]
+print(f"Hessian-vector product at collapse: off central differences by {relative(product, differences):.1e};", end=" ")
+print(f"through the SVD: by {relative(by_the_svd, differences):.1e}")
 assert relative(product, differences) < 1e-6
+assert not relative(by_the_svd, differences) < 1e-3
 matrix = torch.func.hessian(loss)(H).reshape(H.numel(), H.numel())
 asymmetry = relative(matrix, matrix.T)
 print(f"Hessian of shape {tuple(matrix.shape)} by torch.func: asymmetry {asymmetry:.1e}")
@@ -273,9 +296,8 @@ def etf(H):
 H = means[0]
 backward, forward = torch.func.jacrev(etf)(H), torch.func.jacfwd(etf)(H)
 J = backward.reshape(d * C, d * C)
-print(
-    "Jacobian of H -> UM:", tuple(backward.shape), f"forward against backward mode: {relative(forward, backward):.1e}"
-)
+print(f"Jacobian of H -> UM: {tuple(backward.shape)}")
+print(f"forward against backward mode: {relative(forward, backward):.1e}")
 print(f"asymmetry {relative(J.T, J):.1e}, least eigenvalue {torch.linalg.eigvalsh((J + J.T) / 2)[0]:.1e}")
 assert relative(forward, backward) < 1e-12
 assert relative(J.T, J) < 1e-12
@@ -297,7 +319,7 @@ print("\n".join(lines[edges[0] : edges[-1] + 1]))
 # ## Half precision
 #
 # Inputs in `bfloat16` and `float16` are computed in float32 and the result is cast back, and so for the gradient. The
-# error against float64 arithmetic on the same (already rounded) means is then about one rounding of the dtype. The
+# error against float64 arithmetic on the same (already rounded) means is then a few roundings of the dtype. The
 # heads keep their state in float32 in any case.
 
 # %%
@@ -360,7 +382,7 @@ for method, (U, dH) in answers.items():
 
 # %% [markdown]
 # The gradient reuses the factorisation of the forward pass, so the backward pass costs a fraction of it, or about as
-# much with products alone. Beside a network it is less still: `etfopt bench head` measures it next to a ResNet-18.
+# much with products alone. What is left of it beside a network `etfopt bench head` measures, next to a ResNet-18.
 #
 # ## What the implicit gradient costs, and what it does
 #
