@@ -171,8 +171,8 @@ for C in (10, 47, 100, 242, 400, 1000):
     assert math.isclose(p, 0.9664, rel_tol=1e-9)
 
 # %% [markdown]
-# With $\tau = 5$ and 1000 balanced classes no network, however good, gets the loss below 2. So with many classes look at
-# the temperature first: a loss that stops there is no fault of the network.
+# With $\tau = 5$ and 1000 balanced classes no network, however good, gets the loss below 2. So with many classes look
+# at the temperature first: a loss that stops there is no fault of the network.
 #
 # ## Many classes of few samples
 #
