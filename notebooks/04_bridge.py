@@ -382,7 +382,8 @@ for method, (U, dH) in answers.items():
 
 # %% [markdown]
 # The gradient reuses the factorisation of the forward pass, so the backward pass costs a fraction of it, or about as
-# much with products alone. What is left of it beside a network `etfopt bench head` measures, next to a ResNet-18.
+# much with products alone (a busy moment of the machine may spoil single rows). What is left of it beside a network
+# `etfopt bench head` measures, next to a ResNet-18.
 #
 # ## What the implicit gradient costs, and what it does
 #
