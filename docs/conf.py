@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -21,11 +22,13 @@ extensions = [
     "sphinx.ext.autosummary",
     "sphinx.ext.mathjax",
     "numpydoc",
-    "myst_parser",
+    "myst_nb",
     "sphinx_copybutton",
 ]
 myst_enable_extensions = ["dollarmath", "colon_fence"]
 myst_heading_anchors = 3
+nb_execution_mode = "off"  # the notebooks are shown with the outputs that they are kept with
+nb_merge_streams = True
 templates_path = ["_templates"]
 exclude_patterns = ["_build"]
 html_theme = "pydata_sphinx_theme"
@@ -68,12 +71,31 @@ def _write_theory(_app: object) -> None:
     (folder / "index.md").write_text(f"{INTRODUCTION}\n\n{toctree}\n")
 
 
+def _copy_notebooks(_app: object) -> None:
+    """Put the notebooks, which lie outside this folder, where Sphinx finds them, under an index."""
+    folder = Path(__file__).with_name("notebooks")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    paths = sorted((ROOT / "notebooks").glob("*.ipynb"))
+    for path in paths:
+        shutil.copyfile(path, folder / path.name)
+    toctree = "\n".join(["```{toctree}", ":maxdepth: 1", "", *(path.stem for path in paths), "```"])
+    (folder / "index.md").write_text(f"{NOTEBOOKS}\n\n{toctree}\n")
+
+
 INTRODUCTION = """# Theory
 
 Every claim that the code rests on is a file of the folder `theory/`: stated, proved, and checked on adversarial cases
 by `etfopt verify`. These pages are those files' docstrings. Any case of a check can be run again from its seed."""
 
 
+NOTEBOOKS = """# Notebooks
+
+Each is a pair in the folder `notebooks/`: a script in cells, which is what is edited, and the same with the outputs of
+one run on the CPU, shown here. The tests execute them all, and what they claim they assert."""
+
+
 def setup(app: object) -> None:
     """Connect what is written before the build."""
     app.connect("builder-inited", _write_theory)  # type: ignore[attr-defined] # Sphinx is not imported for one name
+    app.connect("builder-inited", _copy_notebooks)  # type: ignore[attr-defined] # as above
