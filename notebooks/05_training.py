@@ -33,12 +33,12 @@ import numpy as np
 
 from etfopt.experiments.comparison import compare, few_seeds
 from etfopt.experiments.data import load_images
-from etfopt.experiments.figures import cosines, draw_matrix, draw_measure
 from etfopt.experiments.results import load_run
-from etfopt.experiments.study import parse_study
+from etfopt.experiments.study_file import parse_study
 from etfopt.experiments.study_numbers import QUANTITIES
 from etfopt.experiments.study_report import make_report
 from etfopt.experiments.study_runs import run_study
+from etfopt.plotting import cosines, draw_matrix, draw_measure
 
 HEADS = ("learned", "fixed", "nearest")
 study = parse_study(
@@ -89,7 +89,7 @@ print(f"{test_images} test images")
 measures = ["train_accuracy", "test_accuracy", "train_cosine_margin", "train_nc1", "train_nc2", "train_nc3"]
 figure, panels = plt.subplots(2, 3, figsize=(9.6, 5.6), layout="constrained")
 for axes, measure in zip(panels.flat, measures, strict=True):
-    draw_measure(axes, runs, measure)
+    draw_measure(runs, measure, axes=axes)
 handles, labels = panels[0, 0].get_legend_handles_labels()
 figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
 plt.show()
@@ -117,7 +117,7 @@ figure, panels = plt.subplots(1, 3, figsize=(8.4, 2.9), layout="constrained")
 for axes, head in zip(panels, HEADS, strict=True):
     matrix = cosines(runs[head][0].class_means[-1])
     off = matrix[~np.eye(10, dtype=bool)]
-    draw_matrix(axes, matrix, f"{head}: {off.mean():.3f} ± {off.std():.3f}")
+    draw_matrix(matrix, f"{head}: {off.mean():.3f} ± {off.std():.3f}", axes=axes)
 figure.colorbar(panels[0].images[0], ax=panels, shrink=0.8, label="cosine")
 plt.show()
 

@@ -36,10 +36,10 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from etfopt.certificate import certify
 from etfopt.experiments.config import TrainConfig
-from etfopt.experiments.figures import cosines, draw_matrix
 from etfopt.experiments.train import train
 from etfopt.experiments.trainer import quiet_lightning
 from etfopt.metrics import CosineMargin, NeuralCollapse
+from etfopt.plotting import cosines, draw_matrix
 
 torch.set_num_threads(1)
 digits = load_digits()
@@ -262,7 +262,7 @@ shown = {
     "classifier": head.weight.T.double(),
 }
 for axes, (title, H) in zip(panels, shown.items(), strict=True):
-    draw_matrix(axes, cosines(H.numpy()), title)
+    draw_matrix(cosines(H.numpy()), title, axes=axes)
 figure.colorbar(panels[0].images[0], ax=panels, shrink=0.8, label="cosine")
 plt.show()
 

@@ -18,7 +18,7 @@ CLASSES = {"imagefolder:data/omniglot": 242, "imagefolder:data/cifar10": 10}
 def test_there_is_a_file_for_every_study() -> None:
     assert {path.stem for path in FILES} == {
         *("ufm", "ufm-1000", "heads", "batches", "gradients", "omniglot"),
-        *("imbalance-mnist5k", "imbalance-cifar10", "cifar10-small", "cifar10"),
+        *("imbalance-mnist5k", "imbalance-cifar10", "cifar10-small", "cifar10", "cost"),
     }
 
 
