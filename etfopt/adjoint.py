@@ -65,8 +65,8 @@ def polar_derivative(A: ArrayLike, U: ArrayLike, X: ArrayLike) -> Float64Array:
 
     References
     ----------
-    Higham (2008), Functions of Matrices, chapter 8, for the polar decomposition. Proof: ``theory/gradient.py``; the norm
-    of the map: ``theory/conditioning.py``, 1.
+    Higham (2008), Functions of Matrices, chapter 8, for the polar decomposition. Proof: ``theory/gradient.py``; the
+    norm of the map: ``theory/conditioning.py``, 1.
 
     Examples
     --------

@@ -48,7 +48,19 @@ class Variant:
 
 @dataclass(frozen=True)
 class Planned:
-    """One run of a study: a variant, its configuration with the seed, and the name of its folder."""
+    """One run of a study.
+
+    Attributes
+    ----------
+    variant : str
+        Its name.
+    seed : int
+        Of the run.
+    config : TrainConfig
+        With the seed.
+    folder : str
+        Name of the run's folder.
+    """
 
     variant: str
     seed: int
@@ -80,7 +92,13 @@ class Study:
     variants: tuple[Variant, ...]
 
     def runs(self) -> list[Planned]:
-        """Return all runs; those of a seed together, so that a study that is stopped early compares all it can."""
+        """Return all runs; those of a seed together, so that a study that is stopped early compares all it can.
+
+        Returns
+        -------
+        list of Planned
+            Seed by seed.
+        """
         return [
             Planned(v.name, seed, v.config.with_settings({"seed": seed}), f"{v.slug}-seed{seed}")
             for seed in self.seeds
@@ -88,19 +106,46 @@ class Study:
         ]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the study as dictionaries, lists, strings and numbers, for `from_dict`."""
+        """Return the study as dictionaries, lists, strings and numbers, for `from_dict`.
+
+        Returns
+        -------
+        dict
+            For JSON.
+        """
         variants = [{**asdict(v), "config": v.config.to_dict()} for v in self.variants]
         return {**asdict(self), "seeds": list(self.seeds), "variants": variants}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Study:
-        """Return the study of a dictionary that `to_dict` gave."""
+        """Return the study of a dictionary that `to_dict` gave.
+
+        Parameters
+        ----------
+        values : mapping
+            As `to_dict` gave it.
+
+        Returns
+        -------
+        Study
+            The same study.
+        """
         variants = [Variant(**{**v, "config": TrainConfig.from_dict(v["config"])}) for v in values["variants"]]
         return cls(**{**values, "seeds": tuple(values["seeds"]), "variants": tuple(variants)})
 
 
 def read_study(path: Path) -> Study:
     """Read a study from a ``.toml`` file; its name is the file's.
+
+    Parameters
+    ----------
+    path : Path
+        Of the file.
+
+    Returns
+    -------
+    Study
+        Every variant with its whole configuration.
 
     Raises
     ------
@@ -126,11 +171,32 @@ def parse_study(values: Mapping[str, Any], name: str) -> Study:
     make it; ``grid`` maps settings to lists of values, and every variant is taken with every combination of them.
     Settings are written as dotted names or as nested tables.
 
+    Parameters
+    ----------
+    values : mapping
+        The file's content.
+    name : str
+        Of the study.
+
+    Returns
+    -------
+    Study
+        Every variant with its whole configuration.
+
     Raises
     ------
     InputError
         If a key is unknown or missing, a name, seed, value or configuration is there twice, a setting is set both by a
         variant and by the grid, or a configuration is refused; the variant is named.
+
+    Examples
+    --------
+    >>> from etfopt.experiments.study import parse_study
+    >>> variants = [{"name": "nearest"}, {"name": "fixed", "head.name": "fixed"}]
+    >>> plan = {"title": "Heads", "question": "Which one?", "seeds": [0, 1], "variants": variants}
+    >>> study = parse_study(plan, name="heads")
+    >>> [run.folder for run in study.runs()]
+    ['nearest-seed0', 'fixed-seed0', 'nearest-seed1', 'fixed-seed1']
     """
     if unknown := [key for key in values if key not in KEYS]:
         raise InputError(f"unknown key{'s' * (len(unknown) > 1)} {', '.join(unknown)}; known are: {', '.join(KEYS)}")

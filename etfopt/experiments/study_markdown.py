@@ -22,7 +22,20 @@ COLLAPSE = ("cosine_margin", "nc1", "nc2", "nc3", "equinorm_difference", "step_m
 
 
 def markdown(report: Report, figures: Mapping[str, str]) -> str:
-    """Return the page; `figures` maps the pictures' file names to their captions."""
+    """Return the page.
+
+    Parameters
+    ----------
+    report : Report
+        The numbers.
+    figures : mapping of str to str
+        The pictures' file names, and their captions.
+
+    Returns
+    -------
+    str
+        Markdown.
+    """
     study = report.collected.study
     parts = [
         f"# {_plain(study.title)}",

@@ -58,7 +58,17 @@ class Collected:
 
 @dataclass(frozen=True)
 class Pair:
-    """One quantity of a variant compared with the baseline's."""
+    """One quantity of a variant compared with the baseline's.
+
+    Attributes
+    ----------
+    variant, baseline : str
+        Names of the two.
+    quantity : str
+        One of `COMPARED`.
+    result : Comparison
+        Of variant minus baseline.
+    """
 
     variant: str
     baseline: str
@@ -68,6 +78,16 @@ class Pair:
 
 def collect(folder: Path) -> Collected:
     """Read the runs of a study's folder, or of any folder whose subfolders are runs named VARIANT-seedN.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the study, or of runs.
+
+    Returns
+    -------
+    Collected
+        Finished runs by variant, and what is missing.
 
     Raises
     ------
@@ -129,6 +149,18 @@ def _slim(run: RunResult) -> RunResult:
 def two_epochs(study: Study, epochs: tuple[int, int] | None) -> dict[str, tuple[int, int]]:
     """Return for each variant the two epochs of its table: those asked for, or a quarter of all and all.
 
+    Parameters
+    ----------
+    study : Study
+        Its variants and their epochs.
+    epochs : pair of int, optional
+        Those asked for.
+
+    Returns
+    -------
+    dict of str to pair of int
+        By variant.
+
     Raises
     ------
     InputError
@@ -144,7 +176,20 @@ def two_epochs(study: Study, epochs: tuple[int, int] | None) -> dict[str, tuple[
 
 
 def quantities(run: RunResult, epochs: tuple[int, int]) -> dict[str, float | None]:
-    """Return all `QUANTITIES` of a run; None is an epoch that never came."""
+    """Return all `QUANTITIES` of a run; None is an epoch that never came.
+
+    Parameters
+    ----------
+    run : RunResult
+        A finished run.
+    epochs : pair of int
+        Of the table of accuracies.
+
+    Returns
+    -------
+    dict of str to float or None
+        None is an epoch that never came.
+    """
     first, second = (run.history[epoch] for epoch in epochs)
     last = run.history[-1]
     return {
@@ -165,6 +210,18 @@ def pairs(study: Study, baseline: str | None) -> list[tuple[str, str]]:
 
     A baseline that is the name of a variant of the file stands for that variant in the same cell of the grid; the
     first one does so by default. The whole name of a variant stands for it alone.
+
+    Parameters
+    ----------
+    study : Study
+        Its variants and cells.
+    baseline : str, optional
+        Name of a variant.
+
+    Returns
+    -------
+    list of pair of str
+        Variant and baseline.
 
     Raises
     ------
@@ -193,6 +250,11 @@ def comparisons(study: Study, found: dict[str, dict[int, dict[str, float | None]
         By variant and seed, the quantities of a run.
     baseline : str, optional
         See `pairs`.
+
+    Returns
+    -------
+    list of Pair
+        Variant by variant.
 
     Notes
     -----

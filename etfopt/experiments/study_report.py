@@ -67,7 +67,13 @@ class Report:
     origins: list[dict[str, Any]]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return everything for JSON; an epoch that never came is null there."""
+        """Return everything for JSON; an epoch that never came is null there.
+
+        Returns
+        -------
+        dict
+            Of dictionaries, lists, strings and numbers.
+        """
         found = self.collected
         return {
             "study": found.study.to_dict(),
@@ -98,6 +104,11 @@ def make_report(folder: Path, baseline: str | None = None, epochs: tuple[int, in
         The variant that the others are compared with, the first by default.
     epochs : pair of int, optional
         Of the table of accuracies; a quarter of all and all by default.
+
+    Returns
+    -------
+    Report
+        All numbers; `write_report` puts them on paper.
 
     Raises
     ------
@@ -132,6 +143,18 @@ def _origins(found: Collected) -> list[dict[str, Any]]:
 
 def write_report(report: Report, folder: Path) -> list[Path]:
     """Write ``report.json``, the figures, ``report.md`` and ``report.html`` into a folder, made if missing.
+
+    Parameters
+    ----------
+    report : Report
+        The numbers.
+    folder : Path
+        For the files.
+
+    Returns
+    -------
+    list of Path
+        What was written.
 
     Raises
     ------

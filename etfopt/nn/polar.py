@@ -30,8 +30,9 @@ GATHER_FROM = 32
 
 
 def polar(A: Tensor, method: str = "auto") -> Tensor:
-    """Return the polar factor of each matrix, as a node of autograd; `etfopt.nn.functional.polar_factor` checks and
-    scales.
+    """Return the polar factor of each matrix, as a node of autograd.
+
+    `etfopt.nn.functional.polar_factor` checks and scales before it calls this.
 
     Parameters
     ----------
