@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))  # theory/ is no installed package
+sys.path[:0] = [str(ROOT), str(ROOT / "docs")]  # theory/ and generated.py are no installed packages
+
+import generated  # noqa: E402 - after the path
 
 import etfopt  # noqa: E402 - after the path
 from theory import registry  # noqa: E402 - after the path
@@ -41,6 +44,7 @@ html_sidebars = {"index": [], "install": [], "comparison": []}
 html_show_sourcelink = False
 
 autosummary_generate = True
+shutil.rmtree(ROOT / "docs" / "api", ignore_errors=True)  # pages of names that are no longer listed are warnings
 autodoc_typehints = "none"  # the docstrings say types and shapes
 autodoc_member_order = "bysource"
 numpydoc_show_class_members = False  # the templates list them
@@ -74,6 +78,13 @@ Every claim that the code rests on is a file of the folder `theory/`: stated, pr
 by `etfopt verify`. These pages are those files' docstrings. Any case of a check can be run again from its seed."""
 
 
+def _write_results_and_commands(_app: object) -> None:
+    notebooks, docs = ROOT / "notebooks", ROOT / "docs"
+    generated.write_results(notebooks / "results", notebooks / "studies", docs / "results")
+    generated.write_commands(docs / "commands.md")
+
+
 def setup(app: object) -> None:
     """Connect what is written before the build."""
+    app.connect("builder-inited", _write_results_and_commands)  # type: ignore[attr-defined] # as below
     app.connect("builder-inited", _write_theory)  # type: ignore[attr-defined] # Sphinx is not imported for one name

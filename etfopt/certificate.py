@@ -66,7 +66,9 @@ class Certificate:
     Notes
     -----
     The bounds follow from :math:`gap = \tfrac12 tr((U^*-U)B(U^*-U)') + \tfrac12 tr(B(I-U'U))` with B the symmetric
-    polar factor of A. Proofs, rounding included, and what the flags decide: ``theory/certificate.py``.
+    polar factor of A. Proofs, rounding included, and what the flags decide: ``theory/certificate.py``. Uniqueness of U
+    and of the ETF: ``theory/closed_form.py`` and ``theory/gauge.py``. What the curvature tells:
+    ``theory/landscape.py``.
 
     Examples
     --------

@@ -49,7 +49,7 @@ def simplex_etf(C: int, *, reduced: bool = False, dtype: DTypeLike = np.float64)
     References
     ----------
     Markou, Ajanthan and Gould (2024). That both are simplex equiangular tight frames, and that no family of C unit
-    vectors is better separated: ``theory/simplex.py``.
+    vectors is better separated: ``theory/simplex.py``. What a choice between them changes: ``theory/gauge.py``, 3.
 
     Examples
     --------

@@ -61,7 +61,8 @@ class NearestETF:
     References
     ----------
     Markou, Ajanthan and Gould (2024), arXiv 2411.01248. Schonemann (1966) for the linear form, which
-    ``theory/closed_form.py`` proves; ``theory/gauge.py`` says which part of U the data determine.
+    ``theory/closed_form.py`` proves. That searching over U is searching over all simplex ETFs: ``theory/simplex.py``.
+    Which part of U the data determine: ``theory/gauge.py``.
 
     Examples
     --------

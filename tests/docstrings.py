@@ -148,6 +148,8 @@ def public_names() -> dict[str, Name]:
     names: dict[str, Name] = {}
     for found in _exported():
         path = f"{found.__module__}.{found.__qualname__}"
+        if found.__module__ in EXCEPTIONS:
+            continue
         names[path] = Name(path, found)
         for member, value in vars(found).items() if inspect.isclass(found) else ():
             described = isinstance(value, property | functools.cached_property | classmethod | staticmethod)
@@ -280,7 +282,9 @@ def _walk(nodes: list[Any], caught: frozenset[str]) -> Iterator[tuple[ast.AST, f
         yield node, caught
         if isinstance(node, ast.Try):
             named = [h.type for h in node.handlers if h.type is not None]
-            names = frozenset(ast.unparse(e) for kind in named for e in (kind.elts if isinstance(kind, ast.Tuple) else [kind]))
+            names = frozenset(
+                ast.unparse(e) for kind in named for e in (kind.elts if isinstance(kind, ast.Tuple) else [kind])
+            )
             yield from _walk(node.body, caught | names)
             yield from _walk([*node.handlers, *node.orelse, *node.finalbody], caught)
         else:

@@ -202,7 +202,10 @@ class ConvexRelaxation(Solver):
 
 
 def _dual_bound(R: Float64Array, D1: Float64Array, D2: Float64Array) -> float:
-    """Return an upper bound on <R, Y> over the ball from multipliers that the conic solver left almost feasible."""
+    """Return an upper bound on <R, Y> over the ball from multipliers that the conic solver left almost feasible.
+
+    That multipliers bound it: ``theory/duality.py``.
+    """
     r = len(R)
     sign = 1.0 if np.trace(D1) + np.trace(D2) >= 0 else -1.0
     block = np.block([[sign * sym(D1), -R / 2], [-R.T / 2, sign * sym(D2)]])

@@ -116,7 +116,7 @@ def build_backbone(config: TrainConfig, images: Images, module: nn.Module | None
     images : Images
         The data: their shape and, for free features, their number.
     module : nn.Module, optional
-        For the backbone "custom": any module from images (n, *shape) to features (n, backbone.dim).
+        For the backbone "custom": any module from images ``(n, *shape)`` to features (n, backbone.dim).
 
     Returns
     -------

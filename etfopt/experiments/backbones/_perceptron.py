@@ -12,7 +12,7 @@ __all__ = ["FreeFeatures", "mlp"]
 
 
 def mlp(image_shape: Sequence[int], width: int, dim: int, *, affine: bool = False) -> nn.Sequential:
-    r"""Return a perceptron with two hidden layers, from images (n, *image_shape) to features (n, dim).
+    r"""Return a perceptron with two hidden layers, from images ``(n, *image_shape)`` to features (n, dim).
 
     Batch normalisation without affine parameters and no biases before it, as in the paper's networks.
 
@@ -30,7 +30,7 @@ def mlp(image_shape: Sequence[int], width: int, dim: int, *, affine: bool = Fals
     Returns
     -------
     nn.Sequential
-        From images (n, \*image_shape) to features (n, dim).
+        From images ``(n, *image_shape)`` to features (n, dim).
     """
     return nn.Sequential(
         nn.Flatten(),

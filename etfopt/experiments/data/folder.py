@@ -73,7 +73,7 @@ def load_folder(root: Path, config: DataConfig) -> tuple[Labelled, Labelled, lis
 
 
 def load_tiny_imagenet(root: Path, config: DataConfig) -> tuple[Labelled, Labelled, list[str]]:
-    """Return the splits of Tiny-ImageNet as it is unpacked: train/CLASS/images/*, and val with a table of labels.
+    """Return the splits of Tiny-ImageNet as it is unpacked: ``train/CLASS/images/``, and val with a table of labels.
 
     Parameters
     ----------
