@@ -97,8 +97,8 @@ def _again(name: str, study: Path) -> str:
     commands = f"etfopt train notebooks/studies/{name}.toml\netfopt report runs/{name}"
     parts = [
         "## Make this page again",
-        "The first command trains what is not finished, and can be stopped and given again; the second writes this page "
-        f"to `runs/{name}/report/`.",
+        "The first command trains what is not finished, and can be stopped and given again; the second writes the page "
+        f"into `runs/{name}/report/`.",
         f"```sh\n{commands}\n```",
     ]
     if study.exists():
@@ -112,8 +112,8 @@ def _index(pages: list[Page]) -> str:
     entries = [
         "\n\n".join(
             [
-                f"## {page.title}",
-                *([f"*{page.question}*"] if page.question else []),
+                f"## {_plain(page.title)}",
+                *([f"*{_plain(page.question)}*"] if page.question else []),
                 *([page.findings] if page.findings else []),
                 f"[Tables and figures]({page.name}/index.md)",
             ]
@@ -123,6 +123,11 @@ def _index(pages: list[Page]) -> str:
     names = "\n".join(f"{page.name}/index" for page in pages)
     toctree = f"```{{toctree}}\n:maxdepth: 1\n:hidden:\n\n{names}\n```"
     return "\n\n".join([INTRODUCTION, *entries, toctree]) + "\n"
+
+
+def _plain(text: str) -> str:
+    """Return text so that Markdown shows it as it is."""
+    return re.sub(r"([\\`*_\[\]<>|#$])", r"\\\1", text)
 
 
 def write_commands(target: Path) -> None:

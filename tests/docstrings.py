@@ -14,8 +14,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
 from types import FunctionType
-from typing import Any, get_type_hints
+from typing import Any
 
+from numpydoc.docscrape import NumpyDocString
 from numpydoc.validate import validate
 
 import etfopt
@@ -93,8 +94,6 @@ class Name:
 
     def sections(self) -> dict[str, list[Any]]:
         """The docstring's sections as numpydoc reads them."""
-        from numpydoc.docscrape import NumpyDocString
-
         return dict(NumpyDocString(self.doc))
 
     def documented(self, *sections: str) -> dict[str, str]:
@@ -227,9 +226,9 @@ def shapes(name: Name) -> list[str]:
     wrong = []
     known = name.documented(*(("Parameters", "Attributes") if name.is_class else ("Parameters",)))
     for parameter, annotation in _annotations(name).items():
-        if parameter != "return" and ARRAY.search(annotation) and parameter in known:
-            if "Callable" not in annotation and not re.search(r"shape|0-d", known[parameter]):
-                wrong.append(f"no shape of {parameter}")
+        array = ARRAY.search(annotation) and "Callable" not in annotation
+        if parameter != "return" and array and not re.search(r"shape|0-d", known.get(parameter, "shape")):
+            wrong.append(f"no shape of {parameter}")
     annotation = _annotations(name).get("return", "")
     if ARRAY.search(annotation) and "Callable" not in annotation and not name.is_class:
         sections = name.sections()
@@ -281,10 +280,9 @@ def _walk(nodes: list[Any], caught: frozenset[str]) -> Iterator[tuple[ast.AST, f
             continue
         yield node, caught
         if isinstance(node, ast.Try):
-            named = [h.type for h in node.handlers if h.type is not None]
-            names = frozenset(
-                ast.unparse(e) for kind in named for e in (kind.elts if isinstance(kind, ast.Tuple) else [kind])
-            )
+            kinds = [handler.type for handler in node.handlers if handler.type is not None]
+            named = [e for kind in kinds for e in (kind.elts if isinstance(kind, ast.Tuple) else [kind])]
+            names = frozenset(map(ast.unparse, named))
             yield from _walk(node.body, caught | names)
             yield from _walk([*node.handlers, *node.orelse, *node.finalbody], caught)
         else:

@@ -13,8 +13,8 @@ pytest.importorskip("numpydoc")
 torch = pytest.importorskip("torch")
 for extra in ("pymanopt", "cvxpy", "torchmetrics", "pytorch_lightning", "typer", "matplotlib"):
     pytest.importorskip(extra)
-import docstrings
-from docstrings import Name, public_names
+import docstrings  # noqa: E402 - after the extras
+from docstrings import Name, public_names  # noqa: E402 - as above
 
 ROOT = Path(__file__).parents[1]
 RULES = (
