@@ -97,8 +97,8 @@ def _again(name: str, study: Path) -> str:
     commands = f"etfopt train notebooks/studies/{name}.toml\netfopt report runs/{name}"
     parts = [
         "## Make this page again",
-        "The first command trains what is not finished, and can be stopped and given again; the second writes the page "
-        f"into `runs/{name}/report/`.",
+        "The first command trains what is not finished, and can be stopped and given again; it ends with this page in "
+        f"`runs/{name}/report/`, which the second writes anew.",
         f"```sh\n{commands}\n```",
     ]
     if study.exists():

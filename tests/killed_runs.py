@@ -25,6 +25,7 @@ from etfopt.experiments.checkpoints import load
 from etfopt.experiments.config import HEADS, DataConfig, TrainConfig
 from etfopt.experiments.data import Images, load_images
 from etfopt.experiments.means_file import read_means
+from etfopt.experiments.recorder import COST
 from etfopt.experiments.run_files import read_lines
 
 EPOCHS = 3
@@ -117,7 +118,7 @@ def content(path: Path) -> dict[str, object]:
         tensors |= {f"optimizer {i} {k}": v for k, v in state.items() if isinstance(v, torch.Tensor)}
     tensors["generator"] = last["callbacks"]["RandomStates"]["states"][0]["torch"]
     digests = {name: hashlib.sha256(value.numpy().tobytes()).hexdigest() for name, value in tensors.items()}
-    lines = [{k: v for k, v in line.items() if k != "step_ms"} for line in read_lines(path / "metrics.jsonl")]
+    lines = [{k: v for k, v in line.items() if k not in COST} for line in read_lines(path / "metrics.jsonl")]
     means = read_means(path / "class_means_by_epoch.npy", EPOCHS + 1)
     margins = np.load(path / "margins.npz")
     return {

@@ -11,6 +11,7 @@ from etfopt.experiments.backbones import (
     BACKBONES,
     build_backbone,
     convnet,
+    flat_convnet,
     mlp,
     resnet18,
     resnet34,
@@ -64,7 +65,7 @@ def test_plain_normalisation_has_no_parameters_and_no_layer_has_a_bias() -> None
 
 
 @pytest.mark.parametrize("stem", ["cifar", "imagenet"])
-@pytest.mark.parametrize("name", ["mlp", "convnet", "resnet18", "resnet34", "resnet50", "vgg13"])
+@pytest.mark.parametrize("name", ["mlp", "convnet", "convnet-flat", "resnet18", "resnet34", "resnet50", "vgg13"])
 def test_features_have_the_dimension_promised(name: str, stem: str) -> None:
     data = images(1, 128 if (name, stem) == ("vgg13", "imagenet") else 32)
     for settings in ({}, {"dim": 9}):
@@ -72,6 +73,16 @@ def test_features_have_the_dimension_promised(name: str, stem: str) -> None:
         module = build_backbone(chosen, data)
         assert module(data.train.tensors[0]).shape == (4, chosen.backbone.feature_dim)
         assert chosen.backbone.feature_dim == (settings.get("dim") or BACKBONES[name].feature_dim(4))
+
+
+def test_an_average_over_places_bounds_the_rank_of_the_features_and_no_average_does_not() -> None:
+    torch.manual_seed(0)
+    pixels = torch.randn(40, 1, 28, 28)
+    averaged = build_backbone(config(name="convnet", width=8, dim=32), images(1, 28))
+    flat = build_backbone(config(name="convnet-flat", width=8, dim=32), images(1, 28))
+    assert torch.linalg.matrix_rank(averaged(pixels)) <= 8
+    assert torch.linalg.matrix_rank(flat(pixels)) > 24
+    assert flat_convnet((1, 30, 50), 4, 16)(torch.randn(2, 1, 30, 50)).shape == (2, 16)
 
 
 def test_a_dimension_that_is_the_networks_own_adds_no_layer() -> None:

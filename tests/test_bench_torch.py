@@ -10,7 +10,7 @@ from etfopt import InputError
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("pytorch_lightning")
-from etfopt.bench import node  # noqa: E402 - after the skip
+from etfopt.bench.allocations import Allocations  # noqa: E402 - after the skip
 from etfopt.bench.node import NodeRow, bench_node, growth  # noqa: E402 - after the skip
 from etfopt.experiments.backbones import resnet18  # noqa: E402 - after the skip
 from etfopt.experiments.head_cost import HEADS, bench_heads  # noqa: E402 - after the skip
@@ -45,13 +45,13 @@ def test_every_method_is_measured_on_every_case():
 def test_memory_is_counted_while_it_lives():
     X = torch.ones(100)
 
-    def run() -> None:
+    with Allocations(torch.device("cpu")) as held:
         Y = X + 1  # 100 numbers
         Y = Y[:50] + Y[50:]  # 50 more, then the first are gone
         Y = Y * 2
         Y.view(5, 10).add_(1)  # no more
-
-    assert node._most_numbers(run, torch.device("cpu")) == 150
+    Y = Y + 1  # after the end
+    assert held.peak == 150 * 4
 
 
 def test_growth_is_the_slope_of_log_time():

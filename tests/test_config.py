@@ -145,13 +145,17 @@ def test_dictionaries_are_read_strictly(values: dict[str, object], message: str)
         ({"optimizer.name": "lion"}, "optimizer.name = 'lion' is not known; choose one of: sgd, adam, adamw, agd"),
         ({"loss.name": "hinge"}, "loss.name = 'hinge' is not known; choose one of: cross-entropy, dot-regression"),
         ({"schedule.name": "poly"}, "choose one of: constant, cosine, step"),
-        ({"backbone.name": "vit"}, "choose one of: mlp, free, convnet, resnet18, resnet34, resnet50, vgg13, custom"),
+        (
+            {"backbone.name": "vit"},
+            "mlp, free, convnet, convnet-flat, resnet18, resnet34, resnet50, vgg13, custom",
+        ),
         ({"backbone.stem": "paper"}, "choose one of: cifar, imagenet"),
         ({"data.batches": "sorted"}, "choose one of: shuffled, stratified"),
         ({"data.augmentation": "mixup"}, "choose one of: none, flip-crop, affine-crop"),
         ({"data.label_noise": 1.5}, "data.label_noise must be at most 1; got 1.5"),
         ({"data.label_noise": -0.5}, "data.label_noise must be finite and at least 0; got -0.5"),
         ({"data.test_share": 0}, "data.test_share must be finite and above 0"),
+        ({"data.name": "ufm", "data.test_subset": 3}, "data.test_subset = 3: 'ufm' has no test images"),
         ({"data.subset": 0}, "data.subset must be an integer of at least 1"),
         ({"optimizer.weight_decay": "inf"}, "optimizer.weight_decay must be finite"),
         ({"optimizer.gain": 10**400}, "optimizer.gain must be finite"),
@@ -213,7 +217,16 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 
 def test_the_feature_dimension_is_the_networks_own_or_the_one_given() -> None:
-    own = {"mlp": 64, "free": 512, "convnet": 64, "resnet18": 512, "resnet34": 512, "resnet50": 2048, "vgg13": 512}
+    own = {
+        "mlp": 64,
+        "free": 512,
+        "convnet": 64,
+        "convnet-flat": 256,
+        "resnet18": 512,
+        "resnet34": 512,
+        "resnet50": 2048,
+        "vgg13": 512,
+    }
     assert {name: BackboneConfig(name).feature_dim for name in own} == own
     assert BackboneConfig("resnet50", width=16).feature_dim == 512
     assert BackboneConfig("resnet50", dim=300).feature_dim == 300

@@ -1,12 +1,13 @@
-"""What is done to a training split: subsets, imbalance, label noise."""
+"""What is done to a split: subsets, imbalance, label noise."""
 
 import pytest
 import torch
 
 from etfopt.errors import InputError
 from etfopt.experiments.config import DataConfig
+from etfopt.experiments.data import load_images
 from etfopt.experiments.data.images import Labelled
-from etfopt.experiments.data.selection import class_shares, selected
+from etfopt.experiments.data.selection import class_shares, for_testing, selected
 
 
 def samples(counts: list[int]) -> Labelled:
@@ -25,6 +26,18 @@ def test_a_subset_has_as_many_of_each_class_and_smaller_ones_are_parts_of_it() -
     assert set(other.pixels.tolist()) != set(small.pixels.tolist())
     with pytest.raises(InputError, match=r"data.subset = 25: class 0 of 'digits' has 20 for training"):
         selected(data, 3, DataConfig(subset=25))
+
+
+def test_a_subset_for_the_test_is_drawn_alike_and_leaves_training_alone() -> None:
+    data, config = samples([20, 30, 40]), DataConfig(test_subset=5)
+    assert torch.equal(selected(data, 3, config).pixels, data.pixels)
+    small = for_testing(data, 3, config)
+    assert torch.bincount(small.labels).tolist() == [5, 5, 5]
+    assert torch.equal(small.pixels, selected(data, 3, DataConfig(subset=5)).pixels)
+    assert for_testing(data, 3, DataConfig(subset=5)) is data
+    assert len(load_images(DataConfig(test_subset=7)).test) == 70
+    with pytest.raises(InputError, match=r"data.test_subset = 25: class 0 of 'digits' has 20 for the test"):
+        for_testing(data, 3, DataConfig(test_subset=25))
 
 
 def test_classes_become_rare_as_asked_and_none_vanishes() -> None:

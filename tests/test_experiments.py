@@ -249,7 +249,12 @@ def fake(seed: int, accuracies: list[float], head: str = "nearest") -> RunResult
         for e, a in enumerate(accuracies)
     ]
     return RunResult(
-        TrainConfig(head=HeadConfig(head), seed=seed), history, np.zeros((len(history), 16, 10)), 1.0 + seed, Path()
+        TrainConfig(head=HeadConfig(head), seed=seed),
+        history,
+        np.zeros((len(history), 16, 10)),
+        1.0 + seed,
+        2e6,
+        Path(),
     )
 
 

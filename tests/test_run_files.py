@@ -61,6 +61,7 @@ def test_a_run_is_read_back_from_its_folder(result: RunResult) -> None:
     assert again.history == result.history
     np.testing.assert_array_equal(again.class_means, result.class_means)
     assert again.step_ms == pytest.approx(result.step_ms)
+    assert again.step_bytes == result.step_bytes
     assert again.finished
     np.testing.assert_array_equal(np.load(result.path / "class_means.npy"), result.class_means[-1])
     assert strict((result.path / "history.json").read_text())["epochs"] == result.history
@@ -88,7 +89,9 @@ def test_every_measure_of_the_method_is_in_the_record(result: RunResult) -> None
 def test_epochs_to_reach_an_accuracy_or_a_margin(tmp_path: Path) -> None:
     values = [(0.1, -0.2), (0.99, 0.4), (0.98, 1.0), (1.0, 0.9)]
     history = [{"epoch": e, "train_accuracy": a, "train_cosine_margin": m} for e, (a, m) in enumerate(values)]
-    run = RunResult(TrainConfig().with_settings({"training.epochs": 3}), history, np.zeros((4, 16, 10)), 1.0, tmp_path)
+    run = RunResult(
+        TrainConfig().with_settings({"training.epochs": 3}), history, np.zeros((4, 16, 10)), 1.0, 2e6, tmp_path
+    )
     assert [run.epochs_to(a) for a in (0.05, 0.99, 1.0)] == [0, 1, 3]
     assert [run.epochs_to(m, "train_cosine_margin") for m in (0.3, 1.0, 1.1)] == [1, 2, None]
 

@@ -54,7 +54,9 @@ def test_a_grid_alone_is_a_study_and_none_is_not() -> None:
 
 
 def test_a_study_survives_being_written_and_read() -> None:
-    study = parse_study({**TWO, "findings": "None\n\nyet.", "grid": {"data.batches": ["stratified"]}}, "two")
+    study = parse_study(
+        {**TWO, "findings": "None\n\nyet.", "baseline": "nearest", "grid": {"data.batches": ["stratified"]}}, "two"
+    )
     assert Study.from_dict(study.to_dict()) == study
 
 
@@ -62,6 +64,7 @@ def test_a_study_survives_being_written_and_read() -> None:
     ("change", "message"),
     [
         ({"sedes": [1]}, "unknown key sedes; known are: title"),
+        ({"baseline": "fixed"}, "baseline = 'fixed' is no variant; known are: 'learned, tau 5', 'nearest'"),
         ({"title": " "}, "title must be a non-empty string"),
         ({"question": 3}, "question must be a non-empty string"),
         ({"seeds": []}, "seeds must be a non-empty list"),

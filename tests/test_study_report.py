@@ -1,8 +1,11 @@
 """The report of a study: its numbers against slow references, its figures' data, what it says is missing."""
 
+import dataclasses
+import gzip
 import itertools
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,8 +27,11 @@ from etfopt.experiments.config import TrainConfig
 from etfopt.experiments.figures import draw_margins, draw_measure, page, styles
 from etfopt.experiments.results import RunResult
 from etfopt.experiments.study import parse_study
-from etfopt.experiments.study_numbers import collect, pairs, two_epochs
-from etfopt.experiments.study_report import as_html, make_report, write_report
+from etfopt.experiments.study_comparisons import pairs, spread_comparisons
+from etfopt.experiments.study_folder import save_study
+from etfopt.experiments.study_markdown import markdown
+from etfopt.experiments.study_numbers import QUANTITIES, Collected, collect, two_epochs
+from etfopt.experiments.study_report import Report, as_html, make_report, write_report
 from etfopt.experiments.study_runs import run_study
 from etfopt.experiments.train import train
 
@@ -145,6 +151,39 @@ def test_the_report_holds_what_the_runs_measured(folder: Path, written: Path) ->
     np.testing.assert_allclose(pair["differences"], ours, atol=1e-15)
 
 
+def test_every_measure_of_every_epoch_of_finished_runs_is_kept(folder: Path, written: Path) -> None:
+    lines = [json.loads(line) for line in gzip.decompress((written / "metrics.jsonl.gz").read_bytes()).splitlines()]
+    assert [(line["variant"], line["seed"]) for line in lines[::5]] == [
+        *(("learned", seed) for seed in range(3)),
+        *(("nearest", seed) for seed in range(2)),
+    ]
+    recorded = [json.loads(line) for line in (folder / "nearest-seed1" / "metrics.jsonl").read_text().splitlines()]
+    for line, record in zip(lines[-5:], recorded, strict=True):
+        assert line.keys() - record.keys() == {"variant"} | ({"seed"} - record.keys())
+        assert line["train_nc1"] == pytest.approx(record["train_nc1"], rel=1e-6)
+        assert line["epoch"] == record["epoch"]
+
+
+def test_the_spread_between_seeds_is_shown_where_there_are_enough() -> None:
+    study = parse_study(
+        {
+            "title": "T",
+            "question": "Q",
+            "seeds": [0, 1, 2, 3],
+            "variants": [{"name": "a"}, {"name": "b", "head.name": "fixed"}],
+        },
+        "s",
+    )
+    values = {"a": [0.90, 0.92, 0.94, 0.96], "b": [0.91, 0.92, 0.93, 0.935]}
+    rows = {n: {i: dict.fromkeys(QUANTITIES, x) for i, x in enumerate(v)} for n, v in values.items()}
+    pair = next(p for p in spread_comparisons(study, rows, None) if p.quantity == "test_accuracy_second")
+    assert pair.result.ratio == pytest.approx(np.std(values["b"]) / np.std(values["a"]))
+    report = Report(Collected(study, {"a": [], "b": []}), {"a": (1, 2), "b": (1, 2)}, rows, {}, [], [pair], [])
+    text = markdown(report, {})
+    assert "| b | a | test top-1, epoch 2 | 4 | 1.11 | 2.58 | 0.43 | " in text
+    assert "## Spread between seeds" not in markdown(dataclasses.replace(report, spread_pairs=[]), {})
+
+
 def test_the_report_says_what_is_missing_and_what_diverged(folder: Path, written: Path) -> None:
     report = make_report(folder)
     assert report.collected.missing == {"nearest-seed2": "3 of 4 epochs"}
@@ -160,20 +199,27 @@ def test_the_report_says_what_is_missing_and_what_diverged(folder: Path, written
     page = (written / "report.html").read_text()
     assert "<h1>Two | heads</h1>" in page
     assert "Which &lt;b&gt;one&lt;/b&gt;?" in page
-    assert page.count("<table>") == 4
+    assert page.count("<table>") == 5
     for picture in re.findall(r'src="([^"]+)"', page):
         assert (written / picture).read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_second_report_is_the_first_to_the_byte(folder: Path, written: Path, tmp_path: Path) -> None:
     write_report(make_report(folder, epochs=(2, 4)), tmp_path)
-    for name in ("report.md", "report.html", "report.json"):
+    for name in ("report.md", "report.html", "report.json", "metrics.jsonl.gz"):
         assert (written / name).read_bytes() == (tmp_path / name).read_bytes()
+
+
+def test_the_baseline_is_the_studys_own_unless_another_is_asked_for(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path / "two")
+    save_study(tmp_path / "two", dataclasses.replace(STUDY, baseline="nearest"))
+    assert {pair.baseline for pair in make_report(tmp_path / "two").pairs} == {"nearest"}
+    assert {pair.baseline for pair in make_report(tmp_path / "two", "wild").pairs} == {"wild"}
 
 
 def test_every_line_of_a_table_has_all_its_cells(written: Path) -> None:
     tables = re.findall(r"(?:^\|.*\n)+", (written / "report.md").read_text(), re.MULTILINE)
-    assert len(tables) == 4
+    assert len(tables) == 5
     for table in tables:
         assert len({len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}) == 1
 
@@ -239,6 +285,7 @@ def runs(values: list[list[float]], path: Callable[[int], Path] = lambda _: Path
             [{"epoch": e, "train_nc1": x, "train_accuracy": x, "train_cosine_margin": x} for e, x in enumerate(row)],
             np.zeros((len(row), 12, 10)),
             1.0,
+            2e6,
             path(i),
         )
         for i, row in enumerate(values)

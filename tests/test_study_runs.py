@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from etfopt.cli import app
 from etfopt.errors import ConvergenceError, InputError
 from etfopt.experiments import study_runs
-from etfopt.experiments.recorder import MARGINS
+from etfopt.experiments.recorder import COST, MARGINS
 from etfopt.experiments.run_files import StorageError, locked, read_lines
 from etfopt.experiments.study import Study, parse_study
 from etfopt.experiments.study_folder import State, load_study, progress
@@ -78,8 +78,8 @@ def test_a_study_is_trained_once_and_what_is_missing_goes_on(tmp_path: Path, mon
     assert len(epochs) == 3
     assert states(tmp_path, plan) == [State.FINISHED] * 4
     assert (tmp_path / "nearest-seed1" / MARGINS).read_bytes() == margins
-    again = read_lines(tmp_path / "nearest-seed1" / "metrics.jsonl")
-    assert [{**a, "step_ms": 0} for a in again] == [{**b, "step_ms": 0} for b in history]
+    again, free = read_lines(tmp_path / "nearest-seed1" / "metrics.jsonl"), dict.fromkeys(COST, 0)
+    assert [{**a, **free} for a in again] == [{**b, **free} for b in history]
 
 
 def test_a_run_that_diverges_is_recorded_and_the_others_go_on(tmp_path: Path) -> None:
@@ -198,6 +198,7 @@ def test_the_command_lists_trains_and_skips(tmp_path: Path, monkeypatch: pytest.
     done = call("two.toml", "--quiet", "--out", "here")
     assert done.exit_code == 0, done.output
     assert "4 runs: 4 trained now, 0 finished before, 0 failed. Written to here/two/" in done.stdout
+    assert "4 runs, 0 not finished, 0 diverged. Wrote here/two/report/report.md" in done.stdout
     assert json.loads(Path("here/two/study.json").read_text())["study"]["title"] == "Two heads"
     assert not done.stderr
     done = call("two.toml", "--out", "here")

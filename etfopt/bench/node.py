@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import math
 import statistics
-import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
+from etfopt.bench.allocations import Allocations
 from etfopt.bench.timing import BATCH, seconds
 from etfopt.bench.units import DELTA, SPECTRA
 from etfopt.errors import InputError
@@ -175,7 +172,9 @@ def _row(d: int, C: int, spectrum: str, device: torch.device, method: str) -> No
         for name, run in runs.items():
             taken[name].append(seconds(lambda run=run: _finished(run, device)))  # type: ignore[misc] # a bound default
     medians = {name: statistics.median(times[1:]) for name, times in taken.items()}
-    memory = _most_numbers(total, device) / (d * C + C * C)
+    with Allocations(device) as held:
+        total()
+    memory = held.peak / 4 / (d * C + C * C)
     return NodeRow(d, C, spectrum, str(device), **medians, memory=memory, method=method)
 
 
@@ -193,42 +192,3 @@ def _finished(run: Callable[[], object], device: torch.device) -> None:
     run()
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-
-
-def _most_numbers(run: Callable[[], object], device: torch.device) -> float:
-    """Return the peak of what a call allocates, in float32 numbers, without what LAPACK takes for itself."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-        torch.cuda.reset_peak_memory_stats(device)
-        before = torch.cuda.memory_allocated(device)
-        run()
-        return float(torch.cuda.max_memory_allocated(device) - before) / 4
-    with _Held() as held:
-        run()
-    return float(held.peak) / 4
-
-
-class _Held(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch leaves the class untyped
-    """Counts the bytes of tensors that operations make, while they live."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call] # as above
-        self.live: dict[int, int] = {}
-        self.now = self.peak = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        known = {x.untyped_storage()._cdata for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)}
-        result = func(*args, **(kwargs or {}))
-        for x in tree_leaves(result):
-            if isinstance(x, Tensor) and x.untyped_storage()._cdata not in known | self.live.keys():
-                self._note(x.untyped_storage())
-        return result
-
-    def _note(self, storage: torch.UntypedStorage) -> None:
-        self.live[storage._cdata] = storage.nbytes()
-        self.now += storage.nbytes()
-        self.peak = max(self.peak, self.now)
-        weakref.finalize(storage, self._gone, storage._cdata)
-
-    def _gone(self, key: int) -> None:
-        self.now -= self.live.pop(key)

@@ -45,6 +45,8 @@ def train_study(path: Path, out: Path, jobs: int, dry_run: bool, quiet: bool, ma
         raise typer.Exit(128 + sent) from None
     failed += [f"{outcome.run.folder}: {outcome.error}" for outcome in ended if outcome.error]
     _print_end(len(before), len(before) - len(todo) - len(diverged), ended, failed, folder)
+    if len(failed) < len(before):
+        console.print(_write_report(folder, folder / "report"), markup=False, highlight=False, soft_wrap=True)
     if failed:
         raise typer.Exit(1)
 
@@ -54,38 +56,40 @@ def _print_end(planned: int, done: int, ended: Sequence[Outcome], failed: Sequen
         print(line, file=sys.stderr)
     trained = sum(outcome.error is None for outcome in ended)
     console.print(
-        f"{planned} runs: {trained} trained now, {done} finished before, {len(failed)} failed. "
-        f"Written to {folder}/. Next: etfopt report {folder}",
+        f"{planned} runs: {trained} trained now, {done} finished before, {len(failed)} failed. Written to {folder}/",
         markup=False,
         highlight=False,
         soft_wrap=True,
     )
+
+
+def _write_report(runs: Path, folder: Path, baseline: str | None = None, epochs: tuple[int, int] | None = None) -> str:
+    """Write the report of what is finished; return a sentence on what is in it."""
+    from etfopt.experiments.study_report import make_report, write_report
+
+    found = make_report(runs, baseline, epochs)
+    files = write_report(found, folder)
+    missing, diverged = len(found.collected.missing), len(found.collected.diverged)
+    finished = sum(map(len, found.collected.runs.values()))
+    return f"{finished} runs, {missing} not finished, {diverged} diverged. Wrote {', '.join(map(str, files))}"
 
 
 def report(
     runs: Annotated[Path, typer.Argument(metavar="RUNS", help="Folder of a study, or of runs named VARIANT-seedN.")],
-    baseline: Annotated[str | None, typer.Option(help="Variant that the others are compared with. [the first]")] = None,
+    baseline: Annotated[str | None, typer.Option(help="The variant to compare with. [the study's]")] = None,
     epochs: Annotated[
         tuple[int, int] | None, typer.Option(metavar="A B", help="Of the table of top-1. [a quarter of all, and all]")
     ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the report. [RUNS/report]")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON as well.")] = False,
 ) -> None:
-    """Write tables, paired differences between seeds and figures of a study into RUNS/report/.
+    """Write tables, paired differences between seeds, figures and all numbers of a study into one folder.
 
     Example: etfopt report runs/heads-on-mnist --baseline learned
     """
-    from etfopt.experiments.study_report import make_report, write_report
-
-    found = make_report(runs, baseline, epochs)
-    files = write_report(found, runs / "report")
+    folder = out or runs / "report"
+    said = _write_report(runs, folder, baseline, epochs)
     if as_json:
-        print((runs / "report" / "report.json").read_text(), end="")
-        return
-    missing, diverged = len(found.collected.missing), len(found.collected.diverged)
-    finished = sum(map(len, found.collected.runs.values()))
-    console.print(
-        f"{finished} runs, {missing} not finished, {diverged} diverged. Wrote {', '.join(map(str, files))}",
-        markup=False,
-        highlight=False,
-        soft_wrap=True,
-    )
+        print((folder / "report.json").read_text(), end="")
+    else:
+        console.print(said, markup=False, highlight=False, soft_wrap=True)

@@ -41,7 +41,8 @@ def train(
     batches: Annotated[str | None, typer.Option(help="shuffled or stratified. [shuffled]")] = None,
     augmentation: Annotated[str | None, typer.Option(help="none, flip-crop or affine-crop. [none]")] = None,
     backbone: Annotated[
-        str | None, typer.Option(help="mlp, convnet, resnet18, resnet34, resnet50, vgg13; free with ufm. [mlp]")
+        str | None,
+        typer.Option(help="mlp, convnet, convnet-flat, resnet18, resnet34, resnet50, vgg13; free with ufm. [mlp]"),
     ] = None,
     width: Annotated[int | None, typer.Option(help="Of the backbone. [128 for mlp, 64 for the others]")] = None,
     dim: Annotated[int | None, typer.Option(help="Dimension d of the features. [the backbone's own]")] = None,

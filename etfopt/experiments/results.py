@@ -9,7 +9,7 @@ import numpy as np
 
 from etfopt.experiments.config import TrainConfig
 from etfopt.experiments.means_file import Means, read_means
-from etfopt.experiments.recorder import LINES, MARGINS, MEANS_BY_EPOCH
+from etfopt.experiments.recorder import COST, LINES, MARGINS, MEANS_BY_EPOCH
 from etfopt.experiments.run_files import Record, read_config, read_lines
 from etfopt.files import load_matrix
 
@@ -29,6 +29,8 @@ class RunResult:
         Centred class means of the training split.
     step_ms : float
         Median milliseconds of a training step (forward, backward, update), the first ones left out.
+    step_bytes : float
+        The most memory that tensors made in a step took at a time; NaN if the run has no second step.
     path : Path
         Folder of the run.
     trained : int
@@ -39,6 +41,7 @@ class RunResult:
     history: list[Record]
     class_means: Means
     step_ms: float
+    step_bytes: float
     path: Path
     trained: int = 0
 
@@ -117,7 +120,8 @@ def load_run(path: Path) -> RunResult:
     etfopt.errors.InputError: ...
     """
     config, lines = read_config(path / "config.json"), read_lines(path / LINES)
-    history = [{key: value for key, value in line.items() if key != "step_ms"} for line in lines]
+    history = [{key: value for key, value in line.items() if key not in COST} for line in lines]
     steps = [line["step_ms"] for line in lines]
     step_ms = float(np.nanmedian(steps)) if not np.all(np.isnan(steps)) else float("nan")
-    return RunResult(config, history, read_means(path / MEANS_BY_EPOCH, len(history)), step_ms, path)
+    step_bytes = lines[-1]["step_bytes"] if lines else float("nan")
+    return RunResult(config, history, read_means(path / MEANS_BY_EPOCH, len(history)), step_ms, step_bytes, path)

@@ -16,7 +16,7 @@ from etfopt.experiments.config import TrainConfig
 
 __all__ = ["Planned", "Study", "Variant", "parse_study", "read_study"]
 
-KEYS = ("title", "question", "setup", "findings", "seeds", "base", "variants", "grid")
+KEYS = ("title", "question", "setup", "findings", "baseline", "seeds", "base", "variants", "grid")
 
 
 @dataclass(frozen=True)
@@ -81,6 +81,8 @@ class Study:
     seeds : tuple of int
     variants : tuple of Variant
         In the order of the file, those of one cell of the grid together.
+    baseline : str
+        What its report compares the others with, as a variant of the file or by a whole name; empty is the first.
     """
 
     name: str
@@ -90,6 +92,7 @@ class Study:
     findings: str
     seeds: tuple[int, ...]
     variants: tuple[Variant, ...]
+    baseline: str = ""
 
     def runs(self) -> list[Planned]:
         """Return all runs; those of a seed together, so that a study that is stopped early compares all it can.
@@ -187,7 +190,7 @@ def parse_study(values: Mapping[str, Any], name: str) -> Study:
     ------
     InputError
         If a key is unknown or missing, a name, seed, value or configuration is there twice, a setting is set both by a
-        variant and by the grid, or a configuration is refused; the variant is named.
+        variant and by the grid, the baseline is no variant, or a configuration is refused; the variant is named.
 
     Examples
     --------
@@ -206,6 +209,11 @@ def parse_study(values: Mapping[str, Any], name: str) -> Study:
             raise InputError(f"{where}: seed is not set here; the study's seeds are")
     variants = tuple(_variants(_named(values.get("variants", [])), base, grid))
     _refuse_twins(variants)
+    baseline = _text(values, "baseline", "")
+    if baseline and baseline not in {name for v in variants for name in (v.head, v.name)}:
+        raise InputError(
+            f"baseline = {baseline!r} is no variant; known are: {', '.join(repr(v.name) for v in variants)}"
+        )
     return Study(
         name,
         _text(values, "title"),
@@ -214,6 +222,7 @@ def parse_study(values: Mapping[str, Any], name: str) -> Study:
         _text(values, "findings", ""),
         _seeds(values.get("seeds")),
         variants,
+        baseline,
     )
 
 

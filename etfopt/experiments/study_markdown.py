@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from etfopt.experiments.comparison import LEVEL, RESAMPLES, few_seeds
 from etfopt.experiments.report import Spread
-from etfopt.experiments.study_numbers import QUANTITIES, Pair
+from etfopt.experiments.study_comparisons import Pair, SpreadPair
+from etfopt.experiments.study_numbers import QUANTITIES
 
 if TYPE_CHECKING:
     from etfopt.experiments.study_report import Report
@@ -18,7 +19,8 @@ __all__ = ["markdown"]
 
 ACCURACIES = {"test_accuracy_first": 0, "test_accuracy_second": 1}
 SPEED = ("epochs_to_99", "epochs_to_100", "epochs_to_margin_1")
-COLLAPSE = ("cosine_margin", "nc1", "nc2", "nc3", "equinorm_difference", "step_ms")
+COLLAPSE = ("cosine_margin", "nc1", "nc2", "nc3", "equinorm_difference")
+COST = ("step_ms", "step_mib")
 
 
 def markdown(report: Report, figures: Mapping[str, str]) -> str:
@@ -48,10 +50,13 @@ def markdown(report: Report, figures: Mapping[str, str]) -> str:
         "## Epochs to reach\n\nTraining accuracy of 99 % and 100 %, and a mean cosine margin of 1.0 on the training "
         "split; median over seeds, and range; > stands for runs that did not get there in their epochs.",
         _table(report, SPEED),
-        "## Collapse after the last epoch, and cost\n\nMeasures of the training split; the time is the median of a "
-        "training step, forward, backward and update, on the machine of the run.",
+        "## Collapse after the last epoch\n\nMeasures of the training split.",
         _table(report, COLLAPSE),
+        "## Time and memory of a training step\n\nForward, backward and update on the machine of the runs: the median "
+        "time, and the most memory that tensors made in a step took at a time, activations and gradients included.",
+        _table(report, COST),
         *_paired(report),
+        *_steadiness(report),
         *(["## Figures"] if figures else []),
         *(f"![{_plain(caption)}]({name})\n\n{_plain(caption)}" for name, caption in figures.items()),
         *_origins(report.origins),
@@ -113,6 +118,8 @@ def _spread(spread: Spread, kind: str, epochs: int = 0) -> str:
 
 
 def _number(value: float, kind: str, epochs: int = 0) -> str:
+    if math.isnan(value):
+        return "-"
     if math.isinf(value):
         return f"\\>{epochs}"
     if kind == "percent":
@@ -138,17 +145,47 @@ def _paired(report: Report) -> list[str]:
     return [text, *sorted(notes), _rows(head, [_pair(p, report.epochs[p.variant]) for p in pairs], 3)]
 
 
+def _names(pair: Pair | SpreadPair, epochs: tuple[int, int]) -> list[str]:
+    place = ACCURACIES.get(pair.quantity)
+    quantity = QUANTITIES[pair.quantity] if place is None else f"test top-1, epoch {epochs[place]}"
+    return [_plain(pair.variant), _plain(pair.baseline), quantity]
+
+
+def _steadiness(report: Report) -> list[str]:
+    pairs = [pair for pair in report.spread_pairs if pair.result.interval]
+    if not pairs:
+        return []
+    text = (
+        "## Spread between seeds\n\nStandard deviations over the seeds that both have finished (test top-1 in "
+        f"percentage points), their ratio with a {100 * LEVEL:.0f} % percentile bootstrap interval, and the p-value of "
+        "the test of Pitman and Morgan for equal variances of pairs, which supposes normal ones. A ratio below 1: the "
+        "variant differs less from seed to seed than the baseline. Pairs in which an epoch never came are left out."
+    )
+    head = ["variant", "baseline", "quantity", "pairs", "deviation", "baseline's", "ratio", "interval", "p"]
+    return [text, _rows(head, [_spread_pair(p, report.epochs[p.variant]) for p in pairs], 3)]
+
+
+def _spread_pair(pair: SpreadPair, epochs: tuple[int, int]) -> list[str]:
+    found, unit = pair.result, 100 if pair.quantity in ACCURACIES else 1
+    return [
+        *_names(pair, epochs),
+        str(len(found.seeds)),
+        f"{unit * found.deviation:.3g}",
+        f"{unit * found.baseline_deviation:.3g}",
+        f"{found.ratio:.2f}",
+        " to ".join(f"{x:.2f}" for x in found.interval or ()),
+        "-" if found.p_value is None else f"{found.p_value:.2g}",
+    ]
+
+
 def _pair(pair: Pair, epochs: tuple[int, int]) -> list[str]:
     found, percent = pair.result, pair.quantity in ACCURACIES
-    quantity = f"test top-1, epoch {epochs[ACCURACIES[pair.quantity]]}" if percent else QUANTITIES[pair.quantity]
 
     def text(value: float) -> str:
         return f"{100 * value:+.2f}" if percent else f"{value:+.3g}"
 
     return [
-        _plain(pair.variant),
-        _plain(pair.baseline),
-        quantity,
+        *_names(pair, epochs),
         str(len(found.seeds)),
         text(found.mean),
         text(found.median),

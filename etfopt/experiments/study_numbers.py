@@ -7,12 +7,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from etfopt.errors import InputError
-from etfopt.experiments.comparison import Comparison, compare
 from etfopt.experiments.results import RunResult, load_run
 from etfopt.experiments.study import Study, Variant
 from etfopt.experiments.study_folder import STUDY, State, divergence, load_study, progress
 
-__all__ = ["COMPARED", "QUANTITIES", "Collected", "Pair", "collect", "comparisons", "pairs", "quantities", "two_epochs"]
+__all__ = ["QUANTITIES", "Collected", "collect", "quantities", "two_epochs"]
 
 QUANTITIES = {
     "train_accuracy_first": "training top-1, first epoch of the two",
@@ -28,11 +27,9 @@ QUANTITIES = {
     "nc3": "NC3",
     "equinorm_difference": "WH-equinorm",
     "step_ms": "ms a step",
+    "step_mib": "MiB a step",
 }
 """Names of what is reported of a run; measures without an epoch are those of the training split after the last one."""
-
-COMPARED = ("test_accuracy_first", "test_accuracy_second", "epochs_to_99", "epochs_to_100", "epochs_to_margin_1")
-"""What is compared seed by seed."""
 
 
 @dataclass(frozen=True)
@@ -54,26 +51,6 @@ class Collected:
     runs: dict[str, list[RunResult]]
     missing: dict[str, str] = field(default_factory=dict)
     diverged: dict[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Pair:
-    """One quantity of a variant compared with the baseline's.
-
-    Attributes
-    ----------
-    variant, baseline : str
-        Names of the two.
-    quantity : str
-        One of `COMPARED`.
-    result : Comparison
-        Of variant minus baseline.
-    """
-
-    variant: str
-    baseline: str
-    quantity: str
-    result: Comparison
 
 
 def collect(folder: Path) -> Collected:
@@ -202,71 +179,5 @@ def quantities(run: RunResult, epochs: tuple[int, int]) -> dict[str, float | Non
         "epochs_to_margin_1": run.epochs_to(1.0, "train_cosine_margin"),
         **{key: last[f"train_{key}"] for key in ("cosine_margin", "nc1", "nc2", "nc3", "equinorm_difference")},
         "step_ms": run.step_ms,
+        "step_mib": run.step_bytes / 2**20,
     }
-
-
-def pairs(study: Study, baseline: str | None) -> list[tuple[str, str]]:
-    """Return each variant with the one it is compared with.
-
-    A baseline that is the name of a variant of the file stands for that variant in the same cell of the grid; the
-    first one does so by default. The whole name of a variant stands for it alone.
-
-    Parameters
-    ----------
-    study : Study
-        Its variants and cells.
-    baseline : str, optional
-        Name of a variant.
-
-    Returns
-    -------
-    list of pair of str
-        Variant and baseline.
-
-    Raises
-    ------
-    InputError
-        If there is no such variant.
-    """
-    variants = study.variants
-    heads, names = [v.head for v in variants], [v.name for v in variants]
-    chosen = (heads[0] or names[0]) if baseline is None else baseline
-    if chosen and chosen in heads:
-        by_cell = {v.cell: v.name for v in variants if v.head == chosen}
-        return [(v.name, by_cell[v.cell]) for v in variants if v.head != chosen]
-    if chosen not in names:
-        known = ", ".join(map(repr, dict.fromkeys([*filter(None, heads), *names])))
-        raise InputError(f"baseline = {chosen!r} is no variant; choose one of: {known}")
-    return [(name, chosen) for name in names if name != chosen]
-
-
-def comparisons(study: Study, found: dict[str, dict[int, dict[str, float | None]]], baseline: str | None) -> list[Pair]:
-    """Compare the variants with their baselines in all that is `COMPARED`.
-
-    Parameters
-    ----------
-    study : Study
-    found : dict
-        By variant and seed, the quantities of a run.
-    baseline : str, optional
-        See `pairs`.
-
-    Returns
-    -------
-    list of Pair
-        Variant by variant.
-
-    Notes
-    -----
-    An epoch that never came counts as one after the last: such a difference is a bound, and is marked as one.
-    """
-    lengths = {variant.name: variant.config.training.epochs for variant in study.variants}
-
-    def values(name: str, quantity: str) -> dict[int, float | None]:
-        return {seed: row[quantity] for seed, row in found[name].items()}
-
-    return [
-        Pair(ours, theirs, q, compare(values(ours, q), values(theirs, q), 1.0 + max(lengths[ours], lengths[theirs])))
-        for ours, theirs in pairs(study, baseline)
-        for q in COMPARED
-    ]

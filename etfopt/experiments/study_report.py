@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import gzip
 import html
+import json
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +18,9 @@ from etfopt.experiments.figures import page
 from etfopt.experiments.folder import ENVIRONMENT
 from etfopt.experiments.report import Spread
 from etfopt.experiments.run_files import make_folder, read_json, write_atomically, write_json
+from etfopt.experiments.study_comparisons import Pair, SpreadPair, comparisons, spread_comparisons
 from etfopt.experiments.study_markdown import markdown
-from etfopt.experiments.study_numbers import Collected, Pair, collect, comparisons, quantities, two_epochs
+from etfopt.experiments.study_numbers import Collected, collect, quantities, two_epochs
 
 __all__ = ["MEASURES", "Report", "make_report", "write_report"]
 
@@ -32,6 +37,8 @@ MEASURES = (
 
 LINES = 7
 """Most lines of one figure: as many as there are colours."""
+
+METRICS = "metrics.jsonl.gz"
 
 STYLE = (
     "body{max-width:62rem;margin:2rem auto;padding:0 1rem;font:16px/1.5 system-ui,sans-serif;color:#222}"
@@ -55,6 +62,7 @@ class Report:
     spreads : dict
         By variant with finished runs, the spread of each quantity over its seeds.
     pairs : list of Pair
+    spread_pairs : list of SpreadPair
     origins : list of dict
         Versions and revisions that the runs were made with, each once.
     """
@@ -64,6 +72,7 @@ class Report:
     values: dict[str, dict[int, dict[str, float | None]]]
     spreads: dict[str, dict[str, Spread]]
     pairs: list[Pair]
+    spread_pairs: list[SpreadPair]
     origins: list[dict[str, Any]]
 
     def to_dict(self) -> dict[str, Any]:
@@ -86,11 +95,14 @@ class Report:
                 name: {key: dataclasses.asdict(spread) for key, spread in row.items()}
                 for name, row in self.spreads.items()
             },
-            "comparisons": [
-                {"variant": p.variant, "baseline": p.baseline, "quantity": p.quantity, **dataclasses.asdict(p.result)}
-                for p in self.pairs
-            ],
+            "comparisons": list(map(_pair, self.pairs)),
+            "spread_comparisons": list(map(_pair, self.spread_pairs)),
         }
+
+
+def _pair(pair: Pair | SpreadPair) -> dict[str, Any]:
+    names = {"variant": pair.variant, "baseline": pair.baseline, "quantity": pair.quantity}
+    return {**names, **dataclasses.asdict(pair.result)}
 
 
 def make_report(folder: Path, baseline: str | None = None, epochs: tuple[int, int] | None = None) -> Report:
@@ -101,7 +113,7 @@ def make_report(folder: Path, baseline: str | None = None, epochs: tuple[int, in
     folder : Path
         Of the study, or of runs named VARIANT-seedN.
     baseline : str, optional
-        The variant that the others are compared with, the first by default.
+        The variant that the others are compared with; by default the study's, or the first.
     epochs : pair of int, optional
         Of the table of accuracies; a quarter of all and all by default.
 
@@ -116,6 +128,7 @@ def make_report(folder: Path, baseline: str | None = None, epochs: tuple[int, in
         If there is nothing to report, or baseline or epochs are not there.
     """
     found = collect(folder)
+    baseline = baseline or found.study.baseline or None
     which = two_epochs(found.study, epochs)
     values = {
         name: {run.config.seed: quantities(run, which[name]) for run in runs} for name, runs in found.runs.items()
@@ -125,7 +138,8 @@ def make_report(folder: Path, baseline: str | None = None, epochs: tuple[int, in
         for name, rows in values.items()
         if rows
     }
-    return Report(found, which, values, spreads, comparisons(found.study, values, baseline), _origins(found))
+    compared = comparisons(found.study, values, baseline), spread_comparisons(found.study, values, baseline)
+    return Report(found, which, values, spreads, *compared, _origins(found))
 
 
 def _origins(found: Collected) -> list[dict[str, Any]]:
@@ -142,7 +156,9 @@ def _origins(found: Collected) -> list[dict[str, Any]]:
 
 
 def write_report(report: Report, folder: Path) -> list[Path]:
-    """Write ``report.json``, the figures, ``report.md`` and ``report.html`` into a folder, made if missing.
+    """Write ``report.json``, ``metrics.jsonl.gz``, figures, ``report.md`` and ``report.html`` into a folder.
+
+    The folder is made if missing. ``metrics.jsonl.gz`` holds every measure of every epoch of every finished run.
 
     Parameters
     ----------
@@ -165,11 +181,22 @@ def write_report(report: Report, folder: Path) -> list[Path]:
     """
     make_folder(folder)
     write_json(folder / "report.json", report.to_dict())
+    write_atomically(folder / METRICS, gzip.compress("".join(_lines(report.collected)).encode(), mtime=0))
     figures = _figures(report, folder)
     text = markdown(report, {path.name: caption for path, caption in figures.items()})
     write_atomically(folder / "report.md", text.encode())
     write_atomically(folder / "report.html", as_html(text, report.collected.study.title).encode())
-    return [folder / "report.md", folder / "report.html", folder / "report.json", *figures]
+    return [folder / "report.md", folder / "report.html", folder / "report.json", folder / METRICS, *figures]
+
+
+def _lines(found: Collected) -> Iterator[str]:
+    """Give the records of all epochs as lines of JSON, to seven digits."""
+    for name, runs in found.runs.items():
+        for run in runs:
+            for record in run.history:
+                values = {k: float(f"{v:.7g}") if math.isfinite(v) else None for k, v in record.items()}
+                place = {"variant": name, "seed": run.config.seed, "epoch": int(record["epoch"])}
+                yield json.dumps({**values, **place}, allow_nan=False) + "\n"
 
 
 def _figures(report: Report, folder: Path) -> dict[Path, str]:

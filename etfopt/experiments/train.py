@@ -124,7 +124,8 @@ def train(
             means = read_means(path / MEANS_BY_EPOCH, epochs + 1)
             if rank == 0:
                 recorder.write_results(means[-1])
-    return RunResult(config, recorder.history, means, recorder.step_ms(), path, epochs - start.epoch)
+    cost = recorder.step_ms(), recorder.step_bytes
+    return RunResult(config, recorder.history, means, *cost, path, epochs - start.epoch)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from etfopt.errors import InputError
-from etfopt.experiments.backbones._convolutional import convnet, resnet18, resnet34, resnet50, vgg13
+from etfopt.experiments.backbones._convolutional import convnet, flat_convnet, resnet18, resnet34, resnet50, vgg13
 from etfopt.experiments.backbones._perceptron import FreeFeatures, mlp
 from etfopt.experiments.optimizers import orthogonal_
 
@@ -25,6 +25,7 @@ __all__ = [
     "FreeFeatures",
     "build_backbone",
     "convnet",
+    "flat_convnet",
     "mlp",
     "resnet18",
     "resnet34",
@@ -81,6 +82,10 @@ def _small(images: Images, config: BackboneConfig, width: int) -> nn.Module:
     return convnet(images.shape[0], width, affine=config.affine)
 
 
+def _small_flat(images: Images, config: BackboneConfig, width: int) -> nn.Module:
+    return flat_convnet(images.shape, width, config.feature_dim, affine=config.affine)
+
+
 def _stemmed(
     make: Callable[..., nn.Sequential], reduction: int, images: Images, config: BackboneConfig, width: int
 ) -> nn.Module:
@@ -98,6 +103,7 @@ BACKBONES = {
     "mlp": BackboneSpec(_perceptron, width=128),
     "free": BackboneSpec(_free, dim=512),
     "convnet": BackboneSpec(_small, multiple=1),
+    "convnet-flat": BackboneSpec(_small_flat, dim=256),
     # a residual network still works where its last stages see a single place
     "resnet18": BackboneSpec(partial(_stemmed, resnet18, 8), multiple=8),
     "resnet34": BackboneSpec(partial(_stemmed, resnet34, 8), multiple=8),

@@ -1,14 +1,15 @@
-"""Convolutional networks from images (n, channels, h, w) to features; their last layer is an average over places."""
+"""Convolutional networks from images (n, channels, h, w) to features; most end in an average over places."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 
 from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = ["convnet", "resnet18", "resnet34", "resnet50", "vgg13"]
+__all__ = ["convnet", "flat_convnet", "resnet18", "resnet34", "resnet50", "vgg13"]
 
 
 def _conv(inside: int, outside: int, size: int, stride: int, *, affine: bool) -> list[nn.Module]:
@@ -167,8 +168,6 @@ def vgg13(channels: int = 3, width: int = 64, *, stem: str = "cifar", affine: bo
 def convnet(channels: int = 3, width: int = 64, *, affine: bool = True) -> nn.Sequential:
     """Return a small network: four times a 3 x 3 convolution, normalisation, ReLU and pooling. Features (n, width).
 
-    Poolings round up, so that images of any size pass.
-
     Parameters
     ----------
     channels : int
@@ -183,7 +182,39 @@ def convnet(channels: int = 3, width: int = 64, *, affine: bool = True) -> nn.Se
     nn.Sequential
         From images (n, channels, height, width) to features (n, width).
     """
+    return _pooled(_small_layers(channels, width, 4, affine=affine))
+
+
+def flat_convnet(image_shape: Sequence[int], width: int, dim: int, *, affine: bool = True) -> nn.Sequential:
+    """Return three such layers, and a linear layer from all places in place of their average: features (n, dim).
+
+    An average over places leaves features of rank `width` at most; with C - 1 above it, no simplex of C means fits.
+
+    Parameters
+    ----------
+    image_shape : sequence of int
+        Channels, height and width.
+    width : int
+        Channels of every stage.
+    dim : int
+        Features.
+    affine : bool
+        Whether batch normalisation has a scale and a shift.
+
+    Returns
+    -------
+    nn.Sequential
+        From images (n, channels, height, width) to features (n, dim).
+    """
+    channels, *sides = image_shape
+    places = math.prod(math.ceil(side / 2**3) for side in sides)
+    layers = _small_layers(channels, width, 3, affine=affine)
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(width * places, dim, bias=False))
+
+
+def _small_layers(channels: int, width: int, stages: int, *, affine: bool) -> list[nn.Module]:
+    """Return convolutions with poolings that round up, so that images of any size pass."""
     layers: list[nn.Module] = []
-    for inside, outside in pairwise((channels, *(width,) * 4)):
+    for inside, outside in pairwise((channels, *(width,) * stages)):
         layers += [*_conv(inside, outside, 3, 1, affine=affine), nn.ReLU(), nn.MaxPool2d(2, ceil_mode=True)]
-    return _pooled(layers)
+    return layers

@@ -13,7 +13,7 @@ __all__ = ["DataConfig"]
 
 @dataclass(frozen=True)
 class DataConfig(Section):
-    """Which data, and what is done to the training split.
+    """Which data, and what is done to them.
 
     Attributes
     ----------
@@ -25,6 +25,8 @@ class DataConfig(Section):
         See `etfopt.experiments.data.augment`.
     subset : int, optional
         Training images kept of each class.
+    test_subset : int, optional
+        Test images kept of each class; those of training are not touched.
     imbalance : "none", "exp" or "step"
         Class c of C keeps the share ``factor**(c/(C-1))`` of its images, or the last half of the classes keeps
         ``factor``.
@@ -33,7 +35,7 @@ class DataConfig(Section):
     label_noise : float
         Share of the training labels that are replaced by another class, drawn uniformly.
     seed : int
-        Seeds the split of a single folder, the subset, the imbalance and the label noise. It is not the run's seed:
+        Seeds the split of a single folder, the subsets, the imbalance and the label noise. It is not the run's seed:
         runs that differ in their seed alone see the same data.
     size : int, optional
         Height and width that image files are scaled and cropped to; None requires them to be square and alike already.
@@ -58,6 +60,7 @@ class DataConfig(Section):
     batches: str = setting("shuffled", choice("shuffled", "stratified"))
     augmentation: str = setting("none", choice("none", "flip-crop", "affine-crop"))
     subset: int | None = setting(None, optional(integer(1)))
+    test_subset: int | None = setting(None, optional(integer(1)))
     imbalance: str = setting("none", choice("none", "exp", "step"))
     imbalance_factor: float = setting(1.0, number(most=1, above=0))
     label_noise: float = setting(0.0, number(0, 1))
@@ -79,3 +82,5 @@ class DataConfig(Section):
             )
         if self.name == "ufm" and self.augmentation != "none":
             raise InputError(f"data.augmentation = {self.augmentation!r}: 'ufm' has no images; use 'none'")
+        if self.name == "ufm" and self.test_subset is not None:
+            raise InputError(f"data.test_subset = {self.test_subset}: 'ufm' has no test images; leave it out")

@@ -10,7 +10,7 @@ from etfopt.experiments.data.images import Images, Split, standardized
 from etfopt.experiments.data.names import FOLDER, TORCHVISION, known_classes
 from etfopt.experiments.data.packaged import load_digits, load_mnist5k, load_ufm
 from etfopt.experiments.data.sampling import EpochBatches, batches
-from etfopt.experiments.data.selection import selected
+from etfopt.experiments.data.selection import for_testing, selected
 from etfopt.experiments.data.torchvision_sets import load_torchvision
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ LOADERS = {"digits": load_digits, "mnist5k": load_mnist5k, **dict.fromkeys(TORCH
 
 
 def load_images(config: DataConfig) -> Images:
-    """Read the data that a configuration names, and do to the training split what it says.
+    """Read the data that a configuration names, and do to them what it says.
 
     Parameters
     ----------
@@ -50,4 +50,4 @@ def load_images(config: DataConfig) -> Images:
     else:
         train, test = LOADERS[config.name](config)
         C = known_classes(config) or 0
-    return standardized(selected(train, C, config), test, C)
+    return standardized(selected(train, C, config), for_testing(test, C, config), C)

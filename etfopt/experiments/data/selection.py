@@ -1,4 +1,4 @@
-r"""What can be done to a training split: fewer images, imbalanced classes, wrong labels. All drawn from one seed."""
+"""What can be done to a split: fewer images, imbalanced classes, wrong labels. All drawn from one seed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from etfopt.experiments.data.images import Labelled
 if TYPE_CHECKING:
     from etfopt.experiments.config import DataConfig
 
-__all__ = ["class_shares", "held_out", "selected"]
+__all__ = ["class_shares", "for_testing", "held_out", "selected"]
 
 
 def selected(samples: Labelled, num_classes: int, config: DataConfig) -> Labelled:
@@ -45,16 +45,49 @@ def selected(samples: Labelled, num_classes: int, config: DataConfig) -> Labelle
     ranks = _ranks(samples.labels, num_classes, generator)
     counts = torch.bincount(samples.labels, minlength=num_classes)
     if config.subset is not None:
-        small = int(counts.argmin())
-        if counts[small] < config.subset:
-            raise InputError(
-                f"data.subset = {config.subset}: class {small} of {config.name!r} has {int(counts[small])} for training"
-            )
-        counts = counts.clamp(max=config.subset)
+        counts = _fewer(counts, config.subset, f"data.subset = {config.subset}", config.name, "training")
     shares = class_shares(num_classes, config.imbalance, config.imbalance_factor)
     counts = (counts * shares + 1e-9).floor().long().clamp(min=1)
     kept = samples[ranks < counts[samples.labels]]
     return Labelled(kept.pixels, _noisy(kept.labels, num_classes, config.label_noise, generator))
+
+
+def for_testing(samples: Labelled, num_classes: int, config: DataConfig) -> Labelled:
+    """Return a test split after `test_subset`, drawn as a subset of the training split is.
+
+    Parameters
+    ----------
+    samples : Labelled
+        The test split.
+    num_classes : int
+        C.
+    config : DataConfig
+        The subset and the seed.
+
+    Returns
+    -------
+    Labelled
+        In the order of the data.
+
+    Raises
+    ------
+    InputError
+        If a class has fewer images than the subset.
+    """
+    size = config.test_subset
+    if size is None:
+        return samples
+    ranks = _ranks(samples.labels, num_classes, torch.Generator().manual_seed(config.seed))
+    counts = torch.bincount(samples.labels, minlength=num_classes)
+    counts = _fewer(counts, size, f"data.test_subset = {size}", config.name, "the test")
+    return samples[ranks < counts[samples.labels]]
+
+
+def _fewer(counts: Tensor, size: int, setting: str, name: str, purpose: str) -> Tensor:
+    small = int(counts.argmin())
+    if counts[small] < size:
+        raise InputError(f"{setting}: class {small} of {name!r} has {int(counts[small])} for {purpose}")
+    return counts.clamp(max=size)
 
 
 def class_shares(C: int, kind: str, factor: float) -> Tensor:
