@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -84,7 +85,13 @@ def _write_results_and_commands(_app: object) -> None:
     generated.write_commands(docs / "commands.md")
 
 
+def _link_theory(_app: object, _what: str, _name: str, _object: object, _options: object, lines: list[str]) -> None:
+    """Make a link of every file of the theory that a docstring cites."""
+    lines[:] = [re.sub(r"``theory/(\w+)\.py``", r":doc:`theory/\1.py </theory/\1>`", line) for line in lines]
+
+
 def setup(app: object) -> None:
     """Connect what is written before the build."""
     app.connect("builder-inited", _write_results_and_commands)  # type: ignore[attr-defined] # as below
+    app.connect("autodoc-process-docstring", _link_theory)  # type: ignore[attr-defined] # as below
     app.connect("builder-inited", _write_theory)  # type: ignore[attr-defined] # Sphinx is not imported for one name

@@ -16,8 +16,8 @@ ROOT = Path(__file__).parents[1]
 INTRODUCTION = """# Results
 
 What training shows. A study is a file that names variants and seeds; the library trains them, and the report computes
-tables, paired differences and figures from the runs alone. Each page ends with the study's file and the commands that
-make the page again. What is said of a figure here was measured; nothing is typed in by hand but the findings."""
+tables, paired differences and figures from the runs alone. The page of a study ends with its file and the commands that
+make it again; only the findings are written by hand. Other pages are notes on screenings, and say what they rest on."""
 
 NONE_YET = "No study has been published yet. The files of those that are planned lie in `notebooks/studies/`."
 

@@ -167,11 +167,16 @@ def form(name: Name) -> list[str]:
     return [message for code, message in validate(name.path)["errors"] if code in FORMAL]
 
 
+def is_protocol(kind: type) -> bool:
+    """Whether a class only says what others have; nobody builds one."""
+    return bool(getattr(kind, "_is_protocol", False))
+
+
 def wanted_parameters(name: Name) -> list[str]:
     """Names that a caller may pass."""
     found = name.found
     if name.is_class:
-        if issubclass(found, Enum):
+        if issubclass(found, Enum) or is_protocol(found):
             return []
         if dataclasses.is_dataclass(found):
             return [field.name for field in dataclasses.fields(found) if field.init]
@@ -245,6 +250,8 @@ def raises(name: Name) -> list[str]:
         return []
     functions = [name.function] if name.function else []
     if name.is_class:
+        if is_protocol(name.found):
+            return []
         functions = [f for key in ("__init__", "__post_init__") if inspect.isfunction(f := vars(name.found).get(key))]
     raised = set().union(*(raised_by(function) for function in functions))
     known = {entry.type or entry.name for entry in name.sections()["Raises"]}
