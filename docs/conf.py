@@ -46,6 +46,7 @@ html_show_sourcelink = False
 
 autosummary_generate = True
 shutil.rmtree(ROOT / "docs" / "api", ignore_errors=True)  # pages of names that are no longer listed are warnings
+default_role = "py:obj"  # a name in a docstring is a link where there is such a name
 autodoc_typehints = "none"  # the docstrings say types and shapes
 autodoc_member_order = "bysource"
 numpydoc_show_class_members = False  # the templates list them
