@@ -14,7 +14,7 @@ torch = pytest.importorskip("torch")
 for extra in ("pymanopt", "cvxpy", "torchmetrics", "pytorch_lightning", "typer", "matplotlib"):
     pytest.importorskip(extra)
 import docstrings  # noqa: E402 - after the extras
-from docstrings import Name, public_names  # noqa: E402 - as above
+from public_names import Name, modules, public_names  # noqa: E402 - as above
 
 ROOT = Path(__file__).parents[1]
 RULES = (
@@ -40,7 +40,7 @@ def test_public_names_are_found_by_the_hundred_and_members_with_them() -> None:
     assert {"etfopt.problem.NearestETF", "etfopt.problem.NearestETF.objective"} <= public_names().keys()
 
 
-@pytest.mark.parametrize("module", docstrings.modules())
+@pytest.mark.parametrize("module", modules())
 def test_every_module_says_what_it_is_for(module: str) -> None:
     assert importlib.import_module(module).__doc__ or module == "etfopt.solvers"  # which is empty on purpose
 
