@@ -1,6 +1,6 @@
 # Two commands do everything on a fresh machine: `make demo` and `make test`.
 .DEFAULT_GOAL := help
-.PHONY: help demo test mutate coverage lint format audit docs check lock licences clean
+.PHONY: help demo test notebooks mutate coverage lint format audit docs check lock licences clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -29,6 +29,9 @@ demo: $(READY) ## train three heads on digits, certify the nearest ETF, draw the
 
 test: $(READY) ## run the test suite
 	$(BIN)/python -m pytest
+
+notebooks: $(READY) ## execute the notebooks anew and write them with their outputs
+	$(BIN)/python tests/notebook_runs.py
 
 mutate: $(READY) ## break the code on purpose, some hundred times, and see that the tests notice
 	$(BIN)/python tests/mutation.py --jobs 2 --json build/mutation.json

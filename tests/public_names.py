@@ -107,17 +107,10 @@ def _ours(kind: type) -> bool:
     return kind.__module__.startswith("etfopt")
 
 
-EXCEPTIONS = {
-    "etfopt.bench.figures": "drawing functions of the benchmark's report: they take its rows and a path",
-    "etfopt.experiments.figures": "drawing functions of the study's report: they take its runs and axes",
-}
-"""Modules whose docstrings keep none of the rules, and why; no example and no source is asked of a drawing."""
-
-
 def modules() -> list[str]:
     """The public modules: no part of the name begins with an underscore."""
     found = [module.name for module in pkgutil.walk_packages(etfopt.__path__, "etfopt.")]
-    return sorted(["etfopt", *(name for name in found if not re.search(r"\._", name) and name not in EXCEPTIONS)])
+    return sorted(["etfopt", *(name for name in found if not re.search(r"\._", name))])
 
 
 def _exported() -> Iterator[Any]:
@@ -134,8 +127,6 @@ def public_names() -> dict[str, Name]:
     names: dict[str, Name] = {}
     for found in _exported():
         path = f"{found.__module__}.{found.__qualname__}"
-        if found.__module__ in EXCEPTIONS:
-            continue
         names[path] = Name(path, found)
         for member, value in vars(found).items() if inspect.isclass(found) else ():
             described = isinstance(value, property | functools.cached_property | classmethod | staticmethod)

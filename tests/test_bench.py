@@ -7,11 +7,11 @@ import pytest
 
 from etfopt.adjoint import kkt_memory
 from etfopt.bench import pipelines as module
-from etfopt.bench.figures import plot_pipelines
 from etfopt.bench.pipelines import Case, bench
 from etfopt.bench.problems import drifting_means
 from etfopt.bench.timing import as_records, conditions
 from etfopt.bench.units import STEPS_PER_SHAPE, units
+from etfopt.plotting import draw_pipelines
 
 
 def test_both_pipelines_answer_the_same_problems_alike():
@@ -52,12 +52,13 @@ def test_the_means_drift_to_an_etf_and_repeat_with_the_seed():
     assert first[-1] < 0.1 < first[0]
 
 
-def test_the_figure_is_drawn_with_and_without_the_paper(tmp_path, monkeypatch):
-    rows = bench([Case(8, 3, 1)])
-    plot_pipelines(rows, tmp_path / "both.png")
+def test_the_figure_has_a_line_for_the_paper_where_it_ran(monkeypatch):
+    def labels(rows) -> list[str]:
+        return [line.get_label() for line in draw_pipelines(rows).lines]
+
+    assert labels(bench([Case(8, 3, 1)])) == ["closed form", "trust region, dense gradient", "linear layer, batch 256"]
     monkeypatch.setattr(module, "MEMORY_LIMIT", 0)
-    plot_pipelines(bench([Case(8, 3, 1)]), tmp_path / "ours.png")
-    assert all(path.read_bytes().startswith(b"\x89PNG") for path in tmp_path.iterdir())
+    assert labels(bench([Case(8, 3, 1)])) == ["closed form", "linear layer, batch 256"]
 
 
 @pytest.mark.parametrize("key", ["numpy", "scipy", "cores", "threads", "date"])

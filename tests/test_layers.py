@@ -79,6 +79,7 @@ MISSING = [
     ("etfopt.nn.heads", "torch", "torch"),
     ("etfopt.metrics", "torch", "metrics"),
     ("etfopt.metrics", "torchmetrics", "metrics"),
+    ("etfopt.plotting", "matplotlib", "plots"),
     *(("etfopt.experiments", name, "experiments") for name in ("torch", "pytorch_lightning", "sklearn", "matplotlib")),
 ]
 

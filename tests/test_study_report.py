@@ -1,4 +1,4 @@
-"""The report of a study: its numbers against slow references, its figures' data, what it says is missing."""
+"""The report of a study: its numbers against slow references, what it says is missing."""
 
 import dataclasses
 import gzip
@@ -6,7 +6,6 @@ import itertools
 import json
 import re
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,6 @@ from hypothesis import strategies as st
 
 pytest.importorskip("pytorch_lightning")
 
-from matplotlib.figure import Figure
 from scipy import stats
 from typer.testing import CliRunner
 
@@ -24,8 +22,6 @@ from etfopt.cli import app
 from etfopt.errors import InputError
 from etfopt.experiments.comparison import bootstrap_interval, compare, few_seeds, sign_flip_p_value
 from etfopt.experiments.config import TrainConfig
-from etfopt.experiments.figures import draw_margins, draw_measure, page, styles
-from etfopt.experiments.results import RunResult
 from etfopt.experiments.study import parse_study
 from etfopt.experiments.study_comparisons import pairs, spread_comparisons
 from etfopt.experiments.study_folder import save_study
@@ -273,72 +269,6 @@ def test_what_holds_no_finished_run_is_refused(folder: Path, tmp_path: Path) -> 
 
 def test_markup_in_html_stays_text() -> None:
     assert "<script>" not in as_html("<script>x</script>", "<script>")
-
-
-# --- figures -------------------------------------------------------------------------------------------------------
-
-
-def runs(values: list[list[float]], path: Callable[[int], Path] = lambda _: Path()) -> list[RunResult]:
-    return [
-        RunResult(
-            TrainConfig(seed=i),
-            [{"epoch": e, "train_nc1": x, "train_accuracy": x, "train_cosine_margin": x} for e, x in enumerate(row)],
-            np.zeros((len(row), 12, 10)),
-            1.0,
-            2e6,
-            path(i),
-        )
-        for i, row in enumerate(values)
-    ]
-
-
-def band(axes) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Median, lowest and highest value of the first group that was drawn."""
-    x, median = axes.lines[0].get_data()
-    vertices = axes.collections[0].get_paths()[0].vertices
-    low = np.array([vertices[np.isclose(vertices[:, 0], at), 1].min() for at in x])
-    high = np.array([vertices[np.isclose(vertices[:, 0], at), 1].max() for at in x])
-    return median, low, high
-
-
-def test_a_curve_is_the_median_and_its_band_the_range() -> None:
-    values = [[1.0, 0.5, 1e-12], [2.0, 0.1, 1e-3], [4.0, 0.2, 1e-2]]
-    axes = draw_measure(Figure().subplots(), {"learned": runs(values)}, "train_nc1")
-    assert axes.get_yscale() == "log"
-    median, low, high = band(axes)
-    np.testing.assert_allclose(median, [2.0, 0.2, 1e-3])
-    np.testing.assert_allclose(low, [1.0, 0.1, 1e-8])  # what is zero up to rounding is drawn at the floor
-    np.testing.assert_allclose(high, [4.0, 0.5, 1e-2])
-
-
-def test_an_axis_of_accuracies_is_not_filled_by_the_first_epochs() -> None:
-    axes = draw_measure(Figure().subplots(), {"learned": runs([[0.1, 0.96, 0.99], [0.1, 0.95, 1.0]])}, "train_accuracy")
-    assert 0.94 < axes.get_ylim()[0] < 0.95
-    assert 1 < axes.get_ylim()[1] < 1.01
-    axes = draw_measure(Figure().subplots(), {"learned": runs([[0.1]])}, "train_accuracy")
-    assert axes.get_ylim()[0] < 0.1
-
-
-def test_sorted_margins_are_drawn_against_the_share_of_samples(tmp_path: Path) -> None:
-    margins = [np.sort(np.random.default_rng(i).normal(size=201)) for i in range(3)]
-    for i, row in enumerate(margins):
-        (tmp_path / str(i)).mkdir()
-        np.savez(tmp_path / str(i) / "margins.npz", train=row, test=row)
-    axes = draw_margins(Figure().subplots(), {"x": runs([[0.0]] * 3, lambda i: tmp_path / str(i))})
-    for drawn, expected in zip(
-        band(axes), (np.median(margins, axis=0), np.min(margins, 0), np.max(margins, 0)), strict=True
-    ):
-        np.testing.assert_allclose(drawn, expected, atol=1e-12)
-
-
-def test_a_page_has_every_label_once_and_every_line_its_own_style() -> None:
-    labels = [f"variant {i}" for i in range(7)]
-    drawn = [(style["color"], str(style["linestyle"])) for style in styles(labels).values()]
-    assert len(set(drawn)) == 7
-    assert len({color for color, _ in drawn}) == 7
-    figure = page({label: runs([[1.0, 2.0]]) for label in labels}, ["train_accuracy", "train_nc1"], "all")
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == labels
-    assert [axes.get_title() for axes in figure.axes if axes.get_visible()] == ["training accuracy", "NC1"]
 
 
 # --- command -------------------------------------------------------------------------------------------------------

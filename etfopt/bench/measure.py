@@ -115,6 +115,11 @@ class Row:
     message: str = ""
     trace: tuple[tuple[float, float], ...] = ()
 
+    @property
+    def certified(self) -> bool:
+        """Whether the certificate accepts the answer."""
+        return self.status is Status.CERTIFIED
+
     def seconds_to(self, gap: float) -> float:
         """Return the time at which the relative gap first was small enough.
 

@@ -7,15 +7,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from etfopt.bench.compare import GRACE
-from etfopt.bench.figures import plot_convergence, plot_profiles
 from etfopt.bench.lineup import Entrant
 from etfopt.bench.measure import REPEAT_SECONDS, REPEATS, Row
-from etfopt.bench.summary import summarise
+from etfopt.bench.summary import performance_profile, ratios, summarise
 from etfopt.bench.timing import conditions
 from etfopt.files import strict_json
+from etfopt.plotting import draw_convergence_page, draw_profile_page, save
 
 __all__ = ["document", "write_report"]
 
+ACCURACIES = (1e-4, 1e-8)
+"""Relative gaps at which the profiles count a problem as solved."""
 
 RULES = {
     "start": "uniform on St(d, r), from numpy.random.default_rng(seed); the same for all local solvers",
@@ -85,6 +87,10 @@ def write_report(
     """
     numbers, convergence, profiles = (folder / name for name in ("compare.json", "convergence.png", "profiles.png"))
     numbers.write_text(strict_json(document(rows, entrants, settings)))
-    plot_convergence(rows, convergence)
-    plot_profiles(rows, profiles)
+    save(draw_convergence_page(rows), convergence, dpi=120)
+    steps = {
+        accuracy: {solver: performance_profile(values) for solver, values in ratios(rows, accuracy).items()}
+        for accuracy in ACCURACIES
+    }
+    save(draw_profile_page(steps), profiles, dpi=120)
     return [numbers, convergence, profiles]

@@ -32,12 +32,12 @@ def bench(
     """
     if context.invoked_subcommand:
         return
-    from etfopt.bench.figures import plot_pipelines
     from etfopt.bench.pipelines import CASES
     from etfopt.bench.pipelines import bench as run
     from etfopt.bench.timing import as_records, conditions
     from etfopt.bench.units import SHAPES, STEPS_PER_SHAPE, units
     from etfopt.files import strict_json
+    from etfopt.plotting import draw_pipelines, save
 
     cases = [case for case in CASES if largest >= case.C]
     shapes = [shape for shape in SHAPES if largest >= shape[1]]
@@ -48,7 +48,7 @@ def bench(
     about = {**conditions(), "dtype": "float64"}  # of the pipelines; the units name theirs
     document = {"conditions": about, "rows": as_records(rows), "units": as_records(costs)}
     (out / "bench.json").write_text(strict_json(document))
-    plot_pipelines(rows, out / "bench.png")
+    save(draw_pipelines(rows), out / "bench.png")
     if as_json:
         print((out / "bench.json").read_text(), end="")
         return

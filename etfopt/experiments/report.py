@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from etfopt.experiments.figures import cosines, draw_matrix, draw_off_diagonal, page
 from etfopt.experiments.results import RunResult
+from etfopt.plotting import cosines, draw_matrix, draw_off_diagonal, draw_page, save
 
 __all__ = ["QUANTITIES", "Spread", "by_head", "cosines", "plot_cosines", "plot_curves", "summary"]
 
@@ -123,7 +123,7 @@ def plot_curves(results: Sequence[RunResult], path: Path) -> None:
     groups = by_head(results)
     seeds = len(next(iter(groups.values())))
     title = f"{results[0].config.data.name}: median and range over {seeds} seed{'s' * (seeds > 1)}"
-    page(groups, CURVES, title).savefig(path, dpi=110)
+    save(draw_page(groups, CURVES, title), path)
 
 
 def plot_cosines(results: Sequence[RunResult], path: Path) -> None:
@@ -148,8 +148,8 @@ def plot_cosines(results: Sequence[RunResult], path: Path) -> None:
     matrices = [(f"epoch {epoch}", cosines(shown.class_means[epoch])) for epoch in epochs] + [("simplex ETF", target)]
     panels = above.subplots(1, len(matrices))
     for axes, (title, matrix) in zip(panels, matrices, strict=True):
-        draw_matrix(axes, matrix, title)
+        draw_matrix(matrix, title, axes=axes)
     above.colorbar(panels[-1].images[0], ax=panels, shrink=0.9, label="cosine")
     above.suptitle(f"Cosines between the class means, head: {shown.config.head.name}")
-    draw_off_diagonal(below.subplots(), by_head(results)).legend(frameon=False)
-    figure.savefig(path, dpi=110)
+    draw_off_diagonal(by_head(results), axes=below.subplots()).legend(frameon=False)
+    save(panels[0], path)

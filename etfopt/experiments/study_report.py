@@ -14,13 +14,13 @@ from typing import Any
 
 from markdown_it import MarkdownIt
 
-from etfopt.experiments.figures import page
 from etfopt.experiments.folder import ENVIRONMENT
 from etfopt.experiments.report import Spread
 from etfopt.experiments.run_files import make_folder, read_json, write_atomically, write_json
 from etfopt.experiments.study_comparisons import Pair, SpreadPair, comparisons, spread_comparisons
 from etfopt.experiments.study_markdown import markdown
 from etfopt.experiments.study_numbers import Collected, collect, quantities, two_epochs
+from etfopt.plotting import draw_page, save
 
 __all__ = ["MEASURES", "Report", "make_report", "write_report"]
 
@@ -216,7 +216,7 @@ def _figures(report: Report, folder: Path) -> dict[Path, str]:
             seeds = f"{min(counts)} to {max(counts)}" if len(counts) > 1 else str(counts.pop())
             title = f"{cell + ': ' if cell else ''}median and range over {seeds} seed{'s' * (seeds != '1')}"
             path = folder / f"curves-{len(figures) + 1}.png"
-            page(groups, MEASURES, title, margins=True).savefig(path, dpi=110)
+            save(draw_page(groups, MEASURES, title, margins=True), path)
             figures[path] = title
     return figures
 

@@ -1,4 +1,4 @@
-"""Figures of training runs: every function draws on axes that it is given and returns them.
+"""Figures of training runs.
 
 Runs come in groups, a label each; of a group the median over its runs is a line and their range a band.
 """
@@ -6,39 +6,62 @@ Runs come in groups, a label each; of a group the median over its runs is a line
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from etfopt.experiments.results import RunResult
+from etfopt.plotting._style import Array, Style, axes_or_new, figure_or_new, legend_below
+from etfopt.plotting._style import styles as _styles
+from etfopt.plotting.frames import cosines
 
 __all__ = [
     "FLOOR",
     "PANELS",
     "Groups",
-    "cosines",
+    "Run",
     "draw_margins",
-    "draw_matrix",
     "draw_measure",
     "draw_off_diagonal",
-    "page",
+    "draw_page",
     "styles",
 ]
 
-Groups: TypeAlias = Mapping[str, Sequence[RunResult]]
-Array: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
-Style: TypeAlias = dict[str, Any]
 
-# Okabe and Ito's colours, which colour-blind readers tell apart; dashes tell the lines apart in print
+class Run(Protocol):
+    """What a picture needs of a training run; `etfopt.experiments.results.RunResult` has it."""
+
+    @property
+    def history(self) -> Sequence[Mapping[str, float]]:
+        """One record an epoch, from epoch 0: measures by name."""
+
+    @property
+    def class_means(self) -> Array:
+        """Centred class means, shape (epochs + 1, d, C)."""
+
+    def margins(self, split: str = ...) -> np.ndarray[Any, Any]:
+        """Return the sorted cosine margins after the last epoch.
+
+        Parameters
+        ----------
+        split : "train" or "test"
+            Of which samples.
+
+        Returns
+        -------
+        ndarray, shape (n,)
+            Ascending.
+        """
+
+
+Groups: TypeAlias = Mapping[str, Sequence[Run]]
+
 HEADS: dict[str, Style] = {
     "learned": {"color": "#D55E00", "linestyle": "--"},
     "fixed": {"color": "#0072B2", "linestyle": "-."},
     "nearest": {"color": "#009E73", "linestyle": "-"},
 }
-COLORS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-DASHES: tuple[Any, ...] = ("--", "-.", "-", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)))
 FLOOR = 1e-8
 """What is zero up to rounding is drawn here on a logarithmic axis."""
 SHARES = 201
@@ -58,13 +81,19 @@ PANELS = {
 
 
 def styles(labels: Sequence[str]) -> dict[str, Style]:
-    """Return the style of each label: a head's own where all labels are heads, else by place in the list."""
-    if set(labels) <= set(HEADS):
-        return {label: HEADS[label] for label in labels}
-    return {
-        label: {"color": COLORS[i % len(COLORS)], "linestyle": DASHES[i % len(DASHES)]}
-        for i, label in enumerate(labels)
-    }
+    """Return the style of each label: a head's own where all labels are heads, else by place in the list.
+
+    Parameters
+    ----------
+    labels : sequence of str
+        In the order of the legend.
+
+    Returns
+    -------
+    dict of str to dict
+        Keyword arguments of matplotlib's ``plot``.
+    """
+    return _styles(labels, HEADS)
 
 
 def _draw_band(axes: Axes, x: Array, values: Array, label: str, style: Style) -> None:
@@ -74,8 +103,23 @@ def _draw_band(axes: Axes, x: Array, values: Array, label: str, style: Style) ->
     axes.fill_between(x, values.min(axis=0), values.max(axis=0), color=style["color"], alpha=0.15, linewidth=0)
 
 
-def draw_measure(axes: Axes, groups: Groups, measure: str) -> Axes:
-    """Draw a measure of `PANELS` against the epoch; of runs of different lengths, as far as the shortest went."""
+def draw_measure(groups: Groups, measure: str, *, axes: Axes | None = None) -> Axes:
+    """Draw a measure against the epoch: the median over the runs of each group, and their range.
+
+    Parameters
+    ----------
+    groups : mapping of str to sequence of Run
+        Of runs of different lengths, as far as the shortest went.
+    measure : str
+        A key of `PANELS`.
+    axes : Axes, optional
+        New ones by default.
+
+    Returns
+    -------
+    Axes
+    """
+    axes = axes_or_new(axes)
     title, scale = PANELS[measure]
     axes.set(title=title, xlabel="epoch", yscale=scale)
     for label, style in styles(list(groups)).items():
@@ -108,8 +152,23 @@ def _mark_collapse(axes: Axes, groups: Groups) -> None:
     axes.set_ylim(top=1.12 * C / (C - 1))
 
 
-def draw_margins(axes: Axes, groups: Groups, split: str = "train") -> Axes:
-    """Draw P_CM: the cosine margins after the last epoch in ascending order, against the share of the samples."""
+def draw_margins(groups: Groups, split: str = "train", *, axes: Axes | None = None) -> Axes:
+    """Draw P_CM: the cosine margins after the last epoch in ascending order, against the share of the samples.
+
+    Parameters
+    ----------
+    groups : mapping of str to sequence of Run
+        Of runs that came to their end.
+    split : str
+        Whose samples.
+    axes : Axes, optional
+        New ones by default.
+
+    Returns
+    -------
+    Axes
+    """
+    axes = axes_or_new(axes)
     share = np.linspace(0, 1, SHARES)
     axes.set(title=f"sorted margins, P_CM ({'training' if split == 'train' else split})", xlabel="share of samples")
     for label, style in styles(list(groups)).items():
@@ -120,22 +179,20 @@ def draw_margins(axes: Axes, groups: Groups, split: str = "train") -> Axes:
     return axes
 
 
-def cosines(H: Array) -> Array:
-    """Return the (C, C) matrix of cosines between the columns of H, shape (d, C); zero columns have cosine 0."""
-    norms = np.linalg.norm(H, axis=0)
-    unit = np.divide(H, norms, out=np.zeros_like(H), where=norms > 0)
-    return np.asarray(unit.T @ unit)
+def draw_off_diagonal(groups: Groups, *, axes: Axes | None = None) -> Axes:
+    """Draw the mean distance of the cosines between class means from -1/(C-1), against the epoch.
 
+    Parameters
+    ----------
+    groups : mapping of str to sequence of Run
+    axes : Axes, optional
+        New ones by default.
 
-def draw_matrix(axes: Axes, matrix: Array, title: str) -> Axes:
-    """Draw a matrix of cosines as an image."""
-    axes.imshow(matrix, vmin=-1, vmax=1, cmap="RdBu_r")
-    axes.set(title=title, xticks=[], yticks=[])
-    return axes
-
-
-def draw_off_diagonal(axes: Axes, groups: Groups) -> Axes:
-    """Draw the mean distance of the cosines between class means from -1/(C-1), against the epoch."""
+    Returns
+    -------
+    Axes
+    """
+    axes = axes_or_new(axes)
     axes.set(xlabel="epoch", ylabel="mean |cosine + 1/(C-1)|", yscale="log")
     for label, style in styles(list(groups)).items():
         off = np.array([[_off_diagonal(H) for H in run.class_means] for run in groups[label]])
@@ -148,20 +205,38 @@ def _off_diagonal(H: Array) -> float:
     return float(np.abs(cosines(H) + 1 / (C - 1))[~np.eye(C, dtype=bool)].mean())
 
 
-def page(groups: Groups, measures: Sequence[str], title: str, *, margins: bool = False) -> Figure:
-    """Return a figure with a panel for each measure, and one for the sorted margins, under one legend."""
+def draw_page(
+    groups: Groups, measures: Sequence[str], title: str, *, margins: bool = False, figure: Figure | None = None
+) -> list[Axes]:
+    """Draw a panel for each measure, and one for the sorted margins, under one legend.
+
+    Parameters
+    ----------
+    groups : mapping of str to sequence of Run
+    measures : sequence of str
+        Keys of `PANELS`.
+    title : str
+    margins : bool
+        Whether the last panel shows the sorted margins.
+    figure : Figure, optional
+        An empty one; by default one of a size that fits.
+
+    Returns
+    -------
+    list of Axes
+        One for each panel.
+    """
     count = len(measures) + margins
     columns = min(count, 4 if count > 6 else 3)
     lines = -(-count // columns)
-    figure = Figure(figsize=(3.6 * columns, 2.9 * lines + 0.5), layout="constrained")
+    figure = figure_or_new(figure, (3.6 * columns, 2.9 * lines + 0.5))
     panels = list(figure.subplots(lines, columns, squeeze=False).flat)
     for axes, measure in zip(panels, measures, strict=False):
-        draw_measure(axes, groups, measure)
+        draw_measure(groups, measure, axes=axes)
     if margins:
-        draw_margins(panels[len(measures)], groups)
+        draw_margins(groups, axes=panels[len(measures)])
     for axes in panels[count:]:
         axes.set_visible(False)
-    handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 4), frameon=False, fontsize=9)
+    legend_below(figure, *panels[0].get_legend_handles_labels())
     figure.suptitle(title)
-    return figure
+    return panels[:count]

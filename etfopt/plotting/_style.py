@@ -1,0 +1,97 @@
+"""What all pictures share: colours, dashes and markers that colour-blind readers and printers tell apart."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+__all__ = [
+    "COLORS",
+    "DASHES",
+    "GRID",
+    "MARKERS",
+    "STYLE",
+    "Array",
+    "Style",
+    "axes_or_new",
+    "figure_or_new",
+    "legend_below",
+    "save",
+    "styles",
+]
+
+Style: TypeAlias = dict[str, Any]
+Array: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
+
+COLORS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+"""Okabe and Ito's colours, which colour-blind readers tell apart; their yellow, which print loses, is left out."""
+
+DASHES: tuple[Any, ...] = ("--", "-.", "-", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)))
+"""Lines in the order of `COLORS`. There is one fewer, so that no pair of both repeats among 42."""
+
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+"""Markers in the order of `COLORS`."""
+
+GRID: Style = {"color": "0.93", "linewidth": 0.6}
+
+STYLE: Mapping[str, Any] = {
+    "figure.dpi": 90,
+    "figure.constrained_layout.use": True,
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.grid": True,
+    "grid.color": GRID["color"],
+    "grid.linewidth": GRID["linewidth"],
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "legend.frameon": False,
+    "lines.linewidth": 1.5,
+}
+"""Settings of matplotlib for a page of figures: ``plt.rcParams.update(STYLE)``."""
+
+
+def styles(labels: Sequence[str], known: Mapping[str, Style]) -> dict[str, Style]:
+    """Return the style of each label: its own where all labels are known, else by place in the list."""
+    if set(labels) <= set(known):
+        return {label: known[label] for label in labels}
+    return {
+        label: {"color": COLORS[i % len(COLORS)], "linestyle": DASHES[i % len(DASHES)]}
+        for i, label in enumerate(labels)
+    }
+
+
+def axes_or_new(axes: Axes | None, size: tuple[float, float] = (4.5, 3.4)) -> Axes:
+    """Return the axes, or those of a new figure of that size in inches."""
+    return figure_or_new(None, size).subplots() if axes is None else axes
+
+
+def figure_or_new(figure: Figure | None, size: tuple[float, float]) -> Figure:
+    """Return the figure, or a new one of that size in inches."""
+    return Figure(figsize=size, layout="constrained") if figure is None else figure
+
+
+def legend_below(figure: Figure, handles: Sequence[Any], labels: Sequence[str]) -> None:
+    """Draw one legend for all panels, below them."""
+    columns = min(len(labels), 4)
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False, fontsize=9)
+
+
+def save(axes: Axes | Sequence[Axes], path: Path | str, dpi: int = 110) -> None:
+    """Write the figure that axes belong to, as a picture whose format the path's suffix names.
+
+    Parameters
+    ----------
+    axes : Axes or sequence of Axes
+        As a function of this package returned them.
+    path : path-like
+        In a folder that exists.
+    dpi : int
+        Points an inch, where the format has points.
+    """
+    first = axes if isinstance(axes, Axes) else axes[0]
+    first.figure.canvas.print_figure(path, dpi=dpi)
