@@ -23,8 +23,9 @@ from pymanopt.optimizers import TrustRegions
 from scipy.linalg import orthogonal_procrustes
 
 import etfopt
-from etfopt.adjoint import nearest_etf_vjp
-from etfopt.nn.functional import nearest_etf
+from etfopt.adjoint import kkt_vjp, nearest_etf_vjp
+from etfopt.nn.functional import nearest_etf, polar_factor
+from etfopt.solvers.trust_region import TrustRegion
 
 Matrix = np.ndarray[Any, np.dtype[np.float64]]
 Solve = Callable[[Matrix, Matrix, Matrix], tuple[Matrix, Matrix | None]]
@@ -56,7 +57,7 @@ def by_svd(A: torch.Tensor) -> torch.Tensor:
 
 
 def by_cvxpylayers(A: torch.Tensor) -> torch.Tensor:
-    X, term = cp.Variable(tuple(A.shape)), cp.Parameter(tuple(A.shape))
+    X, term = cp.Variable(tuple(A.shape[-2:])), cp.Parameter(tuple(A.shape[-2:]))
     problem = cp.Problem(cp.Maximize(cp.sum(cp.multiply(term, X))), [cp.sigma_max(X) <= 1])
     (U,) = CvxpyLayer(problem, parameters=[term], variables=[X])(A)
     return U
@@ -89,6 +90,14 @@ def by_geoopt(H: Matrix, F: Matrix, G: Matrix) -> tuple[Matrix, None]:  # noqa: 
     return X.detach().numpy(), None
 
 
+def by_paper(H: Matrix, F: Matrix, G: Matrix) -> tuple[Matrix, Matrix]:
+    """The release's steps, rebuilt: a trust region on derivatives by autograd, then the dense gradient."""
+    problem = etfopt.NearestETF(H, frame=F)
+    solver = TrustRegion(max_iterations=30, gradient_tolerance=1e-6, derivatives="autograd")
+    U = etfopt.solve(problem, solver, initial_point=np.eye(problem.d, problem.r), throw=False).U
+    return U, kkt_vjp(problem, U, G)
+
+
 PACKAGES: dict[str, Solve] = {
     "etfopt": by_etfopt,
     "torch.linalg.svd, autograd": _torch(by_svd),
@@ -97,11 +106,20 @@ PACKAGES: dict[str, Solve] = {
     "pymanopt TrustRegions": by_pymanopt,
     "geoopt RiemannianSGD, 500 steps": by_geoopt,
     "cvxpylayers": _torch(by_cvxpylayers),
+    "the paper's method, rebuilt": by_paper,
 }
+
+POLARS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "etfopt": polar_factor,
+    "torch.linalg.svd, autograd": by_svd,
+    "roma.procrustes": roma.procrustes,
+    "cvxpylayers": by_cvxpylayers,
+}
+"""Those that differentiate, as functions of the linear term: asked for batches and second derivatives."""
 
 
 def main() -> None:
-    """Print a line for each package on four problems."""
+    """Print a line for each package on four problems, and what else was asked of those that differentiate."""
     warnings.simplefilter("ignore")
     print({name: version(name) for name in ("torch", "scipy", "roma", "pymanopt", "geoopt", "cvxpylayers")})
     for title, d, C, collapsed in (
@@ -118,6 +136,37 @@ def main() -> None:
         print(f"{title}: d = {d}, C = {C}")
         for name, solve in PACKAGES.items():
             print(f"  {name:32s}{_line(solve, problem, G, truth)}")
+
+    print("batches; derivatives of derivatives")
+    for name, polar in POLARS.items():
+        print(f"  {name:32s}{_tried(batched, polar)}; {_tried(twice, polar)}")
+
+
+def batched(polar: Callable[[torch.Tensor], torch.Tensor]) -> bool:
+    """Whether three square matrices at once give what each gives alone."""
+    A = torch.from_numpy(np.random.default_rng(0).standard_normal((3, 9, 9)))
+    return torch.allclose(polar(A), torch.stack([polar_factor(a) for a in A]), atol=1e-3)
+
+
+def twice(polar: Callable[[torch.Tensor], torch.Tensor]) -> bool:
+    """Whether the derivative of the derivative is that of etfopt, at a generic square matrix."""
+    rng = np.random.default_rng(0)
+    A, G, V = (torch.from_numpy(rng.standard_normal((1, 9, 9))) for _ in range(3))
+
+    def product(function: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+        leaf = A.clone().requires_grad_()
+        (slope,) = torch.autograd.grad((function(leaf) * G).sum(), leaf, create_graph=True)
+        return torch.autograd.grad((slope * V).sum(), leaf)[0]
+
+    found, right = product(polar), product(polar_factor)
+    return bool((found - right).norm() < 1e-3 * right.norm())
+
+
+def _tried(trial: Callable[[Callable[[torch.Tensor], torch.Tensor]], bool], polar: Any) -> str:
+    try:
+        return "yes" if trial(polar) else "wrong"
+    except Exception as error:  # a package that cannot is a row
+        return f"no ({type(error).__name__}: {str(error).splitlines()[0][:60]})"
 
 
 def _line(solve: Solve, problem: etfopt.NearestETF, G: Matrix, truth: Matrix) -> str:

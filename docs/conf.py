@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))  # theory/ is no installed package
+sys.path[:0] = [str(ROOT), str(ROOT / "docs")]  # theory/ and generated.py are no installed packages
+
+import generated  # noqa: E402 - after the path
 
 import etfopt  # noqa: E402 - after the path
 from theory import registry  # noqa: E402 - after the path
@@ -44,6 +47,8 @@ html_sidebars = {"index": [], "install": [], "comparison": []}
 html_show_sourcelink = False
 
 autosummary_generate = True
+shutil.rmtree(ROOT / "docs" / "api", ignore_errors=True)  # pages of names that are no longer listed are warnings
+default_role = "py:obj"  # a name in a docstring is a link where there is such a name
 autodoc_typehints = "none"  # the docstrings say types and shapes
 autodoc_member_order = "bysource"
 numpydoc_show_class_members = False  # the templates list them
@@ -95,7 +100,20 @@ Each is a pair in the folder `notebooks/`: a script in cells, which is what is e
 one run on the CPU, shown here. The tests execute them all, and what they claim they assert."""
 
 
+def _write_results_and_commands(_app: object) -> None:
+    notebooks, docs = ROOT / "notebooks", ROOT / "docs"
+    generated.write_results(notebooks / "results", notebooks / "studies", docs / "results")
+    generated.write_commands(docs / "commands.md")
+
+
+def _link_theory(_app: object, _what: str, _name: str, _object: object, _options: object, lines: list[str]) -> None:
+    """Make a link of every file of the theory that a docstring cites."""
+    lines[:] = [re.sub(r"``theory/(\w+)\.py``", r":doc:`theory/\1.py </theory/\1>`", line) for line in lines]
+
+
 def setup(app: object) -> None:
     """Connect what is written before the build."""
+    app.connect("builder-inited", _write_results_and_commands)  # type: ignore[attr-defined] # as below
+    app.connect("autodoc-process-docstring", _link_theory)  # type: ignore[attr-defined] # as below
     app.connect("builder-inited", _write_theory)  # type: ignore[attr-defined] # Sphinx is not imported for one name
     app.connect("builder-inited", _copy_notebooks)  # type: ignore[attr-defined] # as above

@@ -15,7 +15,30 @@ __all__ = ["kkt_memory", "kkt_vjp"]
 
 
 def kkt_memory(d: int, r: int) -> int:
-    """Return the bytes that `kkt_vjp` holds at its peak: two r(r+1)/2 x dr matrices and their product, in float64."""
+    """Return the bytes that `kkt_vjp` holds at its peak.
+
+    They are two r(r+1)/2 x dr matrices and their product, in float64.
+
+    Parameters
+    ----------
+    d, r : int
+        Rows and columns of U.
+
+    Returns
+    -------
+    int
+        Bytes.
+
+    Notes
+    -----
+    The formula whose cost this is: ``theory/gradient.py``.
+
+    Examples
+    --------
+    >>> from etfopt.adjoint import kkt_memory
+    >>> round(kkt_memory(512, 100) / 2**30, 1)  # GiB
+    4.0
+    """
     p = r * (r + 1) // 2
     return 8 * (2 * p * d * r + p * p)
 
@@ -39,6 +62,7 @@ def kkt_vjp(problem: NearestETF, U: ArrayLike, cotangent: ArrayLike) -> Array:
     U : array_like, shape (d, r)
         The minimiser. That it is one is not checked: the formula takes any point, and is wrong elsewhere.
     cotangent : array_like, shape (d, r)
+        G = dL/dU.
 
     Returns
     -------
@@ -53,7 +77,17 @@ def kkt_vjp(problem: NearestETF, U: ArrayLike, cotangent: ArrayLike) -> Array:
     References
     ----------
     Gould, Hartley and Campbell (2022), Deep declarative networks, equality-constrained case. Markou, Ajanthan and
-    Gould (2024).
+    Gould (2024). That both formulas agree: ``theory/gradient.py``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import etfopt
+    >>> from etfopt.adjoint import kkt_vjp, nearest_etf_vjp
+    >>> problem = etfopt.NearestETF(np.eye(5, 3), prox=np.eye(5, 3), delta=0.1)
+    >>> U, G = etfopt.solve(problem).U, np.eye(5, 3)[::-1]
+    >>> bool(np.allclose(kkt_vjp(problem, U, G), nearest_etf_vjp(problem, U, G).H))
+    True
     """
     U, G = (np.asarray(as_matrix(x, name), dtype=np.float64) for x, name in ((U, "U"), (cotangent, "cotangent")))
     for matrix, name in ((U, "U"), (G, "cotangent")):

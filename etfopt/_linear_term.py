@@ -26,6 +26,10 @@ class LinearTerm(NamedTuple):
     rounding : float
         :math:`C u (2\|H\|\|F\| + \delta\|U_{prox}\|)` in the units of A_s: the change that rounding the data can
         cause. Singular values below it cannot be told from zero.
+
+    Notes
+    -----
+    What the rounding of A does to U: ``theory/certificate.py``.
     """
 
     A: Float64Array

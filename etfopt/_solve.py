@@ -27,6 +27,7 @@ def solve(
     Parameters
     ----------
     problem : NearestETF
+        What to solve.
     solver : Solver, optional
         None is `etfopt.solvers.procrustes.Procrustes`, the closed form.
     initial_point : array_like, shape (d, r), optional
@@ -37,6 +38,7 @@ def solve(
     Returns
     -------
     Solution
+        Certified: ``converged`` is the certificate's verdict at the gap that the solver promises.
 
     Raises
     ------
@@ -45,9 +47,14 @@ def solve(
     ConvergenceError
         If the certificate rejects the answer and `throw` is True; the solution is attached as ``error.solution``.
 
+    Notes
+    -----
+    What the certificate is worth: ``theory/certificate.py``. Where local solvers end: ``theory/landscape.py``.
+
     Examples
     --------
-    >>> import numpy as np, etfopt
+    >>> import numpy as np
+    >>> import etfopt
     >>> problem = etfopt.NearestETF(np.eye(5, 3))
     >>> solution = etfopt.solve(problem)
     >>> solution.converged, solution.certificate.etf_unique
@@ -95,19 +102,47 @@ def nearest_etf(
     initial_point: ArrayLike | None = None,
     throw: bool = True,
 ) -> Solution:
-    r"""Find the simplex ETF nearest to class means H, shape (d, C): build the problem and solve it.
+    r"""Find the simplex ETF nearest to given class means: build the problem and solve it.
 
     .. math:: \min_{U \in St(d, r)} \; \|H - U F\|_F^2 + \tfrac{\delta}{2} \|U - U_{prox}\|_F^2
 
-    Parameters and errors are those of `NearestETF` and `solve`.
+    Parameters
+    ----------
+    H : array_like, shape (d, C)
+        Class means, one column a class, of any finite scale.
+    prox : array_like, shape (d, r), optional
+        Proximal point.
+    delta : float
+        Proximal weight, at least 0.
+    frame : array_like, shape (r, C), optional
+        None is ``simplex_etf(C)``.
+    solver : Solver, optional
+        None is the closed form.
+    initial_point : array_like, shape (d, r), optional
+        Where an iterative solver starts.
+    throw : bool
+        Whether an answer that the certificate rejects raises.
 
     Returns
     -------
     Solution
+        With U, the ETF, the classifier's weight and the certificate.
+
+    Raises
+    ------
+    InputError
+        As `NearestETF` and `solve`.
+    ConvergenceError
+        If the certificate rejects the answer and `throw` is True.
+
+    References
+    ----------
+    Markou, Ajanthan and Gould (2024), arXiv 2411.01248. Proof of the closed form: ``theory/closed_form.py``.
 
     Examples
     --------
-    >>> import numpy as np, etfopt
+    >>> import numpy as np
+    >>> import etfopt
     >>> means = np.random.default_rng(0).standard_normal((16, 4))
     >>> solution = etfopt.nearest_etf(means)
     >>> solution.weight.shape, bool(solution.certificate.relative_gap < 1e-14)

@@ -27,7 +27,15 @@ __all__ = ["Gradient", "kkt_memory", "kkt_vjp", "nearest_etf_jvp", "nearest_etf_
 
 
 class Gradient(NamedTuple):
-    """Cotangents of a nearest-ETF problem: dL/dH, shape (d, C), and dL/dU_prox, shape (d, r), None without a prox."""
+    """Cotangents of a nearest-ETF problem.
+
+    Attributes
+    ----------
+    H : ndarray, shape (d, C)
+        dL/dH.
+    prox : ndarray, shape (d, r), or None
+        :math:`dL/dU_{prox}`; None without a proximal point.
+    """
 
     H: Array
     prox: Array | None
@@ -39,6 +47,7 @@ def polar_derivative(A: ArrayLike, U: ArrayLike, X: ArrayLike) -> Float64Array:
     Parameters
     ----------
     A : array_like, shape (d, r), d >= r
+        Of full column rank.
     U : array_like, shape (d, r)
         The polar factor of A.
     X : array_like, shape (d, r)
@@ -47,6 +56,7 @@ def polar_derivative(A: ArrayLike, U: ArrayLike, X: ArrayLike) -> Float64Array:
     Returns
     -------
     ndarray, shape (d, r), float64
+        The derivative's value.
 
     Raises
     ------
@@ -55,7 +65,18 @@ def polar_derivative(A: ArrayLike, U: ArrayLike, X: ArrayLike) -> Float64Array:
 
     References
     ----------
-    Higham (2008), Functions of Matrices, chapter 8, for the polar decomposition.
+    Higham (2008), Functions of Matrices, chapter 8, for the polar decomposition. Proof: ``theory/gradient.py``; the
+    norm of the map: ``theory/conditioning.py``, 1.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import etfopt
+    >>> from etfopt.adjoint import polar_derivative
+    >>> A, dA = np.diag([1.0, 3.0]), np.array([[0.0, 1.0], [0.0, 0.0]])
+    >>> polar_derivative(A, etfopt.polar_factor(A), dA).round(4) + 0.0  # (dA - dA')/(1 + 3)
+    array([[ 0.  ,  0.25],
+           [-0.25,  0.  ]])
     """
     A, U, X = _operands(A, U, X, "X")
     unit = float(np.finfo(U.dtype).eps)
@@ -74,6 +95,7 @@ def nearest_etf_vjp(problem: NearestETF, U: ArrayLike, cotangent: ArrayLike) -> 
     Parameters
     ----------
     problem : NearestETF
+        Its class means are where the derivative is taken.
     U : array_like, shape (d, r)
         The minimiser, from any solver.
     cotangent : array_like, shape (d, r)
@@ -90,9 +112,19 @@ def nearest_etf_vjp(problem: NearestETF, U: ArrayLike, cotangent: ArrayLike) -> 
         If U is not the minimiser; or if it is not unique and the loss depends on the part that H leaves free. A loss
         of the ETF alone is differentiable whenever the ETF is unique, with or without a proximal term.
 
+    Notes
+    -----
+    Proof of the closed form, and why an inexact U is refused: ``theory/gradient.py``. That the gradient of a loss of
+    the ETF does not grow with :math:`1/\delta`: ``theory/gauge.py``, 6.
+
+    References
+    ----------
+    Gould, Hartley and Campbell (2022), Deep declarative networks, for the implicit view.
+
     Examples
     --------
-    >>> import numpy as np, etfopt
+    >>> import numpy as np
+    >>> import etfopt
     >>> from etfopt.adjoint import nearest_etf_vjp
     >>> problem = etfopt.NearestETF(np.eye(4, 3))
     >>> U = etfopt.solve(problem).U
@@ -113,12 +145,41 @@ def nearest_etf_vjp(problem: NearestETF, U: ArrayLike, cotangent: ArrayLike) -> 
 
 
 def nearest_etf_jvp(problem: NearestETF, U: ArrayLike, tangent: ArrayLike) -> Float64Array:
-    """Push a tangent dH of the class means, shape (d, C), forward to the ETF: d(UF), shape (d, C), float64.
+    """Push a tangent of the class means forward to the ETF.
+
+    Parameters
+    ----------
+    problem : NearestETF
+        Its class means are where the derivative is taken.
+    U : array_like, shape (d, r)
+        The minimiser, from any solver.
+    tangent : array_like, shape (d, C)
+        dH.
+
+    Returns
+    -------
+    ndarray, shape (d, C), float64
+        d(UF), the same whichever minimiser U is where only the ETF is unique.
 
     Raises
     ------
     InputError
         If U is not the minimiser, or the ETF is not unique.
+
+    Notes
+    -----
+    Proof: ``theory/gradient.py``; its norm is found in ``theory/conditioning.py``, 3.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import etfopt
+    >>> from etfopt.adjoint import nearest_etf_jvp
+    >>> problem = etfopt.NearestETF(np.eye(4, 3))
+    >>> U = etfopt.solve(problem).U
+    >>> shift = np.ones((4, 3))  # moves all class means alike, and the ETF not at all
+    >>> bool(np.abs(nearest_etf_jvp(problem, U, shift)).max() < 1e-14)
+    True
     """
     U, dH = _points(problem, U=U, tangent=tangent)
     spectrum = spectrum_at(problem, U)

@@ -66,7 +66,20 @@ class Certificate:
     Notes
     -----
     The bounds follow from :math:`gap = \tfrac12 tr((U^*-U)B(U^*-U)') + \tfrac12 tr(B(I-U'U))` with B the symmetric
-    polar factor of A. Proofs, rounding included, and what the flags decide: ``theory/certificate.py``.
+    polar factor of A. Proofs, rounding included, and what the flags decide: ``theory/certificate.py``. Uniqueness of U
+    and of the ETF: ``theory/closed_form.py`` and ``theory/gauge.py``. What the curvature tells:
+    ``theory/landscape.py``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import etfopt
+    >>> problem = etfopt.NearestETF(np.eye(5, 3), frame=etfopt.simplex_etf(3, reduced=True))
+    >>> certificate = etfopt.certify(problem, -etfopt.solve(problem).U)
+    >>> certificate.feasibility < 1e-14, certificate.stationarity < 1e-14, certificate.curvature < 0
+    (True, True, True)
+    >>> round(certificate.relative_gap, 4)  # a critical point, and the worst of all points
+    2.0
     """
 
     feasibility: float
@@ -88,27 +101,56 @@ class Certificate:
         return self.feasibility <= self.feasibility_tolerance
 
     def optimal(self, gap_tolerance: float) -> bool:
-        """Whether U is feasible and its relative gap is at most `gap_tolerance`."""
+        r"""Return whether U is feasible and its relative gap is at most a tolerance.
+
+        Parameters
+        ----------
+        gap_tolerance : float
+            In units of :math:`\|A\|_*`.
+
+        Returns
+        -------
+        bool
+            True only if feasibility is at most `feasibility_tolerance`, too.
+        """
         return self.feasible and self.relative_gap <= gap_tolerance
 
 
 def certify(problem: NearestETF, U: ArrayLike) -> Certificate:
     """Certify a point of any origin against the problem's global optimum.
 
+    It takes one SVD of the linear term and knows no solver. What it computes is explained at `Certificate`.
+
     Parameters
     ----------
     problem : NearestETF
+        What U is judged against.
     U : array_like, shape (d, r)
         The point to judge. It need not be feasible: `Certificate.feasibility` says whether it is.
 
     Returns
     -------
     Certificate
+        Gap, distance bounds and flags, in float64.
 
     Raises
     ------
     InputError
         If U is not a finite real matrix of shape (d, r).
+
+    Notes
+    -----
+    Proofs, rounding included: ``theory/certificate.py``. What moves U*: ``theory/conditioning.py``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import etfopt
+    >>> problem = etfopt.NearestETF(np.eye(5, 3))
+    >>> abs(etfopt.certify(problem, np.eye(5, 3)).relative_gap) < 1e-14
+    True
+    >>> round(etfopt.certify(problem, -np.eye(5, 3)).relative_gap, 4)
+    2.0
     """
     U = np.asarray(as_matrix(U, "U"), dtype=np.float64)
     require_shape(U, (problem.d, problem.r), "U")

@@ -18,6 +18,13 @@ class InputError(EtfoptError, ValueError):
 class ConvergenceError(EtfoptError, RuntimeError):
     """A solver's answer was rejected by the certificate, or a factorisation failed.
 
+    Parameters
+    ----------
+    message : str
+        What failed, with the numbers that matter, and a remedy.
+    solution : etfopt.Solution, optional
+        The rejected solution.
+
     Attributes
     ----------
     solution : etfopt.Solution or None
@@ -42,6 +49,11 @@ def require_extra(extra: str, *modules: str) -> None:
         Name of the extra in ``pip install 'etfopt[extra]'``.
     *modules : str
         Top-level modules the extra provides. They are looked up, not imported.
+
+    Raises
+    ------
+    MissingExtraError
+        If a module cannot be found, with the ``pip install`` line that brings it.
     """
     missing = [name for name in modules if find_spec(name) is None]
     if missing:

@@ -28,8 +28,14 @@ def load_matrix(path: Path | str, key: str | None = None) -> np.ndarray[Any, np.
     Parameters
     ----------
     path : Path or str
+        The suffix says what kind of file it is.
     key : str, optional
         Which array of an ``.npz``; not needed where it holds only one.
+
+    Returns
+    -------
+    ndarray, any shape
+        As stored; a CSV is a matrix of float64.
 
     Raises
     ------
@@ -90,6 +96,13 @@ def _chosen(names: list[str], key: str | None, path: Path) -> str:
 def save_solution(solution: Solution, path: Path | str) -> None:
     """Write U, the ETF, the classifier weight and the certificate's numbers into an ``.npz``, whole or not at all.
 
+    Parameters
+    ----------
+    solution : Solution
+        Its parts are stored as U, etf, weight and certificate's field names.
+    path : Path or str
+        Ends in ``.npz``.
+
     Raises
     ------
     InputError
@@ -127,7 +140,20 @@ def _write(solution: Solution, file: IO[bytes]) -> None:
 
 
 def strict_json(value: object, indent: int | None = 1) -> str:
-    """Return `value` as JSON that every reader takes: NaN and infinity become null; without indent it is one line."""
+    """Return a value as JSON that every reader takes: NaN and infinity become null.
+
+    Parameters
+    ----------
+    value : object
+        Of dictionaries, sequences, strings and numbers.
+    indent : int, optional
+        Spaces a level; None gives one line.
+
+    Returns
+    -------
+    str
+        The JSON text.
+    """
     return json.dumps(_finite(value), indent=indent, allow_nan=False) + "\n"
 
 

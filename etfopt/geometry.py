@@ -36,10 +36,20 @@ def simplex_etf(C: int, *, reduced: bool = False, dtype: DTypeLike = np.float64)
     dtype : dtype
         float64 or float32.
 
+    Returns
+    -------
+    ndarray, shape (C, C), or (C-1, C) if `reduced`
+        The frame, in `dtype`.
+
     Raises
     ------
     InputError
         If `C` is not an integer of at least 2, or `dtype` is not a float32 or float64.
+
+    References
+    ----------
+    Markou, Ajanthan and Gould (2024). That both are simplex equiangular tight frames, and that no family of C unit
+    vectors is better separated: ``theory/simplex.py``. What a choice between them changes: ``theory/gauge.py``, 3.
 
     Examples
     --------
@@ -66,7 +76,17 @@ def simplex_etf(C: int, *, reduced: bool = False, dtype: DTypeLike = np.float64)
 
 
 class SVD(NamedTuple):
-    """Thin singular value decomposition A = P diag(S) Q', S non-increasing."""
+    r"""Thin singular value decomposition :math:`A = P \mathrm{diag}(S) Q'` of a matrix of shape (d, r), d >= r.
+
+    Attributes
+    ----------
+    P : ndarray, shape (d, r)
+        Left singular vectors, one a column.
+    S : ndarray, shape (r,)
+        Singular values, non-increasing.
+    Q : ndarray, shape (r, r)
+        Right singular vectors, one a column.
+    """
 
     P: Array
     S: Array
@@ -74,15 +94,39 @@ class SVD(NamedTuple):
 
 
 def thin_svd(A: Array, failures: list[str] | None = None) -> SVD:
-    """Thin SVD of a matrix with entries of moderate size.
+    """Return the thin SVD of a matrix with entries of moderate size.
 
     By LAPACK's divide and conquer, and by its QR iteration where that fails to converge, which is then noted in
     `failures`.
+
+    Parameters
+    ----------
+    A : ndarray, shape (d, r), d >= r
+        Finite.
+    failures : list of str, optional
+        Where a failure of LAPACK that was overcome is noted.
+
+    Returns
+    -------
+    SVD
+        P, S and Q, in the dtype of A.
 
     Raises
     ------
     ConvergenceError
         If both fail, naming shape, dtype and norm.
+
+    References
+    ----------
+    Golub and Van Loan (2013), Matrix Computations, section 8.6. The backward error that is taken for granted of it:
+    ``theory/certificate.py``, (S).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from etfopt.geometry import thin_svd
+    >>> thin_svd(np.diag([1.0, 4.0])).S
+    array([4., 1.])
     """
     # NumPy's own LAPACK first: SciPy brings a second one, whose waiting threads slow NumPy's products down severalfold
     routines: dict[str, Callable[[], tuple[Array, Array, Array]]] = {
@@ -127,7 +171,15 @@ def polar_factor(A: ArrayLike) -> Array:
 
     References
     ----------
-    Schonemann (1966); Higham (2008), Functions of Matrices, chapter 8.
+    Schonemann (1966); Higham (2008), Functions of Matrices, chapter 8. Proof: ``theory/closed_form.py``.
+
+    Examples
+    --------
+    >>> import etfopt
+    >>> etfopt.polar_factor([[3.0, 0.0], [0.0, -2.0], [0.0, 0.0]]).round(4) + 0.0
+    array([[ 1.,  0.],
+           [ 0., -1.],
+           [ 0.,  0.]])
     """
     A = as_matrix(A, "A")
     if A.shape[0] < A.shape[1]:
@@ -137,7 +189,37 @@ def polar_factor(A: ArrayLike) -> Array:
 
 
 def svd_polar(A: Array, failures: list[str] | None = None) -> Array:
-    """Return the polar factor PQ' of A = PSQ', of moderate size, by an SVD and one step of refinement."""
+    """Return the polar factor PQ' of A = PSQ', of moderate size, by an SVD and one step of refinement.
+
+    Parameters
+    ----------
+    A : ndarray, shape (d, r), d >= r
+        Entries of moderate size: `polar_factor` takes any.
+    failures : list of str, optional
+        Where a failure of LAPACK that was overcome is noted.
+
+    Returns
+    -------
+    ndarray, shape (d, r)
+        U, in the dtype of A.
+
+    Raises
+    ------
+    ConvergenceError
+        If LAPACK finds no SVD.
+
+    References
+    ----------
+    Higham (2008), Functions of Matrices, chapter 8. Proof of the closed form: ``theory/closed_form.py``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from etfopt.geometry import svd_polar
+    >>> svd_polar(np.array([[0.0, 2.0], [1.0, 0.0]])).round(4) + 0.0
+    array([[0., 1.],
+           [1., 0.]])
+    """
     P, S, Q = thin_svd(A, failures)
     return refined_polar(A, P @ Q.T, Q, S)
 
@@ -163,12 +245,38 @@ def refined_polar(A: Array, U: Array, Q: Array, S: Array) -> Array:
 
 
 def random_stiefel(d: int, r: int, rng: np.random.Generator) -> Float64Array:
-    """Return a uniformly (Haar) distributed point of St(d, r), shape (d, r), drawn from `rng`.
+    """Return a uniformly (Haar) distributed point of the Stiefel manifold St(d, r).
+
+    It is the polar factor of a Gaussian matrix, whose distribution no rotation changes.
+
+    Parameters
+    ----------
+    d, r : int
+        Rows and columns, d >= r >= 1.
+    rng : numpy.random.Generator
+        What the point is drawn from.
+
+    Returns
+    -------
+    ndarray, shape (d, r), float64
+        U with :math:`U'U = I`.
 
     Raises
     ------
     InputError
         If d < r or r < 1, or they are no integers.
+
+    References
+    ----------
+    Chikuse (2003), Statistics on Special Manifolds, chapter 2.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import etfopt
+    >>> U = etfopt.random_stiefel(5, 2, rng=np.random.default_rng(0))
+    >>> bool(np.allclose(U.T @ U, np.eye(2)))
+    True
     """
     if not (isinstance(d, (int, np.integer)) and isinstance(r, (int, np.integer)) and 1 <= r <= d):
         raise InputError(f"St(d, r) needs d >= r >= 1; got d = {d}, r = {r}")
@@ -176,7 +284,29 @@ def random_stiefel(d: int, r: int, rng: np.random.Generator) -> Float64Array:
 
 
 def feasibility(U: Array) -> float:
-    """Return the distance from orthonormality ||U'U - I||_F, computed in float64; inf where it is out of range."""
+    r"""Return the distance from orthonormality :math:`\|U'U - I\|_F`, computed in float64.
+
+    Parameters
+    ----------
+    U : ndarray, shape (d, r)
+        Any matrix.
+
+    Returns
+    -------
+    float
+        0 for a point of the Stiefel manifold; inf where the value is out of range.
+
+    Notes
+    -----
+    What rounding may add to it: ``theory/certificate.py``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from etfopt.geometry import feasibility
+    >>> feasibility(np.eye(4, 2)), feasibility(2 * np.eye(4, 1))
+    (0.0, 3.0)
+    """
     U64 = np.asarray(U, dtype=np.float64)
     with np.errstate(over="ignore", invalid="ignore"):
         distance = float(np.linalg.norm(U64.T @ U64 - np.eye(U64.shape[1])))
@@ -184,6 +314,29 @@ def feasibility(U: Array) -> float:
 
 
 def sym(X: np.ndarray[Any, np.dtype[Any]]) -> Array:
-    """Return the symmetric part (X + X')/2."""
+    """Return the symmetric part (X + X')/2.
+
+    Parameters
+    ----------
+    X : ndarray, shape (n, n)
+        Any square matrix.
+
+    Returns
+    -------
+    ndarray, shape (n, n)
+        Its projection on the symmetric matrices.
+
+    Notes
+    -----
+    Where it enters: ``theory/certificate.py``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from etfopt.geometry import sym
+    >>> sym(np.array([[1.0, 2.0], [0.0, 3.0]]))
+    array([[1., 1.],
+           [1., 3.]])
+    """
     symmetric: Array = (X + X.T) / 2
     return symmetric

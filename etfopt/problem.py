@@ -60,7 +60,19 @@ class NearestETF:
 
     References
     ----------
-    Markou, Ajanthan and Gould (2024), arXiv 2411.01248. Schonemann (1966) for the linear form.
+    Markou, Ajanthan and Gould (2024), arXiv 2411.01248. Schonemann (1966) for the linear form, which
+    ``theory/closed_form.py`` proves. That searching over U is searching over all simplex ETFs: ``theory/simplex.py``.
+    Which part of U the data determine: ``theory/gauge.py``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import etfopt
+    >>> problem = etfopt.NearestETF(np.eye(5, 3), prox=np.eye(5, 3), delta=1e-3)
+    >>> problem.d, problem.C, problem.r
+    (5, 3, 3)
+    >>> round(problem.objective(np.eye(5, 3)), 4)
+    1.1716
     """
 
     def __init__(
@@ -105,7 +117,13 @@ class NearestETF:
         )
 
     def fresh(self) -> NearestETF:
-        """Return the same problem with nothing computed yet: what a timing starts from."""
+        """Return the same problem with nothing computed yet.
+
+        Returns
+        -------
+        NearestETF
+            What a timing starts from: the cached linear term and its Gram matrix are not there.
+        """
         return NearestETF(self.H, self.prox, self.delta, None if self._simplex else self.F)
 
     @property
@@ -142,7 +160,18 @@ class NearestETF:
         return gathered(terms, self.C * self.unit)
 
     def on_frame(self, X: Array) -> Array:
-        """Return X F, shape (d, C), for X of shape (d, r), in the dtype of X; the simplex needs no product."""
+        """Return the product X F; the simplex needs no matrix product, since XM is X without its mean column, scaled.
+
+        Parameters
+        ----------
+        X : ndarray, shape (d, r)
+            Any matrix, in most uses U.
+
+        Returns
+        -------
+        ndarray, shape (d, C)
+            XF, in the dtype of X.
+        """
         if self._simplex:
             centred = without_common_mean(X)
             centred *= 1 / math.sqrt(self.C - 1)
@@ -175,6 +204,11 @@ class NearestETF:
             Orthonormal basis of the numerical (right) null space of A.
         smallest : float
             The smallest singular value of A_s outside it.
+
+        Returns
+        -------
+        bool
+            Up to the root of rounding. See ``theory/gauge.py``, 1.
         """
         # the basis is known to within rounding / smallest, and a faint proximal term turns it by as much as the root of
         # that before its own singular values rise above rounding
@@ -182,7 +216,18 @@ class NearestETF:
         return bool(np.linalg.norm(null.T @ self.F, 2) <= tolerance * np.linalg.norm(self.F, 2))
 
     def objective(self, U: Array) -> float:
-        """Return the objective at U, shape (d, r), in float64; inf where the value is out of range."""
+        """Return the objective at a point, on the manifold or off it, in float64.
+
+        Parameters
+        ----------
+        U : ndarray, shape (d, r)
+            The point.
+
+        Returns
+        -------
+        float
+            inf where the value is out of range.
+        """
         U = np.asarray(U, dtype=np.float64)
         with np.errstate(over="ignore"):
             value = _squared_norm(self.H - U @ self.F)
@@ -191,7 +236,18 @@ class NearestETF:
         return value
 
     def gradient(self, U: Array) -> Float64Array:
-        r"""Return the Euclidean gradient :math:`2UFF' - 2HF' + \delta(U - U_{prox})` at U, shape (d, r)."""
+        r"""Return the Euclidean gradient :math:`2UFF' - 2HF' + \delta(U - U_{prox})`.
+
+        Parameters
+        ----------
+        U : ndarray, shape (d, r)
+            Where it is taken.
+
+        Returns
+        -------
+        ndarray, shape (d, r), float64
+            The gradient of the objective as the paper writes it, not of its linear form.
+        """
         residual, e = normalized(np.asarray(U, dtype=np.float64) @ self.F - self.H)
         gradient = rescaled(2 * residual @ self.F.T, e)
         if self.delta > 0 and self.prox is not None:
@@ -199,7 +255,18 @@ class NearestETF:
         return gradient
 
     def hessian_vector_product(self, V: Array) -> Float64Array:
-        r"""Return the Euclidean Hessian :math:`V \mapsto 2VFF' + \delta V` applied to V, shape (d, r)."""
+        r"""Return the Euclidean Hessian, :math:`V \mapsto 2VFF' + \delta V`, applied to a direction.
+
+        Parameters
+        ----------
+        V : ndarray, shape (d, r)
+            The direction.
+
+        Returns
+        -------
+        ndarray, shape (d, r), float64
+            It does not depend on a point: the objective is quadratic.
+        """
         V = np.asarray(V, dtype=np.float64)
         return 2 * (V @ self.F) @ self.F.T + self.delta * V
 

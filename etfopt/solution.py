@@ -20,11 +20,12 @@ __all__ = ["Solution"]
 
 @dataclass(frozen=True, eq=False)
 class Solution:
-    r"""The nearest ETF, named as one would on paper.
+    r"""The nearest ETF, named as one would on paper, with what the solver says of it and what was checked.
 
     Attributes
     ----------
     problem : NearestETF
+        What was solved.
     U : ndarray, shape (d, r)
         The point of the Stiefel manifold.
     termination : Termination
@@ -35,6 +36,20 @@ class Solution:
         Iterations, seconds, solver, trace.
     converged : bool
         The certificate's verdict: U is feasible and its relative gap is within what the solver promises.
+
+    Notes
+    -----
+    What the verdict is worth: ``theory/certificate.py``. Scale and distance: ``theory/free_scale.py``. Rows of the
+    weight: ``theory/simplex.py``.
+
+    Examples
+    --------
+    >>> import etfopt
+    >>> solution = etfopt.nearest_etf(3.0 * etfopt.simplex_etf(4))
+    >>> solution.etf.shape, solution.weight.shape
+    ((4, 4), (4, 4))
+    >>> round(float(solution.scale), 4), bool(solution.distance < 1e-14)
+    (3.0, True)
     """
 
     problem: NearestETF

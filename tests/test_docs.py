@@ -1,13 +1,18 @@
 """Every code block of the guides runs as printed."""
 
+import os
 import re
+import subprocess
+import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
 torch = pytest.importorskip("torch")
 DOCS = Path(__file__).parents[1] / "docs"
-PAGES = [page for page in sorted(DOCS.rglob("*.md")) if page.parent.name not in ("theory", "api")]
+GENERATED = {"theory", "api", "results", "notebooks", "commands.md"}
+PAGES = [page for page in sorted(DOCS.rglob("*.md")) if not GENERATED & set(page.parts)]
 BLOCKS = {
     str(page.relative_to(DOCS)): blocks
     for page in PAGES
@@ -35,3 +40,41 @@ def test_the_commands_that_a_page_names_exist(page: Path) -> None:
     known |= {group.name for group in app.registered_groups}
     named = set(re.findall(r"(?:^|`)etfopt ([a-z]\w*)", page.read_text(), re.MULTILINE))
     assert named <= known
+
+
+def test_the_script_for_many_processes_runs_on_two(tmp_path: Path) -> None:
+    """It ends with a check that both hold the same ETF."""
+    (tmp_path / "train.py").write_text(BLOCKS["howto/distributed.md"][0])
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "train.py"]
+    environment = {**os.environ, "PYTHONPATH": str(DOCS.parent), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(launch, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_study_that_is_shown_is_one() -> None:
+    from etfopt.experiments.study import parse_study
+
+    (text,) = re.findall(r"^```toml\n(.*?)^```", (DOCS / "howto" / "study.md").read_text(), re.MULTILINE | re.DOTALL)
+    study = parse_study(tomllib.loads(text), "heads")
+    assert len(study.runs()) == 2 * 2 * len(study.seeds)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_the_options_that_a_page_gives_a_command_exist(page: Path) -> None:
+    import typer
+
+    from etfopt.cli import app
+
+    commands = typer.main.get_command(app).commands
+    shell = "\n".join(re.findall(r"^```sh\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL))
+    for name, rest in re.findall(r"^etfopt (\w+)([^#\n]*)", shell, re.MULTILINE):
+        known = {option for parameter in commands[name].params for option in parameter.opts}
+        assert set(re.findall(r"(?<!\S)--[a-z-]+", rest)) <= known
+
+
+def test_every_page_is_in_a_table_of_contents() -> None:
+    listed = set()
+    for page in PAGES:
+        for names in re.findall(r"^```\{toctree\}\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL):
+            listed |= {(page.parent / name).with_suffix(".md") for name in names.split("\n") if name and name[0] != ":"}
+    assert not set(PAGES) - listed - {DOCS / "index.md"}

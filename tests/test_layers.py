@@ -1,8 +1,6 @@
-"""Nothing optional leaks into the core, layers see only lower ones, and the examples in docstrings run."""
+"""Nothing optional leaks into the core, and layers see only lower ones."""
 
 import ast
-import doctest
-import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -148,27 +146,6 @@ def test_no_module_of_the_core_imports_an_optional_package_even_inside_a_functio
     imported = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
     imported |= {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)}
     assert not {module.partition(".")[0] for module in imported} & set(OPTIONAL)
-
-
-def documented() -> list[str]:
-    """Modules of the core and the bridge whose docstrings hold examples."""
-    paths = [*PACKAGE.glob("*.py"), *(PACKAGE / "solvers").glob("*.py"), *(PACKAGE / "nn").glob("*.py")]
-    with_examples = [path for path in paths if ">>> " in path.read_text(encoding="utf-8")]
-    return sorted(".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts) for path in with_examples)
-
-
-@pytest.mark.parametrize("name", documented())
-def test_the_examples_of_a_module_run_as_written(name):
-    if ".nn." in name or name.endswith("_tensors"):
-        pytest.importorskip("torch")
-    failed, attempted = doctest.testmod(importlib.import_module(name), report=True)
-    assert attempted > 0
-    assert failed == 0
-
-
-def test_the_parts_that_users_meet_first_have_examples():
-    expected = {"etfopt._solve", "etfopt.adjoint", "etfopt.geometry", "etfopt.nn.functional", "etfopt.nn.heads"}
-    assert expected <= set(documented())
 
 
 def test_every_public_name_exists_and_says_what_it_is():

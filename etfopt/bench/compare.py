@@ -38,6 +38,20 @@ GRACE = 1.25
 def cells(problems: Sequence[NamedProblem], entrants: Sequence[Entrant], seeds: int) -> list[Cell]:
     """Return the grid, solvers innermost, so that a machine that slows down slows all of them.
 
+    Parameters
+    ----------
+    problems : sequence of NamedProblem
+        Outermost.
+    entrants : sequence of Entrant
+        Direct solvers get one cell a problem.
+    seeds : int
+        Starts of every local solver, at least 1.
+
+    Returns
+    -------
+    list of Cell
+        In the order in which they are to run.
+
     Raises
     ------
     InputError
@@ -96,7 +110,13 @@ def compare(grid: Sequence[Cell], limit: float = 20.0) -> Generator[Row]:
 
 
 def warm_up(entrant: Entrant) -> None:
-    """Run a solver once on a tiny problem, so that imports and first calls are behind it."""
+    """Run a solver once on a tiny problem, so that imports and first calls are behind it.
+
+    Parameters
+    ----------
+    entrant : Entrant
+        If it fails here, it will in its cells, too.
+    """
     problem = NearestETF(np.eye(4, 3))
     try:
         with warnings.catch_warnings():

@@ -85,6 +85,11 @@ def line_up(names: Sequence[str] = (), limit: float = 20.0) -> tuple[list[Entran
     limit : float
         Seconds after which a solver that can stop itself does so and reports what it has.
 
+    Returns
+    -------
+    entrants, notes : list of Entrant, list of str
+        The solvers, and why others are left out.
+
     Raises
     ------
     InputError

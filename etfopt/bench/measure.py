@@ -44,7 +44,17 @@ class Status(enum.Enum):
 
 @dataclass(frozen=True)
 class Cell:
-    """A solver on a problem; from the start that `seed` gives, where it needs one."""
+    """A solver on a problem, from one start.
+
+    Attributes
+    ----------
+    problem : NamedProblem
+        What to solve.
+    entrant : Entrant
+        The solver, with its settings.
+    seed : int or None
+        Of the start; None for a solver that needs none.
+    """
 
     problem: NamedProblem
     entrant: Entrant
@@ -111,14 +121,36 @@ class Row:
         return self.status is Status.CERTIFIED
 
     def seconds_to(self, gap: float) -> float:
-        """Return the time at which the relative gap first was at most `gap`; inf if never, or if U is infeasible."""
+        """Return the time at which the relative gap first was small enough.
+
+        Parameters
+        ----------
+        gap : float
+            The relative gap.
+
+        Returns
+        -------
+        float
+            Seconds; inf if it never was, or if U is infeasible.
+        """
         if not self.feasible or self.seconds is None or self.relative_gap is None or self.relative_gap > gap:
             return float("inf")
         return next((seconds for seconds, reached in self.trace if reached <= gap), self.seconds)
 
 
 def measure(cell: Cell) -> Row:
-    """Run a cell in this process, and return its row: an exception of the solver is a row, too."""
+    """Run a cell in this process, and return its row: an exception of the solver is a row, too.
+
+    Parameters
+    ----------
+    cell : Cell
+        What to run.
+
+    Returns
+    -------
+    Row
+        What the run cost, and what the certificate says of its answer.
+    """
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
@@ -132,7 +164,18 @@ def measure(cell: Cell) -> Row:
 
 
 def blank(cell: Cell) -> Row:
-    """Return the row of a cell that has no answer."""
+    """Return the row of a cell that has no answer.
+
+    Parameters
+    ----------
+    cell : Cell
+        What has no answer.
+
+    Returns
+    -------
+    Row
+        With everything that is known without one.
+    """
     problem = cell.problem.problem
     return Row(
         problem=cell.problem.name,
@@ -179,7 +222,20 @@ def _answered(cell: Cell) -> Row:
 
 
 def starting_point(problem: NearestETF, seed: int) -> Array:
-    """Return the point of St(d, r) from which every local solver starts."""
+    """Return the point of St(d, r) from which every local solver starts.
+
+    Parameters
+    ----------
+    problem : NearestETF
+        Gives d and r.
+    seed : int
+        Of the start.
+
+    Returns
+    -------
+    ndarray, shape (d, r), float64
+        Uniform on the manifold; the same for every solver.
+    """
     start = random_stiefel(problem.d, problem.r, np.random.default_rng(seed))
     start.flags.writeable = False  # it is the same array for every repetition
     return start

@@ -58,7 +58,23 @@ class NodeRow:
 
 
 def usable_device(name: str) -> torch.device:
-    """Return a device by name, or raise `InputError` if it is unknown or not at hand."""
+    """Return a device by name.
+
+    Parameters
+    ----------
+    name : str
+        As PyTorch names it, "cpu" or "cuda:1", say.
+
+    Returns
+    -------
+    torch.device
+        At hand: something was computed on it.
+
+    Raises
+    ------
+    InputError
+        If it is unknown or not at hand.
+    """
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
@@ -73,7 +89,29 @@ def bench_node(
     methods: Sequence[str] = ("auto",),
     on_step: Callable[[], None] | None = None,
 ) -> list[NodeRow]:
-    """Time the node by each method on random class means and near collapse, in turn with the units."""
+    """Time the node by each method on random class means and near collapse, in turn with the units.
+
+    Parameters
+    ----------
+    shapes : sequence of pair of int
+        d and C of each problem.
+    device : str
+        As PyTorch names it.
+    methods : sequence of str
+        Names of `etfopt.nn.functional.polar_factor`.
+    on_step : callable, optional
+        Called after every problem.
+
+    Returns
+    -------
+    list of NodeRow
+        One for each shape, spectrum and method.
+
+    Raises
+    ------
+    InputError
+        If a method is unknown, or the device is not at hand.
+    """
     rows = []
     where = usable_device(device)
     for method in methods:
@@ -91,6 +129,20 @@ def growth(rows: Sequence[NodeRow], d: int = 2048, small: int = 100, large: int 
     """Return the slope of log time against log C between two shapes on random means; NaN if one is missing.
 
     Of the first method, if there are several.
+
+    Parameters
+    ----------
+    rows : sequence of NodeRow
+        As `bench_node` returns them.
+    d : int
+        Dimension of both shapes.
+    small, large : int
+        The two numbers of classes.
+
+    Returns
+    -------
+    float
+        The exponent p in time ~ C**p.
     """
     times = {
         row.C: row.total for row in rows if row.d == d and row.spectrum == "random" and row.method == rows[0].method

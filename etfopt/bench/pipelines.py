@@ -29,7 +29,15 @@ DELTA = 1e-3
 
 @dataclass(frozen=True)
 class Case:
-    """A shape, and how many steps of the drifting sequence are timed with both pipelines."""
+    """A shape, and how many steps of the drifting sequence are timed with both pipelines.
+
+    Attributes
+    ----------
+    d, C : int
+        Feature dimension and classes.
+    steps : int
+        Class means of the drifting sequence that are timed.
+    """
 
     d: int
     C: int

@@ -47,7 +47,17 @@ DIGITS = Path(__file__).with_name("digits_means.npz")
 
 @dataclass(frozen=True, eq=False)
 class NamedProblem:
-    """A problem, its name, and the family it belongs to."""
+    """A problem, its name, and the family it belongs to.
+
+    Attributes
+    ----------
+    name : str
+        Unique in the grid.
+    family : str
+        One of `FAMILIES`, or that of the user's own files.
+    problem : NearestETF
+        The problem itself.
+    """
 
     name: str
     family: str
@@ -127,7 +137,29 @@ LONG = ("ill-conditioned-512x47",)
 
 
 def from_means(H: ArrayLike, prox: Array | None = None, delta: float = 0.0, frame: Array | None = None) -> NearestETF:
-    """Return the problem for class means as the paper prepares them: centred, then scaled to norm 1."""
+    """Return the problem for class means as the paper prepares them: centred, then scaled to norm 1.
+
+    Parameters
+    ----------
+    H : array_like, shape (d, C)
+        Class means of any scale.
+    prox : ndarray, shape (d, r), optional
+        Proximal point.
+    delta : float
+        Proximal weight.
+    frame : ndarray, shape (r, C), optional
+        None is ``simplex_etf(C)``.
+
+    Returns
+    -------
+    NearestETF
+        With H of norm 1.
+
+    Raises
+    ------
+    InputError
+        If an argument does not fit, see `NearestETF`.
+    """
     H = as_matrix(H, "H")
     centred = H - H.mean(axis=1, keepdims=True)
     norm = float(np.linalg.norm(centred))
@@ -135,7 +167,18 @@ def from_means(H: ArrayLike, prox: Array | None = None, delta: float = 0.0, fram
 
 
 def problem_grid(quick: bool = False) -> list[NamedProblem]:
-    """Return every problem of the grid, or the small ones of it; each is drawn from a seed of its own name."""
+    """Return every problem of the grid, or the small ones of it; each is drawn from a seed of its own name.
+
+    Parameters
+    ----------
+    quick : bool
+        Whether only the small ones are wanted.
+
+    Returns
+    -------
+    list of NamedProblem
+        Family by family.
+    """
     shapes = (SMALL,) if quick else (SMALL, MEDIUM, LARGE)
     grid = [_drawn(family, d, C) for family in FAMILIES for d, C in shapes]
     with np.load(DIGITS) as saved:
@@ -161,6 +204,11 @@ def choose_problems(names: Sequence[str] = (), files: Sequence[Path] = (), quick
         Class means, d x C, one column a class. With d = C-1 the reduced frame is used.
     quick : bool
         Only the small problems.
+
+    Returns
+    -------
+    list of NamedProblem
+        In the grid's order, files last.
 
     Raises
     ------
@@ -196,7 +244,20 @@ def _read(path: Path, name: str) -> NamedProblem:
 
 
 def drifting_means(d: int, C: int, rng: np.random.Generator) -> Iterator[Float64Array]:
-    """Yield class means of norm 1 that drift from random ones towards a simplex ETF, as in training."""
+    """Yield class means of norm 1 that drift from random ones towards a simplex ETF, as in training.
+
+    Parameters
+    ----------
+    d, C : int
+        Feature dimension and classes, d >= C.
+    rng : numpy.random.Generator
+        What start, target and noise are drawn from.
+
+    Yields
+    ------
+    ndarray, shape (d, C), float64
+        The next class means, without end.
+    """
     target = random_stiefel(d, C, rng) @ simplex_etf(C)
     H = rng.standard_normal((d, C))
     H -= H.mean(axis=1, keepdims=True)

@@ -29,7 +29,22 @@ RULES = {
 
 
 def document(rows: Sequence[Row], entrants: Sequence[Entrant], settings: Mapping[str, object]) -> dict[str, object]:
-    """Return everything that is known of a comparison; rows and summaries have the same keys each."""
+    """Return everything that is known of a comparison; rows and summaries have the same keys each.
+
+    Parameters
+    ----------
+    rows : sequence of Row
+        Of the whole grid.
+    entrants : sequence of Entrant
+        The solvers, whose settings are written down.
+    settings : mapping
+        Of the comparison: limit, seeds and the like.
+
+    Returns
+    -------
+    dict
+        For JSON: conditions, settings, solvers, rows, summaries.
+    """
     return {
         "conditions": conditions(),
         "settings": dict(settings) | RULES,
@@ -52,7 +67,24 @@ def _described(entrant: Entrant) -> dict[str, object]:
 def write_report(
     rows: Sequence[Row], entrants: Sequence[Entrant], settings: Mapping[str, object], folder: Path
 ) -> list[Path]:
-    """Write ``compare.json``, ``convergence.png`` and ``profiles.png`` into an existing folder; return their paths."""
+    """Write ``compare.json``, ``convergence.png`` and ``profiles.png`` into an existing folder.
+
+    Parameters
+    ----------
+    rows : sequence of Row
+        Of the whole grid.
+    entrants : sequence of Entrant
+        The solvers.
+    settings : mapping
+        Of the comparison.
+    folder : Path
+        Must exist.
+
+    Returns
+    -------
+    list of Path
+        What was written.
+    """
     numbers, convergence, profiles = (folder / name for name in ("compare.json", "convergence.png", "profiles.png"))
     numbers.write_text(strict_json(document(rows, entrants, settings)))
     save(draw_convergence_page(rows), convergence, dpi=120)

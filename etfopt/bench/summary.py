@@ -47,7 +47,18 @@ class Summary:
 
 
 def summarise(rows: Sequence[Row]) -> list[Summary]:
-    """Return a line for each pair of problem and solver, in the order in which they first appear."""
+    """Return a line for each pair of problem and solver, in the order in which they first appear.
+
+    Parameters
+    ----------
+    rows : sequence of Row
+        Of the whole grid.
+
+    Returns
+    -------
+    list of Summary
+        Medians over the starts.
+    """
     groups: dict[tuple[str, str], list[Row]] = {}
     for problem in dict.fromkeys(row.problem for row in rows):
         for row in rows:

@@ -21,7 +21,13 @@ BATCH = 256
 
 
 def conditions() -> dict[str, str | int | None]:
-    """Return what the timings depend on: versions, processor, cores."""
+    """Return what the timings depend on: versions, processor, cores.
+
+    Returns
+    -------
+    dict of str to str, int or None
+        For the head of a report.
+    """
     return {
         "python": platform.python_version(),
         "numpy": np.__version__,
@@ -34,7 +40,18 @@ def conditions() -> dict[str, str | int | None]:
 
 
 def peak_bytes(run: Callable[[], object]) -> int:
-    """Peak bytes that Python and NumPy allocate during a call, in a run of its own: tracing slows it down."""
+    """Return the peak bytes that Python and NumPy allocate during a call, in a run of its own: tracing slows it down.
+
+    Parameters
+    ----------
+    run : callable
+        Without arguments.
+
+    Returns
+    -------
+    int
+        Bytes.
+    """
     tracemalloc.start()
     try:
         run()
@@ -44,23 +61,73 @@ def peak_bytes(run: Callable[[], object]) -> int:
 
 
 def seconds(run: Callable[[], object]) -> float:
-    """Return the time of a call."""
+    """Return the time of a call.
+
+    Parameters
+    ----------
+    run : callable
+        Without arguments.
+
+    Returns
+    -------
+    float
+        Seconds of the wall clock.
+    """
     start = time.perf_counter()
     run()
     return time.perf_counter() - start
 
 
 def median_seconds(run: Callable[[], object], repeats: int = 7) -> float:
-    """Return the median time of a call, a first one to warm up left out."""
+    """Return the median time of a call, a first one to warm up left out.
+
+    Parameters
+    ----------
+    run : callable
+        Without arguments.
+    repeats : int
+        Calls that count.
+
+    Returns
+    -------
+    float
+        Seconds.
+    """
     return statistics.median([seconds(run) for _ in range(repeats + 1)][1:])
 
 
 def linear_layer(d: int, C: int, rng: np.random.Generator, dtype: DTypeLike = np.float64) -> Callable[[], object]:
-    """Return what does the three products of a linear layer's forward and backward pass, at batch 256."""
+    """Return what does the three products of a linear layer's forward and backward pass, at batch 256.
+
+    Parameters
+    ----------
+    d, C : int
+        Inputs and outputs of the layer.
+    rng : numpy.random.Generator
+        What its arrays are drawn from.
+    dtype : dtype
+        Of the arrays.
+
+    Returns
+    -------
+    callable
+        Without arguments.
+    """
     X, W, G = (rng.standard_normal(shape).astype(dtype) for shape in ((BATCH, d), (C, d), (BATCH, C)))
     return lambda: (X @ W.T, G @ W, G.T @ X)
 
 
 def as_records(rows: Sequence[Any]) -> list[dict[str, object]]:
-    """Return rows, dataclasses of one kind, as dictionaries with the same keys each."""
+    """Return rows, dataclasses of one kind, as dictionaries with the same keys each.
+
+    Parameters
+    ----------
+    rows : sequence of dataclass
+        Of one kind.
+
+    Returns
+    -------
+    list of dict
+        For JSON.
+    """
     return [dataclasses.asdict(row) for row in rows]

@@ -65,7 +65,22 @@ class UnitRow:
 
 
 def means_and_prox(d: int, C: int, spectrum: str, rng: np.random.Generator) -> tuple[Array, Array]:
-    """Return class means of norm 1, random or a simplex ETF and 1 % noise, and a proximal point near their U."""
+    """Return class means of norm 1, random or a simplex ETF and 1 % noise, and a proximal point near their U.
+
+    Parameters
+    ----------
+    d, C : int
+        Feature dimension and classes, d >= C.
+    spectrum : str
+        "random" or "near collapse".
+    rng : numpy.random.Generator
+        What both are drawn from.
+
+    Returns
+    -------
+    H, U : ndarray, shape (d, C)
+        Class means, and a point of the manifold.
+    """
     U = random_stiefel(d, C, rng)
     noise = rng.standard_normal((d, C))
     noise /= np.linalg.norm(noise)
@@ -76,7 +91,22 @@ def means_and_prox(d: int, C: int, spectrum: str, rng: np.random.Generator) -> t
 def units(
     shapes: Sequence[tuple[int, int]] = SHAPES, seed: int = 0, on_step: Callable[[], None] | None = None
 ) -> list[UnitRow]:
-    """Time every method of `Procrustes` and the gradient, in both dtypes, on random means and near collapse."""
+    """Time every method of `Procrustes` and the gradient, in both dtypes, on random means and near collapse.
+
+    Parameters
+    ----------
+    shapes : sequence of pair of int
+        d and C of each problem.
+    seed : int
+        Of the problems.
+    on_step : callable, optional
+        Called `STEPS_PER_SHAPE` times a shape.
+
+    Returns
+    -------
+    list of UnitRow
+        One for each shape, spectrum, dtype and method.
+    """
     rows = []
     for d, C in shapes:
         for spectrum in SPECTRA:

@@ -56,6 +56,20 @@ class Worker:
     def call(self, function: Callable[..., Any], *arguments: Any, limit: float) -> Any:
         """Return ``function(*arguments)``, computed in the process.
 
+        Parameters
+        ----------
+        function : callable
+            Importable in a fresh interpreter.
+        *arguments : object
+            Picklable.
+        limit : float
+            Seconds.
+
+        Returns
+        -------
+        object
+            What the function returned.
+
         Raises
         ------
         Overtime
@@ -67,7 +81,13 @@ class Worker:
         return self._exchange((function, arguments), limit)
 
     def start(self) -> None:
-        """Start the process unless it runs."""
+        """Start the process unless it runs.
+
+        Raises
+        ------
+        WorkerDied
+            If the process cannot be started.
+        """
         if self._process is not None:
             return
         context = get_context("spawn")
@@ -100,7 +120,13 @@ class Worker:
         raise Overtime(f"no answer within {limit:g} s; the process was killed")
 
     def stop(self) -> int | None:
-        """Kill the process, if it runs, and return its exit status."""
+        """Kill the process, if it runs, and return its exit status.
+
+        Returns
+        -------
+        int or None
+            None if there was no process.
+        """
         process, pipe = self._process, self._pipe
         self._process = self._pipe = None
         if process is None or pipe is None:

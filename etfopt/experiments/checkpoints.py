@@ -34,7 +34,17 @@ LENGTH = 2  # bytes of the length of the comment, at the end of an archive witho
 
 @dataclass(frozen=True)
 class Identity:
-    """What a checkpoint belongs to: `config` is the digest of the configuration, `processes` took part."""
+    """What a checkpoint belongs to.
+
+    Attributes
+    ----------
+    config : str
+        Digest of the configuration.
+    processes : int
+        How many took part.
+    precision : str
+        As Lightning names it.
+    """
 
     config: str
     processes: int
@@ -71,7 +81,15 @@ class AtomicCheckpoints(CheckpointIO):
 
 
 class EpochCheckpoint(Checkpoint):
-    """Writes a checkpoint at the end of every epoch, after all else, and then removes those before the last two."""
+    """Writes a checkpoint at the end of every epoch, after all else, and then removes those before the last two.
+
+    Parameters
+    ----------
+    folder : Path
+        For the checkpoints, made if missing.
+    identity : Identity
+        Written into each of them.
+    """
 
     def __init__(self, folder: Path, identity: Identity) -> None:
         self.folder, self.identity = folder, identity
@@ -89,19 +107,48 @@ class EpochCheckpoint(Checkpoint):
 
 
 def checkpoints(folder: Path) -> dict[int, Path]:
-    """Return the checkpoints of a folder by their epochs, the newest first. They are not opened."""
+    """Return the checkpoints of a folder by their epochs, the newest first. They are not opened.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the checkpoints; it may be missing.
+
+    Returns
+    -------
+    dict of int to Path
+        By epoch, the newest first.
+    """
     found = {path: re.fullmatch(r"epoch-(\d{4,})\.ckpt", path.name) for path in folder.glob("epoch-*.ckpt")}
     return dict(sorted(((int(name[1]), path) for path, name in found.items() if name), reverse=True))
 
 
 def prune(folder: Path) -> None:
-    """Remove all checkpoints but the last two."""
+    """Remove all checkpoints but the last two.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the checkpoints.
+    """
     for old in list(checkpoints(folder).values())[KEPT:]:
         old.unlink()
 
 
 def verify(path: Path, identity: Identity | None = None) -> dict[str, Any]:
     """Return what a checkpoint says of itself, after a look at every byte of it.
+
+    Parameters
+    ----------
+    path : Path
+        Of the checkpoint.
+    identity : Identity, optional
+        What it must belong to.
+
+    Returns
+    -------
+    dict
+        Library, versions, epoch, digests.
 
     Raises
     ------
@@ -120,6 +167,18 @@ def verify(path: Path, identity: Identity | None = None) -> dict[str, Any]:
 
 def load(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
     """Return the content of a checkpoint: tensors and plain values, nothing that could run.
+
+    Parameters
+    ----------
+    path : Path
+        Of the checkpoint.
+    map_location : device
+        Where the tensors go.
+
+    Returns
+    -------
+    dict
+        As Lightning wrote it.
 
     Raises
     ------
@@ -161,6 +220,20 @@ def _verified(path: Path) -> tuple[dict[str, Any], bytes]:
 
 def choose(folder: Path, identity: Identity, from_epoch: int | None = None) -> Path | None:
     """Return the checkpoint to continue from: the newest or that of an epoch; None if there is none at all.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the checkpoints.
+    identity : Identity
+        What the checkpoint must belong to.
+    from_epoch : int, optional
+        None is the newest.
+
+    Returns
+    -------
+    Path or None
+        None if there is no checkpoint at all.
 
     Raises
     ------

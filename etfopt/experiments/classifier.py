@@ -48,7 +48,18 @@ class Classifier(pl.LightningModule):
         self.measured: dict[str, Measured] = {}  # by split, at the last validation
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return logits, shape (n, C)."""
+        """Return the logits of a batch of images.
+
+        Parameters
+        ----------
+        images : Tensor, shape (n, channels, height, width)
+            Standardised.
+
+        Returns
+        -------
+        Tensor, shape (n, C)
+            Logits.
+        """
         logits: Tensor = self.head(self.backbone(images))
         return logits
 
@@ -56,6 +67,16 @@ class Classifier(pl.LightningModule):
         """Return the loss of a batch, such that its mean over the processes is that of the whole batch.
 
         The batch is augmented by draws that depend on seed, epoch, batch and process alone.
+
+        Returns
+        -------
+        Tensor, shape ()
+            The loss.
+
+        Raises
+        ------
+        InputError
+            If the batch cannot be used.
         """
         images, labels = batch
         key = (self.config.seed, self.current_epoch, batch_idx, self.global_rank)

@@ -60,7 +60,29 @@ class Comparison:
 def compare(
     variant: Mapping[int, float | None], baseline: Mapping[int, float | None], never: float = float("nan")
 ) -> Comparison:
-    """Compare two variants by their values for each seed; None stands for "never" and counts as the number given."""
+    """Compare two variants by their values for each seed.
+
+    Parameters
+    ----------
+    variant : mapping of int to float or None
+        A value a seed; None stands for "never".
+    baseline : mapping of int to float or None
+        The same of the other; seeds that only one has are left out.
+    never : float
+        What "never" counts as.
+
+    Returns
+    -------
+    Comparison
+        Of variant minus baseline.
+
+    Examples
+    --------
+    >>> from etfopt.experiments.comparison import compare
+    >>> found = compare({0: 0.9, 1: 0.8, 2: 0.7}, {0: 0.5, 1: 0.6, 2: 0.7})
+    >>> round(found.mean, 3), found.p_value
+    (0.2, 0.5)
+    """
     seeds = tuple(sorted(variant.keys() & baseline.keys()))
     pairs = [(variant[seed], baseline[seed]) for seed in seeds]
     values = [tuple(never if x is None else x for x in pair) for pair in pairs]
@@ -77,7 +99,29 @@ def compare(
 
 
 def bootstrap_interval(differences: Sequence[float]) -> tuple[float, float] | None:
-    """Return the percentile bootstrap interval of the mean, from `RESAMPLES` draws of a generator with a fixed seed."""
+    """Return the percentile bootstrap interval of the mean, from `RESAMPLES` draws of a generator with a fixed seed.
+
+    Parameters
+    ----------
+    differences : sequence of float
+        One a seed.
+
+    Returns
+    -------
+    pair of float, or None
+        Ends of the interval at `LEVEL`; None for fewer than two differences.
+
+    References
+    ----------
+    Efron and Tibshirani (1993), An Introduction to the Bootstrap, chapter 13.
+
+    Examples
+    --------
+    >>> from etfopt.experiments.comparison import bootstrap_interval
+    >>> low, high = bootstrap_interval([0.01, 0.02, 0.03, 0.02, 0.01])
+    >>> low > 0, high < 0.03
+    (True, True)
+    """
     n = len(differences)
     if n < 2:
         return None
@@ -90,6 +134,26 @@ def sign_flip_p_value(differences: Sequence[float]) -> float | None:
     """Return the share of the 2**n sign patterns under which the mean is at least as far from 0 as it is.
 
     If it makes no difference which of a pair is which, all patterns are equally likely: the test is exact.
+
+    Parameters
+    ----------
+    differences : sequence of float
+        One a seed.
+
+    Returns
+    -------
+    float or None
+        None where there are none, or too many to go through.
+
+    References
+    ----------
+    Fisher (1935), The Design of Experiments, section 21.
+
+    Examples
+    --------
+    >>> from etfopt.experiments.comparison import sign_flip_p_value
+    >>> sign_flip_p_value([1.0, 2.0, 3.0, 1.0, 2.0])  # 2 of 32 patterns
+    0.0625
     """
     n, x = len(differences), np.asarray(differences)
     if not 0 < n <= EXACT:
@@ -100,7 +164,18 @@ def sign_flip_p_value(differences: Sequence[float]) -> float | None:
 
 
 def few_seeds(n: int) -> str | None:
-    """Say what so few pairs cannot show; None if there are enough for a p-value below 0.05."""
+    """Say what so few pairs cannot show.
+
+    Parameters
+    ----------
+    n : int
+        Number of pairs.
+
+    Returns
+    -------
+    str or None
+        None if there are enough for a p-value below 0.05.
+    """
     if 2 / 2**n <= 1 - LEVEL:
         return None
     least = min(1.0, 2 / 2**n)

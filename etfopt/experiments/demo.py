@@ -22,7 +22,17 @@ SEEDS = (0, 1, 2)
 
 @dataclass(frozen=True)
 class DemoResult:
-    """What the demonstration found, and the files it wrote."""
+    """What the demonstration found, and the files it wrote.
+
+    Attributes
+    ----------
+    summary : dict
+        By head, the spread of each quantity over seeds.
+    nearest : Solution
+        For the class means of the first nearest-ETF run.
+    files : tuple of Path
+        What was written.
+    """
 
     summary: dict[str, dict[str, Spread]]
     nearest: Solution
@@ -30,7 +40,22 @@ class DemoResult:
 
 
 def plan(epochs: int, seeds: Sequence[int] = SEEDS, data: str = "digits") -> list[TrainConfig]:
-    """Return the configurations: every head with every seed, alike in all else."""
+    """Return the configurations: every head with every seed, alike in all else.
+
+    Parameters
+    ----------
+    epochs : int
+        Of every run.
+    seeds : sequence of int
+        Of every head.
+    data : str
+        Name of the data.
+
+    Returns
+    -------
+    list of TrainConfig
+        Head by head.
+    """
     base = TrainConfig(data=DataConfig(data), training=TrainingConfig(epochs))
     return [replace(base, head=HeadConfig(head), seed=seed) for seed in seeds for head in HEADS]
 
@@ -46,6 +71,11 @@ def run_demo(configs: Sequence[TrainConfig], path: Path, on_epoch: Callable[[], 
         Folder for everything that is written: a folder a run, ``summary.json``, ``curves.png``, ``cosines.png``.
     on_epoch : callable, optional
         Called after every epoch of every run.
+
+    Returns
+    -------
+    DemoResult
+        For the table that is printed.
     """
     make_folder(path)
     images = {data: load_images(data) for data in {config.data for config in configs}}

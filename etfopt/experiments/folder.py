@@ -32,14 +32,35 @@ PATTERNS = (*RESULTS, LINES, MEANS_BY_EPOCH, ENVIRONMENT, CHECKPOINTS, f"{SCALAR
 
 @dataclass(frozen=True)
 class Start:
-    """Where a run goes on: after `epoch` epochs, from a checkpoint or from nothing."""
+    """Where a run goes on.
+
+    Attributes
+    ----------
+    checkpoint : Path or None
+        None is the beginning.
+    epoch : int
+        Epochs that are done.
+    """
 
     checkpoint: Path | None
     epoch: int
 
 
 def open_folder(path: Path, resuming: bool) -> None:
-    """Make the folder if there is none; raise `InputError` if a new run would take away files that are of no run."""
+    """Make the folder of a run if there is none.
+
+    Parameters
+    ----------
+    path : Path
+        The folder.
+    resuming : bool
+        Whether the files of a run are to stay.
+
+    Raises
+    ------
+    InputError
+        If a new run would take away files that are of no run.
+    """
     make_folder(path)
     there = [str(file.relative_to(path)) for file in _files(path)]
     if there and not resuming and not _is_run(path / CONFIG):
@@ -47,7 +68,24 @@ def open_folder(path: Path, resuming: bool) -> None:
 
 
 def begin(path: Path, config: TrainConfig, start: Start, machine: Machine) -> None:
-    """Prepare the folder of a run that is about to start, or to go on."""
+    """Prepare the folder of a run that is about to start, or to go on.
+
+    Parameters
+    ----------
+    path : Path
+        Of the run.
+    config : TrainConfig
+        Written down.
+    start : Start
+        Where it goes on.
+    machine : Machine
+        Written down.
+
+    Raises
+    ------
+    InputError
+        If records of the folder cannot be read or do not reach that far.
+    """
     starts = read_json(path / ENVIRONMENT)["starts"] if start.epoch and (path / ENVIRONMENT).exists() else []
     try:
         for file in [*_torn(path), *(_ahead(path, start.epoch) if start.epoch else _files(path))]:
@@ -62,6 +100,22 @@ def begin(path: Path, config: TrainConfig, start: Start, machine: Machine) -> No
 
 def resume_from(path: Path, config: TrainConfig, identity: Identity, from_epoch: int | None) -> Start:
     """Return where a run goes on: at the start, in a folder without files of a run.
+
+    Parameters
+    ----------
+    path : Path
+        Of the run.
+    config : TrainConfig
+        As it is to be trained.
+    identity : Identity
+        What a checkpoint must belong to.
+    from_epoch : int or None
+        None is the newest checkpoint.
+
+    Returns
+    -------
+    Start
+        Checkpoint and epoch.
 
     Raises
     ------
@@ -80,7 +134,15 @@ def resume_from(path: Path, config: TrainConfig, identity: Identity, from_epoch:
 
 
 def finish(path: Path, config: TrainConfig) -> None:
-    """Write the results of a run whose last epoch is done, from its checkpoint, where they are not there."""
+    """Write the results of a run whose last epoch is done, from its checkpoint, where they are not there.
+
+    Parameters
+    ----------
+    path : Path
+        Of the run.
+    config : TrainConfig
+        As it was trained.
+    """
     prune(path / "checkpoints")
     if all((path / name).exists() for name in RESULTS):
         return
@@ -91,7 +153,18 @@ def finish(path: Path, config: TrainConfig) -> None:
 
 
 def is_empty(path: Path) -> bool:
-    """Whether a folder holds no file of a run, or is not there."""
+    """Return whether a folder holds no file of a run, or is not there.
+
+    Parameters
+    ----------
+    path : Path
+        The folder.
+
+    Returns
+    -------
+    bool
+        True also where it holds files of other kinds.
+    """
     return not _files(path)
 
 

@@ -74,6 +74,11 @@ def bench_heads(
     device : str
     on_step : callable, optional
         Called after every step of every head.
+
+    Returns
+    -------
+    list of HeadRow
+        For each number of classes, a row a head.
     """
     where = usable_device(device)
     return [row for C in classes for row in _rows(C, batch, rounds, where, on_step or (lambda: None))]

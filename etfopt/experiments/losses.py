@@ -32,13 +32,20 @@ def dot_regression(logits: Tensor, labels: Tensor) -> Tensor:
 
     Returns
     -------
-    Tensor
-        A number.
+    Tensor, shape ()
+        The mean over the batch.
 
     References
     ----------
     Yang et al. (2022), Inducing neural collapse in imbalanced learning; here without their factors for unequal
     lengths, as in Markou, Ajanthan and Gould (2024).
+
+    Examples
+    --------
+    >>> import torch
+    >>> from etfopt.experiments.losses import dot_regression
+    >>> float(dot_regression(torch.tensor([[1.0, -0.5], [0.0, 0.0]]), torch.tensor([0, 1])))
+    0.25
     """
     right = logits.gather(1, labels[:, None])
     return torch.mean((right - 1) ** 2) / 2

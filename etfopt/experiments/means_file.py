@@ -22,6 +22,15 @@ def append_means(path: Path, means: Means, epoch: int) -> None:
     The array is written first and the number of epochs, in the header, after it: a file that was being written is one
     of the epochs before. NumPy leaves room in the header for the first axis to grow.
 
+    Parameters
+    ----------
+    path : Path
+        Of the ``.npy``.
+    means : ndarray, shape (d, C)
+        Of this epoch.
+    epoch : int
+        From 0; the file must hold those before it.
+
     Raises
     ------
     StorageError, InputError
@@ -66,6 +75,18 @@ def _data_start(file: Any, path: Path, epochs: int, shape: tuple[int, ...]) -> i
 
 def read_means(path: Path, epochs: int) -> Means:
     """Return the first epochs that `append_means` wrote, shape (epochs, d, C).
+
+    Parameters
+    ----------
+    path : Path
+        Of the ``.npy``.
+    epochs : int
+        How many.
+
+    Returns
+    -------
+    ndarray, shape (epochs, d, C), float64
+        Epoch 0 is before any training.
 
     Raises
     ------

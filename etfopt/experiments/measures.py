@@ -62,6 +62,11 @@ class SplitMeasures(nn.Module):
     One pass gives what sums can give. The margins need the global mean and the nearest class mean needs them all, and
     both are known only then: the features of this process's batches are kept for a second pass, in their own
     precision, n d numbers in all.
+
+    Parameters
+    ----------
+    head : NearestETFHead, FixedETFHead or LearnedHead
+        Gives d and C.
     """
 
     def __init__(self, head: AnyHead) -> None:
@@ -72,7 +77,19 @@ class SplitMeasures(nn.Module):
         self._kept: list[tuple[Tensor, Tensor]] = []
 
     def update(self, features: Tensor, labels: Tensor, head: AnyHead, loss: Tensor) -> None:
-        """Add a batch of the backbone's features, shape (n, d), and the mean of its losses."""
+        """Add a batch.
+
+        Parameters
+        ----------
+        features : Tensor, shape (n, d)
+            The backbone's.
+        labels : Tensor, shape (n,)
+            0 to C - 1.
+        head : NearestETFHead, FixedETFHead or LearnedHead
+            In evaluation.
+        loss : Tensor, shape ()
+            The mean of the batch's losses.
+        """
         f = head.normalize(features)
         self.collapse.update(f, labels, head.weight, head.bias)
         self.rank.update(f, labels, head.weight, head.bias)
@@ -80,7 +97,18 @@ class SplitMeasures(nn.Module):
         self.loss.update(loss, len(labels))
 
     def finish(self, head: AnyHead) -> Measured:
-        """Return what was measured, and start anew. Every rank has to call this."""
+        """Return what was measured, and start anew. Every rank has to call this.
+
+        Parameters
+        ----------
+        head : NearestETFHead, FixedETFHead or LearnedHead
+            In evaluation.
+
+        Returns
+        -------
+        Measured
+            Over all ranks.
+        """
         C, d, mean, means = head.num_classes, head.dim, self.collapse.global_mean(), self.collapse.feature_means()
         margin = CosineMargin(C, d, global_mean=mean, keep_margins=True).to(self.collapse.device)
         mismatch = NearestMeanMismatch(C, d, class_means=means).to(self.collapse.device)

@@ -35,8 +35,8 @@ class AGD(torch.optim.Optimizer):
 
     Parameters
     ----------
-    params : iterable of Tensor
-        Weights with two or more dimensions; biases and the parameters of normalisation layers are refused.
+    params : iterable of Tensor, of any shape with two or more dimensions
+        The weights; biases and the parameters of normalisation layers are refused.
     gain : float
         Factor on every step: 1 in the paper's theorems, 10 in Markou et al.'s release. Each group's own.
 
@@ -49,6 +49,19 @@ class AGD(torch.optim.Optimizer):
     ----------
     Bernstein, Mingard, Huang, Azizan and Yue (2023), Automatic gradient descent: deep learning without
     hyperparameters, algorithm 1 (arXiv 2304.05187), and its released code for convolutions.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from etfopt.experiments.optimizers import AGD, orthogonal_
+    >>> layer = torch.nn.Linear(4, 4, bias=False)
+    >>> orthogonal_(layer)
+    >>> optimizer = AGD(layer.parameters())
+    >>> loss = layer(torch.eye(4)).square().sum()
+    >>> loss.backward()
+    >>> _ = optimizer.step()
+    >>> bool(layer(torch.eye(4)).square().sum() < loss)
+    True
     """
 
     def __init__(self, params: Iterable[Tensor] | Iterable[dict[str, Any]], gain: float = 1.0) -> None:
@@ -107,6 +120,11 @@ def orthogonal_(module: nn.Module) -> None:
     r"""Make every weight of a module :math:`s_k` times a random semi-orthogonal matrix, as AGD assumes.
 
     Draws from the global generator. Parameters with fewer than two dimensions stay as they are.
+
+    Parameters
+    ----------
+    module : nn.Module
+        Changed in place.
     """
     for weight in module.parameters():
         if weight.ndim < 2:
@@ -118,7 +136,20 @@ def orthogonal_(module: nn.Module) -> None:
 
 
 def build_optimizer(module: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
-    """Return the optimiser that a configuration names, over all parameters of a module that take a gradient."""
+    """Return the optimiser that a configuration names, over all parameters of a module that take a gradient.
+
+    Parameters
+    ----------
+    module : nn.Module
+        What is trained.
+    config : OptimizerConfig
+        Name and settings.
+
+    Returns
+    -------
+    torch.optim.Optimizer
+        With two groups where weight decay acts on matrices alone.
+    """
     rate, decay = config.learning_rate, config.weight_decay
     if config.name == "agd":
         return AGD([p for p in module.parameters() if p.requires_grad], gain=config.gain)
@@ -155,6 +186,11 @@ def build_schedule(
         Length of the run.
     epoch_steps : int
         Intervals in an epoch: 1, or the number of its batches.
+
+    Returns
+    -------
+    LRScheduler or None
+        None for a constant rate without warm-up, and for AGD.
     """
     total, warmup = epochs * epoch_steps, round(config.warmup * epoch_steps)
     if config.name == "constant" and not warmup:

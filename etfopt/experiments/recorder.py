@@ -40,6 +40,13 @@ class Recorder(pl.Callback):
     the history, the last class means, the sorted margins of both splits. A checkpoint holds what is needed to write
     all of them again up to its epoch, but for the class means of earlier epochs.
 
+    Parameters
+    ----------
+    path : Path
+        Folder of the run.
+    on_epoch : callable or None
+        Called after every epoch.
+
     Attributes
     ----------
     history : list of dict
@@ -89,7 +96,13 @@ class Recorder(pl.Callback):
         return allocations.peak
 
     def step_ms(self) -> float:
-        """Return the median over the epochs of the median step in milliseconds; NaN if there was none."""
+        """Return the median over the epochs of the median step in milliseconds; NaN if there was none.
+
+        Returns
+        -------
+        float
+            Milliseconds.
+        """
         return statistics.median([ms for ms in self.steps_ms if not math.isnan(ms)] or [math.nan])
 
     def _epoch_ms(self) -> float:
@@ -148,7 +161,13 @@ class Recorder(pl.Callback):
         )
 
     def write_results(self, last_means: np.ndarray[Any, np.dtype[np.float64]]) -> None:
-        """Write what a finished run leaves: history, last class means, sorted margins."""
+        """Write what a finished run leaves: history, last class means, sorted margins.
+
+        Parameters
+        ----------
+        last_means : ndarray, shape (d, C)
+            Class means of the training split after the last epoch.
+        """
         arrays = {MEANS: lambda file: np.save(file, last_means), MARGINS: self._save_margins}
         for name, save in arrays.items():
             buffer = io.BytesIO()

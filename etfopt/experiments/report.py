@@ -32,7 +32,13 @@ CURVES = ("train_accuracy", "test_accuracy", "train_cosine_margin", "train_nc1",
 
 @dataclass(frozen=True)
 class Spread:
-    """Median, smallest and largest value over seeds; an epoch that was never reached counts as infinite."""
+    """The spread of a quantity over seeds; an epoch that was never reached counts as infinite.
+
+    Attributes
+    ----------
+    median, low, high : float
+        Median, smallest and largest value.
+    """
 
     median: float
     low: float
@@ -40,13 +46,35 @@ class Spread:
 
     @classmethod
     def of(cls, values: Sequence[float | None]) -> Spread:
-        """Return the spread of values, None standing for infinity."""
+        """Return the spread of values, None standing for infinity.
+
+        Parameters
+        ----------
+        values : sequence of float or None
+            One a seed.
+
+        Returns
+        -------
+        Spread
+            Their median and range.
+        """
         numbers = [math.inf if value is None else value for value in values]
         return cls(statistics.median(numbers), min(numbers), max(numbers))
 
 
 def by_head(results: Sequence[RunResult]) -> dict[str, list[RunResult]]:
-    """Group runs by their head, in order of appearance."""
+    """Group runs by their head, in order of appearance.
+
+    Parameters
+    ----------
+    results : sequence of RunResult
+        Of any heads and seeds.
+
+    Returns
+    -------
+    dict of str to list of RunResult
+        By the head's name.
+    """
     groups: dict[str, list[RunResult]] = {}
     for result in results:
         groups.setdefault(result.config.head.name, []).append(result)
@@ -54,7 +82,18 @@ def by_head(results: Sequence[RunResult]) -> dict[str, list[RunResult]]:
 
 
 def summary(results: Sequence[RunResult]) -> dict[str, dict[str, Spread]]:
-    """Return, for each head, the spread over seeds of all `QUANTITIES`; measures are those of the last epoch."""
+    """Return, for each head, the spread over seeds of all `QUANTITIES`; measures are those of the last epoch.
+
+    Parameters
+    ----------
+    results : sequence of RunResult
+        Of any heads and seeds.
+
+    Returns
+    -------
+    dict of str to dict of str to Spread
+        By head and quantity.
+    """
     rows = {}
     for head, runs in by_head(results).items():
         last = [run.history[-1] for run in runs]
@@ -72,7 +111,15 @@ def summary(results: Sequence[RunResult]) -> dict[str, dict[str, Spread]]:
 
 
 def plot_curves(results: Sequence[RunResult], path: Path) -> None:
-    """Draw accuracy, margin and NC1-NC3 against the epoch: median over seeds, and their range as a band."""
+    """Draw accuracy, margin and NC1-NC3 against the epoch: median over seeds, and their range as a band.
+
+    Parameters
+    ----------
+    results : sequence of RunResult
+        Of any heads and seeds.
+    path : Path
+        Of the picture; the suffix says which kind.
+    """
     groups = by_head(results)
     seeds = len(next(iter(groups.values())))
     title = f"{results[0].config.data.name}: median and range over {seeds} seed{'s' * (seeds > 1)}"
@@ -84,6 +131,13 @@ def plot_cosines(results: Sequence[RunResult], path: Path) -> None:
 
     Above, the matrix of cosines between class means of the first nearest-ETF run at four epochs, and the ETF's; below,
     the mean distance of its off-diagonal entries from -1/(C-1), for every head.
+
+    Parameters
+    ----------
+    results : sequence of RunResult
+        Among them one of the nearest-ETF head.
+    path : Path
+        Of the picture; the suffix says which kind.
     """
     shown = next((run for run in results if run.config.head.name == "nearest"), results[0])
     C, last = shown.class_means.shape[2], len(shown.class_means) - 1

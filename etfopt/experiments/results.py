@@ -49,6 +49,18 @@ class RunResult:
         """Return the first epoch after which a measure is at least `value`; None if there is none.
 
         ``epochs_to(0.99)`` asks for a training accuracy, ``epochs_to(1.0, "train_cosine_margin")`` for a margin.
+
+        Parameters
+        ----------
+        value : float
+            The level to reach.
+        measure : str
+            A key of the history.
+
+        Returns
+        -------
+        int or None
+            Counted from 1; 0 is the untrained network.
         """
         reached = (int(record["epoch"]) for record in self.history if record[measure] >= value)
         return next(reached, None)
@@ -59,7 +71,17 @@ class RunResult:
         return bool(self.history) and self.history[-1]["epoch"] == self.config.training.epochs
 
     def margins(self, split: str = "train") -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-        """Return the sorted cosine margins after the last epoch, shape (n,), for the curve P_CM.
+        """Return the sorted cosine margins after the last epoch, for the curve P_CM.
+
+        Parameters
+        ----------
+        split : "train" or "test"
+            Of which samples.
+
+        Returns
+        -------
+        ndarray, shape (n,), float64
+            Ascending.
 
         Raises
         ------
@@ -72,10 +94,30 @@ class RunResult:
 def load_run(path: Path) -> RunResult:
     """Read a run from its folder, up to the last epoch that was recorded.
 
+    Parameters
+    ----------
+    path : Path
+        Folder of the run.
+
+    Returns
+    -------
+    RunResult
+        Of a run at work or stopped, too.
+
     Raises
     ------
     InputError
         If the folder is of no run, or a file of it is missing, damaged or of another version.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from etfopt.experiments.results import load_run
+    >>> load_run(Path(tempfile.mkdtemp()))
+    Traceback (most recent call last):
+        ...
+    etfopt.errors.InputError: ...
     """
     config, lines = read_config(path / "config.json"), read_lines(path / LINES)
     history = [{key: value for key, value in line.items() if key not in COST} for line in lines]

@@ -44,7 +44,18 @@ class StorageError(EtfoptError, OSError):
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder, or raise `InputError`."""
+    """Make a folder and those above it.
+
+    Parameters
+    ----------
+    path : Path
+        The folder; it may be there.
+
+    Raises
+    ------
+    InputError
+        If it cannot be made.
+    """
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -54,6 +65,16 @@ def make_folder(path: Path) -> None:
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Hold the folder of a run for this process; the system takes the lock away from one that was killed.
+
+    Parameters
+    ----------
+    path : Path
+        Folder of the run.
+
+    Yields
+    ------
+    None
+        The block runs with the folder held.
 
     Raises
     ------
@@ -81,6 +102,13 @@ def locked(path: Path) -> Iterator[None]:
 def write_atomically(path: Path, content: bytes) -> None:
     """Put a file in place in one go: after a crash there is the old one or the new one, and never a part.
 
+    Parameters
+    ----------
+    path : Path
+        Of the file.
+    content : bytes
+        All of it.
+
     Raises
     ------
     StorageError
@@ -101,7 +129,15 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def write_through(descriptor: int, content: bytes) -> None:
-    """Write all bytes and wait until the device has them."""
+    """Write all bytes and wait until the device has them.
+
+    Parameters
+    ----------
+    descriptor : int
+        Of an open file.
+    content : bytes
+        All of it.
+    """
     rest = memoryview(content)
     while rest:
         rest = rest[os.write(descriptor, rest) :]
@@ -137,12 +173,30 @@ def _append(path: Path, content: bytes) -> None:
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:
-    """Write an object as JSON, the schema first; what is NaN or infinite becomes null."""
+    """Write an object as JSON, the schema first; what is NaN or infinite becomes null.
+
+    Parameters
+    ----------
+    path : Path
+        Of the file.
+    value : dict
+        The object.
+    """
     write_atomically(path, strict_json({"schema": SCHEMA, **value}).encode())
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """Read what `write_json` wrote, without the schema.
+
+    Parameters
+    ----------
+    path : Path
+        Of the file.
+
+    Returns
+    -------
+    dict
+        The object.
 
     Raises
     ------
@@ -167,17 +221,49 @@ def _line(record: Record) -> bytes:
 
 
 def append_line(path: Path, record: Record) -> None:
-    """Add a record to a file of JSON lines."""
+    """Add a record to a file of JSON lines.
+
+    Parameters
+    ----------
+    path : Path
+        Of the file, made if missing.
+    record : dict
+        One line.
+    """
     _append(path, _line(record))
 
 
 def write_lines(path: Path, records: Sequence[Record]) -> None:
-    """Write a file of JSON lines anew."""
+    """Write a file of JSON lines anew.
+
+    Parameters
+    ----------
+    path : Path
+        Of the file.
+    records : sequence of dict
+        One a line.
+    """
     write_atomically(path, b"".join(map(_line, records)))
 
 
 def read_lines(path: Path) -> list[Record]:
-    """Read a file of JSON lines, null as NaN; a last line that is torn is left out."""
+    """Read a file of JSON lines, null as NaN; a last line that is torn is left out.
+
+    Parameters
+    ----------
+    path : Path
+        Of the file.
+
+    Returns
+    -------
+    list of dict
+        One a line.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, or a line before the last is damaged.
+    """
     try:
         *lines, _torn = path.read_bytes().split(b"\n")
         records = [json.loads(line) for line in lines]
@@ -194,12 +280,30 @@ def read_lines(path: Path) -> list[Record]:
 
 
 def write_config(path: Path, config: TrainConfig) -> None:
-    """Write the configuration of a run."""
+    """Write the configuration of a run.
+
+    Parameters
+    ----------
+    path : Path
+        Of the file.
+    config : TrainConfig
+        The configuration.
+    """
     write_json(path, {"config": config.to_dict()})
 
 
 def read_config(path: Path) -> TrainConfig:
     """Read what `write_config` wrote.
+
+    Parameters
+    ----------
+    path : Path
+        Of the file.
+
+    Returns
+    -------
+    TrainConfig
+        As it was written.
 
     Raises
     ------

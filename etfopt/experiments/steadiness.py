@@ -50,7 +50,20 @@ class Steadiness:
 
 
 def steadiness(variant: Mapping[int, float | None], baseline: Mapping[int, float | None]) -> Steadiness:
-    """Compare the spread of two variants by their values for each seed; a pair in which one is None is left out."""
+    """Compare the spread of two variants by their values for each seed.
+
+    Parameters
+    ----------
+    variant : mapping of int to float or None
+        A value a seed.
+    baseline : mapping of int to float or None
+        The same of the other; a pair in which one is None is left out.
+
+    Returns
+    -------
+    Steadiness
+        Of variant against baseline.
+    """
     both = variant.keys() & baseline.keys()
     seeds = tuple(sorted(seed for seed in both if None not in (variant[seed], baseline[seed])))
     pairs = np.array([[variant[seed], baseline[seed]] for seed in seeds], dtype=float).reshape(len(seeds), 2)

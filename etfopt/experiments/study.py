@@ -41,7 +41,19 @@ class Variant:
 
 @dataclass(frozen=True)
 class Planned:
-    """One run of a study: a variant, its configuration with the seed, and the name of its folder."""
+    """One run of a study.
+
+    Attributes
+    ----------
+    variant : str
+        Its name.
+    seed : int
+        Of the run.
+    config : TrainConfig
+        With the seed.
+    folder : str
+        Name of the run's folder.
+    """
 
     variant: str
     seed: int
@@ -76,7 +88,13 @@ class Study:
     baselines: tuple[str, ...] = ()
 
     def runs(self) -> list[Planned]:
-        """Return all runs; those of a seed together, so that a study that is stopped early compares all it can."""
+        """Return all runs; those of a seed together, so that a study that is stopped early compares all it can.
+
+        Returns
+        -------
+        list of Planned
+            Seed by seed.
+        """
         return [
             Planned(v.name, seed, v.config.with_settings({"seed": seed}), f"{v.slug}-seed{seed}")
             for seed in self.seeds
@@ -84,14 +102,31 @@ class Study:
         ]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the study as dictionaries, lists, strings and numbers, for `from_dict`."""
+        """Return the study as dictionaries, lists, strings and numbers, for `from_dict`.
+
+        Returns
+        -------
+        dict
+            For JSON.
+        """
         variants = [{**asdict(v), "config": v.config.to_dict()} for v in self.variants]
         lists = {"seeds": list(self.seeds), "baselines": list(self.baselines)}
         return {**asdict(self), **lists, "variants": variants}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Study:
-        """Return the study of a dictionary that `to_dict` gave."""
+        """Return the study of a dictionary that `to_dict` gave.
+
+        Parameters
+        ----------
+        values : mapping
+            As `to_dict` gave it.
+
+        Returns
+        -------
+        Study
+            The same study.
+        """
         variants = [Variant(**{**v, "config": TrainConfig.from_dict(v["config"])}) for v in values["variants"]]
         tuples = {"seeds": tuple(values["seeds"]), "baselines": tuple(values.get("baselines", ()))}
         return cls(**{**values, **tuples, "variants": tuple(variants)})

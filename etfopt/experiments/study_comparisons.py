@@ -26,7 +26,17 @@ Found: TypeAlias = dict[str, dict[int, dict[str, float | None]]]
 
 @dataclass(frozen=True)
 class Pair:
-    """One quantity of a variant compared with the baseline's."""
+    """One quantity of a variant compared with the baseline's.
+
+    Attributes
+    ----------
+    variant, baseline : str
+        Names of the two.
+    quantity : str
+        One of `COMPARED`.
+    result : Comparison
+        Of variant minus baseline.
+    """
 
     variant: str
     baseline: str
@@ -36,7 +46,17 @@ class Pair:
 
 @dataclass(frozen=True)
 class SpreadPair:
-    """The spread between seeds of one quantity of a variant compared with the baseline's."""
+    """The spread between seeds of one quantity of a variant compared with the baseline's.
+
+    Attributes
+    ----------
+    variant, baseline : str
+        Names of the two.
+    quantity : str
+        One of `STEADY`.
+    result : Steadiness
+        Of variant against baseline.
+    """
 
     variant: str
     baseline: str
@@ -45,7 +65,28 @@ class SpreadPair:
 
 
 def pairs(study: Study, baselines: Sequence[str]) -> list[tuple[str, str]]:
-    """Return each variant with those it is compared with; of two that are both baselines, one pair. See `_pairs`."""
+    """Return each variant with those it is compared with; of two that are both baselines, one pair.
+
+    A baseline that is the name of a variant of the file stands for that variant in the same cell of the grid; the
+    first one does so by default. The whole name of a variant stands for it alone.
+
+    Parameters
+    ----------
+    study : Study
+        Its variants and cells.
+    baselines : sequence of str
+        Names of variants.
+
+    Returns
+    -------
+    list of pair of str
+        Variant and baseline.
+
+    Raises
+    ------
+    InputError
+        If there is no such variant.
+    """
     found: list[tuple[str, str]] = []
     for baseline in baselines or [""]:
         found += [pair for pair in _pairs(study, baseline) if pair not in found and pair[::-1] not in found]
@@ -53,16 +94,6 @@ def pairs(study: Study, baselines: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def _pairs(study: Study, baseline: str) -> list[tuple[str, str]]:
-    """Return each variant with the one it is compared with.
-
-    A baseline that is the name of a variant of the file stands for that variant in the same cell of the grid; the
-    first one does so by default. The whole name of a variant stands for it alone.
-
-    Raises
-    ------
-    InputError
-        If there is no such variant.
-    """
     variants = study.variants
     heads, names = [v.head for v in variants], [v.name for v in variants]
     chosen = baseline or heads[0] or names[0]
@@ -90,6 +121,11 @@ def comparisons(study: Study, found: Found, baselines: Sequence[str]) -> list[Pa
     baselines : sequence of str
         Variants of the file, or whole names; the first variant where there are none.
 
+    Returns
+    -------
+    list of Pair
+        Variant by variant.
+
     Notes
     -----
     An epoch that never came counts as one after the last: such a difference is a bound, and is marked as one.
@@ -108,7 +144,22 @@ def comparisons(study: Study, found: Found, baselines: Sequence[str]) -> list[Pa
 
 
 def spread_comparisons(study: Study, found: Found, baselines: Sequence[str]) -> list[SpreadPair]:
-    """Compare the spread between seeds of the variants with that of their baselines, in all that is `STEADY`."""
+    """Compare the spread between seeds of the variants with that of their baselines, in all that is `STEADY`.
+
+    Parameters
+    ----------
+    study : Study
+        Its variants and cells.
+    found : dict
+        By variant and seed, the quantities of a run.
+    baselines : sequence of str
+        Variants of the file, or whole names; the first variant where there are none.
+
+    Returns
+    -------
+    list of SpreadPair
+        Variant by variant.
+    """
     return [
         SpreadPair(ours, theirs, q, steadiness(_by_seed(found, ours, q), _by_seed(found, theirs, q)))
         for ours, theirs in pairs(study, baselines)

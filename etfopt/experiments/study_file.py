@@ -22,6 +22,16 @@ KEYS = ("title", "question", "setup", "findings", "baselines", "seeds", "base", 
 def read_study(path: Path) -> Study:
     """Read a study from a ``.toml`` file; its name is the file's.
 
+    Parameters
+    ----------
+    path : Path
+        Of the file.
+
+    Returns
+    -------
+    Study
+        Every variant with its whole configuration.
+
     Raises
     ------
     InputError
@@ -46,11 +56,32 @@ def parse_study(values: Mapping[str, Any], name: str) -> Study:
     make it; ``grid`` maps settings to lists of values, and every variant is taken with every combination of them.
     Settings are written as dotted names or as nested tables.
 
+    Parameters
+    ----------
+    values : mapping
+        The file's content.
+    name : str
+        Of the study.
+
+    Returns
+    -------
+    Study
+        Every variant with its whole configuration.
+
     Raises
     ------
     InputError
         If a key is unknown or missing, a name, seed, value or configuration is there twice, a setting is set both by a
         variant and by the grid, a baseline is no variant, or a configuration is refused; the variant is named.
+
+    Examples
+    --------
+    >>> from etfopt.experiments.study_file import parse_study
+    >>> variants = [{"name": "nearest"}, {"name": "fixed", "head.name": "fixed"}]
+    >>> plan = {"title": "Heads", "question": "Which one?", "seeds": [0, 1], "variants": variants}
+    >>> study = parse_study(plan, name="heads")
+    >>> [run.folder for run in study.runs()]
+    ['nearest-seed0', 'fixed-seed0', 'nearest-seed1', 'fixed-seed1']
     """
     if unknown := [key for key in values if key not in KEYS]:
         raise InputError(f"unknown key{'s' * (len(unknown) > 1)} {', '.join(unknown)}; known are: {', '.join(KEYS)}")

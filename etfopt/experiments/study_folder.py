@@ -30,7 +30,17 @@ class State(Enum):
 
 @dataclass(frozen=True)
 class Progress:
-    """A run, its state, and the number of its epochs that are done."""
+    """How far a run of a study has come.
+
+    Attributes
+    ----------
+    run : Planned
+        The run.
+    state : State
+        New, started, finished or diverged.
+    epochs : int
+        Epochs that are done.
+    """
 
     run: Planned
     state: State
@@ -38,13 +48,31 @@ class Progress:
 
 
 def save_study(folder: Path, study: Study) -> None:
-    """Write the plan beside the runs, so that a report knows what is missing."""
+    """Write the plan beside the runs, so that a report knows what is missing.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the study.
+    study : Study
+        The plan.
+    """
     make_folder(folder)
     write_json(folder / STUDY, {"study": study.to_dict()})
 
 
 def load_study(folder: Path) -> Study:
     """Read what `save_study` wrote.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the study.
+
+    Returns
+    -------
+    Study
+        The plan.
 
     Raises
     ------
@@ -62,6 +90,18 @@ def load_study(folder: Path) -> Study:
 
 def progress(folder: Path, runs: Sequence[Planned]) -> list[Progress]:
     """Return the state of every run of a study.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the study.
+    runs : sequence of Planned
+        The plan.
+
+    Returns
+    -------
+    list of Progress
+        In the plan's order.
 
     Raises
     ------
@@ -94,12 +134,35 @@ def _state(path: Path, config: TrainConfig) -> tuple[State, int]:
 
 
 def record_divergence(path: Path, config: TrainConfig, message: str) -> None:
-    """Write down in the folder of a run that it diverged: it would again."""
+    """Write down in the folder of a run that it diverged: it would again.
+
+    Parameters
+    ----------
+    path : Path
+        Folder of the run.
+    config : TrainConfig
+        What diverged.
+    message : str
+        Epoch, step, batch and samples.
+    """
     write_json(path / DIVERGED, {"config": config.digest(), "message": message})
 
 
 def divergence(path: Path, config: TrainConfig) -> str | None:
-    """Return how a run of this configuration diverged, or None if it did not."""
+    """Return how a run of this configuration diverged, or None if it did not.
+
+    Parameters
+    ----------
+    path : Path
+        Folder of the run.
+    config : TrainConfig
+        A record of another one does not count.
+
+    Returns
+    -------
+    str or None
+        The message with which it stopped.
+    """
     if not (path / DIVERGED).exists():
         return None
     record = read_json(path / DIVERGED)

@@ -24,7 +24,20 @@ COST = ("step_ms", "step_mib")
 
 
 def markdown(report: Report, figures: Mapping[str, str]) -> str:
-    """Return the page; `figures` maps the pictures' file names to their captions."""
+    """Return the page.
+
+    Parameters
+    ----------
+    report : Report
+        The numbers.
+    figures : mapping of str to str
+        The pictures' file names, and their captions.
+
+    Returns
+    -------
+    str
+        Markdown.
+    """
     study = report.collected.study
     parts = [
         f"# {_plain(study.title)}",

@@ -56,6 +56,16 @@ class Collected:
 def collect(folder: Path) -> Collected:
     """Read the runs of a study's folder, or of any folder whose subfolders are runs named VARIANT-seedN.
 
+    Parameters
+    ----------
+    folder : Path
+        Of the study, or of runs.
+
+    Returns
+    -------
+    Collected
+        Finished runs by variant, and what is missing.
+
     Raises
     ------
     InputError
@@ -116,6 +126,18 @@ def _slim(run: RunResult) -> RunResult:
 def two_epochs(study: Study, epochs: tuple[int, int] | None) -> dict[str, tuple[int, int]]:
     """Return for each variant the two epochs of its table: those asked for, or a quarter of all and all.
 
+    Parameters
+    ----------
+    study : Study
+        Its variants and their epochs.
+    epochs : pair of int, optional
+        Those asked for.
+
+    Returns
+    -------
+    dict of str to pair of int
+        By variant.
+
     Raises
     ------
     InputError
@@ -131,7 +153,20 @@ def two_epochs(study: Study, epochs: tuple[int, int] | None) -> dict[str, tuple[
 
 
 def quantities(run: RunResult, epochs: tuple[int, int]) -> dict[str, float | None]:
-    """Return all `QUANTITIES` of a run; None is an epoch that never came."""
+    """Return all `QUANTITIES` of a run; None is an epoch that never came.
+
+    Parameters
+    ----------
+    run : RunResult
+        A finished run.
+    epochs : pair of int
+        Of the table of accuracies.
+
+    Returns
+    -------
+    dict of str to float or None
+        None is an epoch that never came.
+    """
     first, second = (run.history[epoch] for epoch in epochs)
     last = run.history[-1]
     return {

@@ -76,7 +76,13 @@ class Report:
     origins: list[dict[str, Any]]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return everything for JSON; an epoch that never came is null there."""
+        """Return everything for JSON; an epoch that never came is null there.
+
+        Returns
+        -------
+        dict
+            Of dictionaries, lists, strings and numbers.
+        """
         found = self.collected
         return {
             "study": found.study.to_dict(),
@@ -110,6 +116,11 @@ def make_report(folder: Path, baselines: Sequence[str] = (), epochs: tuple[int, 
         The variants that the others are compared with; by default the study's, or the first.
     epochs : pair of int, optional
         Of the table of accuracies; a quarter of all and all by default.
+
+    Returns
+    -------
+    Report
+        All numbers; `write_report` puts them on paper.
 
     Raises
     ------
@@ -148,6 +159,18 @@ def write_report(report: Report, folder: Path) -> list[Path]:
     """Write ``report.json``, ``metrics.jsonl.gz``, figures, ``report.md`` and ``report.html`` into a folder.
 
     The folder is made if missing. ``metrics.jsonl.gz`` holds every measure of every epoch of every finished run.
+
+    Parameters
+    ----------
+    report : Report
+        The numbers.
+    folder : Path
+        For the files.
+
+    Returns
+    -------
+    list of Path
+        What was written.
 
     Raises
     ------

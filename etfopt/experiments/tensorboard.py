@@ -15,6 +15,13 @@ class Scalars:
     """TensorBoard's file of a run: one event an epoch, written at once, in this thread.
 
     The writers that log from a thread of their own wait for ever once that thread has met a full disk.
+
+    Parameters
+    ----------
+    folder : Path
+        Of TensorBoard's files.
+    epoch : int
+        From which the file counts.
     """
 
     def __init__(self, folder: Path, epoch: int) -> None:
@@ -27,7 +34,15 @@ class Scalars:
         self._write(step=epoch, session_log=SessionLog(status=SessionLog.START))
 
     def add(self, epoch: int, record: Record) -> None:
-        """Write a record; "train_loss" is shown as "train/loss"."""
+        """Write a record; "train_loss" is shown as "train/loss".
+
+        Parameters
+        ----------
+        epoch : int
+            Of the record.
+        record : dict
+            The numbers; others are left out.
+        """
         from tensorboardX.proto.summary_pb2 import Summary
 
         values = [Summary.Value(tag=name.replace("_", "/", 1), simple_value=value) for name, value in record.items()]
@@ -48,5 +63,18 @@ class Scalars:
 
 
 def open_scalars(folder: Path, epoch: int) -> Scalars | None:
-    """Return the file for a run that goes on with an epoch, or None if tensorboardX is not installed."""
+    """Return the file for a run that goes on with an epoch, or None if tensorboardX is not installed.
+
+    Parameters
+    ----------
+    folder : Path
+        Of TensorBoard's files.
+    epoch : int
+        With which the run goes on.
+
+    Returns
+    -------
+    Scalars or None
+        None if tensorboardX is not installed.
+    """
     return None if find_spec("tensorboardX") is None else Scalars(folder, epoch)

@@ -84,6 +84,18 @@ def train(
     -----
     Whatever ends a run early, Ctrl-C, SIGTERM, a crash or one of these errors, the measures of finished epochs and
     the last two checkpoints are kept whole.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from etfopt.experiments.config import TrainConfig
+    >>> from etfopt.experiments.train import train
+    >>> config = TrainConfig().with_settings({"training.epochs": 1, "backbone.width": 16, "backbone.dim": 12})
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     result = train(config, Path(folder) / "run")
+    >>> [record["epoch"] for record in result.history]
+    [0, 1]
     """
     computer, rank = Machine(**machine), process_rank()
     images = load_images(config.data) if images is None else images
@@ -135,6 +147,18 @@ def _ending(path: Path, recorder: Recorder, rank: int) -> Iterator[None]:
 def resume(path: Path, **options: Any) -> RunResult:
     """Go on with the run in a folder, as its own configuration says; see `train`.
 
+    Parameters
+    ----------
+    path : Path
+        Folder of the run.
+    **options : object
+        As of `train`.
+
+    Returns
+    -------
+    RunResult
+        As `train` returns it.
+
     Raises
     ------
     InputError
@@ -144,7 +168,18 @@ def resume(path: Path, **options: Any) -> RunResult:
 
 
 def kept(path: Path) -> str:
-    """Say what is kept of a run that has stopped early, and how to go on."""
+    """Say what is kept of a run that has stopped early, and how to go on.
+
+    Parameters
+    ----------
+    path : Path
+        Folder of the run.
+
+    Returns
+    -------
+    str
+        A sentence for the user.
+    """
     epoch = max(checkpoints(path / "checkpoints"), default=0)
     what = f"Kept: {path}/, with the checkpoint of epoch {epoch}" if epoch else f"Kept: {path}/; no epoch was finished"
     return f"{what}. To go on: etfopt train --resume {path}"

@@ -64,6 +64,22 @@ def build_trainer(
 ) -> pl.Trainer:
     """Return the trainer of a run.
 
+    Parameters
+    ----------
+    machine : Machine
+        Where it runs.
+    training : TrainingConfig
+        Epochs and clipping.
+    callbacks : sequence of Callback
+        Recorder, checkpoints and the like.
+    progress_bar : bool
+        Whether Lightning draws its own.
+
+    Returns
+    -------
+    pl.Trainer
+        Without a logger of its own.
+
     Raises
     ------
     InputError
@@ -92,14 +108,31 @@ def build_trainer(
 
 
 def process_rank() -> int:
-    """Return the rank of this process as its launcher says, before Lightning has started; 0 without a launcher."""
+    """Return the rank of this process as its launcher says, before Lightning has started; 0 without a launcher.
+
+    Returns
+    -------
+    int
+        From 0.
+    """
     names = ("RANK", "SLURM_PROCID", "LOCAL_RANK")
     return next((int(os.environ[name]) for name in names if os.environ.get(name, "").isdigit()), 0)
 
 
 @contextmanager
 def use_threads(count: int) -> Iterator[None]:
-    """Use so many CPU threads in this block."""
+    """Use so many CPU threads in this block.
+
+    Parameters
+    ----------
+    count : int
+        As of `torch.set_num_threads`; what was set before comes back after it.
+
+    Yields
+    ------
+    None
+        The block runs with so many.
+    """
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
@@ -116,7 +149,13 @@ UNNEEDED = (
 
 @contextmanager
 def quiet_lightning() -> Iterator[None]:
-    """Silence Lightning's notes on hardware and its advice on workers: the data are tensors in memory."""
+    """Silence Lightning's notes on hardware and its advice on workers: the data are tensors in memory.
+
+    Yields
+    ------
+    None
+        The block runs in silence.
+    """
     loggers: list[Any] = [logging.getLogger(name) for name in ("pytorch_lightning", "lightning_fabric")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

@@ -77,7 +77,8 @@ class NeuralCollapse(Metric):
 
     References
     ----------
-    Papyan, Han, Donoho (2020); Xu, Liu (2023) for VCI; Markou, Ajanthan, Gould (2024) for the choice of measures.
+    Papyan, Han, Donoho (2020); Xu, Liu (2023) for VCI; Markou, Ajanthan, Gould (2024) for the choice of measures. The
+    distance to the nearest ETF is a nuclear norm: ``theory/free_scale.py``.
 
     Examples
     --------
@@ -136,7 +137,13 @@ class NeuralCollapse(Metric):
         self.weight, self.bias = batch.weight, batch.bias
 
     def compute(self) -> dict[str, Tensor]:
-        """Return the measures of everything seen so far, as the table above describes them."""
+        """Return the measures of everything seen so far, as the table above describes them.
+
+        Returns
+        -------
+        dict of str to Tensor, shape (), float64
+            A value for each of `MEASURES`, in that order; NaN where it has none.
+        """
         n = float(self.class_counts.sum())
         if n == 0:
             return {key: self.weight.new_full((), torch.nan) for key in MEASURES}
@@ -148,20 +155,35 @@ class NeuralCollapse(Metric):
         return {key: values[key].to(self.weight.device) for key in MEASURES}
 
     def class_means(self) -> Tensor:
-        """Return the centred class means H, shape (d, C), over all ranks; zero before the first sample."""
+        """Return the centred class means H over all ranks.
+
+        Returns
+        -------
+        Tensor, shape (d, C), float64
+            Zero before the first sample.
+        """
         means, mean = self.feature_means(), self.global_mean()
         return (means - mean).nan_to_num(0.0).T
 
     def feature_means(self) -> Tensor:
-        r"""Return the mean feature :math:`\mu_c` of every class, shape (C, d), over all ranks.
+        r"""Return the mean feature :math:`\mu_c` of every class over all ranks.
 
-        The row of a class that has not occurred is NaN.
+        Returns
+        -------
+        Tensor, shape (C, d), float64
+            The row of a class that has not occurred is NaN.
         """
         counts, sums = self._moments()
         return sums / counts[:, None]
 
     def global_mean(self) -> Tensor:
-        r"""Return the mean feature :math:`\mu_G`, shape (d,), over all ranks; NaN before the first sample."""
+        r"""Return the mean feature :math:`\mu_G` over all ranks.
+
+        Returns
+        -------
+        Tensor, shape (d,), float64
+            NaN before the first sample.
+        """
         counts, sums = self._moments()
         return sums.sum(dim=0) / counts.sum()
 

@@ -141,11 +141,22 @@ class CosineMargin(KeepsRows):
             self.append("labels", batch.labels)
 
     def compute(self) -> Tensor:
-        """Return the mean margin of everything seen so far."""
+        """Return the mean margin of everything seen so far.
+
+        Returns
+        -------
+        Tensor, shape (), float64
+            The mean; NaN before the first sample, and where a margin has no value.
+        """
         return self.total / self.count if self.streaming else self._stored_margins().mean()
 
     def sorted(self) -> Tensor:
-        """Return all margins in ascending order, NaN last (the curve P_CM), shape (n,), over all ranks.
+        """Return all margins in ascending order: the curve P_CM.
+
+        Returns
+        -------
+        Tensor, shape (n,), float64
+            Over all ranks, NaN last.
 
         Raises
         ------

@@ -120,7 +120,13 @@ class NearestMeanMismatch(KeepsRows):
                 self.append(name, value)
 
     def compute(self) -> Tensor:
-        """Return the share of everything seen so far."""
+        """Return the share of everything seen so far.
+
+        Returns
+        -------
+        Tensor, shape (), float64
+            Between 0 and 1; NaN before the first sample, and where the means cannot be told apart.
+        """
         if self.streaming:
             share = self.mismatches / self.count
             return share if _tell_apart(self.class_means, int(self.count)) else share * torch.nan

@@ -74,9 +74,13 @@ class NumericalRank(KeepsRows):
         Parameters
         ----------
         features : Tensor, shape (n, d)
+            What the classifier multiplies.
         labels : Tensor of integers in [0, C), shape (n,)
-        weight, bias
+            The classes of the rows.
+        weight : Tensor, shape (C, d)
             Checked and not used: all metrics take the same arguments.
+        bias : Tensor, shape (C,), or None for zero
+            Checked and not used.
 
         Raises
         ------
@@ -94,7 +98,13 @@ class NumericalRank(KeepsRows):
                 setattr(self, name, [rows])
 
     def compute(self) -> Tensor:
-        """Return the mean numerical rank over the classes that occurred."""
+        """Return the mean numerical rank over the classes that occurred.
+
+        Returns
+        -------
+        Tensor, shape (), float64
+            The mean over the classes that occurred; NaN before the first sample, and where a class has only zeros.
+        """
         features, labels = self.rows("features").cpu(), self.rows("labels").cpu()
         ranks = [_numerical_rank(features[labels == c]) for c in torch.unique(labels)]
         mean = torch.stack(ranks).mean() if ranks else features.new_full((), torch.nan)

@@ -101,15 +101,42 @@ class FixedETFHead(ETFHead):
 
     Parameters
     ----------
-    dim, num_classes, temperature, confidence, ignore_index
-        As in `Head`; dim must be at least the frame's number of rows. Where labels are given, samples with the
-        label `ignore_index` do not count in :math:`\mu_G`.
+    dim, num_classes : int
+        d and C; dim must be at least the frame's number of rows.
+    temperature : float or "auto"
+        As in `Head`.
+    confidence : float
+        As in `Head`.
+    ignore_index : int
+        Where labels are given, samples with this one do not count in :math:`\mu_G`.
     frame : Tensor, shape (r, C), optional
         None is ``etfopt.simplex_etf(C)``, r = C; the reduced simplex, r = C-1, is enough for dim = C-1.
     generator : torch.Generator, optional
         If given, the ETF is that of a random rotation U, uniform on the Stiefel manifold, instead of the canonical one.
-    process_group, synchronize
+    process_group : ProcessGroup, optional
         As in `ClassMeans`: under torch.distributed the mean is that of all ranks' batches.
+    synchronize : bool
+        As in `ClassMeans`.
+
+    Raises
+    ------
+    InputError
+        If an argument is out of range, or the frame does not fit.
+
+    References
+    ----------
+    Zhu et al. (2021), A geometric analysis of neural collapse with unconstrained features; Yang et al. (2022), Inducing
+    neural collapse with a fixed ETF. What features a fixed W leads to: ``theory/unconstrained_features.py``.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from etfopt.nn import FixedETFHead
+    >>> head = FixedETFHead(dim=4, num_classes=3)
+    >>> head(torch.randn(5, 4)).shape
+    torch.Size([5, 3])
+    >>> torch.allclose(head.weight @ head.weight.T, 1.5 * torch.eye(3) - 0.5, atol=1e-5)
+    True
     """
 
     def __init__(
@@ -138,7 +165,25 @@ class FixedETFHead(ETFHead):
         self.ranks = Ranks(process_group, synchronize)
 
     def forward(self, features: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Return logits, shape (n, C), of features, shape (n, d). Labels are checked; see `ignore_index`."""
+        """Return logits; in training, set the bias to that of the batch first.
+
+        Parameters
+        ----------
+        features : Tensor, shape (n, d)
+            Of any norm.
+        labels : Tensor of integers, shape (n,), optional
+            Checked; see `ignore_index`.
+
+        Returns
+        -------
+        Tensor, shape (n, C)
+            Logits.
+
+        Raises
+        ------
+        InputError
+            If features or labels do not fit.
+        """
         if not self.training:
             f = self.normalize(features)
             self._check_labels(features, labels)

@@ -27,6 +27,24 @@ class UnitFeatures(nn.Module):
     ----------
     temperature : float
         tau, the norm that features are given.
+
+    Raises
+    ------
+    InputError
+        If the temperature is not a positive number.
+
+    References
+    ----------
+    Markou, Ajanthan and Gould (2024), whose scripts take tau = 5; ``theory/temperature.py`` says which tau suits C
+    classes.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from etfopt.nn import UnitFeatures
+    >>> UnitFeatures(5.0)(torch.tensor([[3.0, 4.0], [0.0, 0.0]]))
+    tensor([[3., 4.],
+            [0., 0.]])
     """
 
     def __init__(self, temperature: float) -> None:
@@ -34,11 +52,28 @@ class UnitFeatures(nn.Module):
         self.temperature = as_temperature(temperature, 2, CONFIDENCE)
 
     def forward(self, features: Tensor) -> Tensor:
-        r"""Return :math:`\tau h/\|h\|` for each row h of the features, (n, d); a row of zeros stays zero."""
+        r"""Return :math:`\tau h/\|h\|` for each row h of the features.
+
+        Parameters
+        ----------
+        features : Tensor, shape (n, d)
+            A row of zeros stays zero.
+
+        Returns
+        -------
+        Tensor, shape (n, d)
+            Rows of norm tau.
+        """
         return _scaled(features, self.temperature)
 
     def extra_repr(self) -> str:
-        """Return the constructor's argument."""
+        """Return the constructor's argument.
+
+        Returns
+        -------
+        str
+            What ``repr`` shows between the brackets.
+        """
         return f"temperature={self.temperature:g}"
 
 
@@ -68,6 +103,15 @@ class Head(LoadChecked, abc.ABC):
     ignore_index : int
         Label of samples that do not count in any statistic, as in `torch.nn.CrossEntropyLoss`. Their logits are
         returned like the others'.
+
+    Raises
+    ------
+    InputError
+        If an argument is out of range.
+
+    References
+    ----------
+    Markou, Ajanthan and Gould (2024). The temperature: ``theory/temperature.py``.
     """
 
     bias: Tensor
@@ -93,7 +137,23 @@ class Head(LoadChecked, abc.ABC):
         """Classifier weight, shape (C, d), detached."""
 
     def normalize(self, features: Tensor) -> Tensor:
-        r"""Return :math:`\tau h/\|h\|` for each row h of the features, (n, d): what the classifier sees."""
+        r"""Return what the classifier sees: :math:`\tau h/\|h\|` for each row h of the features.
+
+        Parameters
+        ----------
+        features : Tensor, shape (n, d)
+            Of any norm; a row of zeros stays zero.
+
+        Returns
+        -------
+        Tensor, shape (n, d)
+            Rows of norm tau.
+
+        Raises
+        ------
+        InputError
+            If they are not floating-point, not of this shape, or (where values may be looked at) not finite.
+        """
         require_floats(features, "features", ("n", self.dim))
         require_finite(features, "features")
         return _scaled(features, self.temperature)
@@ -103,6 +163,11 @@ class Head(LoadChecked, abc.ABC):
 
         ``head.linear()(head.normalize(x))`` equals ``head.eval()(x)``. To deploy a network without this package's
         modules but one, see `UnitFeatures`. Without a backbone's normalisation the largest logit may be another.
+
+        Returns
+        -------
+        nn.Linear
+            d to C, with bias.
         """
         weight = self.weight.detach()
         # by way of the meta device: the default initialisation would draw from the global generator
@@ -117,7 +182,13 @@ class Head(LoadChecked, abc.ABC):
             require_labels(labels, len(features), self.num_classes, self.ignore_index)
 
     def extra_repr(self) -> str:
-        """Return the constructor's arguments."""
+        """Return the constructor's arguments.
+
+        Returns
+        -------
+        str
+            What ``repr`` shows between the brackets.
+        """
         return f"dim={self.dim}, num_classes={self.num_classes}, temperature={self.temperature:g}"
 
 
@@ -126,9 +197,22 @@ class LearnedHead(Head):
 
     The rows are projected back to the sphere after every optimiser step (at the next use of the layer, so that no
     hook into the training loop is needed), and the gradient is that of the unconstrained rows, as in the paper's
-    release.
+    release. ``rows`` (C, d) is the trainable parameter; ``weight`` is its normalised value. The parameters are those of
+    `Head`.
 
-    Parameters are those of `Head`. ``rows`` (C, d) is the trainable parameter; ``weight`` is its normalised value.
+    References
+    ----------
+    Markou, Ajanthan and Gould (2024), the released code's baseline.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from etfopt.nn import LearnedHead
+    >>> head = LearnedHead(dim=4, num_classes=3)
+    >>> head(torch.randn(5, 4)).shape
+    torch.Size([5, 3])
+    >>> torch.allclose(head.weight.norm(dim=1), torch.ones(3))
+    True
     """
 
     def __init__(
@@ -151,7 +235,25 @@ class LearnedHead(Head):
         return functional.normalize(self.rows.detach(), dim=1)
 
     def forward(self, features: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Return logits, shape (n, C), of features, shape (n, d). Labels are checked and not used."""
+        """Return logits.
+
+        Parameters
+        ----------
+        features : Tensor, shape (n, d)
+            Of any norm.
+        labels : Tensor of integers, shape (n,), optional
+            Checked and not used.
+
+        Returns
+        -------
+        Tensor, shape (n, C)
+            Logits.
+
+        Raises
+        ------
+        InputError
+            If features or labels do not fit.
+        """
         f = self.normalize(features)
         self._check_labels(features, labels)
         if not self.training:

@@ -29,7 +29,18 @@ NARROW_FROM = 64
 
 
 def require_method(method: str) -> None:
-    """Raise `InputError` if there is no such method."""
+    """Check the name of a method.
+
+    Parameters
+    ----------
+    method : str
+        "auto", "svd", "gram" or "newton-schulz".
+
+    Raises
+    ------
+    InputError
+        If there is no such method.
+    """
     if method not in METHODS:
         raise InputError(f"method = {method!r} is not known; choose one of: {', '.join(METHODS)}")
 

@@ -26,7 +26,21 @@ RATE_FLOOR = 1e-4
 
 
 class MeansUpdate(NamedTuple):
-    """What one batch makes of the running means, before it is committed."""
+    """What one batch makes of the running means, before it is committed.
+
+    Attributes
+    ----------
+    mean : Tensor, shape (d, C)
+        The new running means, with the gradient of the batch's part.
+    global_mean : Tensor, shape (d,)
+        Mean of the batch.
+    seen : Tensor, shape (C,)
+        Which classes have occurred so far.
+    valid : Tensor, shape (), or None
+        Whether the batch is to count; None where that was looked at and is so.
+    bad : Tensor, shape (), or None
+        Whether the batch is to be refused; None where that was looked at and is not so.
+    """
 
     mean: Tensor  # (d, C), differentiable through the batch
     global_mean: Tensor  # (d,), mean of the batch, differentiable
@@ -80,7 +94,21 @@ class ClassMeans(Tracking):
 
     References
     ----------
-    Markou, Ajanthan and Gould (2024), section 3 and the released code.
+    Markou, Ajanthan and Gould (2024), section 3 and the released code. What a batch weighs in the mean after t steps,
+    and what is left of its gradient: ``theory/fading.py``.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from etfopt.nn import ClassMeans
+    >>> means = ClassMeans(num_classes=2, dim=3)
+    >>> H = means(torch.eye(3)[:2], torch.tensor([0, 1]))
+    >>> H
+    tensor([[ 0.5000, -0.5000],
+            [-0.5000,  0.5000],
+            [ 0.0000,  0.0000]])
+    >>> int(means.steps), means.seen.tolist()
+    (1, [True, True])
     """
 
     mean: Tensor
@@ -119,6 +147,16 @@ class ClassMeans(Tracking):
             n = 0 is allowed and changes nothing.
         labels : Tensor of integers, shape (n,)
             Required in training.
+
+        Returns
+        -------
+        Tensor, shape (d, C)
+            The running means, one column a class; in training with the gradient of the batch's part.
+
+        Raises
+        ------
+        InputError
+            If features or labels do not fit, before any state changes.
         """
         if not self.training:
             return self.mean.clone()
@@ -137,9 +175,24 @@ class ClassMeans(Tracking):
         return update.mean
 
     def updated(self, features: Tensor | InputError, labels: Tensor | None) -> MeansUpdate | None:
-        """Return what a batch makes of the means, without changing them; None for a batch without samples.
+        """Return what a batch makes of the means, without changing them.
 
-        `features` may be the error for which the caller refuses them: the other ranks are then told.
+        Parameters
+        ----------
+        features : Tensor, shape (n, d), or InputError
+            The error is that for which the caller refuses them: the other ranks are then told.
+        labels : Tensor of integers, shape (n,)
+            Required.
+
+        Returns
+        -------
+        MeansUpdate or None
+            None for a batch without samples.
+
+        Raises
+        ------
+        InputError
+            If features or labels do not fit, here or on another rank.
         """
         refuse_second_run(self)
         error = features if isinstance(features, InputError) else self._error_in(features, labels)
@@ -202,6 +255,11 @@ class ClassMeans(Tracking):
 
         Where looking at ``steps`` is not free this is a remembered number, looked up after a start, a load, and every
         ``train()`` or ``eval()``. In between it also counts batches that turn out to be bad or all ignored.
+
+        Returns
+        -------
+        int
+            Steps taken.
         """
         if visible(self.steps):
             return int(self.steps)
@@ -212,7 +270,13 @@ class ClassMeans(Tracking):
 
     @torch.no_grad()
     def commit(self, update: MeansUpdate) -> None:
-        """Make an update from `updated` the state."""
+        """Make an update from `updated` the state.
+
+        Parameters
+        ----------
+        update : MeansUpdate
+            Where its `valid` is false nothing changes.
+        """
         before = self.count()
         self.mean.copy_(update.mean)
         self.global_mean.copy_(update.global_mean)
@@ -232,7 +296,13 @@ class ClassMeans(Tracking):
         self._known_count = None
 
     def extra_repr(self) -> str:
-        """Return the constructor's arguments."""
+        """Return the constructor's arguments.
+
+        Returns
+        -------
+        str
+            What ``repr`` shows between the brackets.
+        """
         return f"num_classes={self.num_classes}, dim={self.dim}, averaging={self.averaging!r}"
 
 

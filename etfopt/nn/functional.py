@@ -55,7 +55,19 @@ def polar_factor(A: Tensor, method: str = "auto") -> Tensor:
 
     References
     ----------
-    Higham (2008), Functions of Matrices, chapter 8. Gould, Hartley and Campbell (2022) for the declarative view.
+    Higham (2008), Functions of Matrices, chapter 8. Gould, Hartley and Campbell (2022) for the declarative view. Proof
+    of the derivative: ``theory/gradient.py``.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from etfopt.nn.functional import polar_factor
+    >>> A = torch.eye(3, 2, requires_grad=True)  # equal singular values: autograd through an SVD gives NaN here
+    >>> polar_factor(A)[0, 1].backward()
+    >>> A.grad
+    tensor([[ 0.0000,  0.5000],
+            [-0.5000,  0.0000],
+            [ 0.0000,  0.0000]])
     """
     require_method(method)
     _require_matrix(A, "A")
@@ -105,6 +117,15 @@ def nearest_etf(
     InputError
         If a shape or dtype does not fit, delta is negative or not finite, d < r, or (on the CPU) a value is NaN or
         infinite; or if the method is unknown.
+
+    Notes
+    -----
+    Proof of the minimiser: ``theory/closed_form.py``; of its derivative, and why it may be differentiated again:
+    ``theory/gradient.py``.
+
+    References
+    ----------
+    Markou, Ajanthan and Gould (2024), arXiv 2411.01248.
 
     Examples
     --------
@@ -163,10 +184,36 @@ def _without_gauge(X: Tensor, method: str) -> Tensor:
 
 @torch.no_grad()
 def nearest_minimiser(A: Tensor, start: Tensor) -> Tensor:
-    """Return, of all maximisers of <A, U> over St(d, r), the one nearest to `start`; A and `start` are (d, r).
+    r"""Return, of all maximisers of :math:`\langle A, U\rangle` over St(d, r), the one nearest to a given point.
 
     Where A has full rank there is only one. Otherwise, with A = P S Q' and the columns of P and Q split at the rank,
     they are P1 Q1' + P2 W Q2' for any W with orthonormal columns, P2 spanning all that P1 leaves.
+
+    Parameters
+    ----------
+    A : Tensor, shape (d, r), d >= r
+        The linear term.
+    start : Tensor, shape (d, r)
+        The point, e.g. the canonical rotation.
+
+    Returns
+    -------
+    Tensor, shape (d, r)
+        Without gradient, in float32 or better.
+
+    Notes
+    -----
+    The set of maximisers: ``theory/closed_form.py``.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from etfopt.nn.functional import nearest_minimiser
+    >>> A = torch.tensor([[0.0, 0.0], [0.0, 0.0], [2.0, 0.0]])  # says nothing of the second column
+    >>> nearest_minimiser(A, torch.eye(3, 2)).round(decimals=4) + 0.0
+    tensor([[0., 0.],
+            [0., 1.],
+            [1., 0.]])
     """
     A = A.to(torch.promote_types(A.dtype, torch.float32))
     start = start.to(A)
@@ -180,9 +227,35 @@ def nearest_minimiser(A: Tensor, start: Tensor) -> Tensor:
 
 
 def on_frame(X: Tensor, frame: Tensor | None, *, transpose: bool = False) -> Tensor:
-    """Return X F, or X F' if `transpose`, for matrices X, (..., d, r) or (..., d, C); None is the simplex M = M'.
+    """Return X F, or X F'; None is the simplex M = M'.
 
     XM is X without the mean of its columns, over sqrt(C-1): no product is needed, and the mean costs no digits.
+
+    Parameters
+    ----------
+    X : Tensor, shape (..., d, r), or (..., d, C) if `transpose`
+        Any matrices.
+    frame : Tensor, shape (r, C), or None
+        None is ``etfopt.simplex_etf(C)``.
+    transpose : bool
+        Whether F' is meant.
+
+    Returns
+    -------
+    Tensor, shape (..., d, C), or (..., d, r) if `transpose`
+        The product, in the dtype of X.
+
+    Notes
+    -----
+    Both frames of the simplex: ``theory/simplex.py``.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from etfopt.nn.functional import frame_tensor, on_frame
+    >>> X = torch.arange(6.0).reshape(2, 3)
+    >>> torch.allclose(on_frame(X, None), X @ frame_tensor(3, X), atol=1e-6)
+    True
     """
     if frame is None:
         return _centred(X) / math.sqrt(X.shape[-1] - 1)
@@ -195,7 +268,38 @@ def _centred(X: Tensor) -> Tensor:
 
 
 def frame_tensor(C: int, like: Tensor, *, reduced: bool = False) -> Tensor:
-    """Return `etfopt.simplex_etf(C)` as a tensor with the dtype and device of `like`."""
+    """Return `etfopt.simplex_etf(C)` as a tensor with the dtype and device of `like`.
+
+    Parameters
+    ----------
+    C : int
+        Number of classes, at least 2.
+    like : Tensor, any shape
+        Gives dtype and device.
+    reduced : bool
+        Whether the frame with r = C-1 rows is wanted.
+
+    Returns
+    -------
+    Tensor, shape (C, C), or (C-1, C) if `reduced`
+        A copy of its own.
+
+    Raises
+    ------
+    InputError
+        If `C` is not an integer of at least 2.
+
+    Notes
+    -----
+    Both frames: ``theory/simplex.py``.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from etfopt.nn.functional import frame_tensor
+    >>> frame_tensor(2, torch.zeros(()), reduced=True)
+    tensor([[ 0.7071, -0.7071]])
+    """
     # the array is kept, for a tensor made inside a transform dies with it; a copy, so that nobody can write into it
     return torch.from_numpy(_cached_frame(C, reduced)).to(like, copy=True)
 

@@ -44,16 +44,22 @@ class NearestETFHead(ETFHead):
 
     Parameters
     ----------
-    dim, num_classes, temperature, confidence, frame
-        As in `FixedETFHead`.
-    ignore_index
-        Label of samples that count neither in the class means nor in :math:`\mu_G`; their logits are returned.
+    dim, num_classes : int
+        d and C; dim must be at least the frame's number of rows.
     delta : float
         Proximal weight, at least 0.
+    temperature : float or "auto"
+        As in `Head`.
+    confidence : float
+        As in `Head`.
     averaging : "paper", "cumulative" or float
         See `ClassMeans`.
     implicit_gradient : bool
         Whether the gradient through U*(H) is used; False cuts that path and leaves the direct one.
+    frame : Tensor, shape (r, C), optional
+        As in `FixedETFHead`.
+    ignore_index : int
+        Label of samples that count neither in the class means nor in :math:`\mu_G`; their logits are returned.
     freeze_after : int, optional
         Number of training steps after which U no longer changes. The means and the bias go on following the batches,
         as the fixed head's does; the loss then reaches the network through f and :math:`\mu_G` only.
@@ -74,8 +80,10 @@ class NearestETFHead(ETFHead):
     classify_first : bool
         True classifies a training batch by the classifier of the batches before it and updates afterwards; then no
         gradient goes through U*(H). The paper updates first: it compares a sample with a mean of which it is a part.
-    process_group, synchronize
+    process_group : ProcessGroup, optional
         As in `ClassMeans`: under torch.distributed all ranks hold the same means and the same U.
+    synchronize : bool
+        As in `ClassMeans`.
 
     Raises
     ------
@@ -99,7 +107,8 @@ class NearestETFHead(ETFHead):
 
     References
     ----------
-    Markou, Ajanthan and Gould (2024), arXiv 2411.01248.
+    Markou, Ajanthan and Gould (2024), arXiv 2411.01248. What it leads to: ``theory/unconstrained_features.py``; what is
+    left of the gradient through U*(H) after t steps: ``theory/fading.py``.
 
     Examples
     --------
@@ -163,7 +172,25 @@ class NearestETFHead(ETFHead):
         self.register_buffer("prox", self.U.clone())  # the proximal point of the last solve
 
     def forward(self, features: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Return logits, shape (n, C), of features, shape (n, d); in training, update the classifier first."""
+        """Return logits; in training, update the classifier first.
+
+        Parameters
+        ----------
+        features : Tensor, shape (n, d)
+            Of any norm.
+        labels : Tensor of integers, shape (n,), optional
+            Required in training.
+
+        Returns
+        -------
+        Tensor, shape (n, C)
+            Logits, in training with both paths of the gradient.
+
+        Raises
+        ------
+        InputError
+            If features or labels do not fit, labels are missing in training, or the state may not change here.
+        """
         if not self.training:
             f = self.normalize(features)
             self._check_labels(features, labels)

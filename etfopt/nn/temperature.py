@@ -65,7 +65,27 @@ def collapse_temperature(num_classes: int, confidence: float = CONFIDENCE) -> fl
 
 
 def as_temperature(value: object, num_classes: int, confidence: float) -> float:
-    """Return a head's temperature: "auto", or a number in (0, 1e15]; or raise `InputError`."""
+    """Return a head's temperature from what its caller asks for.
+
+    Parameters
+    ----------
+    value : float or "auto"
+        A number in (0, 1e15] is taken as it is.
+    num_classes : int
+        C, for "auto".
+    confidence : float
+        For "auto", as in `collapse_temperature`.
+
+    Returns
+    -------
+    float
+        tau.
+
+    Raises
+    ------
+    InputError
+        If the value is neither, or out of range.
+    """
     automatic = collapse_temperature(num_classes, confidence)
     if isinstance(value, str):
         if value != "auto":

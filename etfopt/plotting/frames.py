@@ -24,7 +24,18 @@ NUMBERS = 12
 
 
 def cosines(H: Array) -> Array:
-    """Return the (C, C) matrix of cosines between the columns of H, shape (d, C); zero columns have cosine 0."""
+    """Return the matrix of cosines between the columns of a matrix.
+
+    Parameters
+    ----------
+    H : ndarray, shape (d, C)
+        One column a class.
+
+    Returns
+    -------
+    ndarray, shape (C, C)
+        Zero columns have cosine 0.
+    """
     norms = np.linalg.norm(H, axis=0)
     unit = np.divide(H, norms, out=np.zeros_like(H), where=norms > 0)
     return np.asarray(unit.T @ unit)

@@ -41,7 +41,18 @@ class Run(Protocol):
         """Centred class means, shape (epochs + 1, d, C)."""
 
     def margins(self, split: str = ...) -> np.ndarray[Any, Any]:
-        """Return the sorted cosine margins after the last epoch, shape (n,)."""
+        """Return the sorted cosine margins after the last epoch.
+
+        Parameters
+        ----------
+        split : "train" or "test"
+            Of which samples.
+
+        Returns
+        -------
+        ndarray, shape (n,)
+            Ascending.
+        """
 
 
 Groups: TypeAlias = Mapping[str, Sequence[Run]]
@@ -70,7 +81,18 @@ PANELS = {
 
 
 def styles(labels: Sequence[str]) -> dict[str, Style]:
-    """Return the style of each label: a head's own where all labels are heads, else by place in the list."""
+    """Return the style of each label: a head's own where all labels are heads, else by place in the list.
+
+    Parameters
+    ----------
+    labels : sequence of str
+        In the order of the legend.
+
+    Returns
+    -------
+    dict of str to dict
+        Keyword arguments of matplotlib's ``plot``.
+    """
     return _styles(labels, HEADS)
 
 

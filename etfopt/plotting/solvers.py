@@ -78,7 +78,18 @@ class SolverRun(Protocol):
 
 
 def solver_styles(names: Sequence[str]) -> dict[str, Style]:
-    """Return colour, marker and line of each solver by name: of those unknown, grey and a marker each."""
+    """Return colour, marker and line of each solver by name: of those unknown, grey and a marker each.
+
+    Parameters
+    ----------
+    names : sequence of str
+        In the order of the legend.
+
+    Returns
+    -------
+    dict of str to dict
+        Keyword arguments of matplotlib's ``plot``.
+    """
     others = [name for name in names if name not in SOLVERS]
     return {name: SOLVERS[name] if name in SOLVERS else OTHERS[others.index(name) % len(OTHERS)] for name in names}
 
@@ -180,5 +191,16 @@ def _representatives(rows: Sequence[SolverRun]) -> list[str]:
 
 
 def handles(styles: Mapping[str, Style]) -> list[Any]:
-    """Return what a legend shows of each solver."""
+    """Return what a legend shows of each solver.
+
+    Parameters
+    ----------
+    styles : mapping of str to dict
+        As `solver_styles` returns them.
+
+    Returns
+    -------
+    list of Line2D
+        One a solver, labelled.
+    """
     return [Line2D([], [], label=name, **style) for name, style in styles.items()]

@@ -14,7 +14,11 @@ __all__ = ["Candidate", "Solver", "Stats", "Termination", "TracePoint"]
 
 
 class Termination(enum.Enum):
-    """Why a solver stopped, by its own account; the value is advice. Whether U is optimal is the certificate's word."""
+    """Why a solver stopped, by its own account; the value is advice.
+
+    Whether U is optimal is the certificate's word: a small gradient is what a solver says, and ``theory/landscape.py``
+    shows the critical points that are not minimisers.
+    """
 
     CLOSED_FORM = "The closed form was evaluated: nothing iterates, so there is nothing to tune."
     GRADIENT_TOLERANCE = (
@@ -35,7 +39,9 @@ class TracePoint(NamedTuple):
     seconds : float
         Time after the run began, all preparation and earlier starts included.
     iteration : int
+        From 0 or 1, as the solver counts.
     objective : float
+        Of the problem, not of what the solver minimises.
     gradient_norm : float
         Norm of the Riemannian gradient of what the solver minimises.
     """
@@ -73,7 +79,17 @@ class Stats:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A solver's answer before it is judged: U of shape (d, r), why it stopped, and what it cost."""
+    """A solver's answer before it is judged.
+
+    Attributes
+    ----------
+    U : ndarray, shape (d, r)
+        In the problem's dtype.
+    termination : Termination
+        Why the solver stopped.
+    stats : Stats
+        What it cost.
+    """
 
     U: Array
     termination: Termination
@@ -81,12 +97,44 @@ class Candidate:
 
 
 class Solver(abc.ABC):
-    """Base class of the solvers. A subclass is a frozen dataclass of hyper-parameters."""
+    """Base class of the solvers. A subclass is a frozen dataclass of hyper-parameters.
+
+    It returns a candidate and does not grade it: `etfopt.solve` does, by the certificate. ``docs/howto/add_solver.md``
+    writes one in a dozen lines.
+
+    Notes
+    -----
+    Where solvers end that only look for small gradients: ``theory/landscape.py``.
+    """
 
     @abc.abstractmethod
     def gap_tolerance(self, problem: NearestETF) -> float:
-        """Return the relative gap that this solver promises, and above which its answer counts as a failure."""
+        """Return the relative gap that this solver promises.
+
+        Parameters
+        ----------
+        problem : NearestETF
+            Its dtype and size may matter.
+
+        Returns
+        -------
+        float
+            An answer with a larger gap counts as a failure.
+        """
 
     @abc.abstractmethod
     def run(self, problem: NearestETF, initial_point: Array | None = None) -> Candidate:
-        """Return a candidate for the minimiser. `initial_point`, shape (d, r), is where iterative solvers start."""
+        """Return a candidate for the minimiser.
+
+        Parameters
+        ----------
+        problem : NearestETF
+            What to solve.
+        initial_point : ndarray, shape (d, r), optional
+            Where iterative solvers start.
+
+        Returns
+        -------
+        Candidate
+            Not judged yet.
+        """

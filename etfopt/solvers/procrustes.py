@@ -91,7 +91,17 @@ class Procrustes(Solver):
     ----------
     Schonemann (1966), A generalized solution of the orthogonal Procrustes problem. Higham (2008), Functions of
     Matrices, chapter 8. Chen and Chow (2014), A stable scaling of Newton-Schulz for improving the sign function
-    computation of a Hermitian matrix.
+    computation of a Hermitian matrix. Proof: ``theory/closed_form.py``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import etfopt
+    >>> from etfopt.solvers.procrustes import Procrustes
+    >>> problem = etfopt.NearestETF(np.eye(6, 4))
+    >>> solution = etfopt.solve(problem, Procrustes(method="svd"))
+    >>> solution.stats.method, solution.converged
+    ('svd', True)
     """
 
     method: Literal["svd", "gram", "newton-schulz", "auto"] = "auto"
@@ -101,11 +111,35 @@ class Procrustes(Solver):
             raise InputError(f"method = {self.method!r} is not known; choose one of: {', '.join(ROUTES)}, auto")
 
     def gap_tolerance(self, problem: NearestETF) -> float:
-        """Return 10 C u, u the rounding unit of the problem's dtype (C or r, whichever is larger)."""
+        """Return 10 C u, u the rounding unit of the problem's dtype (C or r, whichever is larger).
+
+        Parameters
+        ----------
+        problem : NearestETF
+            Its size and dtype say what rounding allows.
+
+        Returns
+        -------
+        float
+            The relative gap that is promised.
+        """
         return 10 * max(problem.C, problem.r) * problem.unit
 
     def run(self, problem: NearestETF, initial_point: Array | None = None) -> Candidate:  # noqa: ARG002 - direct method
-        """Return the polar factor of the linear term. It needs no start: the initial point has no effect."""
+        """Return the polar factor of the linear term.
+
+        Parameters
+        ----------
+        problem : NearestETF
+            What to solve.
+        initial_point : ndarray, shape (d, r), optional
+            Of no effect: a closed form needs no start.
+
+        Returns
+        -------
+        Candidate
+            With `ProcrustesStats`.
+        """
         start = time.perf_counter()
         A = problem.scaled_linear_term.A.astype(problem.dtype, copy=False)
         reasons: list[str] = []

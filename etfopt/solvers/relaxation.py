@@ -48,6 +48,10 @@ class RelaxationStats(Stats):
         interior-point method returns a point inside it.
     status : str
         The conic solver's word.
+
+    Notes
+    -----
+    What each number bounds: ``theory/duality.py``.
     """
 
     primal: float = 0.0
@@ -72,6 +76,7 @@ class ConvexRelaxation(Solver):
     Parameters
     ----------
     backend : "CLARABEL" or "SCS"
+        An interior-point and a first-order method.
     max_size : int
         Largest r that is accepted.
 
@@ -84,7 +89,18 @@ class ConvexRelaxation(Solver):
 
     References
     ----------
-    Diamond and Boyd (2016), CVXPY. Goulart and Chen (2024), Clarabel. O'Donoghue et al. (2016), SCS.
+    Diamond and Boyd (2016), CVXPY. Goulart and Chen (2024), Clarabel. O'Donoghue et al. (2016), SCS. That the
+    relaxation is tight, and its dual: ``theory/duality.py``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import etfopt
+    >>> from etfopt.solvers.relaxation import ConvexRelaxation
+    >>> problem = etfopt.NearestETF(np.eye(6, 3))
+    >>> solution = etfopt.solve(problem, ConvexRelaxation())
+    >>> bool(abs(solution.stats.dual - solution.stats.primal) < 1e-5)
+    True
     """
 
     backend: Literal["CLARABEL", "SCS"] = "CLARABEL"
@@ -96,11 +112,42 @@ class ConvexRelaxation(Solver):
             raise InputError(f"backend = {self.backend!r} is not known; choose one of: {', '.join(BACKENDS)}")
 
     def gap_tolerance(self, problem: NearestETF) -> float:
-        """Return 1e-6 (Clarabel) or 1e-4 (SCS), or 10 C u where the problem's dtype is coarser."""
+        """Return 1e-6 (Clarabel) or 1e-4 (SCS), or 10 C u where the problem's dtype is coarser.
+
+        Parameters
+        ----------
+        problem : NearestETF
+            Its size and dtype say what rounding allows.
+
+        Returns
+        -------
+        float
+            The relative gap that is promised after rounding to the manifold.
+        """
         return max(BACKENDS[self.backend], 10 * max(problem.C, problem.r) * problem.unit)
 
     def run(self, problem: NearestETF, initial_point: Array | None = None) -> Candidate:  # noqa: ARG002 - needs no start
-        """Solve the relaxation and round its minimiser. The initial point has no effect."""
+        """Solve the relaxation and round its minimiser.
+
+        Parameters
+        ----------
+        problem : NearestETF
+            What to solve.
+        initial_point : ndarray, shape (d, r), optional
+            Of no effect: an interior-point method chooses its own.
+
+        Returns
+        -------
+        Candidate
+            With `RelaxationStats`.
+
+        Raises
+        ------
+        InputError
+            If r exceeds max_size.
+        ConvergenceError
+            If the conic solver fails.
+        """
         if problem.r > self.max_size:
             raise InputError(
                 f"the relaxation of {problem!r} has a semidefinite block of order {2 * problem.r}; max_size = "
@@ -155,7 +202,10 @@ class ConvexRelaxation(Solver):
 
 
 def _dual_bound(R: Float64Array, D1: Float64Array, D2: Float64Array) -> float:
-    """Return an upper bound on <R, Y> over the ball from multipliers that the conic solver left almost feasible."""
+    """Return an upper bound on <R, Y> over the ball from multipliers that the conic solver left almost feasible.
+
+    That multipliers bound it: ``theory/duality.py``.
+    """
     r = len(R)
     sign = 1.0 if np.trace(D1) + np.trace(D2) >= 0 else -1.0
     block = np.block([[sign * sym(D1), -R / 2], [-R.T / 2, sign * sym(D2)]])

@@ -92,8 +92,9 @@ class RiemannianSolver(Solver):
     derivatives : "analytic" or "autograd"
         The Euclidean gradient and Hessian-vector product written out, or those of the package autograd.
     retraction : "qr" or "polar"
+        How a step is brought back to the manifold.
     max_seconds : float
-        Time limit of each start.
+        Time limit of each start, in seconds.
     restarts : int
         How many further starts are tried; the lowest objective wins. The first of them is the original start
         reflected into the other component of the manifold, which matters when d = r; the others are random.
@@ -108,7 +109,8 @@ class RiemannianSolver(Solver):
     References
     ----------
     Absil, Mahony and Sepulchre (2008), Optimization algorithms on matrix manifolds. Townsend, Koep and Weichwald
-    (2016), Pymanopt. Markou, Ajanthan and Gould (2024) for this use.
+    (2016), Pymanopt. Markou, Ajanthan and Gould (2024) for this use. Where such solvers end, and why d = r is another
+    matter: ``theory/landscape.py``.
     """
 
     max_iterations: int = 500
@@ -132,11 +134,35 @@ class RiemannianSolver(Solver):
                 raise InputError(f"{name} = {getattr(self, name)!r} is not known; choose one of: {', '.join(known)}")
 
     def gap_tolerance(self, problem: NearestETF) -> float:
-        """Return 1e-10, or 10 C u where the problem's dtype is coarser than that."""
+        """Return 1e-10, or 10 C u where the problem's dtype is coarser than that.
+
+        Parameters
+        ----------
+        problem : NearestETF
+            Its size and dtype say what rounding allows.
+
+        Returns
+        -------
+        float
+            The relative gap that is promised.
+        """
         return max(1e-10, 10 * max(problem.C, problem.r) * problem.unit)
 
     def run(self, problem: NearestETF, initial_point: Array | None = None) -> Candidate:
-        """Descend from the initial point, or a random one, and keep the best of all starts."""
+        """Descend from the initial point, or a random one, and keep the best of all starts.
+
+        Parameters
+        ----------
+        problem : NearestETF
+            What to solve.
+        initial_point : ndarray, shape (d, r), optional
+            On the manifold.
+
+        Returns
+        -------
+        Candidate
+            Its trace is that of the best start.
+        """
         begin = time.perf_counter()
         runs = [self._descend(problem, point, begin) for point in self._starts(problem, initial_point)]
         best = min(runs, key=lambda run: run.cost)
@@ -184,21 +210,72 @@ class RiemannianSolver(Solver):
 
 @dataclass(frozen=True)
 class TrustRegion(RiemannianSolver):
-    """The paper's solver: Riemannian trust region, truncated conjugate gradients inside. See `RiemannianSolver`."""
+    """The paper's solver: Riemannian trust region, truncated conjugate gradients inside.
+
+    The parameters are those of `RiemannianSolver`.
+
+    References
+    ----------
+    Absil, Baker and Gallivan (2007), Trust-region methods on Riemannian manifolds. Where it ends:
+    ``theory/landscape.py``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import etfopt
+    >>> from etfopt.solvers.trust_region import TrustRegion
+    >>> problem = etfopt.NearestETF(np.eye(6, 3), frame=etfopt.simplex_etf(3, reduced=True))
+    >>> etfopt.solve(problem, TrustRegion(), initial_point=np.eye(6, 2)).converged
+    True
+    """
 
     _optimizer = _TrustRegions
 
 
 @dataclass(frozen=True)
 class ConjugateGradient(RiemannianSolver):
-    """Riemannian conjugate gradients. See `RiemannianSolver` for the parameters."""
+    """Riemannian conjugate gradients, without second derivatives.
+
+    The parameters are those of `RiemannianSolver`.
+
+    References
+    ----------
+    Absil, Mahony and Sepulchre (2008), section 8.3. Where it ends: ``theory/landscape.py``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import etfopt
+    >>> from etfopt.solvers.trust_region import ConjugateGradient
+    >>> problem = etfopt.NearestETF(np.eye(6, 3), frame=etfopt.simplex_etf(3, reduced=True))
+    >>> solver = ConjugateGradient(max_iterations=1000)
+    >>> etfopt.solve(problem, solver, initial_point=np.eye(6, 2)).converged
+    True
+    """
 
     _optimizer = _ConjugateGradient
 
 
 @dataclass(frozen=True)
 class SteepestDescent(RiemannianSolver):
-    """Riemannian steepest descent. See `RiemannianSolver` for the parameters."""
+    """Riemannian steepest descent: the slowest of the three, and the simplest.
+
+    The parameters are those of `RiemannianSolver`.
+
+    References
+    ----------
+    Absil, Mahony and Sepulchre (2008), section 4.2. Where it ends: ``theory/landscape.py``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import etfopt
+    >>> from etfopt.solvers.trust_region import SteepestDescent
+    >>> problem = etfopt.NearestETF(np.eye(6, 3), frame=etfopt.simplex_etf(3, reduced=True))
+    >>> solver = SteepestDescent(max_iterations=2000)
+    >>> etfopt.solve(problem, solver, initial_point=np.eye(6, 2)).certificate.relative_gap < 1e-8
+    True
+    """
 
     _optimizer = _SteepestDescent
 

@@ -55,7 +55,18 @@ class BackboneSpec:
     dim: int = 64
 
     def feature_dim(self, width: int | None) -> int:
-        """Return the network's own number of features."""
+        """Return the network's own number of features.
+
+        Parameters
+        ----------
+        width : int or None
+            None is the network's own.
+
+        Returns
+        -------
+        int
+            Before any linear layer on top.
+        """
         return self.multiple * (width or self.width) or self.dim
 
 
@@ -111,7 +122,12 @@ def build_backbone(config: TrainConfig, images: Images, module: nn.Module | None
     images : Images
         The data: their shape and, for free features, their number.
     module : nn.Module, optional
-        For the backbone "custom": any module from images (n, *shape) to features (n, backbone.dim).
+        For the backbone "custom": any module from images ``(n, *shape)`` to features (n, backbone.dim).
+
+    Returns
+    -------
+    nn.Module
+        From images (n, channels, height, width) to features (n, d).
 
     Raises
     ------

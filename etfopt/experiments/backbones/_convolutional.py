@@ -69,17 +69,68 @@ def _resnet(channels: int, width: int, stem: str, depths: Sequence[int], *, wide
 
 
 def resnet18(channels: int = 3, width: int = 64, *, stem: str = "cifar", affine: bool = True) -> nn.Sequential:
-    """Return a ResNet-18 (He et al., 2016): features (n, 8 width); the CIFAR stem takes images of 8 x 8 and more."""
+    """Return a ResNet-18 (He et al., 2016): features (n, 8 width); the CIFAR stem takes images of 8 x 8 and more.
+
+    Parameters
+    ----------
+    channels : int
+        Of the images.
+    width : int
+        Channels of the first stage.
+    stem : "cifar" or "imagenet"
+        A 3 x 3 convolution, or a 7 x 7 one with stride 2 and a pooling.
+    affine : bool
+        Whether batch normalisation has a scale and a shift.
+
+    Returns
+    -------
+    nn.Sequential
+        From images (n, channels, height, width) to features (n, 8 width).
+    """
     return _resnet(channels, width, stem, (2, 2, 2, 2), wide=False, affine=affine)
 
 
 def resnet34(channels: int = 3, width: int = 64, *, stem: str = "cifar", affine: bool = True) -> nn.Sequential:
-    """Return a ResNet-34: features (n, 8 width)."""
+    """Return a ResNet-34: features (n, 8 width).
+
+    Parameters
+    ----------
+    channels : int
+        Of the images.
+    width : int
+        Channels of the first stage.
+    stem : "cifar" or "imagenet"
+        As in `resnet18`.
+    affine : bool
+        Whether batch normalisation has a scale and a shift.
+
+    Returns
+    -------
+    nn.Sequential
+        From images (n, channels, height, width) to features (n, 8 width).
+    """
     return _resnet(channels, width, stem, (3, 4, 6, 3), wide=False, affine=affine)
 
 
 def resnet50(channels: int = 3, width: int = 64, *, stem: str = "cifar", affine: bool = True) -> nn.Sequential:
-    """Return a ResNet-50, its strides at the 3 x 3 convolutions, as is usual: features (n, 32 width)."""
+    """Return a ResNet-50, its strides at the 3 x 3 convolutions, as is usual: features (n, 32 width).
+
+    Parameters
+    ----------
+    channels : int
+        Of the images.
+    width : int
+        Channels of the first stage.
+    stem : "cifar" or "imagenet"
+        As in `resnet18`.
+    affine : bool
+        Whether batch normalisation has a scale and a shift.
+
+    Returns
+    -------
+    nn.Sequential
+        From images (n, channels, height, width) to features (n, 32 width).
+    """
     return _resnet(channels, width, stem, (3, 4, 6, 3), wide=True, affine=affine)
 
 
@@ -87,6 +138,22 @@ def vgg13(channels: int = 3, width: int = 64, *, stem: str = "cifar", affine: bo
     """Return the convolutions of a VGG-13 with batch normalisation (Simonyan and Zisserman, 2015): (n, 8 width).
 
     The stem is its first convolution. Images of 32 x 32 and more, 128 x 128 with the ImageNet stem.
+
+    Parameters
+    ----------
+    channels : int
+        Of the images.
+    width : int
+        Channels of the first stage.
+    stem : "cifar" or "imagenet"
+        The latter takes strides of 2 and a pooling first.
+    affine : bool
+        Whether batch normalisation has a scale and a shift.
+
+    Returns
+    -------
+    nn.Sequential
+        From images (n, channels, height, width) to features (n, 8 width).
     """
     layers, inside = _stem(channels, width, stem, affine=affine), width
     for stage, multiple in enumerate((1, 2, 4, 8, 8)):
@@ -99,7 +166,22 @@ def vgg13(channels: int = 3, width: int = 64, *, stem: str = "cifar", affine: bo
 
 
 def convnet(channels: int = 3, width: int = 64, *, affine: bool = True) -> nn.Sequential:
-    """Return a small network: four times a 3 x 3 convolution, normalisation, ReLU and pooling. Features (n, width)."""
+    """Return a small network: four times a 3 x 3 convolution, normalisation, ReLU and pooling. Features (n, width).
+
+    Parameters
+    ----------
+    channels : int
+        Of the images.
+    width : int
+        Channels of every stage.
+    affine : bool
+        Whether batch normalisation has a scale and a shift.
+
+    Returns
+    -------
+    nn.Sequential
+        From images (n, channels, height, width) to features (n, width).
+    """
     return _pooled(_small_layers(channels, width, 4, affine=affine))
 
 
@@ -107,6 +189,22 @@ def flat_convnet(image_shape: Sequence[int], width: int, dim: int, *, affine: bo
     """Return three such layers, and a linear layer from all places in place of their average: features (n, dim).
 
     An average over places leaves features of rank `width` at most; with C - 1 above it, no simplex of C means fits.
+
+    Parameters
+    ----------
+    image_shape : sequence of int
+        Channels, height and width.
+    width : int
+        Channels of every stage.
+    dim : int
+        Features.
+    affine : bool
+        Whether batch normalisation has a scale and a shift.
+
+    Returns
+    -------
+    nn.Sequential
+        From images (n, channels, height, width) to features (n, dim).
     """
     channels, *sides = image_shape
     places = math.prod(math.ceil(side / 2**3) for side in sides)

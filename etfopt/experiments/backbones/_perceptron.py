@@ -12,9 +12,25 @@ __all__ = ["FreeFeatures", "mlp"]
 
 
 def mlp(image_shape: Sequence[int], width: int, dim: int, *, affine: bool = False) -> nn.Sequential:
-    """Return a perceptron with two hidden layers, from images (n, *image_shape) to features (n, dim).
+    r"""Return a perceptron with two hidden layers, from images ``(n, *image_shape)`` to features (n, dim).
 
     Batch normalisation without affine parameters and no biases before it, as in the paper's networks.
+
+    Parameters
+    ----------
+    image_shape : sequence of int
+        Of one image.
+    width : int
+        Hidden units of each layer.
+    dim : int
+        Features.
+    affine : bool
+        Whether batch normalisation has a scale and a shift.
+
+    Returns
+    -------
+    nn.Sequential
+        From images ``(n, *image_shape)`` to features (n, dim).
     """
     return nn.Sequential(
         nn.Flatten(),
@@ -45,5 +61,16 @@ class FreeFeatures(nn.Module):
         self.table = nn.Parameter(torch.randn(samples, dim) / math.sqrt(dim))
 
     def forward(self, index: Tensor) -> Tensor:
-        """Return the features (n, d) of the samples of an index (n,)."""
+        """Return the features of the samples of an index.
+
+        Parameters
+        ----------
+        index : Tensor of integers, shape (n,)
+            Rows of the table.
+
+        Returns
+        -------
+        Tensor, shape (n, d)
+            The free parameters themselves.
+        """
         return self.table[index]

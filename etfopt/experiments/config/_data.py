@@ -49,6 +49,11 @@ class DataConfig(Section):
         Whether torchvision may download what is missing there.
     classes, samples : int
         Of the unconstrained-features model: C, and samples of each class.
+
+    Raises
+    ------
+    InputError
+        If a value is refused.
     """
 
     name: str = setting("digits", known_data)

@@ -44,6 +44,11 @@ class BackboneConfig(Section):
         32 x 32 images. Of the residual and VGG networks.
     affine : bool
         Whether batch normalisation has a scale and a shift; the paper's networks have none.
+
+    Raises
+    ------
+    InputError
+        If a value is refused.
     """
 
     name: str = setting("mlp", choice(*BACKBONES, "custom"))
@@ -78,6 +83,11 @@ class HeadConfig(Section):
         Of the nearest-ETF head, see `etfopt.nn.NearestETFHead`; so are the next.
     shrinkage, evaluation_shrinkage, classify_first
         For many classes of few samples.
+
+    Raises
+    ------
+    InputError
+        If a value is refused.
     """
 
     name: str = setting("nearest", choice(*HEADS))
@@ -101,6 +111,12 @@ class HeadConfig(Section):
 
 @dataclass(frozen=True)
 class LossConfig(Section):
-    """The loss: "cross-entropy" or "dot-regression"; see `etfopt.experiments.losses`."""
+    """The loss; see `etfopt.experiments.losses`.
+
+    Attributes
+    ----------
+    name : "cross-entropy" or "dot-regression"
+        The latter is meant for heads whose rows are an ETF, at temperature 1.
+    """
 
     name: str = setting("cross-entropy", choice("cross-entropy", "dot-regression"))

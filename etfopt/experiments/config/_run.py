@@ -130,7 +130,13 @@ class TrainConfig(Section):
         return f"{data or 'folder'}-{self.head.name}-seed{self.seed}"
 
     def save(self, path: Path) -> None:
-        """Write the record as JSON, which `read_config` reads."""
+        """Write the record as JSON, which `read_config` reads.
+
+        Parameters
+        ----------
+        path : Path
+            Of the file, replaced if it is there.
+        """
         path.write_text(strict_json(self.to_dict()))
 
 
@@ -167,6 +173,16 @@ def _typed(text: str, hint: Any) -> Any:
 def read_config(path: Path) -> TrainConfig:
     """Read a configuration from a ``.json`` or ``.toml`` file.
 
+    Parameters
+    ----------
+    path : Path
+        Of the file.
+
+    Returns
+    -------
+    TrainConfig
+        Settings that the file does not name have their defaults.
+
     Raises
     ------
     InputError
@@ -191,7 +207,27 @@ def read_config(path: Path) -> TrainConfig:
 
 
 def build_head(config: TrainConfig, num_classes: int) -> AnyHead:
-    """Return the head that a configuration names."""
+    """Return the head that a configuration names.
+
+    Parameters
+    ----------
+    config : TrainConfig
+        Of which the head, the backbone's dimension and the seed count.
+    num_classes : int
+        C.
+
+    Returns
+    -------
+    NearestETFHead, FixedETFHead or LearnedHead
+        In training mode.
+
+    Examples
+    --------
+    >>> from etfopt.experiments.config import TrainConfig, build_head
+    >>> config = TrainConfig().with_settings({"head.name": "fixed", "backbone.dim": 12})
+    >>> build_head(config, num_classes=10).weight.shape
+    torch.Size([10, 12])
+    """
     head, dim = config.head, config.backbone.feature_dim
     if head.name == "learned":
         learned = LearnedHead(dim, num_classes, temperature=head.temperature)

@@ -41,6 +41,11 @@ class OptimizerConfig(Section):
         What the weight decay acts on; "matrices" leaves out biases and the parameters of normalisation layers.
     gain : float
         Factor on the steps of AGD; the paper's release takes 10.
+
+    Raises
+    ------
+    InputError
+        If a value is refused.
     """
 
     name: str = setting("sgd", choice("sgd", "adam", "adamw", "agd"))
@@ -71,10 +76,17 @@ class ScheduleConfig(Section):
         "cosine" falls to zero as a half cosine by the end of the run.
     warmup : float
         Epochs.
-    milestones : tuple of float, decay : float
+    milestones : tuple of float
         Of "step": the epochs, counted from the start of the run, after which the rate is multiplied by `decay`.
+    decay : float
+        Of "step".
     interval : "epoch" or "step"
         When it changes; with "step", after every batch.
+
+    Raises
+    ------
+    InputError
+        If a value is refused.
     """
 
     name: str = setting("cosine", choice("constant", "cosine", "step"))

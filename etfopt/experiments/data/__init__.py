@@ -24,6 +24,16 @@ LOADERS = {"digits": load_digits, "mnist5k": load_mnist5k, **dict.fromkeys(TORCH
 def load_images(config: DataConfig) -> Images:
     """Read the data that a configuration names, and do to them what it says.
 
+    Parameters
+    ----------
+    config : DataConfig
+        Name, subset, imbalance, label noise.
+
+    Returns
+    -------
+    Images
+        Both splits, standardised.
+
     Raises
     ------
     InputError

@@ -22,7 +22,8 @@ def augmented(images: Tensor, kind: str, *key: int) -> Tensor:
 
     Parameters
     ----------
-    images : Tensor
+    images : Tensor, shape (n, channels, h, w)
+        Standardised.
     kind : str
         "none"; "flip-crop": shifted by up to 4 pixels each way, the mean colour moving in, and mirrored every second
         time, as is usual for CIFAR; "affine-crop": rotated by up to 15 degrees, resized by up to 10 %, shifted by up
@@ -30,6 +31,11 @@ def augmented(images: Tensor, kind: str, *key: int) -> Tensor:
     *key : int
         Non-negative numbers that the random draws are a function of: the run's seed, the epoch, the batch, the
         process. They are drawn on the CPU, so that every device gets the same.
+
+    Returns
+    -------
+    Tensor, shape (n, channels, h, w)
+        A new one, but for the kind "none".
     """
     if kind == "none":
         return images

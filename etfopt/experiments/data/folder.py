@@ -33,6 +33,18 @@ def load_folder(root: Path, config: DataConfig) -> tuple[Labelled, Labelled, lis
     Either ROOT/train/CLASS/... and ROOT/test/CLASS/... (or val), or ROOT/CLASS/..., of which a share of every class is
     held out, chosen by the data's seed. Images may lie in folders below CLASS.
 
+    Parameters
+    ----------
+    root : Path
+        The folder above.
+    config : DataConfig
+        Size, share held out, seed, memory.
+
+    Returns
+    -------
+    train, test, classes : Labelled, Labelled, list of str
+        Labels count the classes in this order.
+
     Raises
     ------
     InputError
@@ -61,7 +73,25 @@ def load_folder(root: Path, config: DataConfig) -> tuple[Labelled, Labelled, lis
 
 
 def load_tiny_imagenet(root: Path, config: DataConfig) -> tuple[Labelled, Labelled, list[str]]:
-    """Return the splits of Tiny-ImageNet as it is unpacked: train/CLASS/images/*, and val with a table of labels."""
+    """Return the splits of Tiny-ImageNet as it is unpacked: ``train/CLASS/images/``, and val with a table of labels.
+
+    Parameters
+    ----------
+    root : Path
+        The unpacked folder.
+    config : DataConfig
+        Size and memory.
+
+    Returns
+    -------
+    train, test, classes : Labelled, Labelled, list of str
+        The 200 classes by their WordNet ids, sorted.
+
+    Raises
+    ------
+    InputError
+        If a folder or the table is missing or damaged, or an image cannot be read.
+    """
     table = root / "val" / "val_annotations.txt"
     if not table.is_file():
         raise InputError(
@@ -101,7 +131,25 @@ def _require_two(classes: Sequence[str], labels: Tensor, root: Path) -> None:
 
 
 def decoded(train: Files, test: Files, config: DataConfig) -> tuple[Labelled, Labelled]:
-    """Return both splits decoded, in grey if the first image of every class is, in colour otherwise."""
+    """Return both splits decoded, in grey if the first image of every class is, in colour otherwise.
+
+    Parameters
+    ----------
+    train, test : list of file and label
+        As the folder was read.
+    config : DataConfig
+        Of which the size and the memory allowed count.
+
+    Returns
+    -------
+    train, test : Labelled
+        Pixels, uint8.
+
+    Raises
+    ------
+    InputError
+        If an image cannot be read, sizes differ and none is given, or memory would not do.
+    """
     firsts = {label: path for path, label in reversed(train)}
     grey = all(_opened(path).mode in GREY for path in firsts.values())
     side = config.size

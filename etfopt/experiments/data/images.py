@@ -16,7 +16,15 @@ __all__ = ["Images", "Labelled", "Split", "standardized"]
 
 @dataclass(frozen=True)
 class Labelled:
-    """Pixels (n, channels, height, width), uint8, and labels (n,), int64, as they were read."""
+    """Images and labels as they were read.
+
+    Attributes
+    ----------
+    pixels : Tensor, shape (n, channels, height, width), uint8
+        0 to 255.
+    labels : Tensor, shape (n,), int64
+        0 to C - 1.
+    """
 
     pixels: Tensor
     labels: Tensor
@@ -50,13 +58,27 @@ class Split(Dataset[tuple[Tensor, Tensor]]):
 
     @property
     def tensors(self) -> tuple[Tensor, Tensor]:
-        """All images and labels; for small sets."""
+        """Return all images and labels; for small sets.
+
+        Returns
+        -------
+        images, labels : Tensor, shapes (n, channels, height, width) and (n,)
+            Standardised float32, and int64.
+        """
         return self[:]
 
 
 @dataclass(frozen=True)
 class Images:
-    """A data set of C = `num_classes` classes in two splits; the labels are 0 to C - 1."""
+    """A data set in two splits.
+
+    Attributes
+    ----------
+    train, test : Split
+        Standardised alike.
+    num_classes : int
+        C; the labels are 0 to C - 1.
+    """
 
     train: Split
     test: Split
@@ -70,6 +92,18 @@ class Images:
 
 def standardized(train: Labelled, test: Labelled, num_classes: int) -> Images:
     """Return both splits, standardised by each channel's mean and deviation over the training split.
+
+    Parameters
+    ----------
+    train, test : Labelled
+        As read.
+    num_classes : int
+        C.
+
+    Returns
+    -------
+    Images
+        Both splits by the training split's mean and deviation.
 
     Raises
     ------

@@ -29,7 +29,25 @@ CLASSES = {"digits": 10, "mnist5k": 10, "tiny-imagenet": 200, **TORCHVISION}
 
 
 def known_data(value: Any, name: str) -> str:
-    """Return the name of a data set, or raise `InputError`."""
+    """Check the name of a data set.
+
+    Parameters
+    ----------
+    value : object
+        What was given.
+    name : str
+        Of the setting, for the message.
+
+    Returns
+    -------
+    str
+        The name.
+
+    Raises
+    ------
+    InputError
+        If there is no such data set; the known ones are listed.
+    """
     known = [*CLASSES, "ufm", f"{FOLDER}PATH"]
     if isinstance(value, str) and (value in known[:-1] or (value.startswith(FOLDER) and len(value) > len(FOLDER))):
         return value
@@ -37,5 +55,16 @@ def known_data(value: Any, name: str) -> str:
 
 
 def known_classes(config: DataConfig) -> int | None:
-    """Return the number of classes C where it is known before any data are read."""
+    """Return the number of classes where it is known before any data are read.
+
+    Parameters
+    ----------
+    config : DataConfig
+        The data.
+
+    Returns
+    -------
+    int or None
+        C; None for a folder of images.
+    """
     return config.classes if config.name == "ufm" else CLASSES.get(config.name)

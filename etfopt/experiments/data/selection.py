@@ -22,6 +22,20 @@ def selected(samples: Labelled, num_classes: int, config: DataConfig) -> Labelle
     What is kept of a class depends on the seed and the class alone, and fewer images are part of more: subsets of 10
     and of 20 images a class, or two imbalance factors, are nested.
 
+    Parameters
+    ----------
+    samples : Labelled
+        The training split.
+    num_classes : int
+        C.
+    config : DataConfig
+        Subset, imbalance, label noise, seed.
+
+    Returns
+    -------
+    Labelled
+        In the order of the data.
+
     Raises
     ------
     InputError
@@ -40,6 +54,20 @@ def selected(samples: Labelled, num_classes: int, config: DataConfig) -> Labelle
 
 def for_testing(samples: Labelled, num_classes: int, config: DataConfig) -> Labelled:
     """Return a test split after `test_subset`, drawn as a subset of the training split is.
+
+    Parameters
+    ----------
+    samples : Labelled
+        The test split.
+    num_classes : int
+        C.
+    config : DataConfig
+        The subset and the seed.
+
+    Returns
+    -------
+    Labelled
+        In the order of the data.
 
     Raises
     ------
@@ -63,9 +91,23 @@ def _fewer(counts: Tensor, size: int, setting: str, name: str, purpose: str) -> 
 
 
 def class_shares(C: int, kind: str, factor: float) -> Tensor:
-    """Return the share of its images that each class keeps, shape (C,), float64.
+    """Return the share of its images that each class keeps.
 
     "exp" is ``factor**(c/(C-1))`` for class c; "step" is 1 for the first half and `factor` for the C // 2 last.
+
+    Parameters
+    ----------
+    C : int
+        Number of classes.
+    kind : "none", "exp" or "step"
+        How the share falls.
+    factor : float
+        Share of the rarest class, in (0, 1].
+
+    Returns
+    -------
+    Tensor, shape (C,), float64
+        Shares in (0, 1].
     """
     c = torch.arange(C, dtype=torch.float64)
     if kind == "exp":
@@ -76,7 +118,24 @@ def class_shares(C: int, kind: str, factor: float) -> Tensor:
 
 
 def held_out(labels: Tensor, num_classes: int, share: float, seed: int) -> Tensor:
-    """Return which samples (n,) a stratified split holds out: of every class the share, at least one, never all."""
+    """Return which samples a stratified split holds out: of every class the share, at least one, never all.
+
+    Parameters
+    ----------
+    labels : Tensor, shape (n,)
+        0 to C - 1.
+    num_classes : int
+        C.
+    share : float
+        In (0, 1).
+    seed : int
+        Of the choice.
+
+    Returns
+    -------
+    Tensor, shape (n,), bool
+        True for those held out.
+    """
     ranks = _ranks(labels, num_classes, torch.Generator().manual_seed(seed))
     counts = torch.bincount(labels, minlength=num_classes)
     number = torch.minimum((counts * share).round().long().clamp(min=1), counts - 1)

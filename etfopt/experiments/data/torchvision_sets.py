@@ -37,6 +37,16 @@ MAKERS: dict[str, Make] = {
 def load_torchvision(config: DataConfig) -> tuple[Labelled, Labelled]:
     """Return both splits of a data set that torchvision reads from the folder `config.root`.
 
+    Parameters
+    ----------
+    config : DataConfig
+        Name, root, download.
+
+    Returns
+    -------
+    train, test : Labelled
+        As torchvision splits them.
+
     Raises
     ------
     InputError
