@@ -9,6 +9,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from etfopt.errors import InputError, require_extra
+
+require_extra("torch", "torch")
+
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -16,7 +20,6 @@ from torch.utils._pytree import tree_leaves
 
 from etfopt.bench.timing import BATCH, seconds
 from etfopt.bench.units import DELTA, SPECTRA
-from etfopt.errors import InputError
 from etfopt.geometry import simplex_etf
 from etfopt.nn.functional import nearest_etf, require_method
 

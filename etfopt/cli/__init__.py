@@ -6,11 +6,7 @@ import sys
 
 from etfopt.errors import EtfoptError, require_extra
 
-try:
-    require_extra("cli", "typer", "rich")
-except EtfoptError as error:
-    print(f"error: {error}", file=sys.stderr)
-    sys.exit(2)
+require_extra("cli", "typer", "rich")
 
 import typer
 from rich.console import Console

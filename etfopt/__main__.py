@@ -1,0 +1,23 @@
+"""The program: `etfopt`, and `python -m etfopt`."""
+
+from __future__ import annotations
+
+import sys
+
+from etfopt.errors import MissingExtraError
+
+__all__ = ["main"]
+
+
+def main() -> None:
+    """Run the command line, or say with which line of pip to install it."""
+    try:
+        from etfopt.cli import main as run  # noqa: PLC0415 - its extra may be missing
+    except MissingExtraError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    run()
+
+
+if __name__ == "__main__":
+    main()
