@@ -37,7 +37,8 @@ import torch
 from etfopt.nn import NearestETFHead
 torch.manual_seed(0)
 features = torch.randn(64, 16, requires_grad=True)
-torch.nn.functional.cross_entropy(NearestETFHead(16, 4)(features, torch.arange(64) % 4), torch.arange(64) % 4).backward()
+labels = torch.arange(64) % 4
+torch.nn.functional.cross_entropy(NearestETFHead(16, 4)(features, labels), labels).backward()
 assert torch.isfinite(features.grad).all() and features.grad.abs().sum() > 0
 """
 

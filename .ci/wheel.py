@@ -1,7 +1,7 @@
 """Build the distributions, and try the wheel as a stranger would: each extra alone, in a fresh environment elsewhere.
 
-    python .ci/wheel.py                  # no extra, then each by itself; the last, `all`, runs the documentation too
-    python .ci/wheel.py --extra torch    # one of them; --extra none for no extra at all
+python .ci/wheel.py                  # no extra, then each by itself; the last, `all`, runs the documentation too
+python .ci/wheel.py --extra torch    # one of them; --extra none for no extra at all
 """
 
 import argparse

@@ -12,7 +12,7 @@ __all__ = ["main"]
 def main() -> None:
     """Run the command line, or say with which line of pip to install it."""
     try:
-        from etfopt.cli import main as run  # noqa: PLC0415 - its extra may be missing
+        from etfopt.cli import main as run
     except MissingExtraError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
