@@ -12,7 +12,7 @@ from etfopt.bench.lineup import Entrant
 from etfopt.bench.measure import REPEAT_SECONDS, REPEATS, Row
 from etfopt.bench.summary import summarise
 from etfopt.bench.timing import conditions
-from etfopt.files import strict_json
+from etfopt.files import strict_json, whole
 
 __all__ = ["document", "write_report"]
 
@@ -48,11 +48,22 @@ def _described(entrant: Entrant) -> dict[str, object]:
 
 
 def write_report(
-    rows: Sequence[Row], entrants: Sequence[Entrant], settings: Mapping[str, object], folder: Path
+    rows: Sequence[Row],
+    entrants: Sequence[Entrant],
+    settings: Mapping[str, object],
+    folder: Path,
+    figures: bool = True,
 ) -> list[Path]:
-    """Write ``compare.json``, ``convergence.png`` and ``profiles.png`` into an existing folder; return their paths."""
-    numbers, convergence, profiles = (folder / name for name in ("compare.json", "convergence.png", "profiles.png"))
-    numbers.write_text(strict_json(document(rows, entrants, settings)))
-    plot_convergence(rows, convergence)
-    plot_profiles(rows, profiles)
-    return [numbers, convergence, profiles]
+    """Write ``compare.json`` and, with figures, ``convergence.png`` and ``profiles.png`` into an existing folder.
+
+    Each is put in place whole. Returns their paths.
+    """
+    numbers = folder / "compare.json"
+    with whole(numbers) as part:
+        part.write_text(strict_json(document(rows, entrants, settings)))
+    written = [numbers]
+    for plot, name in ((plot_convergence, "convergence.png"), (plot_profiles, "profiles.png")) if figures else ():
+        with whole(folder / name) as part:
+            plot(rows, part)
+        written.append(folder / name)
+    return written

@@ -16,6 +16,7 @@ from etfopt.experiments.report import Spread
 from etfopt.experiments.run_files import make_folder, read_json, write_atomically, write_json
 from etfopt.experiments.study_markdown import markdown
 from etfopt.experiments.study_numbers import Collected, Pair, collect, comparisons, quantities, two_epochs
+from etfopt.files import whole
 
 __all__ = ["MEASURES", "Report", "make_report", "write_report"]
 
@@ -166,7 +167,8 @@ def _figures(report: Report, folder: Path) -> dict[Path, str]:
             seeds = f"{min(counts)} to {max(counts)}" if len(counts) > 1 else str(counts.pop())
             title = f"{cell + ': ' if cell else ''}median and range over {seeds} seed{'s' * (seeds != '1')}"
             path = folder / f"curves-{len(figures) + 1}.png"
-            page(groups, MEASURES, title, margins=True).savefig(path, dpi=110)
+            with whole(path) as part:
+                page(groups, MEASURES, title, margins=True).savefig(part, dpi=110)
             figures[path] = title
     return figures
 
