@@ -171,7 +171,7 @@ def test_an_interrupted_comparison_keeps_its_rows(folder: Path) -> None:
     command += ["--solver", "trust-region", "--out", "run"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 130, done.stderr
-    assert "interrupted after 1 of 6 cells: kept in run/" in done.stderr
+    assert done.stderr.startswith("interrupted. 1 of 6 cells: kept in run/compare.json. To start again")
     assert "Traceback" not in done.stderr
     assert len(json.loads((folder / "run" / "compare.json").read_text())["rows"]) == 1
 

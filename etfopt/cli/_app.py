@@ -22,9 +22,9 @@ __all__ = ["HELP", "app", "console", "interruptible", "make_folder", "one_of", "
 HELP = """The nearest simplex equiangular tight frame: solve, certify, train.
 
 ```
-etfopt solve means.npy                     # the ETF nearest to class means, and its certificate
-etfopt train --head nearest --epochs 30    # a network on handwritten digits
-etfopt demo                                # three heads, three seeds, a table, two figures
+etfopt solve means.npy                 # the ETF nearest to class means
+etfopt train --head nearest            # a network on handwritten digits
+etfopt demo                            # three heads, a table, two figures
 ```
 
 `etfopt COMMAND --help` has examples of each. Tables go to standard output, progress and errors to standard error; exit

@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = [
     "ACCELERATORS",
     "AUGMENTATIONS",
+    "AVERAGINGS",
     "BACKBONES",
     "BATCHES",
     "CLAIMS",
@@ -22,6 +23,7 @@ __all__ = [
 
 ACCELERATORS = ("auto", "cpu", "gpu", "mps", "tpu")
 AUGMENTATIONS = ("none", "flip-crop", "affine-crop")
+AVERAGINGS = ("paper", "cumulative")
 BACKBONES = ("mlp", "convnet", "resnet18", "resnet34", "resnet50", "vgg13", "free")
 BATCHES = ("shuffled", "stratified")
 CLAIMS = (

@@ -72,7 +72,8 @@ def bench(
         print((out / "bench.json").read_text(), end="")
         return
     console.print(tables.pipelines(rows, about))
-    console.print(tables.unit_costs(costs))
+    for table in tables.unit_costs(costs):
+        console.print(table)
     _say_written([out / "bench.json", *figures], [] if figures else [NO_FIGURES])
 
 
@@ -201,7 +202,7 @@ def compare(
     ```
     etfopt compare --quick
     etfopt compare --problem tight --seeds 20
-    etfopt compare --means class_means.npy --solver procrustes --solver trust-region
+    etfopt compare --means means.npy --solver procrustes --solver scs
     ```
     """
     from etfopt.bench.compare import cells

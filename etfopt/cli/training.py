@@ -24,92 +24,85 @@ __all__ = ["train"]
 # and the true one, which importing the configuration would cost seconds to look up, is named in the help.
 
 
+def _option(panel: str, text: str, *names: str) -> Any:
+    """Return an option of a panel of the help, whose values the shell completes."""
+    return typer.Option(help=text, rich_help_panel=panel, autocompletion=one_of(*names) if names else None)
+
+
+DATA, NETWORK, HEAD, TRAINING = "Data", "Network", "Head", "Optimisation"
+SETTINGS, AGAIN, MACHINE = "Settings and output", "Going on, and studies", "Machine"
+
+
 def train(
     ctx: typer.Context,
     study: Annotated[
-        Path | None, typer.Argument(metavar="[STUDY.toml]", help="A study: all its runs are trained, instead of one.")
+        Path | None, typer.Argument(metavar="STUDY.toml", help="A study: all its runs are trained, instead of one.")
     ] = None,
     data: Annotated[
-        str | None,
-        typer.Option(
-            help="digits, mnist5k, ufm, cifar10, imagefolder:PATH, ... [digits]", autocompletion=one_of(*values.DATA)
-        ),
+        str | None, _option(DATA, "digits, mnist5k, ufm, cifar10, imagefolder:PATH, ... [digits]", *values.DATA)
     ] = None,
-    head: Annotated[
-        str | None, typer.Option(help="learned, fixed or nearest. [nearest]", autocompletion=one_of(*values.HEADS))
-    ] = None,
-    seed: Annotated[int | None, typer.Option(help="Seeds network and batches. [0]")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Passes over the training split. [60]")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Samples a batch. [128]")] = None,
-    batches: Annotated[
-        str | None, typer.Option(help="shuffled or stratified. [shuffled]", autocompletion=one_of(*values.BATCHES))
-    ] = None,
+    batch_size: Annotated[int | None, _option(DATA, "Samples a batch. [128]")] = None,
+    batches: Annotated[str | None, _option(DATA, "shuffled or stratified. [shuffled]", *values.BATCHES)] = None,
     augmentation: Annotated[
-        str | None,
-        typer.Option(help="none, flip-crop or affine-crop. [none]", autocompletion=one_of(*values.AUGMENTATIONS)),
+        str | None, _option(DATA, "none, flip-crop or affine-crop. [none]", *values.AUGMENTATIONS)
     ] = None,
     backbone: Annotated[
         str | None,
-        typer.Option(
-            help="mlp, convnet, resnet18, resnet34, resnet50, vgg13; free with ufm. [mlp]",
-            autocompletion=one_of(*values.BACKBONES),
-        ),
+        _option(NETWORK, "mlp, convnet, resnet18, resnet34, resnet50, vgg13; free with ufm. [mlp]", *values.BACKBONES),
     ] = None,
     width: Annotated[
-        int | None, typer.Option(help="Hidden units, or channels of the first stage. [128 for mlp, 64 for the others]")
+        int | None,
+        _option(NETWORK, "Hidden units, or channels of the first stage. [128 for mlp, 64 for the others]"),
     ] = None,
-    dim: Annotated[int | None, typer.Option(help="Dimension d of the features. [the backbone's own]")] = None,
+    dim: Annotated[int | None, _option(NETWORK, "Dimension d of the features. [the backbone's own]")] = None,
+    head: Annotated[str | None, _option(HEAD, "learned, fixed or nearest. [nearest]", *values.HEADS)] = None,
+    temperature: Annotated[str | None, _option(HEAD, "Norm tau of the features, or auto. [5]")] = None,
+    delta: Annotated[float | None, _option(HEAD, "Proximal weight (nearest head). [0.001]")] = None,
+    averaging: Annotated[
+        str | None,
+        _option(
+            HEAD,
+            "Running means: paper, cumulative or a rate from 0 to 1 (nearest head). [paper]",
+            *values.AVERAGINGS,
+        ),
+    ] = None,
+    implicit_gradient: Annotated[
+        bool | None, _option(HEAD, "Whether the gradient passes through U*(H) (nearest head). [yes]")
+    ] = None,
+    seed: Annotated[int | None, _option(TRAINING, "Seeds network and batches. [0]")] = None,
+    epochs: Annotated[int | None, _option(TRAINING, "Passes over the training split. [60]")] = None,
     loss: Annotated[
         str | None,
-        typer.Option(
-            help="cross-entropy, or dot-regression with --temperature 1. [cross-entropy]",
-            autocompletion=one_of(*values.LOSSES),
-        ),
+        _option(TRAINING, "cross-entropy, or dot-regression with --temperature 1. [cross-entropy]", *values.LOSSES),
     ] = None,
-    optimizer: Annotated[
-        str | None, typer.Option(help="sgd, adam, adamw or agd. [sgd]", autocompletion=one_of(*values.OPTIMIZERS))
-    ] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="At the start, or after the warm-up. [0.05]")] = None,
-    weight_decay: Annotated[
-        float | None, typer.Option(help="Share of a weight taken off, per unit of the learning rate. [0.0005]")
-    ] = None,
+    optimizer: Annotated[str | None, _option(TRAINING, "sgd, adam, adamw or agd. [sgd]", *values.OPTIMIZERS)] = None,
+    learning_rate: Annotated[float | None, _option(TRAINING, "At the start, or after the warm-up. [0.05]")] = None,
+    weight_decay: Annotated[float | None, _option(TRAINING, "As PyTorch's optimisers mean it. [0.0005]")] = None,
     schedule: Annotated[
-        str | None,
-        typer.Option(
-            help="Of the learning rate: constant, cosine or step. [cosine]", autocompletion=one_of(*values.SCHEDULES)
-        ),
+        str | None, _option(TRAINING, "Of the learning rate: constant, cosine or step. [cosine]", *values.SCHEDULES)
     ] = None,
-    warmup: Annotated[float | None, typer.Option(help="Epochs in which the rate rises. [0]")] = None,
-    temperature: Annotated[str | None, typer.Option(help="Norm tau of the features, or auto. [5]")] = None,
-    delta: Annotated[float | None, typer.Option(help="Proximal weight (nearest head). [0.001]")] = None,
-    averaging: Annotated[
-        str | None, typer.Option(help="Running means: paper, cumulative or a rate from 0 to 1 (nearest head). [paper]")
-    ] = None,
-    implicit_gradient: Annotated[bool | None, typer.Option(help="Gradient through U*(H) (nearest head). [yes]")] = None,
+    warmup: Annotated[float | None, _option(TRAINING, "Epochs in which the rate rises. [0]")] = None,
     config: Annotated[
-        Path | None, typer.Option(help="A .toml or .json file of settings; options given here win over it.")
+        Path | None, _option(SETTINGS, "A .toml or .json file of settings; options given here win over it.")
     ] = None,
     settings: Annotated[
-        list[str] | None, typer.Option("--set", help="Any other setting, as in --set optimizer.momentum=0.8")
+        list[str] | None,
+        typer.Option("--set", help="Any other setting, as in --set optimizer.momentum=0.8", rich_help_panel=SETTINGS),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Folder for all that is written. [runs/DATA-HEAD-seedN; for a study runs]")
+        Path | None, _option(SETTINGS, "Folder for results. [runs/DATA-HEAD-seedN; for a study, runs]")
     ] = None,
-    threads: Annotated[int, typer.Option(help="CPU threads; one is fastest for a small network.")] = 1,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
-    accelerator: Annotated[
-        str, typer.Option(help="auto, cpu, gpu, ...", autocompletion=one_of(*values.ACCELERATORS))
-    ] = "auto",
-    devices: Annotated[int, typer.Option(help="Devices that share every batch, a process each.")] = 1,
-    precision: Annotated[
-        str, typer.Option(help="32-true, bf16-mixed, 64-true, ...", autocompletion=one_of(*values.PRECISIONS))
-    ] = "32-true",
-    resume: Annotated[Path | None, typer.Option(help="Folder of a run to go on with, by its own settings.")] = None,
-    from_epoch: Annotated[
-        int | None, typer.Option(help="With --resume: go on from the checkpoint of this epoch.")
-    ] = None,
-    jobs: Annotated[int | None, typer.Option(help="Of a study: runs at a time, each on one thread. [1]")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Of a study: list the runs and train none.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.", rich_help_panel=SETTINGS)] = False,
+    resume: Annotated[Path | None, _option(AGAIN, "Folder of a run to go on with, by its own settings.")] = None,
+    from_epoch: Annotated[int | None, _option(AGAIN, "With --resume: from the checkpoint of this epoch.")] = None,
+    jobs: Annotated[int | None, _option(AGAIN, "Of a study: runs at a time, each on one thread. [1]")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Of a study: list the runs and train none.", rich_help_panel=AGAIN)
+    ] = False,
+    threads: Annotated[int, _option(MACHINE, "CPU threads; one is fastest for a small network.")] = 1,
+    accelerator: Annotated[str, _option(MACHINE, "auto, cpu, gpu, ...", *values.ACCELERATORS)] = "auto",
+    devices: Annotated[int, _option(MACHINE, "Devices that share every batch, a process each.")] = 1,
+    precision: Annotated[str, _option(MACHINE, "32-true, bf16-mixed, 64-true, ...", *values.PRECISIONS)] = "32-true",
 ) -> None:
     """Train a network with one of the heads and print its neural-collapse measures.
 
@@ -119,7 +112,7 @@ def train(
     ```
     etfopt train --data digits --head nearest --epochs 30
     etfopt train --resume runs/digits-nearest-seed0
-    etfopt train --config settings.toml --set optimizer.momentum=0.8 --out runs/other
+    etfopt train --config my.toml --set optimizer.momentum=0.8 --out runs/new
     etfopt train study.toml --jobs 2
     ```
     """
