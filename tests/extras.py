@@ -2,7 +2,6 @@
 
 import re
 import tomllib
-from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -25,13 +24,15 @@ NEEDS = {  # a module and all below it; the longest name that fits counts, and w
 }
 
 
-def modules() -> Iterator[str]:
-    """Yield the public modules of the checkout: none of whose names begins with an underscore."""
+def modules() -> list[str]:
+    """Return the public modules of the checkout: those of whose names none begins with an underscore."""
+    found = []
     for path in sorted((ROOT / "etfopt").rglob("*.py")):
         parts = path.relative_to(ROOT).with_suffix("").parts
         parts = parts[:-1] if parts[-1] == "__init__" else parts
         if not any(part.startswith("_") for part in parts):
-            yield ".".join(parts)
+            found.append(".".join(parts))
+    return found
 
 
 def needed(module: str) -> str:
@@ -52,5 +53,5 @@ def brought(extra: str) -> set[str]:
 def promised(extra: str) -> tuple[list[str], list[str]]:
     """Return the modules that import with one extra alone, and those that do not; without an extra, for ""."""
     there = {"", *(brought(extra) if extra else ())}
-    names = list(modules())
+    names = modules()
     return [name for name in names if needed(name) in there], [name for name in names if needed(name) not in there]
