@@ -1,6 +1,6 @@
 # Two commands do everything on a fresh machine: `make demo` and `make test`.
 .DEFAULT_GOAL := help
-.PHONY: help demo test mutate coverage lint format audit docs check lock licences clean
+.PHONY: help demo test mutate coverage lint format audit docs wheel pictures check lock licences clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -57,6 +57,13 @@ audit: $(READY) ## look the pinned versions up among known vulnerabilities
 
 docs: $(READY) ## build the documentation (build/docs/index.html); a warning is an error
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs build/docs
+
+wheel: $(READY) ## build the wheel and try it with each extra alone, outside the checkout (half an hour; EXTRA=torch: one)
+	$(BIN)/python .ci/wheel.py $(if $(EXTRA),--extra $(EXTRA))
+
+pictures: $(READY) ## run the demonstration and draw README's pictures from it (docs/images/)
+	$(BIN)/etfopt demo --out build/demo --json > build/demo.json
+	$(BIN)/python docs/pictures.py build/demo
 
 check: lint audit docs test ## all that CI runs
 

@@ -47,7 +47,7 @@ def verify(
     ```
     etfopt verify
     etfopt verify --claim certificate --claim gradient --budget 100
-    etfopt verify --claim gradient --case PART:SEED     # a failure prints both
+    etfopt verify --claim gradient --case PART:SEED  # a failure prints both
     ```
     """
     as_integer(budget, "budget", at_least=1)
