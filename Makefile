@@ -62,8 +62,8 @@ wheel: $(READY) ## build the wheel and try it with each extra alone, outside the
 	$(BIN)/python .ci/wheel.py $(if $(EXTRA),--extra $(EXTRA))
 
 pictures: $(READY) ## run the demonstration and draw README's pictures from it (docs/images/)
-	$(BIN)/etfopt demo --out build/demo --json > build/demo.json
-	$(BIN)/python docs/pictures.py build/demo
+	mkdir -p build && $(BIN)/etfopt demo --out build/demo --quiet > build/demo.txt
+	$(BIN)/python docs/pictures.py build/demo.txt build/demo/curves.png
 
 check: lint audit docs test ## all that CI runs
 
