@@ -133,9 +133,8 @@ def etfopt(arguments: str, status: int = 0, words: tuple[str, ...] = ()) -> Call
 def documentation(sdist: Path) -> Iterator[tuple[str, Callable[[Path, Path], object]]]:
     """Yield every code block and every command of README and the guides, README first, as one reads them."""
     yield "claims unpacked from the source distribution", lambda _, folder: unpack(sdist, folder)
-    for page in (ROOT / "README.md", ROOT / "docs/install.md", *sorted((ROOT / "docs").rglob("*.md"))):
-        name = str(page.relative_to(ROOT))
-        text = page.read_text(encoding="utf-8")
+    for name in ("README.md", *run("git", "ls-files", "docs/*.md", cwd=ROOT).split()):
+        text = (ROOT / name).read_text(encoding="utf-8")
         for number, code in enumerate(re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL), 1):
             yield f"{name}, block {number}", saved(code) if code.startswith("# train.py") else python(code)
         for block in re.findall(r"^```sh\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
