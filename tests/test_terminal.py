@@ -164,11 +164,6 @@ STOPPED = {
     "verify": (["verify"], r" [1-9]/12", r"[1-9] of 12 claims were checked.* etfopt verify .*--claim fading"),
     "demo": (["demo"], r" [1-9]\d*/540", r"Kept: runs/demo/, \d of 9 runs finished"),
     "study": (["train", "study.toml"], r" [1-9]\d*/\d+", r"Kept: runs/study/, every finished epoch.*the same command"),
-    "jobs": (
-        ["train", "study.toml", "--jobs", "2"],
-        r"epochs.* 0/\d+",  # while the processes of the runs are being started
-        r"Kept: runs/study/, every finished epoch.*the same command",
-    ),
     "train": (["train", "--epochs", "5000"], r"Epoch [1-9]", r"Kept: runs/digits-nearest-seed0/, .*train --resume"),
 }
 
@@ -176,11 +171,14 @@ STOPPED = {
 @pytest.mark.parametrize("name", STOPPED)
 def test_ctrl_c_leaves_whole_files_and_one_line(name: str, folder: Path) -> None:
     pytest.importorskip("pytorch_lightning")
-    if name == "jobs" and (os.cpu_count() or 1) < 2:
-        pytest.skip("one processor")
     (folder / "study.toml").write_text(STUDY.format(epochs=5000))
     arguments, pattern, words = STOPPED[name]
     status, text = at_a_terminal(*arguments, cwd=folder, interrupt_at=pattern, NO_COLOR="1")
+    assert_stopped(status, text, words, folder)
+
+
+def assert_stopped(status: int, text: str, words: str, folder: Path) -> None:
+    """See that Ctrl-C ended a command with one line that says so, and left no part of a file."""
     assert status == 130, text
     assert "Traceback" not in text
     assert "Error" not in text
@@ -201,3 +199,34 @@ def test_ctrl_c_before_a_command_has_begun_is_silent(folder: Path) -> None:
     status, text = at_a_terminal("demo", cwd=folder, interrupt_at="begun", main=f"{head}\n{inside}{hang}program.main()")
     assert status == 130
     assert text.replace("^C", "").strip() == "begun"
+
+
+IN_THE_IMPORTS = """
+import os, signal, threading
+from multiprocessing.process import BaseProcess
+start, typed = BaseProcess.start, []
+def start_and_type(self):
+    start(self)
+    if not typed:
+        typed.append(threading.Timer(0.4, os.killpg, (0, signal.SIGINT)))
+        typed[0].start()
+BaseProcess.start = start_and_type
+"""
+"""Types Ctrl-C while the first process of a command is being started, and imports what it needs for seconds."""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["compare", "--problem", "tight-3x4"], "0 of [0-9]+ cells: nothing was written"),
+        (["train", "study.toml", "--jobs", "2"], "Kept: runs/study/, every finished epoch"),
+    ],
+    ids=["compare", "jobs"],
+)
+def test_ctrl_c_does_not_reach_the_processes_that_a_command_starts(arguments, words: str, folder: Path) -> None:
+    pytest.importorskip("pytorch_lightning")
+    if "--jobs" in arguments and (os.cpu_count() or 1) < 2:
+        pytest.skip("one processor")
+    (folder / "study.toml").write_text(STUDY.format(epochs=5000))
+    main = f"{IN_THE_IMPORTS}\n{MAIN}"
+    assert_stopped(*at_a_terminal(*arguments, cwd=folder, main=main, NO_COLOR="1"), words, folder)
