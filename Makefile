@@ -58,7 +58,7 @@ audit: $(READY) ## look the pinned versions up among known vulnerabilities
 docs: $(READY) ## build the documentation (build/docs/index.html); a warning is an error
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs build/docs
 
-wheel: $(READY) ## build the wheel and try it with each extra alone, outside the checkout (half an hour; EXTRA=torch: one)
+wheel: $(READY) ## build the wheel and try it with each extra alone, outside the checkout (EXTRA=torch: one)
 	$(BIN)/python .ci/wheel.py $(if $(EXTRA),--extra $(EXTRA))
 
 pictures: $(READY) ## run the demonstration and draw README's pictures from it (docs/images/)
