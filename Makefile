@@ -1,6 +1,6 @@
 # Two commands do everything on a fresh machine: `make demo` and `make test`.
 .DEFAULT_GOAL := help
-.PHONY: help demo test notebooks mutate coverage lint format audit docs check lock licences clean
+.PHONY: help demo test notebooks mutate coverage lint format audit docs wheel pictures check lock licences clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -60,6 +60,13 @@ audit: $(READY) ## look the pinned versions up among known vulnerabilities
 
 docs: $(READY) ## build the documentation (build/docs/index.html); a warning is an error
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs build/docs
+
+wheel: $(READY) ## build the wheel and try it with each extra alone, outside the checkout (EXTRA=torch: one)
+	$(BIN)/python .ci/wheel.py $(if $(EXTRA),--extra $(EXTRA))
+
+pictures: $(READY) ## run the demonstration and draw README's pictures from it (docs/images/)
+	mkdir -p build && $(BIN)/etfopt demo --out build/demo --quiet > build/demo.txt
+	$(BIN)/python docs/pictures.py build/demo.txt build/demo/curves.png
 
 check: lint audit docs test ## all that CI runs
 

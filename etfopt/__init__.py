@@ -8,7 +8,7 @@ from etfopt.problem import NearestETF
 from etfopt.solution import Solution
 from etfopt.solvers.base import Termination
 
-__version__ = "0.1.0.dev0"
+__version__ = "0.1.0"
 
 __all__ = [
     "Certificate",

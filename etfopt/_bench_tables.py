@@ -23,8 +23,8 @@ __all__ = ["comparison", "head_costs", "node_costs", "pipelines", "unit_costs"]
 def pipelines(rows: Sequence[Row], conditions: Mapping[str, object]) -> Table:
     """Tabulate the closed form against the paper's pipeline, with the conditions as caption."""
     table = Table(title="One step, forward + backward, closed form against the paper's pipeline", title_justify="left")
-    for name in ("d", "C", "closed form", "the paper's", "ratio", "memory", "the paper's", "linear layer"):
-        table.add_column(name, justify="right")
+    for name in ("d", "C", "closed form", "the paper's", "ratio", "memory", "paper's memory", "linear layer"):
+        table.add_column(name, justify="right", no_wrap=name == "ratio")
     for row in rows:
         slow = None if row.paper_forward is None else row.paper_forward + (row.paper_backward or 0.0)
         table.add_row(
@@ -41,41 +41,51 @@ def pipelines(rows: Sequence[Row], conditions: Mapping[str, object]) -> Table:
     return table
 
 
-def unit_costs(rows: Sequence[UnitRow]) -> Table:
-    """Tabulate the methods of the closed form in units of products and linear layers."""
-    table = Table(title="The methods of the closed form, one solve and its gradient", title_justify="left")
-    for name in ("d x C, means", "dtype", "method"):
-        table.add_column(name, no_wrap=True)
-    for name in ("forward", "backward", "A'A", "A'B", "linear layers"):
-        table.add_column(name, justify="right")
-    last = ("", "")
+def _open(title: str) -> Table:
+    """Return a table without frame, so that eighty columns are enough for numbers in seven."""
+    return Table(title=title, title_justify="left", caption_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+
+
+def unit_costs(rows: Sequence[UnitRow]) -> Iterator[Table]:
+    """Tabulate the methods of the closed form in units of products and linear layers, a table for each problem."""
+    groups: dict[str, list[UnitRow]] = {}
     for row in rows:
-        problem = (f"{row.d} x {row.C}, {row.spectrum}", row.dtype)
-        if problem != last:
-            table.add_section()
-        table.add_row(
-            *(problem if problem != last else ("", "")),
-            row.method if row.method == row.route else f"{row.method} ({row.route})",
-            _seconds(row.forward),
-            _seconds(row.backward),
-            *(f"{row.total / unit:.3g}" for unit in (row.square, row.product, row.linear)),
-        )
-        last = problem
-    table.caption = (
-        "medians; in brackets the route that kept the promised accuracy. A'A, A'B, linear layers: forward and backward "
-        "in units of a product of the matrix with itself (half the operations), with another, and of a linear layer's "
-        "forward and backward pass at batch 256"
-    )
-    return table
+        groups.setdefault(f"{row.d} x {row.C}, {row.spectrum}", []).append(row)
+    for problem, group in groups.items():
+        table = _open(f"The methods of the closed form, {problem}")
+        for name in ("dtype", "method"):
+            table.add_column(name, no_wrap=True)
+        for name in ("forward", "backward", "A'A", "A'B", "layers"):
+            table.add_column(name, justify="right", no_wrap=True)
+        last = ""
+        for row in group:
+            table.add_row(
+                row.dtype if row.dtype != last else "",
+                row.method if row.method == row.route else f"{row.method} ({row.route})",
+                _seconds(row.forward),
+                _seconds(row.backward),
+                *(f"{row.total / unit:.3g}" for unit in (row.square, row.product, row.linear)),
+            )
+            last = row.dtype
+        if problem == list(groups)[-1]:
+            table.caption = UNITS_NOTE
+        yield table
+
+
+UNITS_NOTE = (
+    "medians of a solve and its gradient; in brackets the route that kept the promised accuracy. A'A, A'B, layers: "
+    "forward and backward in units of a product of the matrix with itself (half the operations), with another, and of "
+    "a linear layer's forward and backward pass at batch 256"
+)
 
 
 def node_costs(rows: Sequence[NodeRow], conditions: Mapping[str, object]) -> Table:
     """Tabulate what the differentiable node costs."""
-    table = Table(title="The node, float32", title_justify="left")
-    table.add_column("d x C, means", no_wrap=True)
+    table = _open("The node, float32")
+    table.add_column("d x C, means")
     table.add_column("method", no_wrap=True)
-    for name in ("forward", "and backward", "A'A", "linear layers", "memory / (dC + C^2)"):
-        table.add_column(name, justify="right")
+    for name in ("forward", "and\nbackward", "A'A", "linear\nlayers", "memory /\n(dC + C^2)"):
+        table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
         table.add_row(
             f"{row.d} x {row.C}, {row.spectrum}",
@@ -94,8 +104,8 @@ def head_costs(rows: Sequence[HeadRow], conditions: Mapping[str, object]) -> Tab
     """Tabulate what the heads cost in training."""
     table = Table(title="A training step of ResNet-18, 32 x 32 images", title_justify="left")
     table.add_column("head", no_wrap=True)
-    for name in ("C", "batch", "step", "over learned", "head alone", "adds to a step"):
-        table.add_column(name, justify="right")
+    for name in ("C", "batch", "step", "over\nlearned", "head\nalone", "adds to\na step"):
+        table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
         table.add_row(
             row.head,

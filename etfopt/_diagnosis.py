@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from etfopt import __version__
 from etfopt._inputs import Array
 from etfopt._solve import solve
 from etfopt.adjoint import nearest_etf_vjp
@@ -51,7 +52,7 @@ def platform_facts() -> dict[str, str]:
     """Return versions, processor and BLAS, by name."""
     blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
     return {
-        "etfopt": metadata.version("etfopt"),
+        "etfopt": __version__,
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "system": f"{platform.system()} {platform.release()}, {platform.machine()}, {os.cpu_count()} processors",
         "numpy": np.__version__,

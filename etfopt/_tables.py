@@ -126,7 +126,7 @@ def _spread(spread: Spread, epochs: int) -> str:
             return f">{epochs}"
         return f"{value:.1e}" if abs(value) < 1e-3 else f"{value:#.4g}"
 
-    return f"{text(spread.median)}\n[dim]{text(spread.low)} to {text(spread.high)}[/dim]"
+    return f"{text(spread.median)}\n[dim]{text(spread.low)} - {text(spread.high)}[/dim]"
 
 
 def verdict(claim: Claim, evidence: Evidence) -> dict[str, str | int | float | bool]:
@@ -152,7 +152,7 @@ def verdicts(found: Sequence[tuple[Claim, Evidence]], conditions: str) -> Table:
         title=f"{len(found)} claim{'s' * (len(found) > 1)}, {cases} cases", title_justify="left", caption_justify="left"
     )
     table.caption = f"{conditions}; worst: the residual nearest to its tolerance"
-    table.add_column("claim")
+    table.add_column("claim", no_wrap=True)
     table.add_column("cases", justify="right")
     table.add_column("worst", justify="right")
     table.add_column("tolerance", justify="right")

@@ -9,6 +9,8 @@ import tempfile
 import warnings
 import zipfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -17,7 +19,7 @@ import numpy as np
 from etfopt.errors import InputError
 from etfopt.solution import Solution
 
-__all__ = ["load_matrix", "save_solution", "strict_json"]
+__all__ = ["load_matrix", "save_solution", "strict_json", "whole"]
 
 SUFFIXES = (".npy", ".npz", ".csv")
 
@@ -137,6 +139,31 @@ def _write(solution: Solution, file: IO[bytes]) -> None:
         gap=solution.certificate.gap,
         margin=solution.certificate.margin,
     )
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """Yield a path to write to, and put what was written in place in one go: the old file or the new, never a part.
+
+    The path that is yielded lies beside the other and has its ending, by which writers of figures know the format. It
+    is removed where the block is left by an exception, `KeyboardInterrupt` included.
+
+    Parameters
+    ----------
+    path : Path
+        Of the file, in a folder that exists.
+
+    Yields
+    ------
+    Path
+        Where to write.
+    """
+    part = path.with_name(f".{path.stem}.part{path.suffix}")
+    try:
+        yield part
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def strict_json(value: object, indent: int | None = 1) -> str:

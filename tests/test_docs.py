@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 torch = pytest.importorskip("torch")
+LOOPBACK = "lo0" if sys.platform == "darwin" else "lo"
 DOCS = Path(__file__).parents[1] / "docs"
 GENERATED = {"theory", "api", "results", "notebooks", "commands.md"}
 PAGES = [page for page in sorted(DOCS.rglob("*.md")) if not GENERATED & set(page.parts)]
@@ -30,6 +31,19 @@ def test_every_block_runs_in_a_namespace_of_its_own(page: str, tmp_path: Path, m
     with torch.random.fork_rng():
         for number, code in enumerate(BLOCKS[page], 1):
             exec(compile(code, f"{page}, block {number}", "exec"), {"__name__": "block"})
+
+
+def test_the_program_for_many_processes_runs_as_printed(tmp_path: Path) -> None:
+    if not torch.distributed.is_gloo_available():
+        pytest.skip("this build of PyTorch has no gloo")
+    (code,) = BLOCKS["howto/distributed.md"]
+    (line,) = re.findall(r"^torchrun (.*)$", (DOCS / "howto/distributed.md").read_text(), re.MULTILINE)
+    (tmp_path / "train.py").write_text(code)
+    command = [sys.executable, "-m", "torch.distributed.run", *line.split()]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": LOOPBACK}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert code.startswith("# train.py\n")
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)

@@ -8,7 +8,7 @@ import pytest
 
 import etfopt
 from etfopt.errors import InputError
-from etfopt.files import load_matrix, save_solution
+from etfopt.files import load_matrix, save_solution, whole
 
 HUGE = (
     b"\x93NUMPY\x01\x00v\x00"
@@ -119,3 +119,23 @@ def test_saving_through_a_link_keeps_link_and_permissions(tmp_path: Path) -> Non
     assert link.is_symlink()
     assert target.stat().st_mode & 0o777 == 0o600
     assert load_matrix(target, "U").shape == (7, 4)
+
+
+@pytest.mark.parametrize("stopped", [KeyboardInterrupt, OSError])
+def test_a_file_is_put_in_place_whole_or_not_at_all(tmp_path, stopped):
+    path = tmp_path / "numbers.json"
+    with whole(path) as part:
+        part.write_text("old")
+        assert not path.exists()
+        assert part.suffix == path.suffix  # by which writers of figures know the format
+    assert path.read_text() == "old"
+
+    def write():
+        with whole(path) as part:
+            part.write_text("ne")
+            raise stopped
+
+    with pytest.raises(stopped):
+        write()
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]

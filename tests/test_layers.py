@@ -106,11 +106,11 @@ def test_a_missing_command_line_extra_is_one_line_and_no_traceback(command):
 import sys
 sys.modules["typer"] = None
 sys.argv = ["etfopt", *{command!r}.split()]
-from etfopt.cli import main
+from etfopt.__main__ import main
 main()
 """
     done = python(script)
-    assert done.returncode != 0
+    assert done.returncode == 2
     assert "pip install 'etfopt[cli]'" in done.stderr
     assert "Traceback" not in done.stderr
 

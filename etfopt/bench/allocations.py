@@ -5,6 +5,10 @@ from __future__ import annotations
 import weakref
 from typing import Any, Self
 
+from etfopt.errors import require_extra
+
+require_extra("torch", "torch")
+
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves

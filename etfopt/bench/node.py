@@ -7,13 +7,16 @@ import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from etfopt.errors import InputError, require_extra
+
+require_extra("torch", "torch")
+
 import torch
 from torch import Tensor, nn
 
 from etfopt.bench.allocations import Allocations
 from etfopt.bench.timing import BATCH, seconds
 from etfopt.bench.units import DELTA, SPECTRA
-from etfopt.errors import InputError
 from etfopt.geometry import simplex_etf
 from etfopt.nn.functional import nearest_etf, require_method
 

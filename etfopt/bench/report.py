@@ -11,8 +11,7 @@ from etfopt.bench.lineup import Entrant
 from etfopt.bench.measure import REPEAT_SECONDS, REPEATS, Row
 from etfopt.bench.summary import performance_profile, ratios, summarise
 from etfopt.bench.timing import conditions
-from etfopt.files import strict_json
-from etfopt.plotting import draw_convergence_page, draw_profile_page, save
+from etfopt.files import strict_json, whole
 
 __all__ = ["document", "write_report"]
 
@@ -65,9 +64,15 @@ def _described(entrant: Entrant) -> dict[str, object]:
 
 
 def write_report(
-    rows: Sequence[Row], entrants: Sequence[Entrant], settings: Mapping[str, object], folder: Path
+    rows: Sequence[Row],
+    entrants: Sequence[Entrant],
+    settings: Mapping[str, object],
+    folder: Path,
+    figures: bool = True,
 ) -> list[Path]:
-    """Write ``compare.json``, ``convergence.png`` and ``profiles.png`` into an existing folder.
+    """Write ``compare.json`` and, with figures, ``convergence.png`` and ``profiles.png`` into an existing folder.
+
+    Each is put in place whole.
 
     Parameters
     ----------
@@ -79,18 +84,28 @@ def write_report(
         Of the comparison.
     folder : Path
         Must exist.
+    figures : bool
+        Needs the extra `plots`.
 
     Returns
     -------
     list of Path
         What was written.
     """
-    numbers, convergence, profiles = (folder / name for name in ("compare.json", "convergence.png", "profiles.png"))
-    numbers.write_text(strict_json(document(rows, entrants, settings)))
+    numbers = folder / "compare.json"
+    with whole(numbers) as part:
+        part.write_text(strict_json(document(rows, entrants, settings)))
+    return [numbers, *(_figures(rows, folder) if figures else [])]
+
+
+def _figures(rows: Sequence[Row], folder: Path) -> list[Path]:
+    from etfopt.plotting import draw_convergence_page, draw_profile_page, save
+
+    convergence, profiles = folder / "convergence.png", folder / "profiles.png"
     save(draw_convergence_page(rows), convergence, dpi=120)
     steps = {
         accuracy: {solver: performance_profile(values) for solver, values in ratios(rows, accuracy).items()}
         for accuracy in ACCURACIES
     }
     save(draw_profile_page(steps), profiles, dpi=120)
-    return [numbers, convergence, profiles]
+    return [convergence, profiles]

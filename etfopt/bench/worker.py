@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
-from multiprocessing import get_context, parent_process
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from multiprocessing import get_context, parent_process, resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from threading import Thread
@@ -14,7 +15,7 @@ from typing import Any, Self
 
 from etfopt.errors import EtfoptError
 
-__all__ = ["Overtime", "Worker", "WorkerDied"]
+__all__ = ["Overtime", "Worker", "WorkerDied", "sigint_blocked"]
 
 START_LIMIT = 120.0
 """Seconds that the process may take to start: it imports what the calls name."""
@@ -94,7 +95,8 @@ class Worker:
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs,), daemon=True)
         self.generation += 1
-        self._process.start()
+        with sigint_blocked():
+            self._process.start()
         theirs.close()  # so that the end of the process is the end of the pipe
         try:
             self._exchange(None, START_LIMIT)
@@ -138,10 +140,31 @@ class Worker:
         return process.exitcode
 
 
+@contextmanager
+def sigint_blocked() -> Iterator[None]:
+    """Start processes in this block that Ctrl-C does not reach: their parent decides, and none dies in its imports.
+
+    A process inherits the mask. Ctrl-C during the block reaches this process after it.
+
+    Yields
+    ------
+    None
+        With the signal held back.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    resource_tracker.ensure_running()  # which unblocks the signal where it has to be started first
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _serve(pipe: Connection[Any, Any]) -> None:
     """Answer requests until the other end of the pipe is closed."""
-    # Ctrl-C reaches both processes; the parent decides
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # where the mask does not do it
     Thread(target=_end_with_the_parent, daemon=True).start()
     try:
         pipe.send(None)

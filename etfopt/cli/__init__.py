@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import sys
 
 from etfopt.errors import EtfoptError, require_extra
 
-try:
-    require_extra("cli", "typer", "rich")
-except EtfoptError as error:
-    print(f"error: {error}", file=sys.stderr)
-    sys.exit(2)
+require_extra("cli", "typer", "rich")
 
 import typer
 from rich.console import Console
@@ -18,10 +15,11 @@ from rich.text import Text
 
 from etfopt.cli._app import app
 from etfopt.cli.benchmarks import bench, bench_head, bench_node, compare
+from etfopt.cli.demonstration import demo
 from etfopt.cli.doctor import doctor
 from etfopt.cli.solving import solve
 from etfopt.cli.studies import report
-from etfopt.cli.training import demo, train
+from etfopt.cli.training import train
 from etfopt.cli.verifying import verify
 
 __all__ = ["main"]
@@ -39,11 +37,11 @@ app.add_typer(benches, name="bench")
 
 def main() -> None:
     """Run the command line; an error of etfopt's own is one message and exit status 2, not a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal may not know a character of a table
     try:
         app()
-    except KeyboardInterrupt:
-        print("interrupted: what was finished is kept", file=sys.stderr)
-        sys.exit(130)
     except EtfoptError as error:
         Console(stderr=True).print(Text.assemble(("error: ", "bold red"), str(error)), soft_wrap=True)
         sys.exit(2)

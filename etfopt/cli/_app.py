@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,13 +17,25 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from etfopt import __version__
 from etfopt.errors import InputError
 
-__all__ = ["app", "console", "make_folder", "progress"]
+__all__ = ["HELP", "app", "console", "interruptible", "make_folder", "one_of", "progress"]
+
+HELP = """The nearest simplex equiangular tight frame: solve, certify, train.
+
+```
+etfopt solve means.npy                 # the ETF nearest to class means
+etfopt train --head nearest            # a network on handwritten digits
+etfopt demo                            # three heads, a table, two figures
+```
+
+`etfopt COMMAND --help` has examples of each. Tables go to standard output, progress and errors to standard error; exit
+status 2 is a mistake in what was typed, 1 something that failed, 130 Ctrl-C.
+"""
 
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",  # paragraphs flow with the width of the terminal
-    help="The nearest simplex equiangular tight frame: solve, certify, train.",
+    help=HELP,
 )
 # a file or a pipe has no width: tables are not to be cut there
 console = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 120)
@@ -51,6 +64,22 @@ def progress(total: int, quiet: bool, unit: str = "epochs") -> Iterator[Callable
     with Progress(*columns, console=stderr, transient=True, disable=quiet or not stderr.is_terminal) as bar:
         task = bar.add_task(unit, total=total)
         yield lambda: bar.advance(task)
+
+
+@contextmanager
+def interruptible(kept: Callable[[], str]) -> Iterator[None]:
+    """Where Ctrl-C or SIGTERM ends this block, say in one line what is kept, and end with the status of the signal."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit) as stop:
+        sent = signal.SIGTERM if isinstance(stop, SystemExit) else signal.SIGINT
+        print(f"interrupted. {kept()}", file=sys.stderr)
+        raise typer.Exit(128 + sent) from None
+
+
+def one_of(*names: str) -> Callable[[str], list[str]]:
+    """Return a function that completes the beginning of a name, for shells."""
+    return lambda incomplete: [name for name in names if name.startswith(incomplete)]
 
 
 def make_folder(path: Path) -> None:

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-from contextlib import closing
+from contextlib import AbstractContextManager, closing
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from etfopt import _bench_tables as tables
-from etfopt.cli._app import console, make_folder, progress
+from etfopt._inputs import as_integer
+from etfopt.cli._app import console, interruptible, make_folder, one_of, progress
+from etfopt.cli._values import DEVICES, METHODS, PROBLEMS, SOLVERS
 
 __all__ = ["bench", "bench_head", "bench_node", "compare"]
+
+NO_FIGURES = "figures are left out: matplotlib is not installed; run: pip install 'etfopt[experiments]'"
 
 
 def bench(
     context: typer.Context,
-    largest: Annotated[int, typer.Option(help="Leave out shapes with more classes than this.")] = 1000,
+    largest: Annotated[int, typer.Option(help="Leave out shapes with more classes than this; at least 10.")] = 1000,
     out: Annotated[Path, typer.Option(help="Folder for the numbers and the figure.")] = Path("runs/bench"),
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
@@ -29,39 +33,57 @@ def bench(
     The paper's: a Riemannian trust region with autograd's derivatives, at most 30 iterations from the previous U, and a
     dense implicit gradient, on the same drifting class means. The units: a product A'A, and a linear layer. Takes some
     minutes, one up to C = 47.
+
+    ```
+    etfopt bench --largest 47
+    etfopt bench node --method svd --method gram
+    etfopt bench head --classes 10
+    ```
     """
     if context.invoked_subcommand:
         return
+    as_integer(largest, "largest", at_least=10)
     from etfopt.bench.pipelines import CASES
     from etfopt.bench.pipelines import bench as run
     from etfopt.bench.timing import as_records, conditions
     from etfopt.bench.units import SHAPES, STEPS_PER_SHAPE, units
-    from etfopt.files import strict_json
-    from etfopt.plotting import draw_pipelines, save
+    from etfopt.files import strict_json, whole
 
     cases = [case for case in CASES if largest >= case.C]
     shapes = [shape for shape in SHAPES if largest >= shape[1]]
     make_folder(out)
-    with progress(sum(case.steps for case in cases) + STEPS_PER_SHAPE * len(shapes), quiet or as_json, "steps") as step:
+    steps = sum(case.steps for case in cases) + STEPS_PER_SHAPE * len(shapes)
+    with _unwritten(out), progress(steps, quiet or as_json, "steps") as step:
         rows = run(cases, on_step=step)
         costs = units(shapes, on_step=step)
     about = {**conditions(), "dtype": "float64"}  # of the pipelines; the units name theirs
     document = {"conditions": about, "rows": as_records(rows), "units": as_records(costs)}
-    (out / "bench.json").write_text(strict_json(document))
-    save(draw_pipelines(rows), out / "bench.png")
+    figures = []
+    with _unwritten(out):
+        if find_spec("matplotlib"):
+            from etfopt.plotting import draw_pipelines, save
+
+            figures = [out / "bench.png"]
+            save(draw_pipelines(rows), figures[0])
+        with whole(out / "bench.json") as part:
+            part.write_text(strict_json(document))
     if as_json:
         print((out / "bench.json").read_text(), end="")
         return
     console.print(tables.pipelines(rows, about))
-    console.print(tables.unit_costs(costs))
-    console.print(f"wrote {out / 'bench.json'} and {out / 'bench.png'}", markup=False, highlight=False, soft_wrap=True)
+    for table in tables.unit_costs(costs):
+        console.print(table)
+    _say_written([out / "bench.json", *figures], [] if figures else [NO_FIGURES])
 
 
 def bench_node(
     method: Annotated[
-        list[str] | None, typer.Option(help="auto, svd, gram or newton-schulz; may be given again. auto, if not given.")
+        list[str] | None,
+        typer.Option(
+            help="auto, svd, gram or newton-schulz; may be given again. [auto]", autocompletion=one_of(*METHODS)
+        ),
     ] = None,
-    device: Annotated[str, typer.Option(help="cpu, or a GPU such as cuda.")] = "cpu",
+    device: Annotated[str, typer.Option(help="cpu, or a GPU such as cuda.", autocompletion=one_of(*DEVICES))] = "cpu",
     out: Annotated[Path, typer.Option(help="Folder for the numbers.")] = Path("runs/bench-node"),
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
@@ -70,6 +92,11 @@ def bench_node(
 
     Float32, forward and backward, with the paper's proximal term; growth is the slope of log time from C = 100 to 1000
     at d = 2048, of the first method. Takes half a minute for each.
+
+    ```
+    etfopt bench node --method svd --method newton-schulz
+    etfopt bench node --device cuda --out runs/bench-node-gpu
+    ```
     """
     from etfopt.bench.node import SHAPES, growth
     from etfopt.bench.node import bench_node as run
@@ -78,17 +105,19 @@ def bench_node(
 
     methods = method or ["auto"]
     make_folder(out)
-    with progress(len(SHAPES) * len(SPECTRA) * len(methods), quiet or as_json, "cases") as step:
+    with _unwritten(out), progress(len(SHAPES) * len(SPECTRA) * len(methods), quiet or as_json, "cases") as step:
         rows = run(device=device, methods=methods, on_step=step)
     about = {**conditions(), "torch": version("torch"), "device": device, "growth": growth(rows)}
     _hand_over({"conditions": about, "rows": as_records(rows)}, tables.node_costs(rows, about), out, as_json)
 
 
 def bench_head(
-    classes: Annotated[list[int] | None, typer.Option(help="Classes; may be given again. 10 and 100.")] = None,
+    classes: Annotated[
+        list[int] | None, typer.Option(help="Number of classes; may be given again. [10 and 100]")
+    ] = None,
     batch: Annotated[int, typer.Option(help="Images a step.")] = 128,
     rounds: Annotated[int, typer.Option(help="Timed steps of each head.")] = 5,
-    device: Annotated[str, typer.Option(help="cpu, or a GPU such as cuda.")] = "cpu",
+    device: Annotated[str, typer.Option(help="cpu, or a GPU such as cuda.", autocompletion=one_of(*DEVICES))] = "cpu",
     out: Annotated[Path, typer.Option(help="Folder for the numbers.")] = Path("runs/bench-head"),
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
@@ -96,13 +125,17 @@ def bench_head(
     """Time a training step of a ResNet-18 with each head in turn, and what each head costs by itself.
 
     On 32 x 32 images. Takes some minutes without a GPU.
+
+    ```
+    etfopt bench head --classes 10 --batch 32
+    ```
     """
     from etfopt.bench.timing import as_records, conditions
     from etfopt.experiments.head_cost import HEADS, bench_heads
 
     classes = classes or [10, 100]
     make_folder(out)
-    with progress(len(classes) * len(HEADS) * (rounds + 1), quiet or as_json, "steps") as step:
+    with _unwritten(out), progress(len(classes) * len(HEADS) * (rounds + 1), quiet or as_json, "steps") as step:
         rows = bench_heads(classes, batch, rounds, device, on_step=step)
     about = {**conditions(), "torch": version("torch"), "device": device}
     _hand_over({"conditions": about, "rows": as_records(rows)}, tables.head_costs(rows, about), out, as_json)
@@ -110,26 +143,50 @@ def bench_head(
 
 def _hand_over(document: dict[str, object], table: Table, out: Path, as_json: bool) -> None:
     """Write the numbers, and print them or the table."""
-    from etfopt.files import strict_json
+    from etfopt.files import strict_json, whole
 
     path = out / "bench.json"
-    path.write_text(strict_json(document))
+    with whole(path) as part:
+        part.write_text(strict_json(document))
     if as_json:
         print(path.read_text(), end="")
         return
     console.print(table)
-    console.print(f"wrote {path}", markup=False, highlight=False, soft_wrap=True)
+    _say_written([path])
+
+
+def _unwritten(out: Path) -> AbstractContextManager[None]:
+    """Say after Ctrl-C that there are no numbers: a benchmark that was cut short measures something else."""
+    return interruptible(
+        lambda: f"Nothing was written to {out}/: a benchmark is kept whole. To start again: the same command"
+    )
+
+
+def _say_written(paths: list[Path], notes: list[str] | tuple[str, ...] = ()) -> None:
+    for line in (*notes, f"wrote {', '.join(map(str, paths))}"):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def compare(
     problem: Annotated[
-        list[str] | None, typer.Option(help="A problem or a family of them; may be given again. All, if not given.")
+        list[str] | None,
+        typer.Option(
+            help="A family (random, collapsed, tight, digits, ...) or one problem of it, as in tight-3x4; may be given "
+            "again. [all]",
+            autocompletion=one_of(*PROBLEMS),
+        ),
     ] = None,
-    solver: Annotated[list[str] | None, typer.Option(help="A solver; may be given again. All, if not given.")] = None,
+    solver: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A solver (procrustes, trust-region, scs, ...); may be given again. [all that are installed]",
+            autocompletion=one_of(*SOLVERS),
+        ),
+    ] = None,
     means: Annotated[
         list[Path] | None, typer.Option(help="Class means of your own, d x C (.npy, .npz, .csv); may be given again.")
     ] = None,
-    seeds: Annotated[int | None, typer.Option(help="Random starts of each local solver; 5, or 1 if quick.")] = None,
+    seeds: Annotated[int | None, typer.Option(help="Random starts of each local solver. [5; 1 if quick]")] = None,
     limit: Annotated[float, typer.Option(help="Seconds for each run.")] = 20.0,
     quick: Annotated[bool, typer.Option("--quick", help="Only the small problems, from one start.")] = False,
     out: Annotated[Path, typer.Option(help="Folder for the numbers and the figures.")] = Path("runs/compare"),
@@ -141,7 +198,11 @@ def compare(
     Local solvers start from the same random points; direct ones run once. A solver that fails is a row. The whole grid
     takes about two minutes on two cores, --quick some ten seconds.
 
-    Example: etfopt compare --problem tight --seeds 20
+    ```
+    etfopt compare --quick
+    etfopt compare --problem tight --seeds 20
+    etfopt compare --means means.npy --solver procrustes --solver scs
+    ```
     """
     from etfopt.bench.compare import cells
     from etfopt.bench.compare import compare as run
@@ -158,24 +219,24 @@ def compare(
     make_folder(out)
     rows: list[Row] = []
     files: list[Path] = []
-    try:
-        with progress(len(grid), quiet or as_json, unit="cells") as step, closing(run(grid, limit)) as running:
-            for row in running:
-                rows.append(row)
-                step()
-    except KeyboardInterrupt:
-        Console(stderr=True).print(
-            f"interrupted after {len(rows)} of {len(grid)} cells: kept in {out}/", soft_wrap=True
-        )
-        raise
-    finally:
-        if rows:
-            settings = {"seeds": seeds, "limit": limit, "cells": len(grid), "left_out": left_out}
-            files = write_report(rows, entrants, settings, out)
+
+    def kept() -> str:
+        where = f"kept in {files[0]}" if files else "nothing was written"
+        return f"{len(rows)} of {len(grid)} cells: {where}. To start again: the same command"
+
+    with interruptible(kept):
+        try:
+            with progress(len(grid), quiet or as_json, unit="cells") as step, closing(run(grid, limit)) as running:
+                for row in running:
+                    rows.append(row)
+                    step()
+        finally:
+            if rows:
+                settings = {"seeds": seeds, "limit": limit, "cells": len(grid), "left_out": left_out}
+                files += write_report(rows, entrants, settings, out, figures=find_spec("matplotlib") is not None)
     if as_json:
         print(files[0].read_text(), end="")
         return
     for table in tables.comparison(rows, conditions(), width=console.width):
         console.print(table)
-    for line in (*left_out, f"wrote {', '.join(map(str, files))}"):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    _say_written(files, left_out if len(files) > 1 else [*left_out, NO_FIGURES])

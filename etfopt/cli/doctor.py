@@ -20,6 +20,11 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON inst
     """Print versions, devices and extras, and solve, certify and differentiate one small problem on each device.
 
     Paste what it prints into a report of a fault. Exit status 1 if a check fails.
+
+    ```
+    etfopt doctor
+    etfopt doctor --json > doctor.json
+    ```
     """
     facts, devices = diagnosis.platform_facts(), diagnosis.devices()
     extras, checks = diagnosis.extras(), diagnosis.checks()

@@ -22,13 +22,17 @@ def solve(
     reduced: Annotated[bool, typer.Option("--reduced", help="Use the (C-1) x C frame: d = C-1 is enough.")] = False,
     prox: Annotated[Path | None, typer.Option(help="Proximal point, d x r, in a file of its own.")] = None,
     prox_key: Annotated[str | None, typer.Option(help="Which array of an .npz holds the proximal point.")] = None,
-    delta: Annotated[float, typer.Option(help="Proximal weight; needs --prox if above 0.")] = 0.0,
+    delta: Annotated[float, typer.Option(help="Proximal weight delta; needs --prox if above 0.")] = 0.0,
     out: Annotated[Path | None, typer.Option(help="Save U, the ETF and the weights here (.npz).")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """Find the simplex ETF nearest to class means, and certify it.
 
-    Example: etfopt solve means.npy --out nearest.npz
+    ```
+    etfopt solve means.npy --out nearest.npz
+    etfopt solve classes_in_rows.csv --transpose
+    etfopt solve means.npz --key H --prox previous.npy --delta 0.001 --json
+    ```
     """
     from etfopt import NearestETF, simplex_etf
     from etfopt import solve as solve_problem

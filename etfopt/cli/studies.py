@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from etfopt import _tables as tables
-from etfopt.cli._app import console, progress
+from etfopt.cli._app import console, interruptible, progress
 
 if TYPE_CHECKING:
     from etfopt.experiments.study_runs import Outcome
@@ -36,13 +35,9 @@ def train_study(path: Path, out: Path, jobs: int, dry_run: bool, quiet: bool, ma
     diverged = [p.run for p in before if p.state is State.DIVERGED]
     failed = [f"{run.folder}: {divergence(folder / run.folder, run.config)}" for run in diverged]
     epochs = sum(p.run.config.training.epochs - p.epochs for p in todo)
-    try:
-        with progress(epochs, quiet) as step:
-            ended = run_study(study, folder, jobs=jobs, on_epoch=step, **machine)
-    except (KeyboardInterrupt, SystemExit) as stop:
-        sent = signal.SIGTERM if isinstance(stop, SystemExit) else signal.SIGINT
-        print(f"interrupted. Kept: {folder}/, every finished epoch. To go on: the same command", file=sys.stderr)
-        raise typer.Exit(128 + sent) from None
+    kept = f"Kept: {folder}/, every finished epoch. To go on: the same command"
+    with interruptible(lambda: kept), progress(epochs, quiet) as step:
+        ended = run_study(study, folder, jobs=jobs, on_epoch=step, **machine)
     failed += [f"{outcome.run.folder}: {outcome.error}" for outcome in ended if outcome.error]
     _print_end(len(before), len(before) - len(todo) - len(diverged), ended, failed, folder)
     if len(failed) < len(before):
@@ -82,14 +77,18 @@ def report(
         list[str] | None, typer.Option(help="A variant to compare with; may be given again. [the study's]")
     ] = None,
     epochs: Annotated[
-        tuple[int, int] | None, typer.Option(metavar="A B", help="Of the table of top-1. [a quarter of all, and all]")
+        tuple[int, int] | None,
+        typer.Option(metavar="A B", help="The two epochs of the table of test accuracies. [a quarter of all, and all]"),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the report. [RUNS/report]")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON as well.")] = False,
 ) -> None:
     """Write tables, paired differences between seeds, figures and all numbers of a study into one folder.
 
-    Example: etfopt report runs/heads-on-mnist --baseline learned
+    ```
+    etfopt report runs/heads-on-mnist
+    etfopt report runs/heads-on-mnist --baseline learned --epochs 50 200
+    ```
     """
     folder = out or runs / "report"
     said = _write_report(runs, folder, baseline or (), epochs)

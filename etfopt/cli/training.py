@@ -1,93 +1,124 @@
-"""The commands that train networks."""
+"""The command that trains networks."""
 
 from __future__ import annotations
 
-import signal
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from etfopt import _tables as tables
-from etfopt.cli._app import console, progress
+from etfopt.cli import _values as values
+from etfopt.cli._app import console, interruptible, one_of
 from etfopt.cli.studies import train_study
 from etfopt.errors import InputError
 
 if TYPE_CHECKING:
     from etfopt.experiments.results import RunResult
 
-__all__ = ["demo", "train"]
+__all__ = ["train"]
 
 
 # What is not given keeps its value in the configuration file, or its default; so every option's default is None here,
 # and the true one, which importing the configuration would cost seconds to look up, is named in the help.
 
 
+def _option(panel: str, text: str, *names: str) -> Any:
+    """Return an option of a panel of the help, whose values the shell completes."""
+    return typer.Option(help=text, rich_help_panel=panel, autocompletion=one_of(*names) if names else None)
+
+
+DATA, NETWORK, HEAD, TRAINING = "Data", "Network", "Head", "Optimisation"
+SETTINGS, AGAIN, MACHINE = "Settings and output", "Going on, and studies", "Machine"
+
+
 def train(
     ctx: typer.Context,
     study: Annotated[
-        Path | None, typer.Argument(metavar="[STUDY.toml]", help="A study: all its runs are trained, instead of one.")
+        Path | None, typer.Argument(metavar="STUDY.toml", help="A study: all its runs are trained, instead of one.")
     ] = None,
     data: Annotated[
-        str | None, typer.Option(help="digits, mnist5k, ufm, cifar10, imagefolder:PATH, ... [digits]")
+        str | None, _option(DATA, "digits, mnist5k, ufm, cifar10, imagefolder:PATH, ... [digits]", *values.DATA)
     ] = None,
-    head: Annotated[str | None, typer.Option(help="learned, fixed or nearest. [nearest]")] = None,
-    seed: Annotated[int | None, typer.Option(help="Seeds network and batches. [0]")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Passes over the training split. [60]")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Samples a batch. [128]")] = None,
-    batches: Annotated[str | None, typer.Option(help="shuffled or stratified. [shuffled]")] = None,
-    augmentation: Annotated[str | None, typer.Option(help="none, flip-crop or affine-crop. [none]")] = None,
+    batch_size: Annotated[int | None, _option(DATA, "Samples a batch. [128]")] = None,
+    batches: Annotated[str | None, _option(DATA, "shuffled or stratified. [shuffled]", *values.BATCHES)] = None,
+    augmentation: Annotated[
+        str | None, _option(DATA, "none, flip-crop or affine-crop. [none]", *values.AUGMENTATIONS)
+    ] = None,
     backbone: Annotated[
         str | None,
-        typer.Option(help="mlp, convnet, convnet-flat, resnet18, resnet34, resnet50, vgg13; free with ufm. [mlp]"),
+        _option(
+            NETWORK,
+            "mlp, convnet, convnet-flat, resnet18, resnet34, resnet50, vgg13; free with ufm. [mlp]",
+            *values.BACKBONES,
+        ),
     ] = None,
-    width: Annotated[int | None, typer.Option(help="Of the backbone. [128 for mlp, 64 for the others]")] = None,
-    dim: Annotated[int | None, typer.Option(help="Dimension d of the features. [the backbone's own]")] = None,
-    loss: Annotated[
-        str | None, typer.Option(help="cross-entropy, or dot-regression with --temperature 1. [cross-entropy]")
+    width: Annotated[
+        int | None,
+        _option(NETWORK, "Hidden units, or channels of the first stage. [128 for mlp, 64 for the others]"),
     ] = None,
-    optimizer: Annotated[str | None, typer.Option(help="sgd, adam, adamw or agd. [sgd]")] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="At the start, or after the warm-up. [0.05]")] = None,
-    weight_decay: Annotated[float | None, typer.Option(help="[0.0005]")] = None,
-    schedule: Annotated[
-        str | None, typer.Option(help="Of the learning rate: constant, cosine or step. [cosine]")
-    ] = None,
-    warmup: Annotated[float | None, typer.Option(help="Epochs in which the rate rises. [0]")] = None,
-    temperature: Annotated[str | None, typer.Option(help="Norm tau of the features, or auto. [5]")] = None,
-    delta: Annotated[float | None, typer.Option(help="Proximal weight (nearest head). [0.001]")] = None,
+    dim: Annotated[int | None, _option(NETWORK, "Dimension d of the features. [the backbone's own]")] = None,
+    head: Annotated[str | None, _option(HEAD, "learned, fixed or nearest. [nearest]", *values.HEADS)] = None,
+    temperature: Annotated[str | None, _option(HEAD, "Norm tau of the features, or auto. [5]")] = None,
+    delta: Annotated[float | None, _option(HEAD, "Proximal weight (nearest head). [0.001]")] = None,
     averaging: Annotated[
-        str | None, typer.Option(help="Running means: paper, cumulative or a rate (nearest head). [paper]")
+        str | None,
+        _option(
+            HEAD,
+            "Running means: paper, cumulative or a rate from 0 to 1 (nearest head). [paper]",
+            *values.AVERAGINGS,
+        ),
     ] = None,
-    implicit_gradient: Annotated[bool | None, typer.Option(help="Gradient through U*(H) (nearest head). [yes]")] = None,
+    implicit_gradient: Annotated[
+        bool | None, _option(HEAD, "Whether the gradient passes through U*(H) (nearest head). [yes]")
+    ] = None,
+    seed: Annotated[int | None, _option(TRAINING, "Seeds network and batches. [0]")] = None,
+    epochs: Annotated[int | None, _option(TRAINING, "Passes over the training split. [60]")] = None,
+    loss: Annotated[
+        str | None,
+        _option(TRAINING, "cross-entropy, or dot-regression with --temperature 1. [cross-entropy]", *values.LOSSES),
+    ] = None,
+    optimizer: Annotated[str | None, _option(TRAINING, "sgd, adam, adamw or agd. [sgd]", *values.OPTIMIZERS)] = None,
+    learning_rate: Annotated[float | None, _option(TRAINING, "At the start, or after the warm-up. [0.05]")] = None,
+    weight_decay: Annotated[float | None, _option(TRAINING, "As PyTorch's optimisers mean it. [0.0005]")] = None,
+    schedule: Annotated[
+        str | None, _option(TRAINING, "Of the learning rate: constant, cosine or step. [cosine]", *values.SCHEDULES)
+    ] = None,
+    warmup: Annotated[float | None, _option(TRAINING, "Epochs in which the rate rises. [0]")] = None,
     config: Annotated[
-        Path | None, typer.Option(help="A .toml or .json file of settings, which the options here go before.")
+        Path | None, _option(SETTINGS, "A .toml or .json file of settings; options given here win over it.")
     ] = None,
     settings: Annotated[
-        list[str] | None, typer.Option("--set", help="Any other setting, as in --set optimizer.momentum=0.8")
+        list[str] | None,
+        typer.Option("--set", help="Any other setting, as in --set optimizer.momentum=0.8", rich_help_panel=SETTINGS),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder; runs/DATA-HEAD-seedN, of a study runs.")] = None,
-    threads: Annotated[int, typer.Option(help="CPU threads; one is fastest for a small network.")] = 1,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
-    accelerator: Annotated[str, typer.Option(help="auto, cpu, gpu, ...")] = "auto",
-    devices: Annotated[int, typer.Option(help="Devices that share every batch, a process each.")] = 1,
-    precision: Annotated[str, typer.Option(help="32-true, bf16-mixed, 64-true, ...")] = "32-true",
-    resume: Annotated[Path | None, typer.Option(help="Folder of a run to go on with, by its own settings.")] = None,
-    from_epoch: Annotated[
-        int | None, typer.Option(help="With --resume: go on from the checkpoint of this epoch.")
+    out: Annotated[
+        Path | None, _option(SETTINGS, "Folder for results. [runs/DATA-HEAD-seedN; for a study, runs]")
     ] = None,
-    jobs: Annotated[int | None, typer.Option(help="Of a study: runs at a time, each on one thread. [1]")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Of a study: list the runs and train none.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.", rich_help_panel=SETTINGS)] = False,
+    resume: Annotated[Path | None, _option(AGAIN, "Folder of a run to go on with, by its own settings.")] = None,
+    from_epoch: Annotated[int | None, _option(AGAIN, "With --resume: from the checkpoint of this epoch.")] = None,
+    jobs: Annotated[int | None, _option(AGAIN, "Of a study: runs at a time, each on one thread. [1]")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Of a study: list the runs and train none.", rich_help_panel=AGAIN)
+    ] = False,
+    threads: Annotated[int, _option(MACHINE, "CPU threads; one is fastest for a small network.")] = 1,
+    accelerator: Annotated[str, _option(MACHINE, "auto, cpu, gpu, ...", *values.ACCELERATORS)] = "auto",
+    devices: Annotated[int, _option(MACHINE, "Devices that share every batch, a process each.")] = 1,
+    precision: Annotated[str, _option(MACHINE, "32-true, bf16-mixed, 64-true, ...", *values.PRECISIONS)] = "32-true",
 ) -> None:
     """Train a network with one of the heads and print its neural-collapse measures.
 
-    Example: etfopt train --data digits --head nearest --epochs 30
+    A run that was stopped goes on from its last checkpoint with --resume. A study trains many runs, into runs/STUDY/,
+    and leaves out what is finished. What is not given has the value in square brackets.
 
-    A run that was stopped goes on where its last checkpoint is: etfopt train --resume runs/digits-nearest-seed0
-
-    A study trains many runs, into runs/STUDY/, and leaves out what is finished: etfopt train study.toml --jobs 2
+    ```
+    etfopt train --data digits --head nearest --epochs 30
+    etfopt train --resume runs/digits-nearest-seed0
+    etfopt train --config my.toml --set optimizer.momentum=0.8 --out runs/new
+    etfopt train study.toml --jobs 2
+    ```
     """
     if study is not None:
         _refuse_typed(ctx, STUDYING, f"with a study: the settings are those of {study}")
@@ -97,6 +128,7 @@ def train(
     if jobs is not None or dry_run:
         raise InputError(f"{'--dry-run' if dry_run else '--jobs'} has no meaning without a study")
     from etfopt.experiments.config import TrainConfig, read_config
+    from etfopt.experiments.train import kept
     from etfopt.experiments.train import train as run
 
     machine: dict[str, Any] = {
@@ -108,7 +140,9 @@ def train(
     bar = console.is_terminal and not quiet
     if resume is not None:
         _refuse_typed(ctx, RESUMING, f"with --resume: the settings are those of {resume}/config.json")
-        _print_result(_say_what_is_kept(resume, lambda: _resumed(resume, from_epoch, progress_bar=bar, **machine)))
+        with interruptible(lambda: kept(resume)):
+            result = _resumed(resume, from_epoch, progress_bar=bar, **machine)
+        _print_result(result)
         return
     if from_epoch is not None:
         raise InputError(f"from_epoch = {from_epoch} has no meaning without --resume")
@@ -138,7 +172,9 @@ def train(
     chosen = {name: value for name, value in given.items() if value is not None}
     final = base.with_settings({**chosen, **_assignments(settings or [])})
     path = out or Path("runs") / final.label
-    _print_result(_say_what_is_kept(path, lambda: run(final, path, progress_bar=bar, **machine)))
+    with interruptible(lambda: kept(path)):
+        result = run(final, path, progress_bar=bar, **machine)
+    _print_result(result)
 
 
 STUDYING = ("study", "out", "jobs", "dry_run", "threads", "quiet", "accelerator", "precision")
@@ -180,18 +216,6 @@ def _refuse_typed(ctx: typer.Context, allowed: tuple[str, ...], why: str) -> Non
         raise InputError(f"--{wrong[0].replace('_', '-')} has no meaning {why}")
 
 
-def _say_what_is_kept(path: Path, run: Callable[[], RunResult]) -> RunResult:
-    """Say after Ctrl-C or SIGTERM what is kept and how to go on, and end with the status of the signal."""
-    from etfopt.experiments.train import kept
-
-    try:
-        return run()
-    except (KeyboardInterrupt, SystemExit) as stop:
-        sent = signal.SIGTERM if isinstance(stop, SystemExit) else signal.SIGINT
-        print(f"interrupted. {kept(path)}", file=sys.stderr)
-        raise typer.Exit(128 + sent) from None
-
-
 def _assignments(settings: list[str]) -> dict[str, str]:
     """Return NAME=VALUE pairs as a dictionary."""
     pairs = [setting.partition("=") for setting in settings]
@@ -199,32 +223,3 @@ def _assignments(settings: list[str]) -> dict[str, str]:
         if not sign:
             raise InputError(f"--set {name!r} is no assignment; write it as in --set optimizer.momentum=0.8")
     return {name.strip(): value.strip() for name, _, value in pairs}
-
-
-def demo(
-    epochs: Annotated[int, typer.Option(help="Passes over the training split.")] = 60,
-    out: Annotated[Path, typer.Option(help="Folder for everything that is written.")] = Path("runs/demo"),
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
-) -> None:
-    """Train three heads with three seeds on handwritten digits, and certify the nearest ETF of what they learned.
-
-    Takes about a minute on two cores.
-    """
-    from etfopt.experiments.demo import plan, run_demo
-
-    start = time.perf_counter()
-    configs = plan(epochs)
-    with progress(epochs * len(configs), quiet or as_json) as step:
-        result = run_demo(configs, out, on_epoch=step)
-    if as_json:
-        print(result.files[0].read_text(), end="")
-        return
-    seeds = len({config.seed for config in configs})
-    title = f"digits, {epochs} epochs: median and range over {seeds} seeds"
-    console.print(tables.spreads(result.summary, title, epochs))
-    console.print(tables.solution_table(result.nearest))
-    files = ", ".join(str(file) for file in result.files)
-    console.print(
-        f"wrote {files} and a folder a run, in {time.perf_counter() - start:.0f} s", markup=False, soft_wrap=True
-    )

@@ -10,8 +10,9 @@ import typer
 
 from etfopt import _tables as tables
 from etfopt._inputs import as_integer
-from etfopt.cli._app import console, progress
+from etfopt.cli._app import console, interruptible, one_of, progress
 from etfopt.cli._theory import registry as find_registry
+from etfopt.cli._values import CLAIMS
 from etfopt.errors import InputError
 
 if TYPE_CHECKING:
@@ -21,13 +22,21 @@ __all__ = ["verify"]
 
 
 def verify(
-    claim: Annotated[list[str] | None, typer.Option(help="A claim; may be given again. All, if not given.")] = None,
+    claim: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A claim (simplex, duality, certificate, ...); may be given again. [all]",
+            autocompletion=one_of(*CLAIMS),
+        ),
+    ] = None,
     budget: Annotated[int, typer.Option(help="Cases for each claim.")] = 1000,
-    seed: Annotated[int, typer.Option(help="Seeds the cases.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the cases.")] = 0,
     case: Annotated[
         str | None, typer.Option("--case", help="PART:SEED: run one case of one claim again and print all it finds.")
     ] = None,
-    theory: Annotated[Path | None, typer.Option(help="The folder theory/ of a checkout.")] = None,
+    theory: Annotated[
+        Path | None, typer.Option(help="The folder theory/ of a checkout. [beside the package, or here]")
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
@@ -35,7 +44,11 @@ def verify(
 
     A claim draws the same cases whether it is checked alone or with the others. About two minutes on two cores.
 
-    Example: etfopt verify --claim certificate --budget 100
+    ```
+    etfopt verify
+    etfopt verify --claim certificate --claim gradient --budget 100
+    etfopt verify --claim gradient --case PART:SEED  # a failure prints both
+    ```
     """
     as_integer(budget, "budget", at_least=1)
     as_integer(seed, "seed", at_least=0)
@@ -46,7 +59,13 @@ def verify(
         return
     start = time.perf_counter()
     found: list[tuple[Claim, Evidence]] = []
-    with progress(len(names), quiet or as_json, unit="claims") as step:
+
+    def kept() -> str:
+        rest = " ".join(f"--claim {name}" for name in names[len(found) :])
+        checked = f"{len(found)} of {len(names)} claims were checked; nothing is written by this command"
+        return f"{checked}. To go on: etfopt verify {rest}"
+
+    with interruptible(kept), progress(len(names), quiet or as_json, unit="claims") as step:
         for one in map(registry.load, names):
             found.append((one, registry.verify(one, budget, seed)))
             step()

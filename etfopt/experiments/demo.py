@@ -13,7 +13,7 @@ from etfopt.experiments.config import HEADS, DataConfig, HeadConfig, TrainConfig
 from etfopt.experiments.data import load_images
 from etfopt.experiments.report import Spread, plot_cosines, plot_curves, summary
 from etfopt.experiments.train import RunResult, make_folder, train
-from etfopt.files import strict_json
+from etfopt.files import strict_json, whole
 
 __all__ = ["DemoResult", "plan", "run_demo"]
 
@@ -87,7 +87,8 @@ def run_demo(configs: Sequence[TrainConfig], path: Path, on_epoch: Callable[[], 
     curves, matrices, numbers = path / "curves.png", path / "cosines.png", path / "summary.json"
     plot_curves(results, curves)
     plot_cosines(results, matrices)
-    numbers.write_text(strict_json({head: {k: asdict(v) for k, v in row.items()} for head, row in table.items()}))
+    with whole(numbers) as part:
+        part.write_text(strict_json({head: {k: asdict(v) for k, v in row.items()} for head, row in table.items()}))
     return DemoResult(table, _certified(results), (numbers, curves, matrices))
 
 

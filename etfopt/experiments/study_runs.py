@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from etfopt._inputs import as_integer
+from etfopt.bench.worker import sigint_blocked
 from etfopt.errors import ConvergenceError, EtfoptError, InputError
 from etfopt.experiments.config import build_head
 from etfopt.experiments.data import load_images
@@ -199,7 +200,8 @@ def _at_once(
     try:
         while waiting or running:
             while waiting and len(running) < jobs:  # no more: what the pool has taken up cannot be cancelled
-                running.add(pool.submit(_train_in_worker, waiting.pop(0).run, folder, machine))
+                with sigint_blocked():  # the pool starts a process when it is handed work
+                    running.add(pool.submit(_train_in_worker, waiting.pop(0).run, folder, machine))
             done, running = wait(running, POLL_SECONDS, FIRST_COMPLETED)
             while not ticks.empty():
                 ticks.get()

@@ -10,6 +10,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from etfopt.files import whole
+
 __all__ = [
     "COLORS",
     "DASHES",
@@ -82,7 +84,7 @@ def legend_below(figure: Figure, handles: Sequence[Any], labels: Sequence[str]) 
 
 
 def save(axes: Axes | Sequence[Axes], path: Path | str, dpi: int = 110) -> None:
-    """Write the figure that axes belong to, as a picture whose format the path's suffix names.
+    """Write the figure that axes belong to, as a picture whose format the path's suffix names, put in place whole.
 
     Parameters
     ----------
@@ -94,4 +96,5 @@ def save(axes: Axes | Sequence[Axes], path: Path | str, dpi: int = 110) -> None:
         Points an inch, where the format has points.
     """
     first = axes if isinstance(axes, Axes) else axes[0]
-    first.figure.canvas.print_figure(path, dpi=dpi)
+    with whole(Path(path)) as part:
+        first.figure.canvas.print_figure(part, dpi=dpi)
