@@ -9,9 +9,11 @@ import torch
 from torch import Tensor
 
 from etfopt._inputs import Array, as_nonnegative, room_hint
-from etfopt._tensors import require_finite, require_floats
+from etfopt._tensors import full_precision, require_finite, require_floats
 from etfopt.errors import InputError
 from etfopt.geometry import simplex_etf
+from etfopt.nn._linear_term import centred, frame_factor, linear_term, on_frame
+from etfopt.nn._node import single_minimiser
 from etfopt.nn._routes import require_method
 from etfopt.nn.polar import polar
 
@@ -61,7 +63,7 @@ def polar_factor(A: Tensor, method: str = "auto") -> Tensor:
     _require_matrix(A, "A")
     if A.shape[-2] < A.shape[-1]:
         raise InputError(f"A has shape {tuple(A.shape)}; it needs at least as many rows as columns (..., d >= r)")
-    with torch.autocast(A.device.type, enabled=False):
+    with full_precision(A):
         work = A.to(torch.promote_types(A.dtype, torch.float32))
         U = polar(work / _size(work), method)
     return U.to(A.dtype)
@@ -120,19 +122,19 @@ def nearest_etf(
     _require_matrix(H, "H")
     if H.shape[-1] < 2:
         raise InputError(f"H has shape {tuple(H.shape)}; it needs a column for each of C >= 2 classes")
-    with torch.autocast(H.device.type, enabled=False):
+    _require_frame(H, frame)
+    factor = frame_factor(H.shape[-1], frame)
+    with full_precision(H):
         work = H.to(torch.promote_types(H.dtype, torch.float32))
-        _require_frame(H, frame)
-        if prox is not None:
-            delta = _usable_delta(H, frame, prox, delta)
-        size = _size(work, least=0.0 if prox is None else delta)
-        X = work / size
-        if method in ("gram", "newton-schulz") and frame is None and (prox is None or not delta):
-            U = _without_gauge(_centred(X), method)
-        else:
-            X, factor = (_centred(X), 2 / math.sqrt(X.shape[-1] - 1)) if frame is None else (X @ frame.to(X).mT, 2)
-            A = factor * X if prox is None else torch.add((delta / size) * prox.to(work), X, alpha=factor)
-            U = polar(A, method)
+        delta = 0.0 if prox is None else _usable_delta(H, frame, prox, delta)
+        prox = None if prox is None else prox.to(work)
+        U = single_minimiser(work, prox, delta / factor, frame) if method == "auto" else None
+        if U is None:
+            size = _size(work, least=delta)
+            if method in ("gram", "newton-schulz") and frame is None and not delta:
+                U = _without_gauge(centred(work / size), method)
+            else:
+                U = polar(linear_term(work / size, prox, (delta / factor) / size, frame), method)
     return U.to(H.dtype)
 
 
@@ -177,21 +179,6 @@ def nearest_minimiser(A: Tensor, start: Tensor) -> Tensor:
     free = start - P1 @ (P1.mT @ start)
     free = free - (free @ Q1h.mT) @ Q1h
     return polar_factor(P1 @ Q1h + free)
-
-
-def on_frame(X: Tensor, frame: Tensor | None, *, transpose: bool = False) -> Tensor:
-    """Return X F, or X F' if `transpose`, for matrices X, (..., d, r) or (..., d, C); None is the simplex M = M'.
-
-    XM is X without the mean of its columns, over sqrt(C-1): no product is needed, and the mean costs no digits.
-    """
-    if frame is None:
-        return _centred(X) / math.sqrt(X.shape[-1] - 1)
-    F = frame.to(X)
-    return X @ (F.mT if transpose else F)
-
-
-def _centred(X: Tensor) -> Tensor:
-    return X - X.mean(dim=-1, keepdim=True)
 
 
 def frame_tensor(C: int, like: Tensor, *, reduced: bool = False) -> Tensor:

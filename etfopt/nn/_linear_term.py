@@ -1,0 +1,44 @@
+r"""The linear term of the problem as tensors, up to its size, and products with a frame; None is the simplex M = M'."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+__all__ = ["centred", "frame_factor", "linear_term", "linear_term_vjp", "on_frame"]
+
+
+def on_frame(X: Tensor, frame: Tensor | None, *, transpose: bool = False) -> Tensor:
+    """Return X F, or X F' if `transpose`, for matrices X, (..., d, r) or (..., d, C); None is the simplex M = M'.
+
+    XM is X without the mean of its columns, over sqrt(C-1): no product is needed, and the mean costs no digits.
+    """
+    if frame is None:
+        return centred(X) / math.sqrt(X.shape[-1] - 1)
+    F = frame.to(X)
+    return X @ (F.mT if transpose else F)
+
+
+def frame_factor(C: int, frame: Tensor | None) -> float:
+    """Return the c of 2HF' = c HN with N the frame's transpose, or what centres the columns for the simplex."""
+    return 2 / math.sqrt(C - 1) if frame is None else 2.0
+
+
+def linear_term(H: Tensor, prox: Tensor | None, weight: Tensor | float, frame: Tensor | None) -> Tensor:
+    """Return 2HF'/c + weight U_prox, with c = `frame_factor`: the linear term over c for weight = delta/c."""
+    X = centred(H) if frame is None else H @ frame.to(H).mT
+    if prox is None:
+        return X
+    return torch.add(X, prox, alpha=weight) if isinstance(weight, float) else X + weight * prox
+
+
+def linear_term_vjp(dA: Tensor, frame: Tensor | None) -> Tensor:
+    """Pull a cotangent of `linear_term` back to H."""
+    return centred(dA) if frame is None else dA @ frame.to(dA)
+
+
+def centred(X: Tensor) -> Tensor:
+    """Return X without the mean of its columns."""
+    return X - X.mean(dim=-1, keepdim=True)
