@@ -15,56 +15,49 @@ from torch.autograd import forward_ad
 
 from etfopt._tensors import visible
 from etfopt.nn._linear_term import linear_term, linear_term_vjp
-from etfopt.nn._routes import find_factors, gram_factors
+from etfopt.nn._routes import GramFound, gram_factors
 from etfopt.nn.polar import first_derivative, polar_derivative
 
 __all__ = ["single_minimiser"]
 
 ORDINARY = (1e-6, 1e6)
-"""Largest entries of linear terms that need no scaling: squares and inverses stay in range, and keep their digits."""
+"""Norms of linear terms that need no scaling: squares and inverses stay in range, and keep their digits."""
 
 
 def single_minimiser(H: Tensor, prox: Tensor | None, weight: float, frame: Tensor | None) -> Tensor | None:
     """Return the polar factor of `linear_term`, or None for what must go another way.
 
-    That are batches, values that are hidden, zero, not finite or of unusual size, forward mode and torch.func.
+    That are batches, values that are hidden, not finite, of unusual size or condition, forward mode and torch.func.
     """
-    given = [H, *(X for X in (prox, frame) if X is not None)]
+    given = [X for X in (H, prox, frame) if X is not None]
     if any(X.dim() != 2 or not visible(X) for X in given) or (frame is not None and frame.requires_grad):
-        return None
-    if weight > ORDINARY[1]:
         return None
     if forward_ad._current_level >= 0 or torch._C._functorch.get_interpreter_stack():
         return None  # a function of autograd that serves these costs twice as much
+    if weight > ORDINARY[1] or (frame is None and not weight):  # without one, the simplex leaves a direction null
+        return None
     with torch.no_grad():
-        A = linear_term(H, prox, weight, frame)
-        low, high = A.aminmax()
-        if not ORDINARY[0] <= max(-float(low), float(high)) <= ORDINARY[1]:
-            return None
-    U: Tensor = _Node.apply(H, prox, weight, frame, A)  # type: ignore[no-untyped-call] # torch leaves apply untyped
+        found = gram_factors(linear_term(H, prox, weight, frame))
+    if found is None or not ORDINARY[0] <= found.norm <= ORDINARY[1]:
+        return None
+    U: Tensor = _Node.apply(H, prox, weight, frame, found)  # type: ignore[no-untyped-call] # torch leaves apply untyped
     return U
 
 
 class _Node(torch.autograd.Function):
-    """(H, prox, weight, frame, their linear term) -> U."""
+    """(H, prox, weight, frame, what was found of their linear term) -> U."""
 
     @staticmethod
     def forward(
-        ctx: Any, H: Tensor, prox: Tensor | None, weight: float, frame: Tensor | None, A: Tensor
+        ctx: Any, H: Tensor, prox: Tensor | None, weight: float, frame: Tensor | None, found: GramFound
     ) -> Tensor:
-        U: Tensor
-        gram = gram_factors(A)
-        if gram is None:
-            (U, *of_B), ctx.kappa, inverse = find_factors(A, "svd", look=True), None, None
-        else:
-            U, *of_B, ctx.kappa, inverse = gram
-        ctx.weight = weight
-        ctx.save_for_backward(H, prox, frame, U, inverse, *of_B)
-        return U
+        ctx.weight, ctx.kappa = weight, found.kappa
+        ctx.save_for_backward(H, prox, frame, found.inverse, found.U, found.Q, found.S)
+        return found.U
 
     @staticmethod
     def backward(ctx: Any, G: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
-        H, prox, frame, U, inverse, *of_B = ctx.saved_tensors
+        H, prox, frame, inverse, U, *of_B = ctx.saved_tensors
         if torch.is_grad_enabled():  # somebody may differentiate again
             dA = polar_derivative(linear_term(H, prox, ctx.weight, frame), U, of_B, G)
         else:

@@ -20,7 +20,7 @@ __all__ = [
     "METHODS",
     "Found",
     "GramFound",
-    "condition",
+    "condition_and_norm",
     "find_factors",
     "gram_factors",
     "pseudo_inverse",
@@ -33,12 +33,13 @@ Found: TypeAlias = tuple[Tensor, Tensor, Tensor]
 
 
 class GramFound(NamedTuple):
-    """U, Q and S, the largest condition number, and B^-1 where its entries are small enough for it to be used."""
+    """U, Q and S, the largest condition number and norm, and B^-1 where its entries are small enough to be used."""
 
     U: Tensor
     Q: Tensor
     S: Tensor
     kappa: float
+    norm: float
     inverse: Tensor | None
 
 
@@ -76,13 +77,16 @@ def find_factors(A: Tensor, method: str, look: bool) -> Found:
     return _by_unseen_gram(A) if method == "gram" else _by_svd(A)
 
 
-def condition(S: Tensor) -> float:
-    """Return the largest ratio of singular values in a batch; NaN if it is empty."""
-    low, high = torch.aminmax(S, dim=-1)
-    ratios = high / low
-    if not ratios.dim():
-        return float(ratios)
-    return float(ratios.max()) if ratios.numel() else math.nan
+def condition_and_norm(S: Tensor) -> tuple[float, float]:
+    """Return the largest ratio of singular values in a batch, and the largest one; NaN if there is none."""
+    if S.dim() == 1:
+        values = S.tolist()  # one look, where a maximum, a minimum and their ratio would be four operations
+        low, high = min(values), max(values)
+        return high / low if low > 0 else math.nan, high
+    if not S.numel():
+        return math.nan, math.nan
+    high_of_each = S.amax(dim=-1)
+    return float((high_of_each / S.amin(dim=-1)).max()), float(high_of_each.max())
 
 
 def pseudo_inverse(x: Tensor) -> Tensor:
@@ -122,8 +126,8 @@ def gram_factors(A: Tensor) -> GramFound | None:
     wide = _gram_factor(A.double(), RESOLVED, polish_from=math.inf)
     if wide is None:
         return None
-    U, Q, S, kappa, inverse = wide
-    return GramFound(U.to(A.dtype), Q.to(A.dtype), S.to(A.dtype), kappa, inverse if inverse is None else inverse.to(A))
+    U, Q, S, inverse = (None if X is None else X.to(A.dtype) for X in (wide.U, wide.Q, wide.S, wide.inverse))
+    return wide._replace(U=U, Q=Q, S=S, inverse=inverse)
 
 
 def _gram_factor(A: Tensor, limit: float, polish_from: float) -> GramFound | None:
@@ -132,15 +136,15 @@ def _gram_factor(A: Tensor, limit: float, polish_from: float) -> GramFound | Non
     except RuntimeError:  # torch.linalg.LinAlgError, which has no type: LAPACK did not converge
         return None
     S = squares.clamp_(min=0).sqrt_()
-    kappa = condition(S)
+    kappa, norm = condition_and_norm(S)
     if not kappa <= limit:
         return None
-    inverse = (Q / S[..., None, :]) @ Q.mT
+    inverse = (Q / S.unsqueeze(-2)) @ Q.mT
     U = A @ inverse
     if kappa > polish_from:  # below the root of r, U is orthonormal to half of the promised 10 r u already
         U = _polished(U)
     r = A.shape[-1]
-    return GramFound(U, Q, S, kappa, inverse if r >= GATHER_FROM and kappa <= 2 * r else None)
+    return GramFound(U, Q, S, kappa, norm, inverse if r >= GATHER_FROM and kappa <= 2 * r else None)
 
 
 def _by_unseen_gram(A: Tensor) -> Found:

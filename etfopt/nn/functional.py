@@ -61,6 +61,7 @@ def polar_factor(A: Tensor, method: str = "auto") -> Tensor:
     """
     require_method(method)
     _require_matrix(A, "A")
+    require_finite(A, "A")
     if A.shape[-2] < A.shape[-1]:
         raise InputError(f"A has shape {tuple(A.shape)}; it needs at least as many rows as columns (..., d >= r)")
     with full_precision(A):
@@ -126,10 +127,16 @@ def nearest_etf(
     factor = frame_factor(H.shape[-1], frame)
     with full_precision(H):
         work = H.to(torch.promote_types(H.dtype, torch.float32))
-        delta = 0.0 if prox is None else _usable_delta(H, frame, prox, delta)
-        prox = None if prox is None else prox.to(work)
+        if prox is None:
+            delta = 0.0
+        else:
+            delta, prox = _usable_delta(H, frame, prox, delta), prox.to(work)
         U = single_minimiser(work, prox, delta / factor, frame) if method == "auto" else None
         if U is None:
+            require_finite(H, "H")
+            for X, name in ((prox, "prox"), (frame, "frame")):
+                if X is not None:
+                    require_finite(X, name)
             size = _size(work, least=delta)
             if method in ("gram", "newton-schulz") and frame is None and not delta:
                 U = _without_gauge(centred(work / size), method)
@@ -207,14 +214,12 @@ def _require_matrix(X: Tensor, name: str) -> None:
     require_floats(X, name, shape)
     if X.dim() < 2 or 0 in X.shape[-2:]:
         raise InputError(f"{name} has shape {tuple(X.shape)}; it must be (..., d, C) with d, C >= 1")
-    require_finite(X, name)
 
 
 def _require_frame(H: Tensor, frame: Tensor | None) -> None:
     d, C = H.shape[-2:]
     if frame is not None:
         require_floats(frame, "frame", ("r", C))
-        require_finite(frame, "frame")
     r = C if frame is None else frame.shape[0]
     if d < r:
         hint = room_hint(d, C, simplex=frame is None, reduced=f"frame_tensor({C}, H, reduced=True)")

@@ -20,7 +20,7 @@ from torch.autograd import forward_ad
 
 from etfopt._tensors import full_precision, visible
 from etfopt.nn._products import factor_by_products, poisoned
-from etfopt.nn._routes import GATHER_FROM, Found, condition, find_factors, pseudo_inverse
+from etfopt.nn._routes import GATHER_FROM, Found, condition_and_norm, find_factors, pseudo_inverse
 from etfopt.nn._sylvester import solve_skew
 
 __all__ = ["first_derivative", "polar", "polar_derivative"]
@@ -138,16 +138,22 @@ def first_derivative(
         kappa = _known_condition(S) if kappa is None else kappa
         if not kappa * r * torch.finfo(S.dtype).eps < 1:
             return _with_null_directions(U, of_B, X)
-        Q = of_B[0]
-        K = Q.mT @ (U.mT @ X) @ Q * S[..., :, None]
-        multipliers = (K + K.mT).div_(S[..., :, None] + S[..., None, :])
+        Q, row, column = of_B[0], S.unsqueeze(-2), S.unsqueeze(-1)
         if r < GATHER_FROM or kappa > 2 * r:
             # rounding on a direction that is divided by a faint singular value stays in that direction
-            return ((X @ Q - U @ (Q @ multipliers)) / S[..., None, :]) @ Q.mT
+            P, X = U @ Q, X @ Q
+            return ((X - P @ _multipliers(P.mT @ X, row, column)) / row) @ Q.mT
         if inverse is None:
-            inverse = (Q / S[..., None, :]) @ Q.mT
-        # with three products of the size of A in place of four: B^-1 may be formed, its entries being small
-        return (X @ inverse).sub_(U @ (Q @ multipliers.div_(S[..., None, :]) @ Q.mT))
+            inverse = (Q / row) @ Q.mT
+        # with three products of the size of A in place of five: B^-1 may be formed, its entries being small
+        multipliers = _multipliers(Q.mT @ (U.mT @ X) @ Q, row, column)
+        return (X @ inverse).sub_(U @ (Q @ multipliers.div_(row) @ Q.mT))
+
+
+def _multipliers(K: Tensor, row: Tensor, column: Tensor) -> Tensor:
+    """Return Lambda for K = U'X, both in the eigenvectors of B, whose eigenvalues are given as a row and a column."""
+    K = K * column
+    return (K + K.mT).div_(row + column)
 
 
 def _with_null_directions(U: Tensor, of_B: Sequence[Tensor], X: Tensor) -> Tensor:
@@ -162,7 +168,7 @@ def _by_products(of_B: Sequence[Tensor]) -> bool:
 
 
 def _known_condition(S: Tensor) -> float:
-    return condition(S) if visible(S) else math.inf
+    return condition_and_norm(S)[0] if visible(S) else math.inf
 
 
 def polar_derivative(A: Tensor, U: Tensor, of_B: Sequence[Tensor], X: Tensor) -> Tensor:
