@@ -31,12 +31,14 @@ def linear_term(H: Tensor, prox: Tensor | None, weight: Tensor | float, frame: T
     X = centred(H) if frame is None else H @ frame.to(H).mT
     if prox is None:
         return X
-    return torch.add(X, prox, alpha=weight) if isinstance(weight, float) else X + weight * prox
+    return X.add_(prox, alpha=weight) if isinstance(weight, float) else X + weight * prox
 
 
 def linear_term_vjp(dA: Tensor, frame: Tensor | None) -> Tensor:
     """Pull a cotangent of `linear_term` back to H."""
-    return centred(dA) if frame is None else dA @ frame.to(dA)
+    if frame is not None:
+        return dA @ frame.to(dA)
+    return centred(dA) if torch.is_grad_enabled() else dA.sub_(dA.mean(dim=-1, keepdim=True))
 
 
 def centred(X: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from torch.autograd import forward_ad
 
 from etfopt._tensors import visible
 from etfopt.nn._linear_term import linear_term, linear_term_vjp
-from etfopt.nn._routes import GramFound, gram_factors
+from etfopt.nn._routes import Decomposition, decompose
 from etfopt.nn.polar import first_derivative, polar_derivative
 
 __all__ = ["single_minimiser"]
@@ -27,19 +27,22 @@ ORDINARY = (1e-6, 1e6)
 def single_minimiser(H: Tensor, prox: Tensor | None, weight: float, frame: Tensor | None) -> Tensor | None:
     """Return the polar factor of `linear_term`, or None for what must go another way.
 
-    That are batches, values that are hidden, not finite, of unusual size or condition, forward mode and torch.func.
+    That are batches, values that are hidden, not finite, of unusual size, forward mode and torch.func.
     """
     given = [X for X in (H, prox, frame) if X is not None]
     if any(X.dim() != 2 or not visible(X) for X in given) or (frame is not None and frame.requires_grad):
         return None
     if forward_ad._current_level >= 0 or torch._C._functorch.get_interpreter_stack():
         return None  # a function of autograd that serves these costs twice as much
-    if weight > ORDINARY[1] or (frame is None and not weight):  # without one, the simplex leaves a direction null
+    if weight > ORDINARY[1]:
         return None
     with torch.no_grad():
-        found = gram_factors(linear_term(H, prox, weight, frame))
-    if found is None or not ORDINARY[0] <= found.norm <= ORDINARY[1]:
-        return None
+        A = linear_term(H, prox, weight, frame)
+        entries = A.reshape(-1)
+        # the sum of squares is infinite or NaN where a value is, of which eigenvalues may not tell
+        if not ORDINARY[0] <= float(entries @ entries) ** 0.5 <= ORDINARY[1]:
+            return None
+        found = decompose(A)
     U: Tensor = _Node.apply(H, prox, weight, frame, found)  # type: ignore[no-untyped-call] # torch leaves apply untyped
     return U
 
@@ -49,7 +52,7 @@ class _Node(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, H: Tensor, prox: Tensor | None, weight: float, frame: Tensor | None, found: GramFound
+        ctx: Any, H: Tensor, prox: Tensor | None, weight: float, frame: Tensor | None, found: Decomposition
     ) -> Tensor:
         ctx.weight, ctx.kappa = weight, found.kappa
         ctx.save_for_backward(H, prox, frame, found.inverse, found.U, found.Q, found.S)

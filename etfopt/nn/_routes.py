@@ -18,11 +18,11 @@ from etfopt.nn._products import factor_by_products, poisoned
 __all__ = [
     "GATHER_FROM",
     "METHODS",
+    "Decomposition",
     "Found",
-    "GramFound",
-    "condition_and_norm",
+    "condition",
+    "decompose",
     "find_factors",
-    "gram_factors",
     "pseudo_inverse",
     "require_method",
 ]
@@ -32,14 +32,13 @@ METHODS = ("svd", "gram", "newton-schulz", "auto")
 Found: TypeAlias = tuple[Tensor, Tensor, Tensor]
 
 
-class GramFound(NamedTuple):
-    """U, Q and S, the largest condition number and norm, and B^-1 where its entries are small enough to be used."""
+class Decomposition(NamedTuple):
+    """U, Q and S, the largest condition number, and B^-1 where its entries are small enough for it to be used."""
 
     U: Tensor
     Q: Tensor
     S: Tensor
     kappa: float
-    norm: float
     inverse: Tensor | None
 
 
@@ -72,21 +71,26 @@ def find_factors(A: Tensor, method: str, look: bool) -> Found:
         if good.all():
             return U, inverse, B
     if look and method != "svd":
-        found = gram_factors(A)
-        return found[:3] if found else _by_svd(A)
+        return decompose(A)[:3]
     return _by_unseen_gram(A) if method == "gram" else _by_svd(A)
 
 
-def condition_and_norm(S: Tensor) -> tuple[float, float]:
-    """Return the largest ratio of singular values in a batch, and the largest one; NaN if there is none."""
+def decompose(A: Tensor) -> Decomposition:
+    """Return what the Gram matrix tells of matrices whose values may be looked at, or else the SVD."""
+    found = _by_gram(A)
+    if found is None:
+        U, Q, S = _by_svd(A)
+        found = Decomposition(U, Q, S, condition(S), None)
+    return found
+
+
+def condition(S: Tensor) -> float:
+    """Return the largest ratio of singular values in a batch; NaN if it is empty or one of them is zero."""
     if S.dim() == 1:
         values = S.tolist()  # one look, where a maximum, a minimum and their ratio would be four operations
-        low, high = min(values), max(values)
-        return high / low if low > 0 else math.nan, high
-    if not S.numel():
-        return math.nan, math.nan
-    high_of_each = S.amax(dim=-1)
-    return float((high_of_each / S.amin(dim=-1)).max()), float(high_of_each.max())
+        return max(values) / min(values) if min(values) > 0 else math.nan
+    ratios = S.amax(dim=-1) / S.amin(dim=-1)
+    return float(ratios.max()) if ratios.numel() else math.nan
 
 
 def pseudo_inverse(x: Tensor) -> Tensor:
@@ -112,7 +116,7 @@ def _turned(U: Tensor, A: Tensor, Q: Tensor, S: Tensor, smallest: Tensor) -> Ten
     return U + U @ (Q @ ((Q.mT @ (K - K.mT) @ Q) * inverse) @ Q.mT)
 
 
-def gram_factors(A: Tensor) -> GramFound | None:
+def _by_gram(A: Tensor) -> Decomposition | None:
     """Take U = A (A'A)^(-1/2) from an eigendecomposition, or None where squaring the condition number costs digits.
 
     Forming A'A leaves U orthonormal to u kappa^2 and U'A symmetric to u kappa |A|; the tests hold both to what the
@@ -130,13 +134,13 @@ def gram_factors(A: Tensor) -> GramFound | None:
     return wide._replace(U=U, Q=Q, S=S, inverse=inverse)
 
 
-def _gram_factor(A: Tensor, limit: float, polish_from: float) -> GramFound | None:
+def _gram_factor(A: Tensor, limit: float, polish_from: float) -> Decomposition | None:
     try:
         squares, Q = torch.linalg.eigh(A.mT @ A)
     except RuntimeError:  # torch.linalg.LinAlgError, which has no type: LAPACK did not converge
         return None
     S = squares.clamp_(min=0).sqrt_()
-    kappa, norm = condition_and_norm(S)
+    kappa = condition(S)
     if not kappa <= limit:
         return None
     inverse = (Q / S.unsqueeze(-2)) @ Q.mT
@@ -144,7 +148,7 @@ def _gram_factor(A: Tensor, limit: float, polish_from: float) -> GramFound | Non
     if kappa > polish_from:  # below the root of r, U is orthonormal to half of the promised 10 r u already
         U = _polished(U)
     r = A.shape[-1]
-    return GramFound(U, Q, S, kappa, norm, inverse if r >= GATHER_FROM and kappa <= 2 * r else None)
+    return Decomposition(U, Q, S, kappa, inverse if r >= GATHER_FROM and kappa <= 2 * r else None)
 
 
 def _by_unseen_gram(A: Tensor) -> Found:

@@ -20,7 +20,7 @@ from torch.autograd import forward_ad
 
 from etfopt._tensors import full_precision, visible
 from etfopt.nn._products import factor_by_products, poisoned
-from etfopt.nn._routes import GATHER_FROM, Found, condition_and_norm, find_factors, pseudo_inverse
+from etfopt.nn._routes import GATHER_FROM, Found, condition, find_factors, pseudo_inverse
 from etfopt.nn._sylvester import solve_skew
 
 __all__ = ["first_derivative", "polar", "polar_derivative"]
@@ -147,12 +147,13 @@ def first_derivative(
             inverse = (Q / row) @ Q.mT
         # with three products of the size of A in place of five: B^-1 may be formed, its entries being small
         multipliers = _multipliers(Q.mT @ (U.mT @ X) @ Q, row, column)
-        return (X @ inverse).sub_(U @ (Q @ multipliers.div_(row) @ Q.mT))
+        turn = Q @ multipliers.div_(row) @ Q.mT
+        return torch.addmm(X @ inverse, U, turn, alpha=-1) if X.dim() == 2 else (X @ inverse).sub_(U @ turn)
 
 
 def _multipliers(K: Tensor, row: Tensor, column: Tensor) -> Tensor:
     """Return Lambda for K = U'X, both in the eigenvectors of B, whose eigenvalues are given as a row and a column."""
-    K = K * column
+    K = K.mul_(column)
     return (K + K.mT).div_(row + column)
 
 
@@ -168,7 +169,7 @@ def _by_products(of_B: Sequence[Tensor]) -> bool:
 
 
 def _known_condition(S: Tensor) -> float:
-    return condition_and_norm(S)[0] if visible(S) else math.inf
+    return condition(S) if visible(S) else math.inf
 
 
 def polar_derivative(A: Tensor, U: Tensor, of_B: Sequence[Tensor], X: Tensor) -> Tensor:
