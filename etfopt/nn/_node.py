@@ -36,34 +36,44 @@ def single_minimiser(H: Tensor, prox: Tensor | None, weight: float, frame: Tenso
         return None  # a function of autograd that serves these costs twice as much
     if weight > ORDINARY[1]:
         return None
+    A = linear_term(H, prox, weight, frame)
     with torch.no_grad():
-        A = linear_term(H, prox, weight, frame)
         entries = A.reshape(-1)
         # the sum of squares is infinite or NaN where a value is, of which eigenvalues may not tell
         if not ORDINARY[0] <= float(entries @ entries) ** 0.5 <= ORDINARY[1]:
             return None
         found = decompose(A)
-    U: Tensor = _Node.apply(H, prox, weight, frame, found)  # type: ignore[no-untyped-call] # torch leaves apply untyped
+    U: Tensor = _Node.apply(A, H, prox, weight, frame, found)  # type: ignore[no-untyped-call] # torch leaves apply untyped
     return U
 
 
 class _Node(torch.autograd.Function):
-    """(H, prox, weight, frame, what was found of their linear term) -> U."""
+    """(A, H, prox, weight, frame, what was found of A) -> U, for A their linear term.
+
+    The gradient goes to H and prox and passes A by, whose own graph serves the derivatives of higher order. H and prox
+    are not kept: a head overwrites its proximal point before the backward pass.
+    """
 
     @staticmethod
     def forward(
-        ctx: Any, H: Tensor, prox: Tensor | None, weight: float, frame: Tensor | None, found: Decomposition
+        ctx: Any,
+        A: Tensor,
+        H: Tensor,  # noqa: ARG004 - for autograd, which sends a gradient there
+        prox: Tensor | None,  # noqa: ARG004 - as H
+        weight: float,
+        frame: Tensor | None,
+        found: Decomposition,
     ) -> Tensor:
         ctx.weight, ctx.kappa = weight, found.kappa
-        ctx.save_for_backward(H, prox, frame, found.inverse, found.U, found.Q, found.S)
+        ctx.save_for_backward(A, frame, found.inverse, found.U, found.Q, found.S)
         return found.U
 
     @staticmethod
-    def backward(ctx: Any, G: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
-        H, prox, frame, inverse, U, *of_B = ctx.saved_tensors
+    def backward(ctx: Any, G: Tensor) -> tuple[Tensor | None, ...]:
+        A, frame, inverse, U, *of_B = ctx.saved_tensors
         if torch.is_grad_enabled():  # somebody may differentiate again
-            dA = polar_derivative(linear_term(H, prox, ctx.weight, frame), U, of_B, G)
+            dA = polar_derivative(A, U, of_B, G)
         else:
             dA = first_derivative(U, of_B, G, ctx.kappa, inverse)
-        dprox = ctx.weight * dA if ctx.needs_input_grad[1] else None
-        return linear_term_vjp(dA, frame) if ctx.needs_input_grad[0] else None, dprox, None, None, None
+        dprox = ctx.weight * dA if ctx.needs_input_grad[2] else None
+        return None, linear_term_vjp(dA, frame) if ctx.needs_input_grad[1] else None, dprox, None, None, None

@@ -130,8 +130,8 @@ def _by_gram(A: Tensor) -> Decomposition | None:
     wide = _gram_factor(A.double(), RESOLVED, polish_from=math.inf)
     if wide is None:
         return None
-    U, Q, S, inverse = (None if X is None else X.to(A.dtype) for X in (wide.U, wide.Q, wide.S, wide.inverse))
-    return wide._replace(U=U, Q=Q, S=S, inverse=inverse)
+    inverse = None if wide.inverse is None else wide.inverse.to(A.dtype)
+    return Decomposition(wide.U.to(A.dtype), wide.Q.to(A.dtype), wide.S.to(A.dtype), wide.kappa, inverse)
 
 
 def _gram_factor(A: Tensor, limit: float, polish_from: float) -> Decomposition | None:
