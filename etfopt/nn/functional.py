@@ -141,7 +141,7 @@ def nearest_etf(
             if method in ("gram", "newton-schulz") and frame is None and not delta:
                 U = _without_gauge(centred(work / size), method)
             else:
-                U = polar(linear_term(work / size, prox, (delta / factor) / size, frame), method)
+                U = polar(linear_term(work / size, prox, (delta / size) / factor, frame), method)
     return U.to(H.dtype)
 
 
