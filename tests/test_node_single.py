@@ -159,3 +159,9 @@ def test_one_problem_takes_one_node_and_at_most_fifty_operations(shape, rng):
         torch.autograd.grad(U, H, G)
     assert U.grad_fn.name() == f"{_node._Node.__name__}Backward"
     assert dispatched.count <= 50
+
+
+def test_one_set_of_means_may_have_many_proximal_points(rng):
+    H, prox, _ = draw((9, 4), rng)
+    U = nearest_etf(H, torch.stack([prox, prox.flip(1)]), 0.3)
+    torch.testing.assert_close(U, torch.stack([nearest_etf(H, pull, 0.3) for pull in (prox, prox.flip(1))]))
