@@ -148,7 +148,7 @@ def first_derivative(
         # with three products of the size of A in place of five: B^-1 may be formed, its entries being small
         multipliers = _multipliers(Q.mT @ (U.mT @ X) @ Q, row, column)
         turn = Q @ multipliers.div_(row) @ Q.mT
-        return torch.addmm(X @ inverse, U, turn, alpha=-1) if X.dim() == 2 else (X @ inverse).sub_(U @ turn)
+        return (X @ inverse).addmm_(U, turn, alpha=-1) if X.dim() == 2 else (X @ inverse).sub_(U @ turn)
 
 
 def _multipliers(K: Tensor, row: Tensor, column: Tensor) -> Tensor:
@@ -158,6 +158,7 @@ def _multipliers(K: Tensor, row: Tensor, column: Tensor) -> Tensor:
 
 
 def _with_null_directions(U: Tensor, of_B: Sequence[Tensor], X: Tensor) -> Tensor:
+    """Do the same where some direction may be null, or where there is no decomposition."""
     K = U.mT @ X
     Omega, N = _resolve(K - K.mT, X - U @ K, of_B)
     return U @ Omega + N
