@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor
 
 from etfopt.errors import InputError
 
-__all__ = ["require_finite", "require_floats", "require_labels", "tracing", "visible"]
+__all__ = ["full_precision", "require_finite", "require_floats", "require_labels", "tracing", "visible"]
 
 
 def require_floats(value: object, name: str, shape: tuple[int | str, ...]) -> Tensor:
@@ -89,6 +90,13 @@ def visible(X: Tensor) -> bool:
     traced = torch.compiler.is_compiling() or tracing()
     hidden = traced or torch._C._functorch.is_functorch_wrapped_tensor(X)
     return X.device.type == "cpu" and not hidden
+
+
+def full_precision(X: Tensor) -> AbstractContextManager[None]:
+    """Return a context in which autocast leaves products of what is on the device of X alone."""
+    device = X.device.type
+    # to enter a region costs as much as a small product, so only where there is something to leave
+    return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
 
 
 def tracing() -> bool:

@@ -7,6 +7,7 @@ from unittest import mock
 MODULES = (
     "etfopt._tensors",
     "etfopt.nn._batch",
+    "etfopt.nn._node",
     "etfopt.nn._ranks",
     "etfopt.nn.class_means",
     "etfopt.nn.heads",

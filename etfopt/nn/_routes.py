@@ -7,7 +7,7 @@ products alone X is :math:`B^{-1}` and Y is B, both (..., r, r).
 from __future__ import annotations
 
 import math
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
@@ -15,17 +15,41 @@ from torch import Tensor
 from etfopt.errors import InputError
 from etfopt.nn._products import factor_by_products, poisoned
 
-__all__ = ["METHODS", "Found", "condition", "find_factors", "pseudo_inverse", "require_method"]
+__all__ = [
+    "GATHER_FROM",
+    "METHODS",
+    "Decomposition",
+    "Found",
+    "condition",
+    "decompose",
+    "find_factors",
+    "pseudo_inverse",
+    "require_method",
+]
 
 METHODS = ("svd", "gram", "newton-schulz", "auto")
 
 Found: TypeAlias = tuple[Tensor, Tensor, Tensor]
+
+
+class Decomposition(NamedTuple):
+    """U, Q and S, the largest condition number, and B^-1 where its entries are small enough for it to be used."""
+
+    U: Tensor
+    Q: Tensor
+    S: Tensor
+    kappa: float
+    inverse: Tensor | None
+
 
 RESOLVED = 8e3
 """Condition number that a Gram matrix in float64 resolves, for a factor in float32 or one that is refined."""
 
 NARROW_FROM = 64
 """Columns from which float32 matrices are first tried in float32; below, float64 costs next to nothing."""
+
+GATHER_FROM = 32
+"""Columns from which fewer large products are worth a B^-1, for condition numbers up to twice the columns."""
 
 
 def require_method(method: str) -> None:
@@ -58,12 +82,24 @@ def find_factors(A: Tensor, method: str, look: bool) -> Found:
         if good.all():
             return U, inverse, B
     if look and method != "svd":
-        return _by_gram(A) or _by_svd(A)
+        return decompose(A)[:3]
     return _by_unseen_gram(A) if method == "gram" else _by_svd(A)
 
 
+def decompose(A: Tensor) -> Decomposition:
+    """Return what the Gram matrix tells of matrices whose values may be looked at, or else the SVD."""
+    found = _by_gram(A)
+    if found is None:
+        U, Q, S = _by_svd(A)
+        found = Decomposition(U, Q, S, condition(S), None)
+    return found
+
+
 def condition(S: Tensor) -> float:
-    """Return the largest ratio of singular values in a batch; NaN if it is empty."""
+    """Return the largest ratio of singular values in a batch; NaN if it is empty or one of them is zero."""
+    if S.dim() == 1:
+        values = S.tolist()  # one look, where a maximum, a minimum and their ratio would be four operations
+        return max(values) / min(values) if min(values) > 0 else math.nan
     ratios = S.amax(dim=-1) / S.amin(dim=-1)
     return float(ratios.max()) if ratios.numel() else math.nan
 
@@ -91,7 +127,7 @@ def _turned(U: Tensor, A: Tensor, Q: Tensor, S: Tensor, smallest: Tensor) -> Ten
     return U + U @ (Q @ ((Q.mT @ (K - K.mT) @ Q) * inverse) @ Q.mT)
 
 
-def _by_gram(A: Tensor) -> Found | None:
+def _by_gram(A: Tensor) -> Decomposition | None:
     """Take U = A (A'A)^(-1/2) from an eigendecomposition, or None where squaring the condition number costs digits.
 
     Forming A'A leaves U orthonormal to u kappa^2 and U'A symmetric to u kappa |A|; the tests hold both to what the
@@ -102,11 +138,14 @@ def _by_gram(A: Tensor) -> Found | None:
         found = _gram_factor(A, min(2 * r, own**-0.25), polish_from=r**0.5)
         if found or A.dtype == torch.float64:
             return found
-    found = _gram_factor(A.double(), RESOLVED, polish_from=math.inf)
-    return found and (found[0].to(A.dtype), found[1].to(A.dtype), found[2].to(A.dtype))
+    wide = _gram_factor(A.double(), RESOLVED, polish_from=math.inf)
+    if wide is None:
+        return None
+    inverse = None if wide.inverse is None else wide.inverse.to(A.dtype)
+    return Decomposition(wide.U.to(A.dtype), wide.Q.to(A.dtype), wide.S.to(A.dtype), wide.kappa, inverse)
 
 
-def _gram_factor(A: Tensor, limit: float, polish_from: float) -> Found | None:
+def _gram_factor(A: Tensor, limit: float, polish_from: float) -> Decomposition | None:
     try:
         squares, Q = torch.linalg.eigh(A.mT @ A)
     except RuntimeError:  # torch.linalg.LinAlgError, which has no type: LAPACK did not converge
@@ -115,10 +154,12 @@ def _gram_factor(A: Tensor, limit: float, polish_from: float) -> Found | None:
     kappa = condition(S)
     if not kappa <= limit:
         return None
-    U = A @ ((Q / S[..., None, :]) @ Q.mT)
+    inverse = (Q / S.unsqueeze(-2)) @ Q.mT
+    U = A @ inverse
     if kappa > polish_from:  # below the root of r, U is orthonormal to half of the promised 10 r u already
         U = _polished(U)
-    return U, Q, S
+    r = A.shape[-1]
+    return Decomposition(U, Q, S, kappa, inverse if r >= GATHER_FROM and kappa <= 2 * r else None)
 
 
 def _by_unseen_gram(A: Tensor) -> Found:
@@ -137,4 +178,4 @@ def _by_unseen_gram(A: Tensor) -> Found:
 
 def _polished(U: Tensor) -> Tensor:
     """Return U after a Newton-Schulz step."""
-    return 1.5 * U - U @ (0.5 * (U.mT @ U))
+    return 1.5 * U - U @ (0.5 * (U.mT @ U)) if U.dim() > 2 else torch.addmm(U, U, U.mT @ U, beta=1.5, alpha=-0.5)

@@ -9,9 +9,11 @@ import torch
 from torch import Tensor
 
 from etfopt._inputs import Array, as_nonnegative, room_hint
-from etfopt._tensors import require_finite, require_floats
+from etfopt._tensors import full_precision, require_finite, require_floats
 from etfopt.errors import InputError
 from etfopt.geometry import simplex_etf
+from etfopt.nn._linear_term import centred, frame_factor, linear_term, on_frame
+from etfopt.nn._node import single_minimiser
 from etfopt.nn._routes import require_method
 from etfopt.nn.polar import polar
 
@@ -71,9 +73,10 @@ def polar_factor(A: Tensor, method: str = "auto") -> Tensor:
     """
     require_method(method)
     _require_matrix(A, "A")
+    require_finite(A, "A")
     if A.shape[-2] < A.shape[-1]:
         raise InputError(f"A has shape {tuple(A.shape)}; it needs at least as many rows as columns (..., d >= r)")
-    with torch.autocast(A.device.type, enabled=False):
+    with full_precision(A):
         work = A.to(torch.promote_types(A.dtype, torch.float32))
         U = polar(work / _size(work), method)
     return U.to(A.dtype)
@@ -141,19 +144,25 @@ def nearest_etf(
     _require_matrix(H, "H")
     if H.shape[-1] < 2:
         raise InputError(f"H has shape {tuple(H.shape)}; it needs a column for each of C >= 2 classes")
-    with torch.autocast(H.device.type, enabled=False):
+    _require_frame(H, frame)
+    factor = frame_factor(H.shape[-1], frame)
+    with full_precision(H):
         work = H.to(torch.promote_types(H.dtype, torch.float32))
-        _require_frame(H, frame)
-        if prox is not None:
-            delta = _usable_delta(H, frame, prox, delta)
-        size = _size(work, least=0.0 if prox is None else delta)
-        X = work / size
-        if method in ("gram", "newton-schulz") and frame is None and (prox is None or not delta):
-            U = _without_gauge(_centred(X), method)
+        if prox is None:
+            delta = 0.0
         else:
-            X, factor = (_centred(X), 2 / math.sqrt(X.shape[-1] - 1)) if frame is None else (X @ frame.to(X).mT, 2)
-            A = factor * X if prox is None else torch.add((delta / size) * prox.to(work), X, alpha=factor)
-            U = polar(A, method)
+            delta, prox = _usable_delta(H, frame, prox, delta), prox.to(work)
+        U = single_minimiser(work, prox, delta / factor, frame) if method == "auto" else None
+        if U is None:
+            require_finite(H, "H")
+            for X, name in ((prox, "prox"), (frame, "frame")):
+                if X is not None:
+                    require_finite(X, name)
+            size = _size(work, least=delta)
+            if method in ("gram", "newton-schulz") and frame is None and not delta:
+                U = _without_gauge(centred(work / size), method)
+            else:
+                U = polar(linear_term(work / size, prox, (delta / size) / factor, frame), method)
     return U.to(H.dtype)
 
 
@@ -226,47 +235,6 @@ def nearest_minimiser(A: Tensor, start: Tensor) -> Tensor:
     return polar_factor(P1 @ Q1h + free)
 
 
-def on_frame(X: Tensor, frame: Tensor | None, *, transpose: bool = False) -> Tensor:
-    """Return X F, or X F'; None is the simplex M = M'.
-
-    XM is X without the mean of its columns, over sqrt(C-1): no product is needed, and the mean costs no digits.
-
-    Parameters
-    ----------
-    X : Tensor, shape (..., d, r), or (..., d, C) if `transpose`
-        Any matrices.
-    frame : Tensor, shape (r, C), or None
-        None is ``etfopt.simplex_etf(C)``.
-    transpose : bool
-        Whether F' is meant.
-
-    Returns
-    -------
-    Tensor, shape (..., d, C), or (..., d, r) if `transpose`
-        The product, in the dtype of X.
-
-    Notes
-    -----
-    Both frames of the simplex: ``theory/simplex.py``.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from etfopt.nn.functional import frame_tensor, on_frame
-    >>> X = torch.arange(6.0).reshape(2, 3)
-    >>> torch.allclose(on_frame(X, None), X @ frame_tensor(3, X), atol=1e-6)
-    True
-    """
-    if frame is None:
-        return _centred(X) / math.sqrt(X.shape[-1] - 1)
-    F = frame.to(X)
-    return X @ (F.mT if transpose else F)
-
-
-def _centred(X: Tensor) -> Tensor:
-    return X - X.mean(dim=-1, keepdim=True)
-
-
 def frame_tensor(C: int, like: Tensor, *, reduced: bool = False) -> Tensor:
     """Return `etfopt.simplex_etf(C)` as a tensor with the dtype and device of `like`.
 
@@ -324,14 +292,12 @@ def _require_matrix(X: Tensor, name: str) -> None:
     require_floats(X, name, shape)
     if X.dim() < 2 or 0 in X.shape[-2:]:
         raise InputError(f"{name} has shape {tuple(X.shape)}; it must be (..., d, C) with d, C >= 1")
-    require_finite(X, name)
 
 
 def _require_frame(H: Tensor, frame: Tensor | None) -> None:
     d, C = H.shape[-2:]
     if frame is not None:
         require_floats(frame, "frame", ("r", C))
-        require_finite(frame, "frame")
     r = C if frame is None else frame.shape[0]
     if d < r:
         hint = room_hint(d, C, simplex=frame is None, reduced=f"frame_tensor({C}, H, reduced=True)")

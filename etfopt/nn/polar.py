@@ -18,15 +18,12 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from etfopt._tensors import visible
+from etfopt._tensors import full_precision, visible
 from etfopt.nn._products import factor_by_products, poisoned
-from etfopt.nn._routes import Found, condition, find_factors, pseudo_inverse
+from etfopt.nn._routes import GATHER_FROM, Found, condition, find_factors, pseudo_inverse
 from etfopt.nn._sylvester import solve_skew
 
 __all__ = ["polar"]
-
-GATHER_FROM = 32
-"""Columns from which fewer large products are worth a look at the condition number."""
 
 
 def polar(A: Tensor, method: str = "auto") -> Tensor:
@@ -111,14 +108,14 @@ class _Polar(torch.autograd.Function):
     def backward(ctx: Any, G: Tensor, *_: Tensor) -> tuple[Tensor, None]:
         A, U, *of_B = ctx.saved_tensors
         if torch.is_grad_enabled():  # somebody may differentiate again
-            return _polar_derivative(A, U, of_B, G), None
-        return _first_derivative(U, of_B, G), None
+            return polar_derivative(A, U, of_B, G), None
+        return first_derivative(U, of_B, G), None
 
     @staticmethod
     def jvp(ctx: Any, dA: Tensor, _: None) -> tuple[Tensor, None, None]:
         # the derivative of the polar factor is self-adjoint
         A, U, *of_B = ctx.saved_tensors
-        return _polar_derivative(A, U, of_B, dA), None, None
+        return polar_derivative(A, U, of_B, dA), None, None
 
     @staticmethod
     def vmap(_info: Any, in_dims: tuple[int, None], A: Tensor, method: str) -> tuple[Any, tuple[int, int, int]]:
@@ -142,25 +139,56 @@ class _CompiledPolar(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, G: Tensor, *_: Tensor) -> tuple[Tensor, None]:
         U, *of_B = ctx.saved_tensors
-        return _first_derivative(U, of_B, G), None
+        return first_derivative(U, of_B, G), None
 
 
-def _first_derivative(U: Tensor, of_B: Sequence[Tensor], X: Tensor) -> Tensor:
-    """Apply the derivative to X, without a graph for the next one."""
-    with torch.autocast(X.device.type, enabled=False):
-        K = U.mT @ X
+def first_derivative(
+    U: Tensor, of_B: Sequence[Tensor], X: Tensor, kappa: float | None = None, inverse: Tensor | None = None
+) -> Tensor:
+    r"""Apply the derivative to X, without a graph for the next one.
+
+    As :math:`(X - U\Lambda)B^{-1}` with the symmetric :math:`\Lambda = K - \Omega B`, that is
+    :math:`B\Lambda + \Lambda B = BK + K'B`.
+
+    Parameters
+    ----------
+    U, of_B, X : Tensors
+        The polar factor, what a route has found of B, and a tangent or cotangent.
+    kappa, inverse : float and Tensor, optional
+        The condition number and B^-1, where they are known already.
+    """
+    with full_precision(X):
         S = of_B[1]
         r = S.shape[-1]
-        if _by_products(of_B) or not (kappa := _known_condition(S)) * r * torch.finfo(S.dtype).eps < 1:
-            Omega, N = _resolve(K - K.mT, X - U @ K, of_B)  # some direction may be null
-            return U @ Omega + N
-        Q = of_B[0]
-        Omega = Q @ ((Q.mT @ (K - K.mT) @ Q) / (S[..., :, None] + S[..., None, :])) @ Q.mT
+        if _by_products(of_B):
+            return _with_null_directions(U, of_B, X)
+        kappa = _known_condition(S) if kappa is None else kappa
+        if not kappa * r * torch.finfo(S.dtype).eps < 1:
+            return _with_null_directions(U, of_B, X)
+        Q, row, column = of_B[0], S.unsqueeze(-2), S.unsqueeze(-1)
         if r < GATHER_FROM or kappa > 2 * r:
-            return U @ Omega + ((X - U @ K) @ Q / S[..., None, :]) @ Q.mT
+            # rounding on a direction that is divided by a faint singular value stays in that direction
+            P, X = U @ Q, X @ Q
+            return ((X - P @ _multipliers(P.mT @ X, row, column)) / row) @ Q.mT
+        if inverse is None:
+            inverse = (Q / row) @ Q.mT
         # with three products of the size of A in place of five: B^-1 may be formed, its entries being small
-        inverse = (Q / S[..., None, :]) @ Q.mT
-        return (X @ inverse).add_(U @ (Omega - K @ inverse))
+        multipliers = _multipliers(Q.mT @ (U.mT @ X) @ Q, row, column)
+        turn = Q @ multipliers.div_(row) @ Q.mT
+        return (X @ inverse).addmm_(U, turn, alpha=-1) if X.dim() == 2 else (X @ inverse).sub_(U @ turn)
+
+
+def _multipliers(K: Tensor, row: Tensor, column: Tensor) -> Tensor:
+    """Return Lambda for K = U'X, both in the eigenvectors of B, whose eigenvalues are given as a row and a column."""
+    K = K.mul_(column)
+    return (K + K.mT).div_(row + column)
+
+
+def _with_null_directions(U: Tensor, of_B: Sequence[Tensor], X: Tensor) -> Tensor:
+    """Do the same where some direction may be null, or where there is no decomposition."""
+    K = U.mT @ X
+    Omega, N = _resolve(K - K.mT, X - U @ K, of_B)
+    return U @ Omega + N
 
 
 def _by_products(of_B: Sequence[Tensor]) -> bool:
@@ -172,8 +200,9 @@ def _known_condition(S: Tensor) -> float:
     return condition(S) if visible(S) else math.inf
 
 
-def _polar_derivative(A: Tensor, U: Tensor, of_B: Sequence[Tensor], X: Tensor) -> Tensor:
-    with torch.autocast(A.device.type, enabled=False):  # a backward pass may be run inside an autocast region
+def polar_derivative(A: Tensor, U: Tensor, of_B: Sequence[Tensor], X: Tensor) -> Tensor:
+    """Apply the derivative at A to X, differentiably in all but `of_B`, which stands for a value."""
+    with full_precision(A):  # a backward pass may be run inside an autocast region
         K = U.mT @ X
         B = U.mT @ A
         Omega, N = _apply(_Resolvent, (B + B.mT) / 2, K - K.mT, X - U @ K, *of_B)

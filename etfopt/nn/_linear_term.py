@@ -1,0 +1,72 @@
+r"""The linear term of the problem as tensors, up to its size, and products with a frame; None is the simplex M = M'."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+__all__ = ["centred", "frame_factor", "linear_term", "linear_term_vjp", "on_frame"]
+
+
+def on_frame(X: Tensor, frame: Tensor | None, *, transpose: bool = False) -> Tensor:
+    """Return X F, or X F'; None is the simplex M = M'.
+
+    XM is X without the mean of its columns, over sqrt(C-1): no product is needed, and the mean costs no digits.
+
+    Parameters
+    ----------
+    X : Tensor, shape (..., d, r), or (..., d, C) if `transpose`
+        Any matrices.
+    frame : Tensor, shape (r, C), or None
+        None is ``etfopt.simplex_etf(C)``.
+    transpose : bool
+        Whether F' is meant.
+
+    Returns
+    -------
+    Tensor, shape (..., d, C), or (..., d, r) if `transpose`
+        The product, in the dtype of X.
+
+    Notes
+    -----
+    Both frames of the simplex: ``theory/simplex.py``.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from etfopt.nn.functional import frame_tensor, on_frame
+    >>> X = torch.arange(6.0).reshape(2, 3)
+    >>> torch.allclose(on_frame(X, None), X @ frame_tensor(3, X), atol=1e-6)
+    True
+    """
+    if frame is None:
+        return centred(X) / math.sqrt(X.shape[-1] - 1)
+    F = frame.to(X)
+    return X @ (F.mT if transpose else F)
+
+
+def frame_factor(C: int, frame: Tensor | None) -> float:
+    """Return the c of 2HF' = c HN with N the frame's transpose, or what centres the columns for the simplex."""
+    return 2 / math.sqrt(C - 1) if frame is None else 2.0
+
+
+def linear_term(H: Tensor, prox: Tensor | None, weight: Tensor | float, frame: Tensor | None) -> Tensor:
+    """Return 2HF'/c + weight U_prox, with c = `frame_factor`: the linear term over c for weight = delta/c."""
+    X = centred(H) if frame is None else H @ frame.to(H).mT
+    if prox is None:
+        return X
+    return X.add_(prox, alpha=weight) if isinstance(weight, float) else X + weight * prox
+
+
+def linear_term_vjp(dA: Tensor, frame: Tensor | None) -> Tensor:
+    """Pull a cotangent of `linear_term` back to H."""
+    if frame is not None:
+        return dA @ frame.to(dA)
+    return centred(dA) if torch.is_grad_enabled() else dA.sub_(dA.mean(dim=-1, keepdim=True))
+
+
+def centred(X: Tensor) -> Tensor:
+    """Return X without the mean of its columns."""
+    return X - X.mean(dim=-1, keepdim=True)

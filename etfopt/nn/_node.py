@@ -1,0 +1,79 @@
+r"""One nearest-ETF problem on the CPU as one function of autograd, for its cost is that of what is dispatched.
+
+For some hundred numbers a node of autograd costs more than the products in it, so that linear term, polar factor and
+their derivatives are one node here, and values, which may be looked at, are passed over as seldom as can be. The
+formulas are those of `etfopt.nn._linear_term` and `etfopt.nn.polar`, and so are the derivatives of higher order.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from etfopt._tensors import visible
+from etfopt.nn._linear_term import linear_term, linear_term_vjp
+from etfopt.nn._routes import Decomposition, decompose
+from etfopt.nn.polar import first_derivative, polar_derivative
+
+__all__ = ["single_minimiser"]
+
+ORDINARY = (1e-6, 1e6)
+"""Norms of linear terms that need no scaling: squares and inverses stay in range, and keep their digits."""
+
+
+def single_minimiser(H: Tensor, prox: Tensor | None, weight: float, frame: Tensor | None) -> Tensor | None:
+    """Return the polar factor of `linear_term`, or None for what must go another way.
+
+    That are batches, values that are hidden, not finite, of unusual size, forward mode and torch.func.
+    """
+    given = [X for X in (H, prox, frame) if X is not None]
+    if any(X.dim() != 2 or not visible(X) for X in given) or (frame is not None and frame.requires_grad):
+        return None
+    if forward_ad._current_level >= 0 or torch._C._functorch.get_interpreter_stack():
+        return None  # a function of autograd that serves these costs twice as much
+    if weight > ORDINARY[1]:
+        return None
+    A = linear_term(H, prox, weight, frame)
+    with torch.no_grad():
+        entries = A.reshape(-1)
+        # the sum of squares is infinite or NaN where a value is, of which eigenvalues may not tell
+        if not ORDINARY[0] <= float(entries @ entries) ** 0.5 <= ORDINARY[1]:
+            return None
+        found = decompose(A)
+    U: Tensor = _Node.apply(A, H, prox, weight, frame, found)  # type: ignore[no-untyped-call] # torch leaves apply untyped
+    return U
+
+
+class _Node(torch.autograd.Function):
+    """(A, H, prox, weight, frame, what was found of A) -> U, for A their linear term.
+
+    The gradient goes to H and prox and passes A by, whose own graph serves the derivatives of higher order. H and prox
+    are not kept: a head overwrites its proximal point before the backward pass.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        A: Tensor,
+        H: Tensor,  # noqa: ARG004 - for autograd, which sends a gradient there
+        prox: Tensor | None,  # noqa: ARG004 - as H
+        weight: float,
+        frame: Tensor | None,
+        found: Decomposition,
+    ) -> Tensor:
+        ctx.weight, ctx.kappa = weight, found.kappa
+        ctx.save_for_backward(A, frame, found.inverse, found.U, found.Q, found.S)
+        return found.U
+
+    @staticmethod
+    def backward(ctx: Any, G: Tensor) -> tuple[Tensor | None, ...]:
+        A, frame, inverse, U, *of_B = ctx.saved_tensors
+        if torch.is_grad_enabled():  # somebody may differentiate again
+            dA = polar_derivative(A, U, of_B, G)
+        else:
+            dA = first_derivative(U, of_B, G, ctx.kappa, inverse)
+        dprox = ctx.weight * dA if ctx.needs_input_grad[2] else None
+        return None, linear_term_vjp(dA, frame) if ctx.needs_input_grad[1] else None, dprox, None, None, None
