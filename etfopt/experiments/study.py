@@ -75,7 +75,8 @@ class Study:
     variants : tuple of Variant
         In the order of the file, those of one cell of the grid together.
     baselines : tuple of str
-        What its report compares the others with, as variants of the file or by whole names; by default the first.
+        What its report compares the others with, by names of variants of the file, of cells of the grid, or whole
+        names; by default the first variant.
     """
 
     name: str
