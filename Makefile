@@ -1,6 +1,6 @@
 # Two commands do everything on a fresh machine: `make demo` and `make test`.
 .DEFAULT_GOAL := help
-.PHONY: help demo test notebooks mutate coverage lint format audit docs wheel pictures check lock licences clean
+.PHONY: help demo test notebooks study mutate coverage lint format audit docs wheel pictures check lock licences clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -32,6 +32,10 @@ test: $(READY) ## run the test suite
 
 notebooks: $(READY) ## execute the notebooks anew and write them with their outputs
 	$(BIN)/python tests/notebook_runs.py
+
+study: $(READY) ## train notebooks/studies/NAME.toml and publish its report: make study NAME=heads
+	$(BIN)/etfopt train notebooks/studies/$(NAME).toml
+	$(BIN)/etfopt report runs/$(NAME) --out notebooks/results/$(NAME)
 
 mutate: $(READY) ## break the code on purpose, some hundred times, and see that the tests notice
 	$(BIN)/python tests/mutation.py --jobs 2 --json build/mutation.json

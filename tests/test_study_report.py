@@ -234,9 +234,7 @@ def test_a_grid_is_compared_cell_by_cell() -> None:
     assert pairs(study, [whole]) == [(v.name, whole) for v in study.variants if v.name != whole]
     alone = parse_study({**values, "grid": grid}, "g")
     assert pairs(alone, []) == [(cells[1], cells[0])]
-    with pytest.raises(
-        InputError, match=r"baseline = 'c' is no variant; choose one of: 'a', 'b', 'data\.batches"
-    ):
+    with pytest.raises(InputError, match=r"baseline = 'c' is no variant; choose one of: 'a', 'b', 'data\.batches"):
         pairs(study, ["c"])
 
 
