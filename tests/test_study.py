@@ -38,6 +38,7 @@ def test_base_variant_and_grid_make_a_configuration_each() -> None:
         "stratified",
         2,
     )
+    assert study.name == "two"
     runs = study.runs()
     assert [run.seed for run in runs] == [0] * 4 + [3] * 4
     assert all(run.config.seed == run.seed for run in runs)

@@ -92,7 +92,7 @@ def parse_study(values: Mapping[str, Any], name: str) -> Study:
     variants = tuple(_variants(_named(values.get("variants", [])), base, grid))
     _refuse_twins(variants)
     baselines = values.get("baselines", [])
-    known = dict.fromkeys(name for part in ("head", "cell", "name") for v in variants if (name := getattr(v, part)))
+    known = dict.fromkeys(filter(None, (getattr(v, part) for part in ("head", "cell", "name") for v in variants)))
     if not isinstance(baselines, list) or any(name not in known for name in baselines):
         raise InputError(
             f"baselines = {baselines!r} must be a list of variants; known are: {', '.join(map(repr, known))}"
