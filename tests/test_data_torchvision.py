@@ -89,6 +89,14 @@ def test_imagenet_is_decoded_to_the_size_asked_for() -> None:
 
 
 @pytest.mark.usefixtures("torchvision")
+def test_imagenet_is_kept_on_the_disk_where_a_cache_is_given(tmp_path: Path) -> None:
+    memory, cached = (load_images(DataConfig("imagenet", size=4, cache=cache)) for cache in (None, str(tmp_path / "c")))
+    assert len(list((tmp_path / "c").glob("*.npy"))) == 2
+    assert torch.equal(cached.train.pixels[:], memory.train.pixels)
+    assert torch.equal(cached.test[[3, 999]][0], memory.test[[3, 999]][0])
+
+
+@pytest.mark.usefixtures("torchvision")
 def test_a_set_of_torchvision_that_is_not_there_is_named() -> None:
     with pytest.raises(InputError, match=r"svhn: cannot be read from data.root = 'data': Dataset not found.*download"):
         load_images(DataConfig("svhn"))

@@ -104,7 +104,7 @@ def _loose(folder: Path) -> Collected:
     for path in paths:
         name, run = re.sub(r"-seed\d+$", "", path.name), _slim(load_run(path))
         config = run.config.with_settings({"seed": 0})
-        if variants.setdefault(name, Variant(name, name, "", config)).config != config:
+        if variants.setdefault(name, Variant(name, name, "", config)).config.digest() != config.digest():
             raise InputError(f"{path}: differs from the other runs named {name} in more than the seed; rename it")
         runs.setdefault(name, [])
         if run.finished:

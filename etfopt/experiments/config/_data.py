@@ -42,7 +42,11 @@ class DataConfig(Section):
     test_share : float
         Share of every class held out where a folder has no split of its own.
     memory_gib : float
-        Images that need more memory than this are refused.
+        Images that need more memory than this are refused; with a cache none are.
+    cache : str, optional
+        Folder where decoded image files are kept, and mapped from by later runs; see
+        `etfopt.experiments.data.cache`. Sets that are not image files are in memory in any case. It is no part of
+        the digest: a run is the same with and without it.
     root : str
         Folder of the data sets that torchvision reads.
     download : bool
@@ -68,6 +72,7 @@ class DataConfig(Section):
     size: int | None = setting(None, optional(integer(1)))
     test_share: float = setting(0.2, number(most=0.9, above=0))
     memory_gib: float = setting(8.0, number(above=0))
+    cache: str | None = setting(None, optional(text), identity=False)
     root: str = setting("data", text)
     download: bool = setting(False, flag)
     classes: int = setting(10, integer(2))

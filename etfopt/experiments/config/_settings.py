@@ -21,9 +21,9 @@ Check = Callable[[Any, str], Any]
 T = TypeVar("T")
 
 
-def setting(default: T, check: Check) -> T:
-    """Return a dataclass field with a default and a check."""
-    field: T = dataclasses.field(default=default, metadata={"check": check})
+def setting(default: T, check: Check, *, identity: bool = True) -> T:
+    """Return a dataclass field with a default and a check; without identity, the digest leaves it out."""
+    field: T = dataclasses.field(default=default, metadata={"check": check, "identity": identity})
     return field
 
 
@@ -138,9 +138,22 @@ class Section:
             arguments[key] = value if kind is None else kind(**{name: _frozen(item) for name, item in value.items()})
         return cls(**arguments)
 
+    def _identity(self) -> dict[str, Any]:
+        """Return `to_dict` without the settings that are no part of the digest."""
+        values = self.to_dict()
+        for field in dataclasses.fields(self):
+            if _section(field) is not None:
+                values[field.name] = getattr(self, field.name)._identity()
+            elif not field.metadata["identity"]:
+                del values[field.name]
+        return values
+
     def digest(self) -> str:
-        """Return 16 hexadecimal digits of the SHA-256 of the canonical JSON: equal for equal records."""
-        canonical = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"), allow_nan=False)
+        """Return 16 hexadecimal digits of the SHA-256 of the canonical JSON: equal for equal records.
+
+        Settings that change nothing in a result, such as where decoded images are kept, are left out.
+        """
+        canonical = json.dumps(self._identity(), sort_keys=True, separators=(",", ":"), allow_nan=False)
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 

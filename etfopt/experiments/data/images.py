@@ -1,17 +1,46 @@
-"""Labelled images in memory: bytes that are standardised as they are taken, by statistics of the training split."""
+"""Labelled images as bytes that are standardised as they are taken, by statistics of the training split."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from etfopt.errors import InputError
 
-__all__ = ["Images", "Labelled", "Split", "standardized"]
+__all__ = ["Images", "Labelled", "MappedPixels", "Split", "require_classes", "standardized", "value_counts"]
+
+CHUNK = 4096
+"""Images whose values are counted at a time."""
+
+
+@dataclass(frozen=True)
+class MappedPixels:
+    """Images in a file that is mapped into memory, of which only what is taken is read.
+
+    Attributes
+    ----------
+    array : ndarray, shape (n, channels, height, width), uint8
+        May be read-only.
+    counts : Tensor, shape (channels, 256), int64
+        How often each channel has each value.
+    """
+
+    array: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
+    counts: Tensor
+
+    def __getitem__(self, indices: Sequence[int] | slice | Tensor) -> Tensor:
+        taken = self.array[np.asarray(indices) if isinstance(indices, Tensor) else indices]
+        return torch.from_numpy(np.require(taken, requirements="W"))  # a copy, also where NumPy gives a view
+
+    @property
+    def shape(self) -> torch.Size:
+        """(n, channels, height, width)."""
+        return torch.Size(self.array.shape)
 
 
 @dataclass(frozen=True)
@@ -20,17 +49,14 @@ class Labelled:
 
     Attributes
     ----------
-    pixels : Tensor, shape (n, channels, height, width), uint8
+    pixels : Tensor or MappedPixels, shape (n, channels, height, width), uint8
         0 to 255.
     labels : Tensor, shape (n,), int64
         0 to C - 1.
     """
 
-    pixels: Tensor
+    pixels: Tensor | MappedPixels
     labels: Tensor
-
-    def __getitem__(self, indices: Tensor) -> Labelled:
-        return Labelled(self.pixels[indices], self.labels[indices])
 
 
 class Split(Dataset[tuple[Tensor, Tensor]]):
@@ -51,6 +77,7 @@ class Split(Dataset[tuple[Tensor, Tensor]]):
         return len(self.labels)
 
     def __getitem__(self, indices: Sequence[int] | slice) -> tuple[Tensor, Tensor]:
+        pixels: Tensor
         pixels, labels = self.pixels[indices], self.labels[indices]
         if self.mean is None or self.deviation is None:
             return pixels, labels
@@ -110,26 +137,64 @@ def standardized(train: Labelled, test: Labelled, num_classes: int) -> Images:
     InputError
         If a class has no samples in one of them, or the images of the two differ in shape.
     """
-    for name, split in (("training", train), ("test", test)):
-        counts = torch.bincount(split.labels, minlength=num_classes)
-        if (missing := (counts == 0).nonzero().flatten().tolist()) or len(counts) > num_classes:
-            raise InputError(
-                f"the {name} split has labels 0 to {len(counts) - 1}, and no sample of the classes {missing[:10]}; "
-                f"each of the {num_classes} classes needs one"
-            )
+    require_classes(train.labels, test.labels, num_classes)
     if train.pixels.shape[1:] != test.pixels.shape[1:]:
         raise InputError(
             f"images are of shape {tuple(train.pixels.shape[1:])} in the training split and "
             f"{tuple(test.pixels.shape[1:])} in the test split; give data.size"
         )
-    mean, deviation = _statistics(train.pixels)
+    pixels = train.pixels
+    mean, deviation = _statistics(pixels.counts if isinstance(pixels, MappedPixels) else value_counts(pixels))
     return Images(Split(train, mean, deviation), Split(test, mean, deviation), num_classes)
 
 
-def _statistics(pixels: Tensor) -> tuple[Tensor, Tensor]:
+def require_classes(train: Tensor, test: Tensor, num_classes: int) -> None:
+    """Check that every class has a sample in both splits, and there are no other labels.
+
+    Parameters
+    ----------
+    train, test : Tensor, shape (n,), int64
+        Labels.
+    num_classes : int
+        C.
+
+    Raises
+    ------
+    InputError
+        If not; the classes that are missing are named.
+    """
+    for name, labels in (("training", train), ("test", test)):
+        counts = torch.bincount(labels, minlength=num_classes)
+        if (missing := (counts == 0).nonzero().flatten().tolist()) or len(counts) > num_classes:
+            raise InputError(
+                f"the {name} split has labels 0 to {len(counts) - 1}, and no sample of the classes {missing[:10]}; "
+                f"each of the {num_classes} classes needs one"
+            )
+
+
+def value_counts(pixels: Tensor) -> Tensor:
+    """Return how often each channel has each of the 256 values.
+
+    Parameters
+    ----------
+    pixels : Tensor, shape (n, channels, height, width), uint8
+        Images.
+
+    Returns
+    -------
+    Tensor, shape (channels, 256), int64
+        Counts.
+    """
+    counts = torch.zeros(pixels.shape[1], 256, dtype=torch.int64)
+    for start in range(0, len(pixels), CHUNK):
+        chunk = pixels[start : start + CHUNK]
+        counts += torch.stack([torch.bincount(channel.flatten(), minlength=256) for channel in chunk.unbind(dim=1)])
+    return counts
+
+
+def _statistics(counts: Tensor) -> tuple[Tensor, Tensor]:
     """Return mean and deviation (n - 1) of every channel, float32, from counts of the 256 values: exact, and cheap."""
     values = torch.arange(256, dtype=torch.float64)
-    counts = torch.stack([torch.bincount(channel.flatten(), minlength=256) for channel in pixels.unbind(dim=1)])
     number = counts.sum(dim=1)
     mean = counts.double() @ values / number
     variance = (counts * (values - mean[:, None]) ** 2).sum(dim=1) / (number - 1).clamp(min=1)

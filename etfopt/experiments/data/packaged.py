@@ -90,7 +90,7 @@ def load_ufm(config: DataConfig) -> Images:
     of neural collapse with unconstrained features.
     """
     labels = torch.arange(config.classes).repeat_interleave(config.samples)
-    everything = selected(Labelled(labels, labels), config.classes, config)  # the true labels in place of the pixels
-    index = torch.arange(len(everything.labels))
-    train, test = Labelled(index, everything.labels), Labelled(index, everything.pixels)
+    kept = selected(labels, config.classes, config)
+    index = torch.arange(len(kept.labels))
+    train, test = Labelled(index, kept.labels), Labelled(index, labels[kept.indices])
     return Images(Split(train), Split(test), config.classes)

@@ -1,7 +1,11 @@
-"""What can be done to a split: fewer images, imbalanced classes, wrong labels. All drawn from one seed."""
+"""What can be done to a split: fewer images, imbalanced classes, wrong labels. All drawn from one seed.
+
+Only labels are looked at, so that images that are left out need not be read.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,10 +17,42 @@ from etfopt.experiments.data.images import Labelled
 if TYPE_CHECKING:
     from etfopt.experiments.config import DataConfig
 
-__all__ = ["class_shares", "for_testing", "held_out", "selected"]
+__all__ = ["Selection", "class_shares", "for_testing", "held_out", "selected"]
 
 
-def selected(samples: Labelled, num_classes: int, config: DataConfig) -> Labelled:
+@dataclass(frozen=True)
+class Selection:
+    """Which samples of a split are kept, and what they are called.
+
+    Attributes
+    ----------
+    indices : Tensor, shape (m,), int64
+        Of the samples kept, rising.
+    labels : Tensor, shape (m,), int64
+        Theirs, label noise included.
+    """
+
+    indices: Tensor
+    labels: Tensor
+
+    def of(self, samples: Labelled) -> Labelled:
+        """Return what is kept of a split in memory; nothing is copied where all is.
+
+        Parameters
+        ----------
+        samples : Labelled
+            The split whose labels were looked at.
+
+        Returns
+        -------
+        Labelled
+            Its images at the indices, with the labels.
+        """
+        everything = len(self.indices) == len(samples.labels)
+        return Labelled(samples.pixels if everything else samples.pixels[self.indices], self.labels)
+
+
+def selected(labels: Tensor, num_classes: int, config: DataConfig) -> Selection:
     """Return a training split after `subset`, then `imbalance`, then `label_noise` of a configuration.
 
     What is kept of a class depends on the seed and the class alone, and fewer images are part of more: subsets of 10
@@ -24,8 +60,8 @@ def selected(samples: Labelled, num_classes: int, config: DataConfig) -> Labelle
 
     Parameters
     ----------
-    samples : Labelled
-        The training split.
+    labels : Tensor, shape (n,), int64
+        Of the training split, 0 to C - 1.
     num_classes : int
         C.
     config : DataConfig
@@ -33,7 +69,7 @@ def selected(samples: Labelled, num_classes: int, config: DataConfig) -> Labelle
 
     Returns
     -------
-    Labelled
+    Selection
         In the order of the data.
 
     Raises
@@ -42,23 +78,23 @@ def selected(samples: Labelled, num_classes: int, config: DataConfig) -> Labelle
         If a class has fewer images than the subset.
     """
     generator = torch.Generator().manual_seed(config.seed)
-    ranks = _ranks(samples.labels, num_classes, generator)
-    counts = torch.bincount(samples.labels, minlength=num_classes)
+    ranks = _ranks(labels, num_classes, generator)
+    counts = torch.bincount(labels, minlength=num_classes)
     if config.subset is not None:
         counts = _fewer(counts, config.subset, f"data.subset = {config.subset}", config.name, "training")
     shares = class_shares(num_classes, config.imbalance, config.imbalance_factor)
     counts = (counts * shares + 1e-9).floor().long().clamp(min=1)
-    kept = samples[ranks < counts[samples.labels]]
-    return Labelled(kept.pixels, _noisy(kept.labels, num_classes, config.label_noise, generator))
+    indices = (ranks < counts[labels]).nonzero().flatten()
+    return Selection(indices, _noisy(labels[indices], num_classes, config.label_noise, generator))
 
 
-def for_testing(samples: Labelled, num_classes: int, config: DataConfig) -> Labelled:
+def for_testing(labels: Tensor, num_classes: int, config: DataConfig) -> Selection:
     """Return a test split after `test_subset`, drawn as a subset of the training split is.
 
     Parameters
     ----------
-    samples : Labelled
-        The test split.
+    labels : Tensor, shape (n,), int64
+        Of the test split, 0 to C - 1.
     num_classes : int
         C.
     config : DataConfig
@@ -66,7 +102,7 @@ def for_testing(samples: Labelled, num_classes: int, config: DataConfig) -> Labe
 
     Returns
     -------
-    Labelled
+    Selection
         In the order of the data.
 
     Raises
@@ -76,11 +112,12 @@ def for_testing(samples: Labelled, num_classes: int, config: DataConfig) -> Labe
     """
     size = config.test_subset
     if size is None:
-        return samples
-    ranks = _ranks(samples.labels, num_classes, torch.Generator().manual_seed(config.seed))
-    counts = torch.bincount(samples.labels, minlength=num_classes)
+        return Selection(torch.arange(len(labels)), labels)
+    ranks = _ranks(labels, num_classes, torch.Generator().manual_seed(config.seed))
+    counts = torch.bincount(labels, minlength=num_classes)
     counts = _fewer(counts, size, f"data.test_subset = {size}", config.name, "the test")
-    return samples[ranks < counts[samples.labels]]
+    indices = (ranks < counts[labels]).nonzero().flatten()
+    return Selection(indices, labels[indices])
 
 
 def _fewer(counts: Tensor, size: int, setting: str, name: str, purpose: str) -> Tensor:

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from etfopt.errors import InputError
-from etfopt.experiments.data.folder import decoded
+from etfopt.experiments.data.decoding import ImageFiles
 from etfopt.experiments.data.images import Labelled
+from etfopt.experiments.data.names import TORCHVISION
 
 if TYPE_CHECKING:
     from etfopt.experiments.config import DataConfig
 
-__all__ = ["load_torchvision"]
+__all__ = ["load_imagenet", "load_torchvision"]
 
 Make = Callable[[Any, str, bool, bool], Any]
 """From torchvision.datasets, the root, whether the training split is wanted, and whether to download, to a data set."""
@@ -35,7 +36,7 @@ MAKERS: dict[str, Make] = {
 
 
 def load_torchvision(config: DataConfig) -> tuple[Labelled, Labelled]:
-    """Return both splits of a data set that torchvision reads from the folder `config.root`.
+    """Return both splits of a data set that torchvision reads into memory from the folder `config.root`.
 
     Parameters
     ----------
@@ -52,6 +53,37 @@ def load_torchvision(config: DataConfig) -> tuple[Labelled, Labelled]:
     InputError
         If torchvision is not installed, or the data are not there and `config.download` is not set.
     """
+    train, test = _read(config)
+    return _labelled(train), _labelled(test)
+
+
+def load_imagenet(config: DataConfig) -> tuple[ImageFiles, ImageFiles, int]:
+    """Return the files of both splits of ImageNet, as torchvision finds them in the folder `config.root`.
+
+    Parameters
+    ----------
+    config : DataConfig
+        Root.
+
+    Returns
+    -------
+    train, test, num_classes : ImageFiles, ImageFiles, int
+        The second is torchvision's "val".
+
+    Raises
+    ------
+    InputError
+        If torchvision is not installed, or the data are not there.
+    """
+    train, test = (
+        ImageFiles([Path(path) for path, _ in data.samples], torch.tensor([int(label) for _, label in data.samples]))
+        for data in _read(config)
+    )
+    return train, test, TORCHVISION["imagenet"]
+
+
+def _read(config: DataConfig) -> tuple[Any, Any]:
+    """Return torchvision's objects of both splits."""
     try:
         datasets = importlib.import_module("torchvision.datasets")
     except ImportError as error:
@@ -59,17 +91,14 @@ def load_torchvision(config: DataConfig) -> tuple[Labelled, Labelled]:
             f"data.name = {config.name!r} is read by torchvision, which cannot be imported ({error}); run: "
             "pip install torchvision, in the version made for the installed torch, or use imagefolder:PATH"
         ) from error
+    make = MAKERS[config.name]
     try:
-        train, test = (MAKERS[config.name](datasets, config.root, part, config.download) for part in (True, False))
+        return make(datasets, config.root, True, config.download), make(datasets, config.root, False, config.download)
     except (RuntimeError, OSError) as error:
         raise InputError(
             f"{config.name}: cannot be read from data.root = {config.root!r}: {error}; "
             "set data.download = true, or name the folder that holds it"
         ) from error
-    if config.name == "imagenet":
-        files = [[(Path(path), int(label)) for path, label in data.samples] for data in (train, test)]
-        return decoded(files[0], files[1], config)
-    return _labelled(train), _labelled(test)
 
 
 def _labelled(data: Any) -> Labelled:

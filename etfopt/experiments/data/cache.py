@@ -1,0 +1,134 @@
+"""Decoded images on the disk: made once, mapped into memory by every later run, whatever their size."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+import PIL
+import torch
+from filelock import FileLock
+
+from etfopt.errors import InputError
+from etfopt.experiments.data.images import MappedPixels, value_counts
+from etfopt.files import whole
+
+__all__ = ["digest_of", "mapped"]
+
+VERSION = 1
+"""Of the files and of how images are decoded; it grows when a file of the version before would not do."""
+
+Bytes: TypeAlias = np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
+
+
+def digest_of(files: Sequence[Path], settings: object) -> str:
+    """Return the SHA-256 of what decoded images depend on.
+
+    That is: the path of every file relative to the folder that holds all, its size and time of modification, the order
+    of the files, some settings, and the version of Pillow. What is in the files is not read.
+
+    Parameters
+    ----------
+    files : sequence of Path
+        In order.
+    settings : object
+        Of plain values.
+
+    Returns
+    -------
+    str
+        64 hexadecimal digits.
+
+    Raises
+    ------
+    InputError
+        If a file is not there any more.
+    """
+    common = len(os.path.commonpath(files))
+    digest = hashlib.sha256(repr((VERSION, PIL.__version__, settings)).encode())
+    for path in files:
+        try:
+            facts = path.stat()
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+        digest.update(repr((str(path)[common:], facts.st_size, facts.st_mtime_ns)).encode())
+    return digest.hexdigest()
+
+
+def mapped(folder: Path, name: str, key: str, count: int, make: Callable[[], Iterator[Bytes]]) -> MappedPixels:
+    """Return images from the file of a key, which is made if it is not there.
+
+    The file is an ``.npy``, and after the array a line of JSON with the key and how often each channel has each of the
+    256 values. It is put in place whole. Processes that ask for it at once wait for the first one, which makes it.
+
+    Parameters
+    ----------
+    folder : Path
+        Made if missing.
+    name : str
+        With the key, the name of the file.
+    key : str
+        Of what the images depend on.
+    count : int
+        n, at least one.
+    make : callable
+        Yields the images in order, some at a time, uint8 of shape (m, channels, height, width).
+
+    Returns
+    -------
+    MappedPixels
+        Of shape (n, channels, height, width).
+
+    Raises
+    ------
+    InputError
+        If the file is damaged or not what its name says, or the folder cannot be used; and what `make` raises.
+    """
+    path = folder / f"{name}-{key[:16]}.npy"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            with FileLock(path.with_name(f".{path.stem}.lock")):
+                if not path.exists():
+                    _write(path, key, count, make())
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be written: {error.strerror}; make room, or name another folder by data.cache"
+        ) from error
+    return _opened(path, key, count)
+
+
+def _write(path: Path, key: str, count: int, chunks: Iterator[Bytes]) -> None:
+    first = next(chunks)
+    header = {"descr": "|u1", "fortran_order": False, "shape": (count, *first.shape[1:])}
+    counts = torch.zeros(first.shape[1], 256, dtype=torch.int64)
+    # written from beginning to end: to write into a map when the disk is full ends the process without a word
+    with whole(path) as part, part.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        for chunk in chain([first], chunks):
+            file.write(chunk.tobytes())
+            counts += value_counts(torch.from_numpy(chunk))
+        file.write(json.dumps({"key": key, "counts": counts.tolist()}).encode())
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _opened(path: Path, key: str, count: int) -> MappedPixels:
+    try:
+        pixels = np.lib.format.open_memmap(path, mode="r")
+        with path.open("rb") as file:
+            file.seek(pixels.offset + pixels.nbytes)
+            footer = json.loads(file.read())
+        if pixels.dtype != np.uint8 or pixels.ndim != 4 or len(pixels) != count or footer["key"] != key:
+            raise ValueError("it holds other images")
+        return MappedPixels(pixels, torch.tensor(footer["counts"], dtype=torch.int64).reshape(-1, 256))
+    except (OSError, EOFError, ValueError, TypeError, KeyError, RuntimeError) as error:
+        raise InputError(
+            f"{path}: is damaged, or no file of decoded images: {error}; remove it, and it is made anew"
+        ) from error
