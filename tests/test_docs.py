@@ -66,7 +66,7 @@ def test_the_script_for_many_processes_runs_on_two(tmp_path: Path) -> None:
 
 
 def test_the_study_that_is_shown_is_one() -> None:
-    from etfopt.experiments.study import parse_study
+    from etfopt.experiments.study_file import parse_study
 
     (text,) = re.findall(r"^```toml\n(.*?)^```", (DOCS / "howto" / "study.md").read_text(), re.MULTILINE | re.DOTALL)
     study = parse_study(tomllib.loads(text), "heads")

@@ -8,7 +8,7 @@ import pytest
 
 for extra in ("torch", "pytorch_lightning", "matplotlib", "sphinx", "myst_parser"):
     pytest.importorskip(extra)
-from etfopt.experiments.study import read_study  # noqa: E402 - after the extras
+from etfopt.experiments.study_file import read_study  # noqa: E402 - after the extras
 from etfopt.experiments.study_report import make_report, write_report  # noqa: E402 - as above
 from etfopt.experiments.study_runs import run_study  # noqa: E402 - as above
 
