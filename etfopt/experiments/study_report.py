@@ -216,7 +216,7 @@ def _figures(report: Report, folder: Path) -> dict[Path, str]:
             seeds = f"{min(counts)} to {max(counts)}" if len(counts) > 1 else str(counts.pop())
             title = f"{cell + ': ' if cell else ''}median and range over {seeds} seed{'s' * (seeds != '1')}"
             path = folder / f"curves-{len(figures) + 1}.png"
-            save(draw_page(groups, MEASURES, title, margins=True), path, dpi=90)
+            save(draw_page(groups, MEASURES, title, margins=True), path, dpi=85)
             figures[path] = title
     return figures
 
