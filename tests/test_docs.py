@@ -34,13 +34,14 @@ def test_every_block_runs_in_a_namespace_of_its_own(page: str, tmp_path: Path, m
 
 
 def test_the_program_for_many_processes_runs_as_printed(tmp_path: Path) -> None:
+    """It ends with a check that both hold the same ETF."""
     if not torch.distributed.is_gloo_available():
         pytest.skip("this build of PyTorch has no gloo")
     (code,) = BLOCKS["howto/distributed.md"]
     (line,) = re.findall(r"^torchrun (.*)$", (DOCS / "howto/distributed.md").read_text(), re.MULTILINE)
     (tmp_path / "train.py").write_text(code)
     command = [sys.executable, "-m", "torch.distributed.run", *line.split()]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": LOOPBACK}
+    environment = {**os.environ, "PYTHONPATH": str(DOCS.parent), "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": LOOPBACK}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert code.startswith("# train.py\n")
     assert done.returncode == 0, done.stderr
@@ -54,15 +55,6 @@ def test_the_commands_that_a_page_names_exist(page: Path) -> None:
     known |= {group.name for group in app.registered_groups}
     named = set(re.findall(r"(?:^|`)etfopt ([a-z]\w*)", page.read_text(), re.MULTILINE))
     assert named <= known
-
-
-def test_the_script_for_many_processes_runs_on_two(tmp_path: Path) -> None:
-    """It ends with a check that both hold the same ETF."""
-    (tmp_path / "train.py").write_text(BLOCKS["howto/distributed.md"][0])
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "train.py"]
-    environment = {**os.environ, "PYTHONPATH": str(DOCS.parent), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(launch, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
 
 
 def test_the_study_that_is_shown_is_one() -> None:
