@@ -284,14 +284,14 @@ assert relative((matrix @ T.flatten()).view_as(T), product) < 1e-10
 
 # %%
 means = torch.randn(7, d, C, dtype=torch.float64)
-batched = nearest_etf(means)
-assert torch.allclose(torch.func.vmap(nearest_etf)(means), batched, atol=1e-13)
-assert torch.allclose(torch.stack([nearest_etf(H) for H in means]), batched, atol=1e-13)
 
 
 def etf(H):
-    return on_frame(nearest_etf(H), None)
+    return on_frame(nearest_etf(H), None)  # UM: of U itself, one direction is free
 
+
+assert torch.allclose(torch.func.vmap(etf)(means), etf(means), atol=1e-13)
+assert torch.allclose(torch.stack([etf(H) for H in means]), etf(means), atol=1e-13)
 
 H = means[0]
 backward, forward = torch.func.jacrev(etf)(H), torch.func.jacfwd(etf)(H)
