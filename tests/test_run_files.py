@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+import platform
 import random
 import subprocess
 from pathlib import Path
@@ -186,6 +187,7 @@ def test_the_environment_names_versions_platform_and_time(result: RunResult) -> 
     (start,) = strict((result.path / "environment.json").read_text())["starts"]
     assert start["torch"] == torch.__version__
     assert start["numpy"] == np.__version__
+    assert start["platform"] == f"{platform.system()} {platform.machine()}"
     assert {"etfopt", "python", "platform", "processors", "git", "date", "seed", "precision", "threads"} <= set(start)
     assert start["date"].endswith("+00:00")
 

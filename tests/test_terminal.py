@@ -202,14 +202,15 @@ def test_ctrl_c_before_a_command_has_begun_is_silent(folder: Path) -> None:
 
 
 IN_THE_IMPORTS = """
-import os, signal, threading
+import os, signal, time
 from multiprocessing.process import BaseProcess
 start, typed = BaseProcess.start, []
 def start_and_type(self):
     start(self)
     if not typed:
-        typed.append(threading.Timer(0.4, os.killpg, (0, signal.SIGINT)))
-        typed[0].start()
+        typed.append(True)
+        time.sleep(0.4)  # the parent waits, too, and so cannot have taken up a result
+        os.killpg(0, signal.SIGINT)
 BaseProcess.start = start_and_type
 """
 """Types Ctrl-C while the first process of a command is being started, and imports what it needs for seconds."""
@@ -218,7 +219,7 @@ BaseProcess.start = start_and_type
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["compare", "--problem", "tight-3x4"], "[0-9]+ of [0-9]+ cells: (nothing was written|kept in)"),
+        (["compare", "--problem", "tight-3x4"], "0 of [0-9]+ cells: nothing was written"),
         (["train", "study.toml", "--jobs", "2"], "Kept: runs/study/, every finished epoch"),
     ],
     ids=["compare", "jobs"],

@@ -34,7 +34,7 @@ def environment() -> dict[str, Any]:
         "etfopt": etfopt.__version__,
         **{name: importlib.metadata.version(name) for name in PACKAGES},
         "python": platform.python_version(),
-        "platform": platform.platform(),
+        "platform": f"{platform.system()} {platform.machine()}",  # no release: it may name a host
         "processors": os.cpu_count(),
         "git": _git(),
     }
