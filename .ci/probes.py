@@ -59,6 +59,18 @@ result = train(TrainConfig().with_settings({"training.epochs": 1}), Path("run"))
 assert result.trained == 1 and len(result.history) == 2
 """
 
+IMAGES = """
+from pathlib import Path
+import numpy as np
+from PIL import Image
+rng = np.random.default_rng(0)
+for name in ("daisy", "tulip"):
+    folder = Path("flowers", name)
+    folder.mkdir(parents=True)
+    for number in range(1, 9):
+        Image.fromarray(rng.integers(0, 256, (40, 50, 3), dtype=np.uint8)).save(folder / f"{number:03d}.jpg")
+"""
+
 PYTHON = {
     "": CORE,
     "riemannian": SOLVE.format(module="trust_region", solver="TrustRegion"),

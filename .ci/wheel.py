@@ -133,12 +133,15 @@ def etfopt(arguments: str, status: int = 0, words: tuple[str, ...] = ()) -> Call
 def documentation(sdist: Path) -> Iterator[tuple[str, Callable[[Path, Path], object]]]:
     """Yield every code block and every command of README and the guides, README first, as one reads them."""
     yield "claims unpacked from the source distribution", lambda _, folder: unpack(sdist, folder)
+    yield "images as the guides suppose them", python(probes.IMAGES)
     for name in ("README.md", *run("git", "ls-files", "docs/*.md", cwd=ROOT).split()):
         text = (ROOT / name).read_text(encoding="utf-8")
         for number, code in enumerate(re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL), 1):
-            yield f"{name}, block {number}", saved(code) if code.startswith("# train.py") else python(code)
+            yield f"{name}, block {number}", saved("train.py", code) if code.startswith("# train.py") else python(code)
+        for text_of_file, file in re.findall(r"^```toml\n(.*?)^```.*?Saved as `(.*?)`", text, re.MULTILINE | re.DOTALL):
+            yield f"{name}: {file}", saved(file, text_of_file)
         for block in re.findall(r"^```sh\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
-            for line in block.splitlines():
+            for line in block.replace("\\\n", " ").splitlines():
                 words = shlex.split(line, comments=True)
                 if words and words[0] in ("etfopt", "torchrun"):
                     yield f"{name}: {shlex.join(words)}", command(words)
@@ -148,8 +151,8 @@ def command(words: list[str]) -> Callable[[Path, Path], object]:
     return lambda programs, folder: run(programs / words[0], *words[1:], cwd=folder)
 
 
-def saved(code: str) -> Callable[[Path, Path], object]:
-    return lambda _, folder: (folder / "train.py").write_text(code, encoding="utf-8")
+def saved(name: str, text: str) -> Callable[[Path, Path], object]:
+    return lambda _, folder: (folder / name).write_text(text, encoding="utf-8")
 
 
 def unpack(sdist: Path, folder: Path) -> None:

@@ -54,7 +54,8 @@ def test_the_minimiser_is_right_to_ten_c_u_kappa(draw):
 @pytest.mark.parametrize("seed", [746, 2144, 2577, 4231])
 def test_singular_values_that_a_dominating_proximal_term_clusters_do_not_loosen_the_promise(seed, hidden, monkeypatch):
     if hidden:  # as on a device: by the SVD
-        monkeypatch.setattr("etfopt.nn.polar.visible", lambda _: False)
+        for module in ("_node", "polar"):
+            monkeypatch.setattr(f"etfopt.nn.{module}.visible", lambda _: False)
     rng = np.random.default_rng(seed)  # found by search: LAPACK splits such clusters at about fifty units
     prox = orthonormal(3, 3, rng)
     problem = NearestETF(10.0 ** rng.uniform(-12, -5) * rng.standard_normal((3, 3)), prox, 1.0)

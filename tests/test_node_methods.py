@@ -13,7 +13,7 @@ from etfopt.adjoint import nearest_etf_vjp
 from strategies import draws, regular_draws, with_spectrum
 
 torch = pytest.importorskip("torch")
-from etfopt.nn import NearestETFHead, _products  # noqa: E402 - after the skip
+from etfopt.nn import NearestETFHead, _products, _routes  # noqa: E402 - after the skip
 from etfopt.nn.functional import nearest_etf, polar_factor  # noqa: E402 - after the skip
 from etfopt.nn.polar import polar  # noqa: E402 - after the skip
 
@@ -81,6 +81,20 @@ def test_the_promises_hold_from_condition_one_to_the_limit(method, dtype, shape,
             assert norm(U.T @ U - np.eye(r)) <= 10 * r * u
             assert norm(A - U @ (B + B.T) / 2) <= 15 * r * u * np.linalg.norm(A, 2)
             assert np.linalg.norm(A, "nuc") - np.trace(B) <= 10 * r * u * np.linalg.norm(A, "nuc")
+
+
+@pytest.mark.parametrize("shape", [(6, 2), (9, 3), (30, 24), (150, 100), (300, 200)])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_with_one_faint_singular_value_the_factor_is_orthonormal_without_polish(dtype, shape, rng, monkeypatch):
+    (d, r), u = shape, torch.finfo(dtype).eps
+    monkeypatch.setattr(_routes, "_polished", lambda U: pytest.fail("this costs two products"))
+    ratio = min(r, 100)
+    for kappa in np.geomspace(1.1 * r**0.5, min(ratio, u**-0.25), 6):
+        values = np.linspace(1, kappa / ratio, r - 1)  # of which the last is as small as may be
+        A = numpy(torch.tensor(with_spectrum(d, np.append(values, 1.02 / kappa), rng), dtype=dtype))
+        U = numpy(polar_factor(torch.tensor(A, dtype=dtype)))
+        assert norm(U.T @ U - np.eye(r)) <= 10 * r * u
+        assert norm(U.T @ A - A.T @ U) <= 15 * r * u * np.linalg.norm(A, 2)
 
 
 @pytest.mark.parametrize("seen", [True, False])

@@ -36,44 +36,52 @@ def single_minimiser(H: Tensor, prox: Tensor | None, weight: float, frame: Tenso
         return None  # a function of autograd that serves these costs twice as much
     if weight > ORDINARY[1]:
         return None
-    A = linear_term(H, prox, weight, frame)
     with torch.no_grad():
+        A = linear_term(H, prox, weight, frame)
         entries = A.reshape(-1)
         # the sum of squares is infinite or NaN where a value is, of which eigenvalues may not tell
         if not ORDINARY[0] <= float(entries @ entries) ** 0.5 <= ORDINARY[1]:
             return None
         found = decompose(A)
-    U: Tensor = _Node.apply(A, H, prox, weight, frame, found)  # type: ignore[no-untyped-call] # torch leaves apply untyped
+    U: Tensor = _Node.apply(H, prox, weight, frame, (A, found))[0]  # type: ignore[no-untyped-call] # torch leaves apply untyped
     return U
 
 
 class _Node(torch.autograd.Function):
-    """(A, H, prox, weight, frame, what was found of A) -> U, for A their linear term.
+    """(H, prox, weight, frame, what was found) -> (U, A), for A the linear term of H and prox.
 
-    The gradient goes to H and prox and passes A by, whose own graph serves the derivatives of higher order. H and prox
-    are not kept: a head overwrites its proximal point before the backward pass.
+    A is an output so that derivatives of higher order, which are those of `polar_derivative` at A, find the way from
+    it to H and prox. Neither is kept: a head overwrites its proximal point before the backward pass.
     """
 
     @staticmethod
     def forward(
         ctx: Any,
-        A: Tensor,
         H: Tensor,  # noqa: ARG004 - for autograd, which sends a gradient there
         prox: Tensor | None,  # noqa: ARG004 - as H
         weight: float,
         frame: Tensor | None,
-        found: Decomposition,
-    ) -> Tensor:
-        ctx.weight, ctx.kappa = weight, found.kappa
-        ctx.save_for_backward(A, frame, found.inverse, found.U, found.Q, found.S)
-        return found.U
+        found: tuple[Tensor, Decomposition],
+    ) -> tuple[Tensor, Tensor]:
+        A, (U, Q, S, kappa, inverse) = found
+        ctx.weight, ctx.kappa = weight, kappa
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(A, frame, inverse, U, Q, S)
+        return U, A
 
     @staticmethod
-    def backward(ctx: Any, G: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, G: Tensor | None, G_A: Tensor | None) -> tuple[Tensor | None, ...]:
         A, frame, inverse, U, *of_B = ctx.saved_tensors
-        if torch.is_grad_enabled():  # somebody may differentiate again
-            dA = polar_derivative(A, U, of_B, G)
+        if G is None:
+            if G_A is None:
+                return (None,) * 5
+            dA = G_A.clone()  # what comes in is not ours to write on
         else:
-            dA = first_derivative(U, of_B, G, ctx.kappa, inverse)
-        dprox = ctx.weight * dA if ctx.needs_input_grad[2] else None
-        return None, linear_term_vjp(dA, frame) if ctx.needs_input_grad[1] else None, dprox, None, None, None
+            if torch.is_grad_enabled():  # somebody may differentiate again
+                dA = polar_derivative(A, U, of_B, G)
+            else:
+                dA = first_derivative(U, of_B, G, ctx.kappa, inverse)
+            if G_A is not None:
+                dA = dA + G_A
+        dprox = ctx.weight * dA if ctx.needs_input_grad[1] else None
+        return linear_term_vjp(dA, frame) if ctx.needs_input_grad[0] else None, dprox, None, None, None

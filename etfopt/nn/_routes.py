@@ -150,16 +150,32 @@ def _gram_factor(A: Tensor, limit: float, polish_from: float) -> Decomposition |
         squares, Q = torch.linalg.eigh(A.mT @ A)
     except RuntimeError:  # torch.linalg.LinAlgError, which has no type: LAPACK did not converge
         return None
-    S = squares.clamp_(min=0).sqrt_()
+    S = squares.sqrt_()  # NaN where rounding has made a square negative, which no limit passes
     kappa = condition(S)
     if not kappa <= limit:
         return None
-    inverse = (Q / S.unsqueeze(-2)) @ Q.mT
+    polish = kappa > polish_from  # below the root of r, U is orthonormal to half of the promised 10 r u already
+    if polish and _one_faint(S):
+        torch.linalg.vector_norm(A @ Q[:, 0], out=S[0])
+        polish = False
+    inverse = (Q / (S if S.dim() == 1 else S.unsqueeze(-2))) @ Q.mT
     U = A @ inverse
-    if kappa > polish_from:  # below the root of r, U is orthonormal to half of the promised 10 r u already
+    if polish:
         U = _polished(U)
     r = A.shape[-1]
     return Decomposition(U, Q, S, kappa, inverse if r >= GATHER_FROM and kappa <= 2 * r else None)
+
+
+def _one_faint(S: Tensor) -> bool:
+    """Whether the smallest singular value is all that rounding in A'A touches, as with a faint proximal term.
+
+    Rounding u |A|^2 in A'A is u |A|^2 / (s_i s_j) between two columns of UQ; what it adds to the length of one, by
+    which s_i would be off, is gone where s_i is taken from A itself.
+    """
+    if S.dim() > 1:
+        return False
+    values: list[float] = S.tolist()
+    return values[-1] * values[-1] <= min(len(values), 100) * values[0] * values[1]
 
 
 def _by_unseen_gram(A: Tensor) -> Found:

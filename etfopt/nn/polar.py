@@ -165,17 +165,22 @@ def first_derivative(
         kappa = _known_condition(S) if kappa is None else kappa
         if not kappa * r * torch.finfo(S.dtype).eps < 1:
             return _with_null_directions(U, of_B, X)
-        Q, row, column = of_B[0], S.unsqueeze(-2), S.unsqueeze(-1)
+        Q, row, column = of_B[0], S if S.dim() == 1 else S.unsqueeze(-2), S.unsqueeze(-1)
         if r < GATHER_FROM or kappa > 2 * r:
             # rounding on a direction that is divided by a faint singular value stays in that direction
             P, X = U @ Q, X @ Q
-            return ((X - P @ _multipliers(P.mT @ X, row, column)) / row) @ Q.mT
+            return _less(X, P, _multipliers(P.mT @ X, row, column)) @ (Q / row).mT
         if inverse is None:
             inverse = (Q / row) @ Q.mT
         # with three products of the size of A in place of five: B^-1 may be formed, its entries being small
         multipliers = _multipliers(Q.mT @ (U.mT @ X) @ Q, row, column)
         turn = Q @ multipliers.div_(row) @ Q.mT
-        return (X @ inverse).addmm_(U, turn, alpha=-1) if X.dim() == 2 else (X @ inverse).sub_(U @ turn)
+        return _less(X @ inverse, U, turn)
+
+
+def _less(X: Tensor, P: Tensor, W: Tensor) -> Tensor:
+    """Return X - PW, written over X."""
+    return X.addmm_(P, W, alpha=-1) if X.dim() == 2 else X.sub_(P @ W)
 
 
 def _multipliers(K: Tensor, row: Tensor, column: Tensor) -> Tensor:
