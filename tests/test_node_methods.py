@@ -87,7 +87,7 @@ def test_the_promises_hold_from_condition_one_to_the_limit(method, dtype, shape,
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_with_one_faint_singular_value_the_factor_is_orthonormal_without_polish(dtype, shape, rng, monkeypatch):
     (d, r), u = shape, torch.finfo(dtype).eps
-    monkeypatch.setattr(_routes, "_polished", lambda U: pytest.fail("this costs two products"))
+    monkeypatch.setattr(_routes, "_polished", lambda _: pytest.fail("this costs two products"))
     ratio = min(r, 100)
     for kappa in np.geomspace(1.1 * r**0.5, min(ratio, u**-0.25), 6):
         values = np.linspace(1, kappa / ratio, r - 1)  # of which the last is as small as may be
