@@ -55,33 +55,34 @@ import torch.distributed as dist
 from torch import nn
 from etfopt.nn import NearestETFHead
 
+def main(rank, size):
+    torch.manual_seed(0)
+    backbone = nn.Sequential(nn.Linear(20, 32), nn.Tanh(), nn.Linear(32, 16)).double()
+    head = NearestETFHead(16, 6).double()
+    model = nn.parallel.DistributedDataParallel(backbone) if size > 1 else backbone
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    for step in range(20):
+        generator = torch.Generator().manual_seed(step)
+        x, y = torch.randn(60, 20, generator=generator, dtype=torch.float64), torch.arange(60) // 10
+        whole = len(y)
+        if size > 1:
+            mine = slice(0, 25) if rank == 0 else slice(25, 60)  # rank 0 sees classes 0 to 2, rank 1 classes 2 to 5
+            x, y = x[mine], y[mine]
+        # DDP averages over ranks; this weight makes it the mean over all samples
+        loss = nn.functional.cross_entropy(head(model(x), y), y) * size * len(y) / whole
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    state = {"U": head.U, "bias": head.bias, "means": head.means.mean, "weights": backbone[0].weight.detach()}
+    torch.save(state, Path(sys.argv[1]) / f"{size}-{rank}.pt")
+
 torch.set_num_threads(1)
 rank, size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
 if size > 1:
     dist.init_process_group("gloo")
-_ = torch.manual_seed(0)
-backbone = nn.Sequential(nn.Linear(20, 32), nn.Tanh(), nn.Linear(32, 16)).double()
-head = NearestETFHead(16, 6).double()
+main(rank, size)
 if size > 1:
-    backbone = nn.parallel.DistributedDataParallel(backbone)
-optimizer = torch.optim.SGD(backbone.parameters(), lr=0.1)
-for step in range(20):
-    generator = torch.Generator().manual_seed(step)
-    x, y = torch.randn(60, 20, generator=generator, dtype=torch.float64), torch.arange(60) // 10
-    whole = len(y)
-    if size > 1:
-        mine = slice(0, 25) if rank == 0 else slice(25, 60)  # rank 0 sees classes 0 to 2, rank 1 classes 2 to 5
-        x, y = x[mine], y[mine]
-    # DDP averages over ranks; this weight makes it the mean over all samples
-    loss = nn.functional.cross_entropy(head(backbone(x), y), y) * size * len(y) / whole
-    optimizer.zero_grad()
-    loss.backward()
-    optimizer.step()
-module = backbone.module if size > 1 else backbone
-state = {"U": head.U, "bias": head.bias, "means": head.means.mean, "weights": module[0].weight.detach()}
-torch.save(state, Path(sys.argv[1]) / f"{size}-{rank}.pt")
-if size > 1:
-    dist.destroy_process_group()
+    dist.destroy_process_group()  # after main, for a model that is still there keeps the group alive
 """
 environment = {**os.environ, "GLOO_SOCKET_IFNAME": "lo0" if sys.platform == "darwin" else "lo", "OMP_NUM_THREADS": "1"}
 torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -109,8 +110,8 @@ for name in alone:
 # ## Cost as the number of classes grows
 #
 # The layer solves one $d \times C$ problem a step, in $O(dC^2 + C^3)$ operations, forward and backward. We time it
-# for $d = 512$ from 10 to 400 classes on one thread. The stored outputs are of a machine that others used at the same
-# time: ratios within a row carry over, milliseconds do not.
+# for $d = 512$ from 10 to 400 classes on one thread, each in turn with its unit: ratios within a row carry over to
+# other machines, milliseconds do not.
 
 # %%
 classes = (10, 25, 50, 100, 200, 400)
