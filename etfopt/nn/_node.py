@@ -14,8 +14,10 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from etfopt._tensors import visible
+from etfopt.nn._collapsed import Collapsed, collapsed_derivative, near_collapse
+from etfopt.nn._gram import gram
 from etfopt.nn._linear_term import linear_term, linear_term_vjp
-from etfopt.nn._routes import Decomposition, decompose
+from etfopt.nn._routes import NARROW_FROM, Decomposition, decompose
 from etfopt.nn.polar import first_derivative, polar_derivative
 
 __all__ = ["single_minimiser"]
@@ -40,11 +42,19 @@ def single_minimiser(H: Tensor, prox: Tensor | None, weight: float, frame: Tenso
         A = linear_term(H, prox, weight, frame)
         entries = A.reshape(-1)
         # the sum of squares is infinite or NaN where a value is, of which eigenvalues may not tell
-        if not ORDINARY[0] <= float(entries @ entries) ** 0.5 <= ORDINARY[1]:
+        size = float(entries @ entries)
+        if not ORDINARY[0] <= size**0.5 <= ORDINARY[1]:
             return None
-        found = decompose(A)
+        found = _found(A, size, frame)
     U: Tensor = _Node.apply(H, prox, weight, frame, (A, found))[0]  # type: ignore[no-untyped-call] # torch leaves apply untyped
     return U
+
+
+def _found(A: Tensor, size: float, frame: Tensor | None) -> Collapsed | Decomposition:
+    if A.shape[1] < NARROW_FROM:
+        return decompose(A)
+    square = gram(A)
+    return near_collapse(A, square, size, apart=frame is None) or decompose(A, square)
 
 
 class _Node(torch.autograd.Function):
@@ -61,27 +71,34 @@ class _Node(torch.autograd.Function):
         prox: Tensor | None,  # noqa: ARG004 - as H
         weight: float,
         frame: Tensor | None,
-        found: tuple[Tensor, Decomposition],
+        found: tuple[Tensor, Collapsed | Decomposition],
     ) -> tuple[Tensor, Tensor]:
-        A, (U, Q, S, kappa, inverse) = found
-        ctx.weight, ctx.kappa = weight, kappa
+        A, of_A = found
+        tensors = [X for X in of_A if not isinstance(X, (int, float))]
+        ctx.weight, ctx.kind, ctx.numbers = weight, type(of_A), of_A[len(tensors) :]
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(A, frame, inverse, U, Q, S)
-        return U, A
+        ctx.save_for_backward(A, frame, *tensors)
+        return of_A.U, A
 
     @staticmethod
     def backward(ctx: Any, G: Tensor | None, G_A: Tensor | None) -> tuple[Tensor | None, ...]:
-        A, frame, inverse, U, *of_B = ctx.saved_tensors
+        A, frame, *tensors = ctx.saved_tensors
         if G is None:
             if G_A is None:
                 return (None,) * 5
             dA = G_A.clone()  # what comes in is not ours to write on
         else:
-            if torch.is_grad_enabled():  # somebody may differentiate again
-                dA = polar_derivative(A, U, of_B, G)
-            else:
-                dA = first_derivative(U, of_B, G, ctx.kappa, inverse)
+            dA = _derivative(A, ctx.kind(*tensors, *ctx.numbers), G)
             if G_A is not None:
                 dA = dA + G_A
         dprox = ctx.weight * dA if ctx.needs_input_grad[1] else None
         return linear_term_vjp(dA, frame) if ctx.needs_input_grad[0] else None, dprox, None, None, None
+
+
+def _derivative(A: Tensor, found: Collapsed | Decomposition, G: Tensor) -> Tensor:
+    if torch.is_grad_enabled():  # somebody may differentiate again
+        _, Q, S, *_ = found if isinstance(found, Decomposition) else decompose(A.detach())
+        return polar_derivative(A, found.U, (Q, S), G)
+    if isinstance(found, Collapsed):
+        return collapsed_derivative(found, G)
+    return first_derivative(found.U, (found.Q, found.S), G, found.kappa, found.inverse)

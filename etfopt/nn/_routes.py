@@ -13,11 +13,13 @@ import torch
 from torch import Tensor
 
 from etfopt.errors import InputError
+from etfopt.nn._gram import gram
 from etfopt.nn._products import factor_by_products, poisoned
 
 __all__ = [
     "GATHER_FROM",
     "METHODS",
+    "NARROW_FROM",
     "Decomposition",
     "Found",
     "condition",
@@ -33,13 +35,13 @@ Found: TypeAlias = tuple[Tensor, Tensor, Tensor]
 
 
 class Decomposition(NamedTuple):
-    """U, Q and S, the largest condition number, and B^-1 where its entries are small enough for it to be used."""
+    """U, Q and S, B^-1 where its entries are small enough for it to be used, and the largest condition number."""
 
     U: Tensor
     Q: Tensor
     S: Tensor
-    kappa: float
     inverse: Tensor | None
+    kappa: float
 
 
 RESOLVED = 8e3
@@ -86,12 +88,12 @@ def find_factors(A: Tensor, method: str, look: bool) -> Found:
     return _by_unseen_gram(A) if method == "gram" else _by_svd(A)
 
 
-def decompose(A: Tensor) -> Decomposition:
-    """Return what the Gram matrix tells of matrices whose values may be looked at, or else the SVD."""
-    found = _by_gram(A)
+def decompose(A: Tensor, square: Tensor | None = None) -> Decomposition:
+    """Return what the Gram matrix, if it is known, tells of matrices whose values may be looked at, or else the SVD."""
+    found = _by_gram(A, square)
     if found is None:
         U, Q, S = _by_svd(A)
-        found = Decomposition(U, Q, S, condition(S), None)
+        found = Decomposition(U, Q, S, None, condition(S))
     return found
 
 
@@ -127,7 +129,7 @@ def _turned(U: Tensor, A: Tensor, Q: Tensor, S: Tensor, smallest: Tensor) -> Ten
     return U + U @ (Q @ ((Q.mT @ (K - K.mT) @ Q) * inverse) @ Q.mT)
 
 
-def _by_gram(A: Tensor) -> Decomposition | None:
+def _by_gram(A: Tensor, square: Tensor | None) -> Decomposition | None:
     """Take U = A (A'A)^(-1/2) from an eigendecomposition, or None where squaring the condition number costs digits.
 
     Forming A'A leaves U orthonormal to u kappa^2 and U'A symmetric to u kappa |A|; the tests hold both to what the
@@ -135,19 +137,21 @@ def _by_gram(A: Tensor) -> Decomposition | None:
     """
     r, own = A.shape[-1], torch.finfo(A.dtype).eps
     if A.dtype == torch.float64 or r >= NARROW_FROM:
-        found = _gram_factor(A, min(2 * r, own**-0.25), polish_from=r**0.5)
+        square = gram(A) if square is None else square
+        found = _gram_factor(A, square, min(2 * r, own**-0.25), polish_from=r**0.5)
         if found or A.dtype == torch.float64:
             return found
-    wide = _gram_factor(A.double(), RESOLVED, polish_from=math.inf)
-    if wide is None:
+    wide = A.double()
+    found = _gram_factor(wide, gram(wide), RESOLVED, polish_from=math.inf)
+    if found is None:
         return None
-    inverse = None if wide.inverse is None else wide.inverse.to(A.dtype)
-    return Decomposition(wide.U.to(A.dtype), wide.Q.to(A.dtype), wide.S.to(A.dtype), wide.kappa, inverse)
+    inverse = None if found.inverse is None else found.inverse.to(A.dtype)
+    return Decomposition(found.U.to(A.dtype), found.Q.to(A.dtype), found.S.to(A.dtype), inverse, found.kappa)
 
 
-def _gram_factor(A: Tensor, limit: float, polish_from: float) -> Decomposition | None:
+def _gram_factor(A: Tensor, square: Tensor, limit: float, polish_from: float) -> Decomposition | None:
     try:
-        squares, Q = torch.linalg.eigh(A.mT @ A)
+        squares, Q = torch.linalg.eigh(square)
     except RuntimeError:  # torch.linalg.LinAlgError, which has no type: LAPACK did not converge
         return None
     S = squares.sqrt_()  # NaN where rounding has made a square negative, which no limit passes
@@ -163,7 +167,7 @@ def _gram_factor(A: Tensor, limit: float, polish_from: float) -> Decomposition |
     if polish:
         U = _polished(U)
     r = A.shape[-1]
-    return Decomposition(U, Q, S, kappa, inverse if r >= GATHER_FROM and kappa <= 2 * r else None)
+    return Decomposition(U, Q, S, inverse if r >= GATHER_FROM and kappa <= 2 * r else None, kappa)
 
 
 def _one_faint(S: Tensor) -> bool:
