@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from contextlib import AbstractContextManager, nullcontext
+import threading
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 
 import torch
 from torch import Tensor
@@ -92,11 +93,68 @@ def visible(X: Tensor) -> bool:
     return X.device.type == "cpu" and not hidden
 
 
-def full_precision(X: Tensor) -> AbstractContextManager[None]:
-    """Return a context in which autocast leaves products of what is on the device of X alone."""
+def full_precision(X: Tensor) -> AbstractContextManager[object]:
+    """Return a context in which products of what is on the device of X keep the digits of their dtype.
+
+    Autocast leaves them alone there, and so does TF32 or bfloat16 in place of float32, as
+    ``torch.set_float32_matmul_precision`` allows; but for the last in a graph that is traced or compiled.
+    """
     device = X.device.type
     # to enter a region costs as much as a small product, so only where there is something to leave
-    return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
+    single = torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
+    if torch.compiler.is_compiling() or not _Exact.wanted():
+        return single
+    regions = ExitStack()
+    regions.enter_context(single)
+    regions.enter_context(_Exact())
+    return regions
+
+
+class _Exact:
+    """A region in which products in float32 are products in float32; what was set holds again behind the last."""
+
+    lock = threading.Lock()  # a backward pass has threads of its own
+    depth = 0
+    before: tuple[str, ...] = ()
+
+    @staticmethod
+    def wanted() -> bool:
+        """Whether something coarser is allowed, or kept away by a region that is left again."""
+        return _Exact.depth > 0 or not UNROUNDED.issuperset(_precisions())
+
+    def __enter__(self) -> None:
+        with _Exact.lock:
+            if _Exact.depth == 0:
+                _Exact.before = _precisions()
+                _set_precisions(EXACT)
+            _Exact.depth += 1
+
+    def __exit__(self, *_: object) -> None:
+        with _Exact.lock:
+            _Exact.depth -= 1
+            if _Exact.depth == 0:
+                _set_precisions(_Exact.before)
+
+
+# newer releases have a setting for each backend; there the older one may not be set beside them
+OWN = hasattr(torch._C, "_get_fp32_precision_getter")  # behind `fp32_precision`, at a tenth of the time
+UNROUNDED = frozenset({"ieee", "none", "highest"})
+EXACT = ("ieee", "ieee") if OWN else ("highest",)
+
+
+def _precisions() -> tuple[str, ...]:
+    if OWN:
+        get = torch._C._get_fp32_precision_getter
+        return get("cuda", "matmul"), get("mkldnn", "matmul")
+    return (torch.get_float32_matmul_precision(),)
+
+
+def _set_precisions(values: tuple[str, ...]) -> None:
+    if OWN:
+        for name, value in zip(("cuda", "mkldnn"), values, strict=True):
+            torch._C._set_fp32_precision_setter(name, "matmul", value)
+    else:
+        torch.set_float32_matmul_precision(values[0])
 
 
 def tracing() -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -24,6 +25,10 @@ __all__ = ["SHAPES", "NodeRow", "bench_node", "growth", "usable_device"]
 
 SHAPES = ((512, 10), (512, 47), (512, 100), (2048, 100), (2048, 1000))
 REPEATS = 9
+"""Of each row at the least."""
+
+REPEAT_SECONDS = 0.3
+"""For each row at the least, so that those of some hundred microseconds are medians of many."""
 
 
 @dataclass(frozen=True)
@@ -171,7 +176,9 @@ def _row(d: int, C: int, spectrum: str, device: torch.device, method: str) -> No
         "linear": lambda: torch.autograd.grad(layer(X), (X, *layer.parameters()), dY),
     }
     taken: dict[str, list[float]] = {name: [] for name in runs}
-    for _ in range(REPEATS + 1):  # in turn, so that a busy moment of the machine meets all; the first warms up
+    end = time.perf_counter() + REPEAT_SECONDS
+    while time.perf_counter() < end or len(taken["linear"]) <= REPEATS:
+        # in turn, so that a busy moment of the machine meets all; the first warms up
         for name, run in runs.items():
             taken[name].append(seconds(lambda run=run: _finished(run, device)))  # type: ignore[misc] # a bound default
     medians = {name: statistics.median(times[1:]) for name, times in taken.items()}

@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor
 
+from etfopt._tensors import full_precision
+
 __all__ = ["centred", "frame_factor", "linear_term", "linear_term_vjp", "on_frame"]
 
 
@@ -63,7 +65,8 @@ def linear_term(H: Tensor, prox: Tensor | None, weight: Tensor | float, frame: T
 def linear_term_vjp(dA: Tensor, frame: Tensor | None) -> Tensor:
     """Pull a cotangent of `linear_term` back to H."""
     if frame is not None:
-        return dA @ frame.to(dA)
+        with full_precision(dA):
+            return dA @ frame.to(dA)
     return centred(dA) if torch.is_grad_enabled() else dA.sub_(dA.sum(dim=-1, keepdim=True), alpha=1 / dA.shape[-1])
 
 

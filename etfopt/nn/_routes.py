@@ -137,21 +137,19 @@ def _by_gram(A: Tensor, square: Tensor | None) -> Decomposition | None:
     """
     r, own = A.shape[-1], torch.finfo(A.dtype).eps
     if A.dtype == torch.float64 or r >= NARROW_FROM:
-        square = gram(A) if square is None else square
         found = _gram_factor(A, square, min(2 * r, own**-0.25), polish_from=r**0.5)
         if found or A.dtype == torch.float64:
             return found
-    wide = A.double()
-    found = _gram_factor(wide, gram(wide), RESOLVED, polish_from=math.inf)
+    found = _gram_factor(A.double(), None, RESOLVED, polish_from=math.inf)
     if found is None:
         return None
     inverse = None if found.inverse is None else found.inverse.to(A.dtype)
     return Decomposition(found.U.to(A.dtype), found.Q.to(A.dtype), found.S.to(A.dtype), inverse, found.kappa)
 
 
-def _gram_factor(A: Tensor, square: Tensor, limit: float, polish_from: float) -> Decomposition | None:
+def _gram_factor(A: Tensor, square: Tensor | None, limit: float, polish_from: float) -> Decomposition | None:
     try:
-        squares, Q = torch.linalg.eigh(square)
+        squares, Q = torch.linalg.eigh(gram(A) if square is None else square)
     except RuntimeError:  # torch.linalg.LinAlgError, which has no type: LAPACK did not converge
         return None
     S = squares.sqrt_()  # NaN where rounding has made a square negative, which no limit passes

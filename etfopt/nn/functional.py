@@ -39,6 +39,10 @@ def polar_factor(A: Tensor, method: str = "auto") -> Tensor:
           float64, for r up to 1000.
         - "auto": "gram" on the CPU where values may be looked at, else "svd".
 
+        Products of float32 are products in float32, whatever ``torch.set_float32_matmul_precision`` allows the
+        network; but in compiled graphs, where it decides, and products that it has made too coarse give NaN under
+        "newton-schulz" alone.
+
     Returns
     -------
     Tensor, shape (..., d, r)
@@ -108,7 +112,8 @@ def nearest_etf(
     method : "auto", "svd", "gram" or "newton-schulz"
         How the polar factor of :math:`A = 2HF' + \delta U_{prox}` is found; see `polar_factor`. The direction that the
         simplex does not see has a singular value of at most delta, so that "newton-schulz" and "gram" cannot serve
-        the faintest proximal terms. Without one, they leave that direction out and fill it in afterwards.
+        the faintest proximal terms. Without one, they leave that direction out and fill it in afterwards. Under
+        "auto", one problem near collapse on the CPU takes a few products, forwards and backwards.
 
     Returns
     -------

@@ -226,7 +226,8 @@ class _Resolvent(torch.autograd.Function):
 
     @staticmethod
     def forward(B: Tensor, R: Tensor, N: Tensor, *of_B: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ARG004 - of_B stands for B
-        return _resolve(R, N, of_B)
+        with full_precision(R):
+            return _resolve(R, N, of_B)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, Tensor]) -> None:
