@@ -152,7 +152,10 @@ def _precisions() -> tuple[str, ...]:
 def _set_precisions(values: tuple[str, ...]) -> None:
     if OWN:
         for name, value in zip(("cuda", "mkldnn"), values, strict=True):
-            torch._C._set_fp32_precision_setter(name, "matmul", value)
+            # "none" is what follows the setting of all backends, and must go on to do so
+            torch._C._set_fp32_precision_setter(name, "matmul", "none")
+            if torch._C._get_fp32_precision_getter(name, "matmul") != value:
+                torch._C._set_fp32_precision_setter(name, "matmul", value)
     else:
         torch.set_float32_matmul_precision(values[0])
 

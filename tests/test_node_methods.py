@@ -1,5 +1,7 @@
 """Every method of the node keeps the same promises where it serves, hands over where it does not, or says NaN."""
 
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import numpy as np
@@ -290,3 +292,22 @@ def test_what_was_allowed_is_allowed_again_after_an_error_and_after_nested_regio
         assert _tensors._precisions() == _tensors.EXACT
     assert _tensors._precisions() == medium
     assert torch.get_float32_matmul_precision() == "medium"
+
+
+@pytest.mark.skipif(not _tensors.OWN, reason="this PyTorch has one setting for all backends")
+def test_a_backend_that_follows_the_setting_of_all_follows_it_afterwards():
+    # in a process of its own, for what a backend was told by name cannot be untold
+    program = """
+import torch
+from etfopt import _tensors
+from etfopt.nn.functional import polar_factor
+torch.backends.fp32_precision = "tf32"
+assert _tensors._precisions() == ("tf32", "tf32")
+with _tensors.full_precision(torch.ones(2)):
+    assert _tensors._precisions() == ("ieee", "ieee")
+polar_factor(torch.eye(3))
+assert _tensors._precisions() == ("tf32", "tf32")
+torch.backends.fp32_precision = "ieee"
+assert _tensors._precisions() == ("ieee", "ieee")
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
