@@ -4,6 +4,7 @@
 
 PYTHON ?= python3
 VENV := .venv
+WORKERS ?= 2
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
@@ -27,8 +28,8 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY) ## train three heads on digits, certify the nearest ETF, draw the figures (runs/demo/)
 	$(BIN)/etfopt demo
 
-test: $(READY) ## run the test suite
-	$(BIN)/python -m pytest
+test: $(READY) ## run the test suite, in two processes (WORKERS=0: in one)
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 
 notebooks: $(READY) ## execute the notebooks anew and write them with their outputs
 	$(BIN)/python tests/notebook_runs.py
