@@ -25,6 +25,7 @@ from torch import Tensor
 
 from etfopt._tensors import full_precision
 from etfopt.nn._gram import gram
+from etfopt.nn._linear_term import RowMap, unchanged
 
 __all__ = ["Collapsed", "collapsed_derivative", "near_collapse"]
 
@@ -77,8 +78,8 @@ def near_collapse(A: Tensor, square: Tensor, trace: float, apart: bool) -> Colla
     return Collapsed(A @ T, T, N, v, alpha, terms)
 
 
-def collapsed_derivative(found: Collapsed, G: Tensor) -> Tensor:
-    """Apply the derivative of the polar factor to G, without a graph for the next one."""
+def collapsed_derivative(found: Collapsed, G: Tensor, then: RowMap = unchanged) -> Tensor:
+    """Apply the derivative of the polar factor to G, and a map behind it, without a graph for the next one."""
     U, T, N, v, alpha, terms = found
     with full_precision(G):
         K = U.mT @ G
@@ -95,7 +96,7 @@ def collapsed_derivative(found: Collapsed, G: Tensor) -> Tensor:
         for _ in range(terms - 1):
             half = torch.addmm(first, N, half + half.mT, alpha=-0.5)
         half = torch.add(half, K, alpha=0.5).addr_(v, y)
-        return torch.addmm(G, U, half + half.mT, alpha=-1) @ T
+        return torch.addmm(G, U, half + half.mT, alpha=-1) @ then(T)
 
 
 def _terms(size: float, rounding: float) -> int | None:

@@ -3,13 +3,23 @@ r"""The linear term of the problem as tensors, up to its size, and products with
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
 from etfopt._tensors import full_precision
 
-__all__ = ["centred", "frame_factor", "linear_term", "linear_term_vjp", "on_frame"]
+__all__ = ["RowMap", "centred", "frame_factor", "linear_term", "linear_term_vjp", "on_frame", "unchanged"]
+
+RowMap: TypeAlias = Callable[[Tensor], Tensor]
+"""X -> XF for some F, and so of a product of matrices what it makes of the last factor, which may be far smaller."""
+
+
+def unchanged(X: Tensor) -> Tensor:
+    """Return X: the `RowMap` of F = I."""
+    return X
 
 
 def on_frame(X: Tensor, frame: Tensor | None, *, transpose: bool = False) -> Tensor:
@@ -63,11 +73,11 @@ def linear_term(H: Tensor, prox: Tensor | None, weight: Tensor | float, frame: T
 
 
 def linear_term_vjp(dA: Tensor, frame: Tensor | None) -> Tensor:
-    """Pull a cotangent of `linear_term` back to H."""
-    if frame is not None:
-        with full_precision(dA):
-            return dA @ frame.to(dA)
-    return centred(dA) if torch.is_grad_enabled() else dA.sub_(dA.sum(dim=-1, keepdim=True), alpha=1 / dA.shape[-1])
+    """Pull a cotangent of `linear_term` back to H; for one frame a `RowMap`."""
+    if frame is None:
+        return centred(dA)
+    with full_precision(dA):
+        return dA @ frame.to(dA)
 
 
 def centred(X: Tensor) -> Tensor:

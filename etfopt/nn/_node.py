@@ -7,6 +7,7 @@ formulas are those of `etfopt.nn._linear_term` and `etfopt.nn.polar`, and so are
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,9 +16,8 @@ from torch.autograd import forward_ad
 
 from etfopt._tensors import visible
 from etfopt.nn._collapsed import Collapsed, collapsed_derivative, near_collapse
-from etfopt.nn._gram import gram
-from etfopt.nn._linear_term import linear_term, linear_term_vjp
-from etfopt.nn._routes import NARROW_FROM, Decomposition, decompose
+from etfopt.nn._linear_term import RowMap, linear_term, linear_term_vjp, unchanged
+from etfopt.nn._routes import NARROW_FROM, Decomposition, decompose, squared
 from etfopt.nn.polar import first_derivative, polar_derivative
 
 __all__ = ["single_minimiser"]
@@ -40,21 +40,15 @@ def single_minimiser(H: Tensor, prox: Tensor | None, weight: float, frame: Tenso
         return None
     with torch.no_grad():
         A = linear_term(H, prox, weight, frame)
-        entries = A.reshape(-1)
+        of_A = squared(A)
         # the sum of squares is infinite or NaN where a value is, of which eigenvalues may not tell
-        size = float(entries @ entries)
+        size = float(of_A[1].trace())
         if not ORDINARY[0] <= size**0.5 <= ORDINARY[1]:
             return None
-        found = _found(A, size, frame)
+        near = near_collapse(A, of_A[1], size, apart=frame is None) if A.shape[1] >= NARROW_FROM else None
+        found = near or decompose(A, of_A)
     U: Tensor = _Node.apply(H, prox, weight, frame, (A, found))[0]  # type: ignore[no-untyped-call] # torch leaves apply untyped
     return U
-
-
-def _found(A: Tensor, size: float, frame: Tensor | None) -> Collapsed | Decomposition:
-    if A.shape[1] < NARROW_FROM:
-        return decompose(A)
-    square = gram(A)
-    return near_collapse(A, square, size, apart=frame is None) or decompose(A, square)
 
 
 class _Node(torch.autograd.Function):
@@ -83,22 +77,28 @@ class _Node(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, G: Tensor | None, G_A: Tensor | None) -> tuple[Tensor | None, ...]:
         A, frame, *tensors = ctx.saved_tensors
+        to_H, to_prox = ctx.needs_input_grad[:2]
         if G is None:
             if G_A is None:
                 return (None,) * 5
-            dA = G_A.clone()  # what comes in is not ours to write on
+            dA = G_A
         else:
-            dA = _derivative(A, ctx.kind(*tensors, *ctx.numbers), G)
+            found = ctx.kind(*tensors, *ctx.numbers)
+            if G_A is None and not to_prox and not torch.is_grad_enabled():
+                return _derivative(found, G, partial(linear_term_vjp, frame=frame)), None, None, None, None
+            dA = _differentiable(A, found, G) if torch.is_grad_enabled() else _derivative(found, G)
             if G_A is not None:
                 dA = dA + G_A
-        dprox = ctx.weight * dA if ctx.needs_input_grad[1] else None
-        return linear_term_vjp(dA, frame) if ctx.needs_input_grad[0] else None, dprox, None, None, None
+        return linear_term_vjp(dA, frame) if to_H else None, ctx.weight * dA if to_prox else None, None, None, None
 
 
-def _derivative(A: Tensor, found: Collapsed | Decomposition, G: Tensor) -> Tensor:
-    if torch.is_grad_enabled():  # somebody may differentiate again
-        _, Q, S, *_ = found if isinstance(found, Decomposition) else decompose(A.detach())
-        return polar_derivative(A, found.U, (Q, S), G)
+def _differentiable(A: Tensor, found: Collapsed | Decomposition, G: Tensor) -> Tensor:
+    """Apply the derivative where somebody may differentiate again."""
+    _, Q, S, *_ = found if isinstance(found, Decomposition) else decompose(A.detach())
+    return polar_derivative(A, found.U, (Q, S), G)
+
+
+def _derivative(found: Collapsed | Decomposition, G: Tensor, then: RowMap = unchanged) -> Tensor:
     if isinstance(found, Collapsed):
-        return collapsed_derivative(found, G)
-    return first_derivative(found.U, (found.Q, found.S), G, found.kappa, found.inverse)
+        return collapsed_derivative(found, G, then)
+    return first_derivative(found.U, (found.Q, found.S), G, found.kappa, found.inverse, then)

@@ -27,6 +27,7 @@ __all__ = [
     "find_factors",
     "pseudo_inverse",
     "require_method",
+    "squared",
 ]
 
 METHODS = ("svd", "gram", "newton-schulz", "auto")
@@ -88,9 +89,15 @@ def find_factors(A: Tensor, method: str, look: bool) -> Found:
     return _by_unseen_gram(A) if method == "gram" else _by_svd(A)
 
 
-def decompose(A: Tensor, square: Tensor | None = None) -> Decomposition:
-    """Return what the Gram matrix, if it is known, tells of matrices whose values may be looked at, or else the SVD."""
-    found = _by_gram(A, square)
+def squared(A: Tensor) -> tuple[Tensor, Tensor]:
+    """Return A in the precision in which `decompose` squares it first, and A'A."""
+    work = A if A.shape[-1] >= NARROW_FROM else A.double()
+    return work, gram(work)
+
+
+def decompose(A: Tensor, of_A: tuple[Tensor, Tensor] | None = None) -> Decomposition:
+    """Return what A'A tells of matrices whose values may be looked at, or else the SVD; `of_A` is `squared(A)`."""
+    found = _by_gram(A, of_A or squared(A))
     if found is None:
         U, Q, S = _by_svd(A)
         found = Decomposition(U, Q, S, None, condition(S))
@@ -129,27 +136,30 @@ def _turned(U: Tensor, A: Tensor, Q: Tensor, S: Tensor, smallest: Tensor) -> Ten
     return U + U @ (Q @ ((Q.mT @ (K - K.mT) @ Q) * inverse) @ Q.mT)
 
 
-def _by_gram(A: Tensor, square: Tensor | None) -> Decomposition | None:
+def _by_gram(A: Tensor, of_A: tuple[Tensor, Tensor]) -> Decomposition | None:
     """Take U = A (A'A)^(-1/2) from an eigendecomposition, or None where squaring the condition number costs digits.
 
     Forming A'A leaves U orthonormal to u kappa^2 and U'A symmetric to u kappa |A|; the tests hold both to what the
     SVD promises. Float32 matrices of worse condition, and those so small that it costs nothing, go through float64.
     """
-    r, own = A.shape[-1], torch.finfo(A.dtype).eps
-    if A.dtype == torch.float64 or r >= NARROW_FROM:
+    work, square = of_A
+    if work.dtype == A.dtype:
+        r, own = A.shape[-1], torch.finfo(A.dtype).eps
         found = _gram_factor(A, square, min(2 * r, own**-0.25), polish_from=r**0.5)
         if found or A.dtype == torch.float64:
             return found
-    found = _gram_factor(A.double(), None, RESOLVED, polish_from=math.inf)
+        work = A.double()
+        square = gram(work)
+    found = _gram_factor(work, square, RESOLVED, polish_from=math.inf)
     if found is None:
         return None
     inverse = None if found.inverse is None else found.inverse.to(A.dtype)
     return Decomposition(found.U.to(A.dtype), found.Q.to(A.dtype), found.S.to(A.dtype), inverse, found.kappa)
 
 
-def _gram_factor(A: Tensor, square: Tensor | None, limit: float, polish_from: float) -> Decomposition | None:
+def _gram_factor(A: Tensor, square: Tensor, limit: float, polish_from: float) -> Decomposition | None:
     try:
-        squares, Q = torch.linalg.eigh(gram(A) if square is None else square)
+        squares, Q = torch.linalg.eigh(square)
     except RuntimeError:  # torch.linalg.LinAlgError, which has no type: LAPACK did not converge
         return None
     S = squares.sqrt_()  # NaN where rounding has made a square negative, which no limit passes

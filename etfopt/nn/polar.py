@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from etfopt._tensors import full_precision, visible
+from etfopt.nn._linear_term import RowMap, unchanged
 from etfopt.nn._products import factor_by_products, poisoned
 from etfopt.nn._routes import GATHER_FROM, Found, condition, find_factors, pseudo_inverse
 from etfopt.nn._sylvester import solve_skew
@@ -143,7 +144,12 @@ class _CompiledPolar(torch.autograd.Function):
 
 
 def first_derivative(
-    U: Tensor, of_B: Sequence[Tensor], X: Tensor, kappa: float | None = None, inverse: Tensor | None = None
+    U: Tensor,
+    of_B: Sequence[Tensor],
+    X: Tensor,
+    kappa: float | None = None,
+    inverse: Tensor | None = None,
+    then: RowMap = unchanged,
 ) -> Tensor:
     r"""Apply the derivative to X, without a graph for the next one.
 
@@ -156,26 +162,28 @@ def first_derivative(
         The polar factor, what a route has found of B, and a tangent or cotangent.
     kappa, inverse : float and Tensor, optional
         The condition number and B^-1, where they are known already.
+    then : callable
+        What follows the derivative, as a map of rows.
     """
     with full_precision(X):
         S = of_B[1]
         r = S.shape[-1]
         if _by_products(of_B):
-            return _with_null_directions(U, of_B, X)
+            return then(_with_null_directions(U, of_B, X))
         kappa = _known_condition(S) if kappa is None else kappa
         if not kappa * r * torch.finfo(S.dtype).eps < 1:
-            return _with_null_directions(U, of_B, X)
+            return then(_with_null_directions(U, of_B, X))
         Q, row, column = of_B[0], S if S.dim() == 1 else S.unsqueeze(-2), S.unsqueeze(-1)
         if r < GATHER_FROM or kappa > 2 * r:
             # rounding on a direction that is divided by a faint singular value stays in that direction
             P, X = U @ Q, X @ Q
-            return _less(X, P, _multipliers(P.mT @ X, row, column)) @ (Q / row).mT
+            return _less(X, P, _multipliers(P.mT @ X, row, column)) @ then((Q / row).mT)
         if inverse is None:
             inverse = (Q / row) @ Q.mT
         # with three products of the size of A in place of five: B^-1 may be formed, its entries being small
         multipliers = _multipliers(Q.mT @ (U.mT @ X) @ Q, row, column)
         turn = Q @ multipliers.div_(row) @ Q.mT
-        return _less(X @ inverse, U, turn)
+        return _less(X @ then(inverse), U, then(turn))
 
 
 def _less(X: Tensor, P: Tensor, W: Tensor) -> Tensor:
