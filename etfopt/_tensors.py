@@ -14,14 +14,15 @@ from etfopt.errors import InputError
 __all__ = ["full_precision", "require_finite", "require_floats", "require_labels", "tracing", "visible"]
 
 
-def require_floats(value: object, name: str, shape: tuple[int | str, ...]) -> Tensor:
-    """Return `value` if it is a dense floating-point tensor of this shape, a letter for any length, or raise.
+def require_floats(value: object, name: str, shape: tuple[int | str, ...] | None) -> Tensor:
+    """Return `value` if it is a dense floating-point tensor of this shape, or raise; None and letters allow any.
 
     Values are not looked at; see `require_finite`.
     """
     tensor = _as_dense(value, name)
-    if tensor.ndim != len(shape) or any(
-        isinstance(want, int) and want != got for want, got in zip(shape, tensor.shape, strict=True)
+    if shape is not None and (
+        tensor.ndim != len(shape)
+        or any(isinstance(want, int) and want != got for want, got in zip(shape, tensor.shape, strict=True))
     ):
         wanted = ", ".join(map(str, shape))
         raise InputError(

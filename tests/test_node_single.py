@@ -163,8 +163,7 @@ def test_one_problem_takes_one_node_and_at_most_forty_five_operations(shape, rng
 
 def outputs(H: torch.Tensor, prox: torch.Tensor) -> tuple[torch.Tensor, ...]:
     """U and the linear term behind it, as they leave the node."""
-    A = _node.linear_term(H, prox, 0.3, None).detach()
-    return _node._Node.apply(H, prox, 0.3, None, (A, _node.decompose(A)))
+    return _node._Node.apply(H, prox, 0.3, None)
 
 
 def test_a_cotangent_of_the_linear_term_is_pulled_back_and_left_alone(shape, rng):

@@ -38,21 +38,23 @@ def single_minimiser(H: Tensor, prox: Tensor | None, weight: float, frame: Tenso
         return None  # a function of autograd that serves these costs twice as much
     if weight > ORDINARY[1]:
         return None
-    with torch.no_grad():
-        A = linear_term(H, prox, weight, frame)
-        of_A = squared(A)
-        # the sum of squares is infinite or NaN where a value is, of which eigenvalues may not tell
-        size = float(of_A[1].trace())
-        if not ORDINARY[0] <= size**0.5 <= ORDINARY[1]:
-            return None
-        near = near_collapse(A, of_A[1], size, apart=frame is None) if A.shape[1] >= NARROW_FROM else None
-        found = near or decompose(A, of_A)
-    U: Tensor = _Node.apply(H, prox, weight, frame, (A, found))[0]  # type: ignore[no-untyped-call] # torch leaves apply untyped
+    U: Tensor | None = _Node.apply(H, prox, weight, frame)[0]  # type: ignore[no-untyped-call] # torch leaves apply untyped
     return U
 
 
+def _found(A: Tensor, frame: Tensor | None) -> Collapsed | Decomposition | None:
+    """Return None if A is not finite or of unusual size."""
+    of_A = squared(A)
+    # the sum of squares is infinite or NaN where a value is, of which eigenvalues may not tell
+    size = float(of_A[1].trace())
+    if not ORDINARY[0] <= size**0.5 <= ORDINARY[1]:
+        return None
+    near = near_collapse(A, of_A[1], size, apart=frame is None) if A.shape[1] >= NARROW_FROM else None
+    return near or decompose(A, of_A)
+
+
 class _Node(torch.autograd.Function):
-    """(H, prox, weight, frame, what was found) -> (U, A), for A the linear term of H and prox.
+    """(H, prox, weight, frame) -> (U, A), for A the linear term of H and prox, or nothing as `_found` of it.
 
     A is an output so that derivatives of higher order, which are those of `polar_derivative` at A, find the way from
     it to H and prox. Neither is kept: a head overwrites its proximal point before the backward pass.
@@ -61,13 +63,15 @@ class _Node(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
-        H: Tensor,  # noqa: ARG004 - for autograd, which sends a gradient there
-        prox: Tensor | None,  # noqa: ARG004 - as H
+        H: Tensor,
+        prox: Tensor | None,
         weight: float,
         frame: Tensor | None,
-        found: tuple[Tensor, Collapsed | Decomposition],
-    ) -> tuple[Tensor, Tensor]:
-        A, of_A = found
+    ) -> tuple[Tensor, Tensor] | tuple[None]:
+        A = linear_term(H, prox, weight, frame)
+        of_A = _found(A, frame)
+        if of_A is None:
+            return (None,)
         tensors = [X for X in of_A if not isinstance(X, (int, float))]
         ctx.weight, ctx.kind, ctx.numbers = weight, type(of_A), of_A[len(tensors) :]
         ctx.set_materialize_grads(False)
@@ -80,16 +84,16 @@ class _Node(torch.autograd.Function):
         to_H, to_prox = ctx.needs_input_grad[:2]
         if G is None:
             if G_A is None:
-                return (None,) * 5
+                return (None,) * 4
             dA = G_A
         else:
             found = ctx.kind(*tensors, *ctx.numbers)
             if G_A is None and not to_prox and not torch.is_grad_enabled():
-                return _derivative(found, G, partial(linear_term_vjp, frame=frame)), None, None, None, None
+                return _derivative(found, G, partial(linear_term_vjp, frame=frame)), None, None, None
             dA = _differentiable(A, found, G) if torch.is_grad_enabled() else _derivative(found, G)
             if G_A is not None:
                 dA = dA + G_A
-        return linear_term_vjp(dA, frame) if to_H else None, ctx.weight * dA if to_prox else None, None, None, None
+        return linear_term_vjp(dA, frame) if to_H else None, ctx.weight * dA if to_prox else None, None, None
 
 
 def _differentiable(A: Tensor, found: Collapsed | Decomposition, G: Tensor) -> Tensor:

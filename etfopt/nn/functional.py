@@ -293,8 +293,7 @@ def _size(X: Tensor, least: float = 0.0) -> Tensor:
 
 
 def _require_matrix(X: Tensor, name: str) -> None:
-    shape = ("...",) * X.dim() if isinstance(X, Tensor) else ()
-    require_floats(X, name, shape)
+    require_floats(X, name, None)
     if X.dim() < 2 or 0 in X.shape[-2:]:
         raise InputError(f"{name} has shape {tuple(X.shape)}; it must be (..., d, C) with d, C >= 1")
 
