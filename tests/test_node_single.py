@@ -13,7 +13,7 @@ torch = pytest.importorskip("torch")
 from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402 - after the skip
 
 from etfopt.nn import _node  # noqa: E402 - after the skip
-from etfopt.nn.functional import frame_tensor, nearest_etf  # noqa: E402 - after the skip
+from etfopt.nn.functional import frame_tensor, nearest_etf, on_frame  # noqa: E402 - after the skip
 
 SHAPES = {"few": (9, 4), "square": (5, 5), "some": (60, 40), "many": (130, 100)}
 DTYPES = (torch.float32, torch.float64)
@@ -53,6 +53,26 @@ def test_one_problem_is_a_batch_of_one_in_value_and_gradients(shape, dtype, fram
     for single, batched in zip(*both(slopes, H, prox, frame, G), strict=True):
         rounding = 200 * shape[1] * torch.finfo(dtype).eps * float(batched.detach().norm())
         torch.testing.assert_close(single, batched, rtol=0, atol=rounding)
+
+
+def slopes_of_means(H: torch.Tensor, prox: torch.Tensor, pulled: bool, frame: torch.Tensor | None) -> tuple:
+    """The first and second derivatives where the proximal point has none, or is not there."""
+    U = nearest_etf(H, prox.detach() if pulled else None, 0.05, frame)
+    loss = on_frame(U, frame).pow(3).sum()  # blind to the direction that means without a proximal point leave open
+    first, (plain,) = (
+        torch.autograd.grad(loss, H, create_graph=True)[0],
+        torch.autograd.grad(loss, H, retain_graph=True),
+    )
+    return plain, first, *torch.autograd.grad(first.pow(2).sum(), H)
+
+
+@pytest.mark.parametrize("framed", [False, True])
+@pytest.mark.parametrize("pulled", [False, True])
+def test_the_means_alone_have_the_derivatives_of_a_batch_of_one(shape, pulled, framed, rng):
+    H, prox, _ = draw(shape, rng)
+    frame = torch.tensor(orthonormal(shape[1], shape[1], rng).T.copy()) if framed else None
+    for single, batched in zip(*both(slopes_of_means, H, prox, pulled, frame), strict=True):
+        torch.testing.assert_close(single, batched, rtol=0, atol=1e-9 * float(batched.detach().norm()))
 
 
 def turns(H: torch.Tensor, prox: torch.Tensor, G: torch.Tensor) -> tuple:
