@@ -11,7 +11,17 @@ from torch import Tensor
 
 from etfopt.errors import InputError
 
-__all__ = ["full_precision", "require_finite", "require_floats", "require_labels", "tracing", "visible"]
+__all__ = [
+    "full_precision",
+    "lasting_product",
+    "require_finite",
+    "require_floats",
+    "require_labels",
+    "tracing",
+    "visible",
+    "widened",
+    "working_dtype",
+]
 
 
 def require_floats(value: object, name: str, shape: tuple[int | str, ...] | None) -> Tensor:
@@ -98,7 +108,8 @@ def full_precision(X: Tensor) -> AbstractContextManager[object]:
     """Return a context in which products of what is on the device of X keep the digits of their dtype.
 
     Autocast leaves them alone there, and so does TF32 or bfloat16 in place of float32, as
-    ``torch.set_float32_matmul_precision`` allows; but for the last in a graph that is traced or compiled.
+    ``torch.set_float32_matmul_precision`` allows. What is computed later, in a graph or by autograd for one of the
+    products, is not in the region: for that there are `working_dtype` and `widened`.
     """
     device = X.device.type
     # to enter a region costs as much as a small product, so only where there is something to leave
@@ -109,6 +120,34 @@ def full_precision(X: Tensor) -> AbstractContextManager[object]:
     regions.enter_context(single)
     regions.enter_context(_Exact())
     return regions
+
+
+def working_dtype(X: Tensor) -> torch.dtype:
+    """Return the dtype to compute X in: float32 at the least, and float64 in graphs that would round float32."""
+    dtype = torch.promote_types(X.dtype, torch.float32)
+    graph = torch.compiler.is_compiling() or tracing()
+    return torch.float64 if graph and dtype == torch.float32 and _coarse() else dtype
+
+
+def widened(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """Return float32 in float64 if autograd, which does not know of regions, would round the products of these."""
+    if tensors[0].dtype == torch.float32 and _coarse():
+        return tuple(X.double() for X in tensors)
+    return tensors
+
+
+def lasting_product(X: Tensor, Y: Tensor) -> Tensor:
+    """Return XY in the dtype of X, with all the digits of it in the derivatives that autograd takes as well."""
+    if torch.is_grad_enabled() and (X.requires_grad or Y.requires_grad):
+        wide, other = widened(X, Y)
+        return (wide @ other).to(X.dtype)
+    return X @ Y
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator] # torch leaves it untyped
+def _coarse() -> bool:
+    """Whether products of float32 are rounded, or would be but for a region; a graph that is compiled guards it."""
+    return _Exact.wanted()
 
 
 class _Exact:

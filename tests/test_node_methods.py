@@ -1,7 +1,5 @@
 """Every method of the node keeps the same promises where it serves, hands over where it does not, or says NaN."""
 
-import subprocess
-import sys
 from collections.abc import Iterator
 
 import numpy as np
@@ -15,11 +13,8 @@ from etfopt.adjoint import nearest_etf_vjp
 from strategies import draws, regular_draws, with_spectrum
 
 torch = pytest.importorskip("torch")
-from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402 - after the skip
-
-from etfopt import _tensors  # noqa: E402 - after the skip
 from etfopt.nn import NearestETFHead, _products, _routes  # noqa: E402 - after the skip
-from etfopt.nn.functional import frame_tensor, nearest_etf, polar_factor  # noqa: E402 - after the skip
+from etfopt.nn.functional import nearest_etf, polar_factor  # noqa: E402 - after the skip
 from etfopt.nn.polar import polar  # noqa: E402 - after the skip
 
 METHODS = ("auto", "svd", "gram", "newton-schulz")
@@ -245,69 +240,3 @@ def test_equal_class_means_leave_the_proximal_point_however_faint(method, rng):
         with blind():
             U = nearest_etf(torch.zeros(7, 4, dtype=torch.float64), prox, delta, frame, method=method)
         torch.testing.assert_close(U, prox, rtol=0, atol=1e-13)
-
-
-class Precisions(TorchDispatchMode):
-    """Notes what float32 is allowed to be in every product of matrices."""
-
-    def __init__(self):
-        super().__init__()
-        self.seen: list[tuple[str, ...]] = []
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        if "mm" in func.overloadpacket.__name__:
-            self.seen.append(_tensors._precisions())
-        return func(*args, **(kwargs or {}))
-
-
-@pytest.fixture
-def medium():
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("medium")
-    yield _tensors._precisions()
-    torch.set_float32_matmul_precision(before)
-
-
-@pytest.mark.parametrize("columns", [4, 70])
-@pytest.mark.parametrize("framed", [False, True])
-@pytest.mark.parametrize("method", METHODS)
-def test_products_are_those_of_float32_whatever_the_network_allows(method, framed, columns, medium, rng):
-    H, prox, G = (torch.tensor(rng.standard_normal((90, columns)), dtype=torch.float32) for _ in range(3))
-    H.requires_grad_()
-    frame = frame_tensor(columns, H.detach()) if framed else None
-    with Precisions() as noted:
-        U = nearest_etf(H, polar_factor(prox, method), 0.3, frame, method=method)
-        torch.autograd.grad(U, H, G)
-    assert noted.seen
-    # but for the product with a frame, which torch itself differentiates where values are not looked at
-    assert sum(seen != _tensors.EXACT for seen in noted.seen) <= (framed and method != "auto")
-    assert _tensors._precisions() == medium
-
-
-def test_what_was_allowed_is_allowed_again_after_an_error_and_after_nested_regions(medium):
-    X = torch.ones(2, 2)
-    with _tensors.full_precision(X):
-        with pytest.raises(ZeroDivisionError), _tensors.full_precision(X):
-            1 / 0  # noqa: B018 - to leave by an error
-        assert _tensors._precisions() == _tensors.EXACT
-    assert _tensors._precisions() == medium
-    assert torch.get_float32_matmul_precision() == "medium"
-
-
-@pytest.mark.skipif(not _tensors.OWN, reason="this PyTorch has one setting for all backends")
-def test_a_backend_that_follows_the_setting_of_all_follows_it_afterwards():
-    # in a process of its own, for what a backend was told by name cannot be untold
-    program = """
-import torch
-from etfopt import _tensors
-from etfopt.nn.functional import polar_factor
-torch.backends.fp32_precision = "tf32"
-assert _tensors._precisions() == ("tf32", "tf32")
-with _tensors.full_precision(torch.ones(2)):
-    assert _tensors._precisions() == ("ieee", "ieee")
-polar_factor(torch.eye(3))
-assert _tensors._precisions() == ("tf32", "tf32")
-torch.backends.fp32_precision = "ieee"
-assert _tensors._precisions() == ("ieee", "ieee")
-"""
-    subprocess.run([sys.executable, "-c", program], check=True, timeout=120)

@@ -104,3 +104,15 @@ def test_a_strict_bound_fails_where_it_is_reached_from_below() -> None:
     assert at_least(-1.0, 1.0, "x").value == math.inf
     assert at_least(math.nan, 1.0, "x").value == math.inf
     assert not Evidence(1, Case("p", 0, math.inf, 1.0, "x")).holds
+
+
+def _exact_and_wrong(rng: np.random.Generator):
+    yield Residual(0.0, 0.0, "exact")
+    if rng.random() < 0.5:
+        yield Residual(2.0, 1.0, "wrong")
+
+
+def test_what_is_exact_hides_no_counterexample(rng) -> None:
+    assert gather(rng, 50, (Part(_exact_and_wrong),)).counterexample is not None
+    assert Case("p", 0, -1.0, 0.0, "x").holds
+    assert Case("p", 0, 1e-300, 0.0, "x").ratio == math.inf

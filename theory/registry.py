@@ -41,6 +41,7 @@ CLAIMS = (
     "gauge",
     "landscape",
     "gradient",
+    "near_collapse",
     "conditioning",
     "free_scale",
     "temperature",
@@ -93,10 +94,10 @@ class Case:
 
     @property
     def ratio(self) -> float:
-        """Residual over tolerance; infinite where it is NaN."""
-        if math.isnan(self.residual):
-            return math.inf
-        return self.residual / self.tolerance if self.tolerance > 0 else math.copysign(math.inf, self.residual)
+        """Residual over tolerance, at most 1 where it holds; infinite where it is NaN."""
+        if self.tolerance > 0 and not math.isnan(self.residual):
+            return self.residual / self.tolerance
+        return -math.inf if self.holds else math.inf
 
     @property
     def holds(self) -> bool:

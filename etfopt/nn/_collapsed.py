@@ -12,7 +12,8 @@ E is small, so N is a few terms of a series. The derivative at G is :math:`(G - 
 .. math:: T\Delta + \Delta T = \tfrac12(JT - TJ), \qquad J = K - K',
 
 in which v is split off and the rest is solved by iteration, for N is small. How many terms either takes is known
-beforehand: what they leave out is bounded by the norm of :math:`E^2`, which is one of them.
+beforehand: what they leave out is bounded by the norm of :math:`E^2`, which is one of them. Proof, and what the bounds
+are worth: ``theory/near_collapse.py``.
 """
 
 from __future__ import annotations

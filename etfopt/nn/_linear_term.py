@@ -9,7 +9,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from etfopt._tensors import full_precision
+from etfopt._tensors import full_precision, lasting_product
 
 __all__ = ["RowMap", "centred", "frame_factor", "linear_term", "linear_term_vjp", "on_frame", "unchanged"]
 
@@ -66,7 +66,7 @@ def frame_factor(C: int, frame: Tensor | None) -> float:
 
 def linear_term(H: Tensor, prox: Tensor | None, weight: Tensor | float, frame: Tensor | None) -> Tensor:
     """Return 2HF'/c + weight U_prox, with c = `frame_factor`: the linear term over c for weight = delta/c."""
-    X = centred(H) if frame is None else H @ frame.to(H).mT
+    X = centred(H) if frame is None else lasting_product(H, frame.to(H).mT)
     if prox is None:
         return X
     return X.add_(prox, alpha=weight) if isinstance(weight, float) else X + weight * prox
@@ -77,7 +77,7 @@ def linear_term_vjp(dA: Tensor, frame: Tensor | None) -> Tensor:
     if frame is None:
         return centred(dA)
     with full_precision(dA):
-        return dA @ frame.to(dA)
+        return lasting_product(dA, frame.to(dA))
 
 
 def centred(X: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from etfopt._inputs import Array, as_nonnegative, room_hint
-from etfopt._tensors import full_precision, require_finite, require_floats
+from etfopt._tensors import full_precision, lasting_product, require_finite, require_floats, working_dtype
 from etfopt.errors import InputError
 from etfopt.geometry import simplex_etf
 from etfopt.nn._linear_term import centred, frame_factor, linear_term, on_frame
@@ -40,8 +40,7 @@ def polar_factor(A: Tensor, method: str = "auto") -> Tensor:
         - "auto": "gram" on the CPU where values may be looked at, else "svd".
 
         Products of float32 are products in float32, whatever ``torch.set_float32_matmul_precision`` allows the
-        network; but in compiled graphs, where it decides, and products that it has made too coarse give NaN under
-        "newton-schulz" alone.
+        network; in graphs that are compiled or traced, where that cannot be had, they are products in float64.
 
     Returns
     -------
@@ -81,7 +80,7 @@ def polar_factor(A: Tensor, method: str = "auto") -> Tensor:
     if A.shape[-2] < A.shape[-1]:
         raise InputError(f"A has shape {tuple(A.shape)}; it needs at least as many rows as columns (..., d >= r)")
     with full_precision(A):
-        work = A.to(torch.promote_types(A.dtype, torch.float32))
+        work = A.to(working_dtype(A))
         U = polar(work / _size(work), method)
     return U.to(A.dtype)
 
@@ -152,7 +151,7 @@ def nearest_etf(
     _require_frame(H, frame)
     factor = frame_factor(H.shape[-1], frame)
     with full_precision(H):
-        work = H.to(torch.promote_types(H.dtype, torch.float32))
+        work = H.to(working_dtype(H))
         if prox is None:
             delta = 0.0
         else:
@@ -183,7 +182,7 @@ def _without_gauge(X: Tensor, method: str) -> Tensor:
     w = torch.cat([w[:-1], w[-1:] + 1])
 
     def reflected(Y: Tensor) -> Tensor:
-        return Y - (Y @ w)[..., None] * (w / (1 + root))
+        return Y - lasting_product(Y, w[:, None]) * (w / (1 + root))
 
     U = polar(reflected(X)[..., :-1], method)
     # the coordinate direction that U covers least keeps at least 1/d of its square; twice is enough
@@ -191,7 +190,7 @@ def _without_gauge(X: Tensor, method: str) -> Tensor:
     least = U.detach().square().sum(dim=-1, keepdim=True).argmin(dim=-2, keepdim=True)
     last = (rows[:, None] == least).to(U.dtype)
     for _ in range(2):
-        last = last - U @ (U.mT @ last)
+        last = last - lasting_product(U, lasting_product(U.mT, last))
         last = last / torch.linalg.vector_norm(last, dim=-2, keepdim=True)
     return reflected(torch.cat([U, last], dim=-1))
 

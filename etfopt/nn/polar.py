@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from etfopt._tensors import full_precision, visible
+from etfopt._tensors import full_precision, visible, widened
 from etfopt.nn._linear_term import RowMap, unchanged
 from etfopt.nn._products import factor_by_products, poisoned
 from etfopt.nn._routes import GATHER_FROM, Found, condition, find_factors, pseudo_inverse
@@ -215,12 +215,14 @@ def _known_condition(S: Tensor) -> float:
 
 def polar_derivative(A: Tensor, U: Tensor, of_B: Sequence[Tensor], X: Tensor) -> Tensor:
     """Apply the derivative at A to X, differentiably in all but `of_B`, which stands for a value."""
+    dtype = X.dtype
+    A, U, X = widened(A, U, X)
     with full_precision(A):  # a backward pass may be run inside an autocast region
         K = U.mT @ X
         B = U.mT @ A
         Omega, N = _apply(_Resolvent, (B + B.mT) / 2, K - K.mT, X - U @ K, *of_B)
         derivative: Tensor = U @ Omega + N
-    return derivative
+    return derivative.to(dtype)
 
 
 class _Resolvent(torch.autograd.Function):
@@ -261,11 +263,12 @@ class _Resolvent(torch.autograd.Function):
 
 def _resolve(R: Tensor, N: Tensor, of_B: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     if _by_products(of_B):
-        inverse, B = of_B
+        inverse, B = (Y.to(R.dtype) for Y in of_B)
         return solve_skew(B, inverse, R), N @ inverse
     Q, S = of_B
+    # of the precision that they were found in, though R and N be wider
     null = S.shape[-1] * torch.finfo(S.dtype).eps * S.amax(dim=-1, keepdim=True) >= S
-    S = S.masked_fill(null, 0)
+    Q, S = Q.to(R.dtype), S.masked_fill(null, 0).to(R.dtype)
     sums = S[..., :, None] + S[..., None, :]
     Omega = Q @ ((Q.mT @ R @ Q) * pseudo_inverse(sums)) @ Q.mT
     return Omega, (N @ Q) * pseudo_inverse(S)[..., None, :] @ Q.mT
