@@ -14,6 +14,7 @@ from etfopt.errors import InputError
 __all__ = [
     "full_precision",
     "lasting_product",
+    "readable",
     "require_finite",
     "require_floats",
     "require_labels",
@@ -98,10 +99,14 @@ def _as_dense(value: object, name: str) -> Tensor:
 
 def visible(X: Tensor) -> bool:
     """Whether looking at a value is free: elsewhere it waits for a device, or breaks (or is frozen in) a trace."""
+    return X.device.type == "cpu" and readable(X)
+
+
+def readable(X: Tensor) -> bool:
+    """Whether values can be looked at, though that may wait for a device, as decompositions do in any case."""
     # functorch has no public name for this question; vmap hides values, so they cannot steer Python
     traced = torch.compiler.is_compiling() or tracing()
-    hidden = traced or torch._C._functorch.is_functorch_wrapped_tensor(X)
-    return X.device.type == "cpu" and not hidden
+    return not (traced or torch._C._functorch.is_functorch_wrapped_tensor(X))
 
 
 def full_precision(X: Tensor) -> AbstractContextManager[object]:

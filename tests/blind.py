@@ -1,4 +1,4 @@
-"""Ways to run, on the CPU, what else only a GPU does: values that cannot be looked at, and products in TF32."""
+"""Ways to see, on the CPU, what else only a GPU does: values that cost a wait, and products in TF32."""
 
 import contextlib
 from collections.abc import Iterator
@@ -36,3 +36,22 @@ def coarse() -> Iterator[None]:
 
     with Coarse():
         yield
+
+
+@contextlib.contextmanager
+def waits() -> Iterator[list[str]]:
+    """Note every operation that brings values to the host, for which a GPU is waited for: looks, decompositions."""
+    from torch.utils._python_dispatch import TorchDispatchMode  # here, so that tests can skip where there is no torch
+
+    noted: list[str] = []
+    looks = ("_local_scalar_dense", "nonzero", "equal", "is_nonzero", "bincount", "item")
+
+    class Waits(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            name = func.overloadpacket.__name__
+            if name in looks or "linalg_eig" in name or "linalg_svd" in name:
+                noted.append(name)
+            return func(*args, **(kwargs or {}))
+
+    with Waits():
+        yield noted

@@ -1,7 +1,8 @@
-r"""One nearest-ETF problem on the CPU as one function of autograd, for its cost is that of what is dispatched.
+r"""One nearest-ETF problem as one function of autograd, for its cost on the CPU is that of what is dispatched.
 
 For some hundred numbers a node of autograd costs more than the products in it, so that linear term, polar factor and
-their derivatives are one node here, and values, which may be looked at, are passed over as seldom as can be. The
+their derivatives are one node here, and values, which may be looked at, are passed over as seldom as can be. On a
+device, where a decomposition waits and costs hundreds of products, it serves problems near collapse. The
 formulas are those of `etfopt.nn._linear_term` and `etfopt.nn.polar`, and so are the derivatives of higher order.
 """
 
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from etfopt._tensors import visible
+from etfopt._tensors import readable, visible
 from etfopt.nn._collapsed import Collapsed, collapsed_derivative, near_collapse
 from etfopt.nn._linear_term import RowMap, linear_term, linear_term_vjp, unchanged
 from etfopt.nn._routes import NARROW_FROM, Decomposition, decompose, squared
@@ -32,8 +33,10 @@ def single_minimiser(H: Tensor, prox: Tensor | None, weight: float, frame: Tenso
     That are batches, values that are hidden, not finite, of unusual size, forward mode and torch.func.
     """
     given = [X for X in (H, prox, frame) if X is not None]
-    if any(X.dim() != 2 or not visible(X) for X in given) or (frame is not None and frame.requires_grad):
+    if any(X.dim() != 2 or not readable(X) for X in given) or (frame is not None and frame.requires_grad):
         return None
+    if H.shape[1] < NARROW_FROM and not visible(H):
+        return None  # nothing is gained near collapse, and nothing may be decomposed
     if forward_ad._current_level >= 0 or torch._C._functorch.get_interpreter_stack():
         return None  # a function of autograd that serves these costs twice as much
     if weight > ORDINARY[1]:
@@ -43,14 +46,14 @@ def single_minimiser(H: Tensor, prox: Tensor | None, weight: float, frame: Tenso
 
 
 def _found(A: Tensor, frame: Tensor | None) -> Collapsed | Decomposition | None:
-    """Return None if A is not finite or of unusual size."""
+    """Return None if A is not finite or of unusual size, or on a device and not near collapse."""
     of_A = squared(A)
     # the sum of squares is infinite or NaN where a value is, of which eigenvalues may not tell
     size = float(of_A[1].trace())
     if not ORDINARY[0] <= size**0.5 <= ORDINARY[1]:
         return None
     near = near_collapse(A, of_A[1], size, apart=frame is None) if A.shape[1] >= NARROW_FROM else None
-    return near or decompose(A, of_A)
+    return near or (decompose(A, of_A) if visible(A) else None)
 
 
 class _Node(torch.autograd.Function):

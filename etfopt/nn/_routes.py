@@ -12,6 +12,7 @@ from typing import NamedTuple, TypeAlias
 import torch
 from torch import Tensor
 
+from etfopt._tensors import readable
 from etfopt.errors import InputError
 from etfopt.nn._gram import gram
 from etfopt.nn._products import factor_by_products, poisoned
@@ -73,14 +74,16 @@ def require_method(method: str) -> None:
 
 
 def find_factors(A: Tensor, method: str, look: bool) -> Found:
-    """Return (U, X, Y) for each matrix A, (..., d, r), by a method; `look` says whether values may steer the way.
+    """Return (U, X, Y) for each matrix A, (..., d, r), by a method; `look` says whether looking at values is free.
 
-    Where they may, a route that cannot keep its promises hands over: products to the Gram matrix, and that to the SVD,
-    which serves every matrix. Where they may not, the U of such a matrix is NaN, and "auto" is the SVD.
+    Where it is, a route that cannot keep its promises hands over: products to the Gram matrix, and that to the SVD,
+    which serves every matrix. Where it is not, the U of such a matrix is NaN. "auto" is then the SVD, which waits for
+    a device in any case, so that one look before it costs nothing: whether products do as well.
     """
-    if method == "newton-schulz":
+    afford = look or (method == "auto" and readable(A))
+    if method == "newton-schulz" or (afford and not look):
         U, inverse, B, good = factor_by_products(A)
-        if not look:
+        if not afford:
             return poisoned(U, good), inverse, B
         if good.all():
             return U, inverse, B

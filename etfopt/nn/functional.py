@@ -37,7 +37,8 @@ def polar_factor(A: Tensor, method: str = "auto") -> Tensor:
         - "newton-schulz": matrix products alone, forward and backward, a fixed number of them: no device is waited
           for, and the compiler takes it whole in every mode. Condition numbers up to 3e3 in float32 and 1e5 in
           float64, for r up to 1000.
-        - "auto": "gram" on the CPU where values may be looked at, else "svd".
+        - "auto": "gram" on the CPU. On a device "newton-schulz", and "svd" where that does not serve: to see whether it
+          does, the device is waited for once, as any decomposition does. In graphs that are compiled or traced "svd".
 
         Products of float32 are products in float32, whatever ``torch.set_float32_matmul_precision`` allows the
         network; in graphs that are compiled or traced, where that cannot be had, they are products in float64.
@@ -112,7 +113,7 @@ def nearest_etf(
         How the polar factor of :math:`A = 2HF' + \delta U_{prox}` is found; see `polar_factor`. The direction that the
         simplex does not see has a singular value of at most delta, so that "newton-schulz" and "gram" cannot serve
         the faintest proximal terms. Without one, they leave that direction out and fill it in afterwards. Under
-        "auto", one problem near collapse on the CPU takes a few products, forwards and backwards.
+        "auto", one problem near collapse takes a few products, forwards and backwards.
 
     Returns
     -------
