@@ -41,7 +41,8 @@ def polar_factor(A: Tensor, method: str = "auto") -> Tensor:
           does, the device is waited for once, as any decomposition does. In graphs that are compiled or traced "svd".
 
         Products of float32 are products in float32, whatever ``torch.set_float32_matmul_precision`` allows the
-        network; in graphs that are compiled or traced, where that cannot be had, they are products in float64.
+        network; in graphs that are compiled or traced, where that cannot be had, they are products in float64. What is
+        set by ``torch.backends`` must be set before a graph is made, which is not made anew when it changes.
 
     Returns
     -------
