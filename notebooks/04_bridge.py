@@ -347,8 +347,8 @@ for dtype in (torch.float32, torch.bfloat16, torch.float16):
 # All methods keep the same promises on accuracy, each on the matrices it serves; one that cannot hands over to the
 # next more robust one. `"svd"` serves every matrix, `"gram"` takes the eigenvectors of $A'A$, `"newton-schulz"` is
 # matrix products alone: it never waits for a device, and compiles whole. The default, `"auto"`, is `"gram"` on a CPU,
-# and on a GPU products, with `"svd"` for what they do not serve. `bench_node` times them in turn, in one run, beside a linear layer (forward and backward at
-# batch 256), since ratios survive a busy machine better than milliseconds do.
+# and on a GPU products, with `"svd"` for what they do not serve. `bench_node` times them in turn, in one run, beside a
+# linear layer (forward and backward at batch 256), since ratios survive a busy machine better than milliseconds do.
 
 # %%
 shapes, methods = ((512, 10), (512, 100)), ("svd", "gram", "newton-schulz")

@@ -27,7 +27,8 @@ AVERAGINGS = ("paper", "cumulative")
 BACKBONES = ("mlp", "convnet", "convnet-flat", "resnet18", "resnet34", "resnet50", "vgg13", "free")
 BATCHES = ("shuffled", "stratified")
 CLAIMS = (
-    *("simplex", "closed_form", "duality", "certificate", "gauge", "landscape", "gradient", "conditioning"),
+    *("simplex", "closed_form", "duality", "certificate", "gauge", "landscape", "gradient", "near_collapse"),
+    "conditioning",
     *("free_scale", "temperature", "unconstrained_features", "fading"),
 )
 DATA = (

@@ -2,16 +2,17 @@ r"""Differentiable nearest ETF and polar factor for tensors (..., d, C)."""
 
 from __future__ import annotations
 
-import math
 from functools import lru_cache
 
 import torch
 from torch import Tensor
 
-from etfopt._inputs import Array, as_nonnegative, room_hint
-from etfopt._tensors import full_precision, lasting_product, require_finite, require_floats, working_dtype
+from etfopt._inputs import Array
+from etfopt._tensors import full_precision, require_finite, working_dtype
 from etfopt.errors import InputError
 from etfopt.geometry import simplex_etf
+from etfopt.nn._arguments import require_frame, require_matrix, usable_delta
+from etfopt.nn._gauge import without_gauge
 from etfopt.nn._linear_term import centred, frame_factor, linear_term, on_frame
 from etfopt.nn._node import single_minimiser
 from etfopt.nn._routes import require_method
@@ -77,7 +78,7 @@ def polar_factor(A: Tensor, method: str = "auto") -> Tensor:
             [ 0.0000,  0.0000]])
     """
     require_method(method)
-    _require_matrix(A, "A")
+    require_matrix(A, "A")
     require_finite(A, "A")
     if A.shape[-2] < A.shape[-1]:
         raise InputError(f"A has shape {tuple(A.shape)}; it needs at least as many rows as columns (..., d >= r)")
@@ -147,17 +148,17 @@ def nearest_etf(
     torch.Size([4, 3])
     """
     require_method(method)
-    _require_matrix(H, "H")
+    require_matrix(H, "H")
     if H.shape[-1] < 2:
         raise InputError(f"H has shape {tuple(H.shape)}; it needs a column for each of C >= 2 classes")
-    _require_frame(H, frame)
+    require_frame(H, frame)
     factor = frame_factor(H.shape[-1], frame)
     with full_precision(H):
         work = H.to(working_dtype(H))
         if prox is None:
             delta = 0.0
         else:
-            delta, prox = _usable_delta(H, frame, prox, delta), prox.to(work)
+            delta, prox = usable_delta(H, frame, prox, delta), prox.to(work)
         U = single_minimiser(work, prox, delta / factor, frame) if method == "auto" else None
         if U is None:
             require_finite(H, "H")
@@ -166,35 +167,10 @@ def nearest_etf(
                     require_finite(X, name)
             size = _size(work, least=delta)
             if method in ("gram", "newton-schulz") and frame is None and not delta:
-                U = _without_gauge(centred(work / size), method)
+                U = without_gauge(centred(work / size), method)
             else:
                 U = polar(linear_term(work / size, prox, (delta / size) / factor, frame), method)
     return U.to(H.dtype)
-
-
-def _without_gauge(X: Tensor, method: str) -> Tensor:
-    r"""Return a polar factor of each X, (..., d, C), with X1 = 0, from one of C-1 columns.
-
-    The reflection :math:`T = I - ww'/(1 + 1/\sqrt C)`, :math:`w = e_C + 1/\sqrt C`, takes the direction 1 to the last
-    one, where XT vanishes. U sends it to a unit vector orthogonal to the rest; losses of the ETF do not see which.
-    """
-    C = X.shape[-1]
-    root = 1 / math.sqrt(C)
-    w = torch.full((C,), root, dtype=X.dtype, device=X.device)
-    w = torch.cat([w[:-1], w[-1:] + 1])
-
-    def reflected(Y: Tensor) -> Tensor:
-        return Y - lasting_product(Y, w[:, None]) * (w / (1 + root))
-
-    U = polar(reflected(X)[..., :-1], method)
-    # the coordinate direction that U covers least keeps at least 1/d of its square; twice is enough
-    rows = torch.arange(U.shape[-2], device=U.device)
-    least = U.detach().square().sum(dim=-1, keepdim=True).argmin(dim=-2, keepdim=True)
-    last = (rows[:, None] == least).to(U.dtype)
-    for _ in range(2):
-        last = last - lasting_product(U, lasting_product(U.mT, last))
-        last = last / torch.linalg.vector_norm(last, dim=-2, keepdim=True)
-    return reflected(torch.cat([U, last], dim=-1))
 
 
 @torch.no_grad()
@@ -291,32 +267,3 @@ def _size(X: Tensor, least: float = 0.0) -> Tensor:
     """
     size = X.detach().abs().amax(dim=(-2, -1), keepdim=True).clamp(min=least)
     return torch.where(size > 0, size, torch.ones_like(size))
-
-
-def _require_matrix(X: Tensor, name: str) -> None:
-    require_floats(X, name, None)
-    if X.dim() < 2 or 0 in X.shape[-2:]:
-        raise InputError(f"{name} has shape {tuple(X.shape)}; it must be (..., d, C) with d, C >= 1")
-
-
-def _require_frame(H: Tensor, frame: Tensor | None) -> None:
-    d, C = H.shape[-2:]
-    if frame is not None:
-        require_floats(frame, "frame", ("r", C))
-    r = C if frame is None else frame.shape[0]
-    if d < r:
-        hint = room_hint(d, C, simplex=frame is None, reduced=f"frame_tensor({C}, H, reduced=True)")
-        raise InputError(
-            f"H has shape {tuple(H.shape)}: d = {d} features are fewer than the r = {r} rows of the frame; {hint}. "
-            "Columns of H are classes: if its rows are, pass H.mT"
-        )
-
-
-def _usable_delta(H: Tensor, frame: Tensor | None, prox: Tensor, delta: float) -> float:
-    """Check the proximal term; return delta, at most the largest number of the dtype."""
-    _require_matrix(prox, "prox")
-    shape = (H.shape[-2], H.shape[-1] if frame is None else frame.shape[0])
-    if tuple(prox.shape[-2:]) != shape:
-        raise InputError(f"prox has shape {tuple(prox.shape)}; it must end in {shape}")
-    # beyond the range of the dtype the proximal point is the answer, and the largest number says so as well
-    return min(as_nonnegative(delta, "delta"), torch.finfo(torch.promote_types(H.dtype, torch.float32)).max)

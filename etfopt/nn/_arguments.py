@@ -1,0 +1,43 @@
+"""Validation of what a nearest-ETF problem is given by, as tensors (..., d, C)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from etfopt._inputs import as_nonnegative, room_hint
+from etfopt._tensors import require_floats
+from etfopt.errors import InputError
+
+__all__ = ["require_frame", "require_matrix", "usable_delta"]
+
+
+def require_matrix(X: Tensor, name: str) -> None:
+    """Check that X is a matrix, or a batch of them, with rows and columns."""
+    require_floats(X, name, None)
+    if X.dim() < 2 or 0 in X.shape[-2:]:
+        raise InputError(f"{name} has shape {tuple(X.shape)}; it must be (..., d, C) with d, C >= 1")
+
+
+def require_frame(H: Tensor, frame: Tensor | None) -> None:
+    """Check that a frame fits class means, which must have room for it."""
+    d, C = H.shape[-2:]
+    if frame is not None:
+        require_floats(frame, "frame", ("r", C))
+    r = C if frame is None else frame.shape[0]
+    if d < r:
+        hint = room_hint(d, C, simplex=frame is None, reduced=f"frame_tensor({C}, H, reduced=True)")
+        raise InputError(
+            f"H has shape {tuple(H.shape)}: d = {d} features are fewer than the r = {r} rows of the frame; {hint}. "
+            "Columns of H are classes: if its rows are, pass H.mT"
+        )
+
+
+def usable_delta(H: Tensor, frame: Tensor | None, prox: Tensor, delta: float) -> float:
+    """Check the proximal term; return delta, at most the largest number of the dtype."""
+    require_matrix(prox, "prox")
+    shape = (H.shape[-2], H.shape[-1] if frame is None else frame.shape[0])
+    if tuple(prox.shape[-2:]) != shape:
+        raise InputError(f"prox has shape {tuple(prox.shape)}; it must end in {shape}")
+    # beyond the range of the dtype the proximal point is the answer, and the largest number says so as well
+    return min(as_nonnegative(delta, "delta"), torch.finfo(torch.promote_types(H.dtype, torch.float32)).max)
