@@ -183,7 +183,7 @@ def first_derivative(
         # with three products of the size of A in place of five: B^-1 may be formed, its entries being small
         multipliers = _multipliers(Q.mT @ (U.mT @ X) @ Q, row, column)
         turn = Q @ multipliers.div_(row) @ Q.mT
-        return _less(X @ then(inverse), U, then(turn))
+        return then(_less(X @ inverse, U, turn))
 
 
 def _less(X: Tensor, P: Tensor, W: Tensor) -> Tensor:
