@@ -47,9 +47,10 @@ d >= r >= 2; G any d x r matrix; n >= 1; $\sigma$ in 1 to 5 any number, in 6 and
 
 ## Proof
 
-**1.** A'A maps v to $\theta v$ and is $\sigma(I+E)$ on the complement of v, which E keeps; so is its inverse root
-$\theta^{-1/2}$ and $\sigma^{-1/2}(I+E)^{-1/2}$. The eigenvalues of N lie between $(1+e)^{-1/2}-1$ and $\nu$, and the
-first is smaller in size, by convexity. $\nu = e/(\sqrt{1-e}\,(1+\sqrt{1-e}))$ and the denominator is at least 2(1-e).
+**1.** A'A maps v to $\theta v$ and is $\sigma(I+E)$ on the complement of v, which E keeps; so its inverse root is
+$\theta^{-1/2}$ at v and $\sigma^{-1/2}(I+E)^{-1/2}$ there. The eigenvalues of N lie between $(1+e)^{-1/2}-1$
+and $\nu$, and the first is smaller in size, by convexity. $\nu = e/(\sqrt{1-e}\,(1+\sqrt{1-e}))$, whose denominator
+is at least 2(1-e).
 
 **2.** $c_{k+1}/c_k = -(2k+1)/(2k+2)$. So the rest $\sum_{k>2n}c_kx^k$ is at most
 $|c_{2n+1}|\,|x|^{2n+1}\sum_k|x|^k$; at x = -e all its terms have one sign, and its size is at least that of the first.
@@ -64,11 +65,11 @@ solution is unique, for sums of eigenvalues of S are positive; both sides are ho
 v'J = -j'. J is skew, so v'j = 0 and, with Nv = 0, v'Xv = 0; as $v'(S\Delta+\Delta S)v = 2(1+\alpha)v'\Delta v$, also
 $v'\Delta v = 0$. Let $y = \Delta v$, orthogonal to v: $Xv = S y + (1+\alpha)y = Ny + (2+\alpha)y$, and
 $Xv = \tfrac12(\alpha j - Nj)$. With P = I - vv' and $M = P\Delta P$, $PSP = P + N$, so
-$2M + NM + MN = PXP = \tfrac12P(JN-NJ)P$, and $PJN = JN - v\,v'JN = JN + v(Nj)'$, which is $-(PJN)' = NJP$ with its sign
-turned. Both equations have one solution, and both iterations are fixed-point iterations for them. The error of $y_k$ is
-$(-N/(2+\alpha))^{k+1}y$, and $\|y\| \le \|x\|/(2+\alpha-\nu)$. In an eigenbasis of N with values $a_i$,
-$M_{ij} = J_{ij}(a_j - a_i)/(2(2+a_i+a_j))$ outside v, and the error of $M_k$ is $(-(a_i+a_j)/2)^{k+1}M_{ij}$. The
-denominator is at least $4(1+e)^{-1/2}$, and $|a+b|^n|a-b|$ for $|a|,|b| \le \nu$ is largest at $a = \nu$,
+$2M + NM + MN = PXP = \tfrac12P(JN-NJ)P$. Here $PJN = JN - vv'JN = JN + v(Nj)'$, and $NJP = -(PJN)'$, so that PXP is
+half of PJN and its transpose. Both equations have one solution, which is the fixed point of the iteration.
+The error of $y_k$ is $(-N/(2+\alpha))^{k+1}y$, and $\|y\| \le \|x\|/(2+\alpha-\nu)$. In an eigenbasis of N with values
+$a_i$, $M_{ij} = J_{ij}(a_j - a_i)/(2(2+a_i+a_j))$ outside v, and the error of $M_k$ is $(-(a_i+a_j)/2)^{k+1}M_{ij}$.
+The denominator is at least $4(1+e)^{-1/2}$, and $|a+b|^n|a-b|$ for $|a|,|b| \le \nu$ is largest at $a = \nu$,
 $b = \nu(n-1)/(n+1)$, where it is $(2\nu)^{n+1}n^n/(n+1)^{n+1}$: it grows along rays and is the same for (b, a) and
 (-a, -b), so that $a = \nu$ may be taken, and there the derivative in b has no other zero inside.
 
