@@ -293,7 +293,7 @@ assert gaps["default"] < gaps["solve_every=5"] < gaps["freeze_after=10"]
 # ## On a GPU
 #
 # The same code runs on CUDA: `head.to("cuda")`, nothing else. Two things differ. A factorisation of a small matrix is
-# slow there, while products are fast: the default takes products and waits once to see whether they serve, and
+# slow there, while products are fast: the default takes products and waits to see whether they serve, and
 # `method="newton-schulz"` never waits. And looking at a value makes the processor wait for the device; so the heads
 # themselves look at none, a bad batch (NaN, a label out of range) leaves the state as
 # it was, and the error is raised later, at the next `eval()`, `state_dict()` or `solution()`.

@@ -115,7 +115,8 @@ def nearest_etf(
         How the polar factor of :math:`A = 2HF' + \delta U_{prox}` is found; see `polar_factor`. The direction that the
         simplex does not see has a singular value of at most delta, so that "newton-schulz" and "gram" cannot serve
         the faintest proximal terms. Without one, they leave that direction out and fill it in afterwards. Under
-        "auto", one problem near collapse takes a few products, forwards and backwards.
+        "auto", one problem of 64 columns and more that is near collapse takes a few products, forwards and backwards;
+        to see whether it is, a device is waited for some two to six times.
 
     Returns
     -------
