@@ -14,6 +14,9 @@ MODULES = (
     "etfopt.nn.polar",
 )
 
+LOOKS = ("_local_scalar_dense", "nonzero", "equal", "is_nonzero", "bincount", "item")
+"""Operations that bring values to the host."""
+
 
 @contextlib.contextmanager
 def blind() -> Iterator[None]:
@@ -44,12 +47,11 @@ def waits() -> Iterator[list[str]]:
     from torch.utils._python_dispatch import TorchDispatchMode  # here, so that tests can skip where there is no torch
 
     noted: list[str] = []
-    looks = ("_local_scalar_dense", "nonzero", "equal", "is_nonzero", "bincount", "item")
 
     class Waits(TorchDispatchMode):
         def __torch_dispatch__(self, func, types, args=(), kwargs=None):
             name = func.overloadpacket.__name__
-            if name in looks or "linalg_eig" in name or "linalg_svd" in name:
+            if name in LOOKS or "linalg_eig" in name or "linalg_svd" in name:
                 noted.append(name)
             return func(*args, **(kwargs or {}))
 
