@@ -98,7 +98,8 @@ assert max(differences) < 1e-12
 #
 # At collapse the class means are a simplex ETF themselves, $H = VM$ with $V'V = I$. Then $A = 2HM + \delta V$ has $C-1$
 # singular values equal to $2/(C-1) + \delta$, and one equal to $\delta$. We try the canonical rotation, and a
-# hundred random ones, where rounding may split the equal values by $10^{-16}$.
+# hundred random ones. Where rounding leaves the computed values equal, the gradient through the SVD is NaN; where it
+# splits them by $10^{-16}$, finite and wrong. Which of the two is up to the processor.
 #
 # The judge is a third rule, independent of both: the paper's own formula, which solves the dense linear system of the
 # optimality conditions (`etfopt.adjoint.kkt_vjp`), and, for the canonical rotation, central differences.
@@ -126,10 +127,11 @@ V = torch.eye(d, C, dtype=torch.float64)
 H, G = on_frame(V, None), torch.randn(d, C, dtype=torch.float64)
 print("singular values of A:", torch.linalg.svdvals(2 * on_frame(H, None) + DELTA * V).numpy().round(6))
 through_svd, ours = gradient(by_svd, H, V, G), gradient(by_etfopt, H, V, G)
-print(f"through the SVD: {int((~through_svd.isfinite()).sum())} of {H.numel()} entries are NaN or infinite")
+lost, off = int((~through_svd.isfinite()).sum()), relative(through_svd, ours)
+print(f"through the SVD: {lost} of {H.numel()} entries are NaN or infinite; off ours by {off:.2g}")
 print(f"ours:            all finite; off the paper's formula by {relative(ours, by_kkt(H, V, G)):.1e},")
 print(f"                 off central differences by {relative(ours, by_differences(H, V, G)):.1e}")
-assert not through_svd.isfinite().all()
+assert not off < 1e-3  # NaN is not below either
 assert ours.isfinite().all()
 assert relative(ours, by_kkt(H, V, G)) < 1e-12
 assert relative(ours, by_differences(H, V, G)) < 1e-6

@@ -140,7 +140,7 @@ def equation(values: np.ndarray, dtype: torch.dtype, rng: np.random.Generator) -
     return tuple(torch.tensor(X, dtype=dtype) for X in ((Q * values) @ Q.T, (Q / values) @ Q.T, R, solution))
 
 
-@pytest.mark.parametrize("r", [2, 5])
+@pytest.mark.parametrize("r", [2, 3, 5])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_the_skew_equation_is_solved_to_rounding_or_is_nan(dtype, r, rng):
     u, widest = torch.finfo(dtype).eps, _sylvester.WIDEST[dtype]
