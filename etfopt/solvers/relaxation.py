@@ -28,6 +28,10 @@ BACKENDS = {"CLARABEL": 1e-6, "SCS": 1e-4}
 ON_MANIFOLD = 1e-3
 """||X'X - I|| up to which the relaxation's minimiser counts as a point of the manifold."""
 
+OPTIONS: dict[str, dict[str, Any]] = {"CLARABEL": {}, "SCS": {"use_indirect": False}}
+"""What each is told. SCS: to factorise with the QDLDL that it brings, as on every platform; with MKL, its choice where
+there is one, NaN from the first iteration on was the answer to one rank-deficient problem in some 150."""
+
 
 @dataclass(frozen=True)
 class RelaxationStats(Stats):
@@ -183,7 +187,7 @@ class ConvexRelaxation(Solver):
             with warnings.catch_warnings():
                 # an inaccurate solution is judged by the certificate, not by a warning
                 warnings.filterwarnings("ignore", message="Solution may be inaccurate.*", category=UserWarning)
-                conic.solve(solver=self.backend)
+                conic.solve(solver=self.backend, **OPTIONS[self.backend])
         except cvxpy.error.SolverError as error:
             raise ConvergenceError(self._failure(R, str(error))) from error
         if Z.value is None:
