@@ -91,11 +91,15 @@ def spectrum_of(A: Array, U: Array, rounding: float, unit: float) -> Spectrum:
     null = s <= rounding
     s = np.where(null, 0.0, s)
     kept = s[~null]
+    inverse = _pseudo_inverse(s)
+    # B is turned as far as U is off; a step of Newton's method takes its null space to that of A, which U cannot turn
+    turned = Q[:, null]
+    step = (Q * inverse) @ (Q.T @ (U64.T @ (A64 @ turned)))
     return Spectrum(
         Q=Q,
-        inverse=_pseudo_inverse(s),
+        inverse=inverse,
         inverse_sum=_pseudo_inverse(s[:, None] + s[None, :]),
-        null=Q[:, null],
+        null=np.linalg.qr(turned - step)[0],
         rank=len(kept),
         smallest=float(kept[0]) if len(kept) else 0.0,
     )

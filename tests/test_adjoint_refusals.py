@@ -120,3 +120,14 @@ def test_a_loss_of_the_etf_is_differentiated_at_a_point_that_is_off_by_rounding_
     np.testing.assert_allclose(nearest_etf_vjp(problem, near, G).H, expected, rtol=0, atol=1e-5 * np.linalg.norm(G))
     with pytest.raises(InputError, match="a direction of U that the frame does not see"):
         nearest_etf_vjp(problem, near, G + 1e-4)
+
+
+@pytest.mark.parametrize(("d", "C"), [(11, 2), (5, 3), (40, 10)])
+def test_a_point_off_by_rounding_of_single_precision_does_not_leave_a_determined_etf_undetermined(d, C, rng):
+    for _ in range(50):
+        problem = NearestETF(rng.standard_normal((d, C)))
+        U, G = solve(problem).U, rng.standard_normal((d, C)) @ problem.F.T
+        wrong = rng.standard_normal((d, C))
+        near = retract(U + 5e-7 * wrong / np.linalg.norm(wrong))
+        exact, found = (nearest_etf_vjp(problem, point, G).H for point in (U, near))
+        assert np.linalg.norm(found - exact) <= 1e-5 * np.linalg.norm(exact)
