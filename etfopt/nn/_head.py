@@ -52,17 +52,17 @@ class UnitFeatures(nn.Module):
         self.temperature = as_temperature(temperature, 2, CONFIDENCE)
 
     def forward(self, features: Tensor) -> Tensor:
-        r"""Return :math:`\tau h/\|h\|` for each row h of the features.
+        r"""Return :math:`\tau h/\|h\|` for each feature h, a vector along the last axis.
 
         Parameters
         ----------
-        features : Tensor, shape (n, d)
-            A row of zeros stays zero.
+        features : Tensor, shape (..., d)
+            A feature of zeros stays zero.
 
         Returns
         -------
-        Tensor, shape (n, d)
-            Rows of norm tau.
+        Tensor, shape (..., d)
+            Features of norm tau.
         """
         return _scaled(features, self.temperature)
 
@@ -79,11 +79,12 @@ class UnitFeatures(nn.Module):
 
 def _scaled(features: Tensor, temperature: float) -> Tensor:
     # by the largest entry first, a constant factor to a function of direction: no feature is too short or too long
-    largest = features.detach().abs().amax(dim=1, keepdim=True)
-    h = features / torch.where(largest > 0, largest, torch.ones_like(largest))
-    # the norm of a non-zero h is now at least 1
-    norm: Tensor = torch.linalg.vector_norm(h, dim=1, keepdim=True).clamp(min=1)
-    return temperature * h / norm
+    largest = features.detach().abs().amax(dim=-1, keepdim=True)
+    zero = largest == 0
+    h = features / largest.masked_fill(zero, 1)
+    # a zero row is divided by 1. The norm of ones stands in for its own: no derivative is taken where a norm has none
+    norm: Tensor = torch.linalg.vector_norm(h.masked_fill(zero, 1), dim=-1, keepdim=True)
+    return temperature * h / norm.masked_fill(zero, 1)
 
 
 class Head(LoadChecked, abc.ABC):
