@@ -42,7 +42,8 @@ def shrunk_rows(etf: Tensor, H: Tensor, s: float) -> Tensor:
     if s == 1:
         return etf
     rows = s * etf + (1 - s) * math.sqrt(H.shape[-1]) * H.mT
-    size = torch.linalg.vector_norm(rows, dim=1, keepdim=True).clamp(min=torch.finfo(rows.dtype).tiny)
+    size = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
+    unit = rows / size.masked_fill(size == 0, 1)
     # U'U = I holds the lengths of E constant: no gradient
-    shrunk: Tensor = rows * (torch.linalg.vector_norm(etf.detach(), dim=1, keepdim=True) / size)
+    shrunk: Tensor = unit * torch.linalg.vector_norm(etf.detach(), dim=1, keepdim=True)
     return shrunk

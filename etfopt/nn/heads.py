@@ -268,7 +268,8 @@ class NearestETFHead(ETFHead):
         size = torch.linalg.matrix_norm(mean)
         # means that differ by rounding alone have no direction, and no gradient
         rounding = 10 * self.num_classes * torch.finfo(mean.dtype).eps * self.temperature
-        return torch.where(size > rounding, mean / size.clamp(min=rounding), torch.zeros_like(mean))
+        faint = ~(size > rounding)
+        return (mean / size.masked_fill(faint, 1)).masked_fill(faint, 0)
 
     @torch.no_grad()
     def solution(self, solver: Solver | None = None, *, throw: bool = True) -> Solution:
