@@ -40,7 +40,7 @@ def check_batch(features: Tensor, labels: Tensor, weight: Tensor, bias: Tensor |
     """
     num_classes, dim = like.shape
     require_floats(features, "features", ("n", dim))
-    require_labels(labels, len(features), num_classes)
+    labels = require_labels(labels, len(features), num_classes)
     require_floats(weight, "weight", (num_classes, dim))
     if bias is None:
         bias = torch.zeros_like(weight[:, 0])
@@ -50,7 +50,7 @@ def check_batch(features: Tensor, labels: Tensor, weight: Tensor, bias: Tensor |
     # copies: an optimiser changes the weight in place, and a caller may do so with the features
     return Batch(
         features.detach().to(like, copy=True),
-        labels.detach().to(like.device, torch.int64, copy=True),
+        labels.detach().to(like.device, copy=True),
         weight.detach().to(like, copy=True),
         bias.detach().to(like, copy=True),
     )
