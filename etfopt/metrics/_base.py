@@ -77,8 +77,12 @@ class Float64Metric(Metric):
         ------
         MissingExtraError
             If matplotlib is not installed.
+        InputError
+            If `val` is an empty sequence.
         """
         require_extra("plots", "matplotlib")
+        if isinstance(val, Sequence) and not val:
+            raise InputError("val is empty; pass the values that compute() or forward() returned")
         axes: Any = self._plot(val, ax)[1]
         return axes.figure, axes
 

@@ -13,6 +13,8 @@ from etfopt.errors import InputError
 EPS = torch.finfo(torch.float64).eps
 # Sums of squares of anything larger could overflow float64.
 LARGEST = 1e100
+# Logits held at once: 32 MiB.
+CHUNK = 2**22
 # Of the largest entry: by so much may the same tensor differ between processes on different processors.
 SAME = 1e-12
 
@@ -75,6 +77,12 @@ def classifier(metric: Sizes, weight: Tensor, bias: Tensor | None) -> tuple[Tens
     """Return W and b as `in_float64` does; a missing bias is zero."""
     W = in_float64(weight, metric.device)
     return W, W.new_zeros(len(W)) if bias is None else in_float64(bias, metric.device)
+
+
+def predict(features: Tensor, W: Tensor, b: Tensor) -> Tensor:
+    """Return the classes of the largest logits, shape (n,), without all logits at once."""
+    pieces = torch.split(features, max(1, CHUNK // len(W)))
+    return torch.cat([torch.addmm(b, f, W.T).argmax(dim=1) for f in pieces])
 
 
 def require_values(X: Tensor, name: str) -> None:

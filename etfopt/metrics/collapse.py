@@ -10,7 +10,7 @@ from torch import Tensor
 
 from etfopt.metrics import _moments
 from etfopt.metrics._base import Float64Metric
-from etfopt.metrics._checks import check_batch, classifier, last_set
+from etfopt.metrics._checks import check_batch, classifier, last_set, predict
 from etfopt.metrics._measures import centred_means, nc1, shape_measures, summarise, vci
 from etfopt.metrics._precise import norm, residual
 
@@ -133,7 +133,7 @@ class NeuralCollapse(Float64Metric):
         if not len(batch.labels):
             return
         W, b = classifier(self, weight, bias)
-        predicted = (batch.features @ W.T + b).argmax(dim=1)
+        predicted = predict(batch.features, W, b)
         self.moments = _moments.add_batch(self.moments, *batch, self.num_classes, self.dim)
         self.correct = self.correct + (predicted == batch.labels).sum()
         self.weight, self.bias = W, b

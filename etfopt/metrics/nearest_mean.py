@@ -9,7 +9,7 @@ from torch import Tensor
 
 from etfopt._tensors import require_floats
 from etfopt.errors import InputError
-from etfopt.metrics._checks import EPS, check_batch, classifier, require_values
+from etfopt.metrics._checks import EPS, check_batch, classifier, predict, require_values
 from etfopt.metrics._precise import centred
 from etfopt.metrics._rows import KeepsRows
 
@@ -109,7 +109,7 @@ class NearestMeanMismatch(KeepsRows):
         if not len(batch.labels):
             return
         W, b = classifier(self, weight, bias)
-        predicted = (batch.features @ W.T + b).argmax(dim=1)
+        predicted = predict(batch.features, W, b)
         if self.streaming:
             self.mismatches = self.mismatches + (predicted != _nearest(batch.features, self.class_means)).sum()
             self.count = self.count + len(predicted)
