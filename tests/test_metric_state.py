@@ -174,6 +174,7 @@ def test_metrics_that_were_built_with_other_arguments_are_not_merged() -> None:
     mean, means = torch.zeros(8), torch.eye(5, 8)
     pairs = [
         (NeuralCollapse(5, 8), NeuralCollapse(6, 8)),
+        (NumericalRank(5, 8), NumericalRank(7, 8)),
         (CosineMargin(5, 8), CosineMargin(5, 8, mean)),
         (CosineMargin(5, 8, mean), CosineMargin(5, 8, mean + 1)),
         (NearestMeanMismatch(5, 8, means), NearestMeanMismatch(5, 8, means.flip(0))),

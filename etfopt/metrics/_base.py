@@ -45,6 +45,13 @@ class Float64Metric(Metric):
 
     def merge_state(self, incoming_state: dict[str, Any] | Metric) -> None:
         """Merge another metric of the same sizes into this one; see ``torchmetrics.Metric.merge_state``."""
+        if isinstance(incoming_state, Float64Metric):
+            sizes = (incoming_state.num_classes, incoming_state.dim)
+            if sizes != (self.num_classes, self.dim):
+                raise InputError(
+                    f"incoming_state does not fit: it has num_classes, dim = {sizes}, "
+                    f"and this metric {(self.num_classes, self.dim)}; merge metrics of the same sizes"
+                )
         other = incoming_state.metric_state if isinstance(incoming_state, Metric) else incoming_state
         for name, mine in self.metric_state.items() if isinstance(other, dict) else ():
             theirs = other.get(name)

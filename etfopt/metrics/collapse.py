@@ -75,10 +75,10 @@ class NeuralCollapse(Float64Metric):
     -----
     The state is the number and the mean of every class, the latter as a sum of two float64, and the scatter around
     the class means, in memory O(C d + d^2). Batches and ranks are merged by the update of Chan, Golub and LeVeque, so
-    that neither their order nor a common offset of the features matters: for float64 features of offsets up to 1e8
-    times their spread, all measures that do not depend on the offset are right to 1e-6. They are those of the numbers
-    given: features in float32 are read exactly, but their network has rounded them to 6e-8 of their size, and this
-    rounding is measured, too. ``compute()`` works on the host, in time O(C d^2 + d^3).
+    that neither their order nor an offset of the features matters: float64 features with a spread of 1e-3 within
+    classes, at an offset of 1e8, leave every measure right to 1e-6 of its size. The measures are those of the numbers
+    given. float32 features are read exactly, but the network has rounded them to 6e-8 of their size: at an offset of
+    1e5 that is 6e-3, and it counts as spread within classes. ``compute()`` works on the host, in time O(C d^2 + d^3).
 
     References
     ----------
