@@ -65,28 +65,65 @@ def require_finite(X: Tensor, name: str, largest: float = math.inf) -> None:
 
 
 def require_labels(labels: object, count: int, num_classes: int, ignore_index: int | None = None) -> Tensor:
-    """Return `labels` if it is an integer tensor of shape (count,) with values in [0, num_classes), or raise.
+    """Return `labels` as int64 if it is an integer tensor of shape (count,) with values in [0, num_classes), or raise.
 
-    `ignore_index` is one more value that is allowed.
+    `ignore_index` is one more value that is allowed. The cast comes first: in uint8 the index -100 would be 156.
     """
     tensor = _as_dense(labels, "labels")
-    if tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool:
-        raise InputError(f"labels has dtype {tensor.dtype}; pass class indices as integers, e.g. labels.long()")
-    if tuple(tensor.shape) != (count,):
-        raise InputError(
-            f"labels has shape {tuple(tensor.shape)}; it must be ({count},): one class index for each row of features"
-        )
-    if visible(tensor):
-        wrong = (tensor < 0) | (tensor >= num_classes)
-        bad = (wrong if ignore_index is None else wrong & (tensor != ignore_index)).nonzero()
+    if tensor.dtype not in INTEGERS or tuple(tensor.shape) != (count,):
+        raise InputError(f"{_misfit(tensor, count)}{_label_remedy(tensor, count)}")
+    index = tensor.to(torch.int64)
+    if tensor.dtype == torch.uint64:
+        index = index.masked_fill(index < 0, torch.iinfo(torch.int64).max)  # beyond int64, and so no class
+    if visible(index):
+        wrong = (index < 0) | (index >= num_classes)
+        bad = (wrong if ignore_index is None else wrong & (index != ignore_index)).nonzero()
         if len(bad):
             first = int(bad[0])
             remedy = "drop the samples to be ignored" if ignore_index is None else f"ignore samples by {ignore_index}"
             raise InputError(
-                f"labels holds {int(tensor[first])} at position {first}; it must lie in [0, {num_classes}): "
+                f"labels holds {tensor[first].numpy()} at position {first}; it must lie in [0, {num_classes}): "
                 f"check num_classes, and {remedy}"
             )
-    return tensor
+    return index
+
+
+INTEGERS = frozenset(
+    getattr(torch, name) for name in ("uint8", "int8", "int16", "int32", "int64", "uint16", "uint32", "uint64")
+)
+
+
+def _misfit(labels: Tensor, count: int) -> str:
+    if tuple(labels.shape) != (count,):
+        return (
+            f"labels has shape {tuple(labels.shape)}; it must be ({count},): one class index for each row of features"
+        )
+    return f"labels has dtype {labels.dtype}; pass class indices as integers"
+
+
+def _label_remedy(labels: Tensor, count: int) -> str:
+    """Say what labels that are no vector of integers seem to be, and how to get class indices from them."""
+    integral = labels.dtype in INTEGERS or labels.dtype == torch.bool
+    seen = visible(labels)
+    if labels.dim() == 2 and len(labels) == count and labels.shape[1] > 1:
+        rows = labels.to(torch.float64) if not labels.is_complex() else labels.real
+        ones = bool(((rows == 0) | (rows == 1)).all()) if seen else integral
+        if ones and seen and not (rows.sum(dim=1) == 1).all():
+            return ". They look like several classes a sample, which is not supported: pass one class index a sample"
+        index = "labels.long().argmax(dim=1)" if labels.dtype == torch.bool else "labels.argmax(dim=1)"
+        if ones:
+            return f". They look one-hot: pass {index}"
+        return (
+            ". They look like soft labels (mixup, label smoothing), and one class a sample is needed: pass "
+            f"{index} here, and the soft labels to the loss only"
+        )
+    if tuple(labels.shape) == (count, 1):
+        return ". They are a column: pass labels.squeeze(1)"
+    if tuple(labels.shape) != (count,):
+        return ""
+    if labels.is_floating_point() and seen and not (labels == labels.round()).all():
+        return ". These are no class indices (some are fractions), and labels.long() would cut them off"
+    return ", e.g. labels.long()"
 
 
 def _as_dense(value: object, name: str) -> Tensor:

@@ -4,6 +4,7 @@ import copy
 import math
 from collections.abc import Callable, Iterator
 
+import mpmath
 import numpy as np
 import pytest
 import torch
@@ -143,3 +144,31 @@ def same(a: object, b: object) -> bool:
     if isinstance(a, Tensor) and isinstance(b, Tensor):
         return a.dtype == b.dtype and a.shape == b.shape and torch.equal(a.nan_to_num(-7), b.nan_to_num(-7))
     return isinstance(a, list) and isinstance(b, list) and all(same(x, y) for x, y in zip(a, b, strict=True))
+
+
+def exact_collapse(features: Tensor, labels: Tensor) -> dict[str, float]:
+    """nc1 and vci in 60 digits, where every class occurs, Sigma_B has rank C - 1 and their sum is regular."""
+    with mpmath.workdps(60):
+        f, n = mpmath.matrix(features.double().tolist()), len(labels)
+        C, d = int(labels.max()) + 1, features.shape[1]
+        mean = mpmath.ones(1, n) * f / n
+        offsets, shares, within = mpmath.matrix(C, d), [], mpmath.zeros(d, d)
+        for c in range(C):
+            rows = [i for i in range(n) if labels[i] == c]
+            own = sum((f[i, :] for i in rows), mpmath.zeros(1, d)) / len(rows)
+            offsets[c, :], deviations = own - mean, mpmath.matrix(len(rows), d)
+            for k, i in enumerate(rows):
+                deviations[k, :] = f[i, :] - own
+            within += deviations.T * deviations / n
+            shares.append(mpmath.mpf(len(rows)) / n)
+        between = offsets.T * mpmath.diag(shares) * offsets
+        K = offsets[: C - 1, :].T  # the shares give the last column of H: between = K (diag(p) + pp'/p_C) K'
+        p = mpmath.matrix(shares[:-1])
+        left = mpmath.inverse(K.T * K) * K.T
+        nc1 = mpmath.inverse(mpmath.diag(shares[:-1]) + p * p.T / shares[-1]) * left * within * left.T
+        m = min(d, C - 1)
+        vci = mpmath.inverse(within + between) * within  # tr(S^-1 B) = d - tr(S^-1 W)
+        return {
+            "nc1": float(sum(nc1[i, i] for i in range(C - 1)) / C),
+            "vci": float((m - d + sum(vci[i, i] for i in range(d))) / m),
+        }

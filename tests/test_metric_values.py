@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import etfopt.metrics.margin as margin_module
+from etfopt.errors import InputError
 from etfopt.geometry import random_stiefel, simplex_etf
 from etfopt.metrics import MEASURES, CosineMargin, NeuralCollapse
 from metric_cases import (
@@ -77,7 +78,7 @@ def test_at_collapse_all_measures_vanish_and_the_margin_is_largest(C: int, d: in
     assert float(metric.compute()) == pytest.approx(C / (C - 1), rel=1e-12)
 
 
-def test_nc1_is_accurate_near_collapse_where_float32_sums_are_not() -> None:
+def test_nc1_is_accurate_near_collapse_and_the_state_refuses_to_be_rounded() -> None:
     C, d, n = 10, 64, 5000
     g = torch.Generator().manual_seed(0)
     labels = torch.randint(C, (n,), generator=g)
@@ -86,11 +87,12 @@ def test_nc1_is_accurate_near_collapse_where_float32_sums_are_not() -> None:
     data = (features, labels, vertices, torch.zeros(C))
     expected = collapse_reference(*data)["nc1"]
     assert measures(data, [256] * 19 + [n - 19 * 256])["nc1"] == pytest.approx(expected, rel=1e-5)
-    # the same states rounded to float32 carry no digit of it
     metric = NeuralCollapse(C, d)
     metric.update(*data)
-    metric.set_dtype(torch.float32)
-    assert abs(float(metric.compute()["nc1"]) / expected - 1) > 1
+    with pytest.raises(InputError, match=r"dst_type is torch.float32.*float64"):
+        metric.set_dtype(torch.float32)
+    assert metric.set_dtype(torch.float64) is metric
+    assert float(metric.compute()["nc1"]) == pytest.approx(expected, rel=1e-9, abs=0)
 
 
 @pytest.mark.parametrize("noise", [1e-3, 1e-5])
@@ -107,7 +109,7 @@ def test_vci_is_accurate_near_collapse_where_an_explicit_inverse_in_float64_is_n
             between += mpmath.mpf(own.rows) / 40 * offset.T * offset
         explained = mpmath.inverse(f.T * f / 40 - mean.T * mean) * between
         expected = float(1 - sum(explained[i, i] for i in range(6)) / 2)
-    assert measures(data)["vci"] == pytest.approx(expected, rel=1e-9, abs=1e-14)
+    assert measures(data)["vci"] == pytest.approx(expected, rel=1e-9, abs=0)
 
 
 @pytest.mark.parametrize(("C", "d"), [(3, 2), (5, 9)])

@@ -1,59 +1,101 @@
-"""What both metrics share: the validation of a batch, and the reduction of a state that is set and not summed."""
+"""What the metrics share: the validation of a batch, and the reduction of states that are set and not summed."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from etfopt._tensors import require_finite, require_floats, require_labels
+from etfopt.errors import InputError
 
 EPS = torch.finfo(torch.float64).eps
 # Sums of squares of anything larger could overflow float64.
 LARGEST = 1e100
+# Logits held at once: 32 MiB.
+CHUNK = 2**22
+# Of the largest entry: by so much may the same tensor differ between processes on different processors.
+SAME = 1e-12
+
+
+class Sizes(Protocol):
+    """What a batch is held against."""
+
+    num_classes: int
+    dim: int
+
+    @property
+    def device(self) -> torch.device:
+        """Where the states are."""
 
 
 class Batch(NamedTuple):
-    """A valid batch, detached and copied, in float64 (labels: int64), on one device; a missing bias is zero."""
+    """Features in float64 and labels in int64, detached and copied, on the device of the metric."""
 
     features: Tensor
     labels: Tensor
-    weight: Tensor
-    bias: Tensor
 
 
-def check_batch(features: Tensor, labels: Tensor, weight: Tensor, bias: Tensor | None, like: Tensor) -> Batch:
-    """Return the arguments of ``update`` as a `Batch`.
+def check_batch(metric: Sizes, features: Tensor, labels: Tensor, weight: Tensor, bias: Tensor | None) -> Batch:
+    """Check the arguments of ``update``, and return features and labels as a `Batch`.
 
     Parameters
     ----------
+    metric : Sizes
+        Gives C, d and the device: the network may be in half precision, or elsewhere.
     features, labels, weight, bias : Tensor
         Shapes (n, d), (n,), (C, d) and (C,) or None; n = 0 is valid.
-    like : Tensor, shape (C, d)
-        The metric's own weight. It gives C, d, dtype and device: the network may be in half precision, or elsewhere.
 
     Raises
     ------
     InputError
         If a shape or dtype is wrong, a value is NaN, infinite or above 1e100, or a label is outside [0, C).
     """
-    num_classes, dim = like.shape
+    num_classes, dim = metric.num_classes, metric.dim
     require_floats(features, "features", ("n", dim))
-    require_labels(labels, len(features), num_classes)
+    classes = require_labels(labels, len(features), num_classes)
     require_floats(weight, "weight", (num_classes, dim))
-    if bias is None:
-        bias = torch.zeros_like(weight[:, 0])
-    require_floats(bias, "bias", (num_classes,))
+    if bias is not None:
+        require_floats(bias, "bias", (num_classes,))
+    _require_real(classes, "labels")
+    if classes.device.type != "cpu":  # `update` waits for the device in any case
+        require_labels(classes.cpu(), len(features), num_classes)
     for name, value in {"features": features, "weight": weight, "bias": bias}.items():
-        require_finite(value, name, LARGEST)
-    # copies: an optimiser changes the weight in place, and a caller may do so with the features
-    return Batch(
-        features.detach().to(like, copy=True),
-        labels.detach().to(like.device, torch.int64, copy=True),
-        weight.detach().to(like, copy=True),
-        bias.detach().to(like, copy=True),
-    )
+        if value is not None:
+            require_values(value, name)
+    # copies: a caller may change the features in place
+    return Batch(in_float64(features, metric.device), classes.detach().to(metric.device, torch.int64, copy=True))
+
+
+def in_float64(X: Tensor, device: torch.device) -> Tensor:
+    """Return a detached copy: an optimiser changes the weight in place."""
+    return X.detach().to(device, torch.float64, copy=True)
+
+
+def classifier(metric: Sizes, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Return W and b as `in_float64` does; a missing bias is zero."""
+    W = in_float64(weight, metric.device)
+    return W, W.new_zeros(len(W)) if bias is None else in_float64(bias, metric.device)
+
+
+def predict(features: Tensor, W: Tensor, b: Tensor) -> Tensor:
+    """Return the classes of the largest logits, shape (n,), without all logits at once."""
+    pieces = torch.split(features, max(1, CHUNK // len(W)))
+    return torch.cat([torch.addmm(b, f, W.T).argmax(dim=1) for f in pieces])
+
+
+def require_values(X: Tensor, name: str) -> None:
+    """Raise `InputError` if X has no values, or one that is NaN, infinite or above 1e100; look on every device."""
+    _require_real(X, name)
+    X = X.detach()
+    if not (X.isfinite() & (X.abs() <= LARGEST)).all():
+        require_finite(X.cpu(), name, LARGEST)
+
+
+def _require_real(X: Tensor, name: str) -> None:
+    if X.device.type == "meta":
+        raise InputError(f"{name} is on the meta device, where tensors have no values; move it to a real device")
 
 
 def last_set(stacked: Tensor) -> Tensor:
@@ -64,3 +106,12 @@ def last_set(stacked: Tensor) -> Tensor:
     """
     is_set = stacked.flatten(1).isfinite().all(dim=1).nonzero()
     return stacked[int(is_set[-1]) if len(is_set) else -1]
+
+
+def same_everywhere(stacked: Tensor, name: str) -> Tensor:
+    """Reduce the copies of a tensor that every metric was given to the last, or raise if they differ; NaN is NaN."""
+    last = stacked[-1]
+    tolerance = SAME * float(last.nan_to_num(0.0).abs().max())
+    if not torch.allclose(stacked, last.expand_as(stacked), rtol=0, atol=tolerance, equal_nan=True):
+        raise InputError(f"{name} differs between the metrics to be merged; build all of them with the same {name}")
+    return last

@@ -6,27 +6,29 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
+
+from etfopt.metrics._base import Float64Metric
 
 __all__ = ["KeepsRows"]
 
 
-class KeepsRows(Metric):
+class KeepsRows(Float64Metric):
     """Adds states that are lists of tensors, concatenated over batches and ranks; a rank may have none."""
 
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+    def __init__(self, num_classes: int, dim: int, **kwargs: Any) -> None:
+        super().__init__(num_classes, dim, **kwargs)
         self._no_rows: dict[str, Tensor] = {}
 
     def add_rows(self, name: str, *shape: int, dtype: torch.dtype = torch.float64) -> None:
         """Register a state of rows of this shape."""
         self.add_state(name, [], dist_reduce_fx="cat")
-        self._no_rows[name] = torch.empty(0, *shape, dtype=dtype)
+        self._no_rows[name] = torch.empty(0, *shape, dtype=dtype, device="cpu")
 
     def append(self, name: str, rows: Tensor) -> None:
         """Add rows to a state."""
-        getattr(self, name).append(rows)
+        held = getattr(self, name)
+        held.append(rows.to(held[0].device) if held else rows)  # with compute_on_cpu those held are on the CPU
 
     def rows(self, name: str) -> Tensor:
         """Return all rows of a state, as one tensor."""

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
 
-from etfopt._inputs import as_integer
-from etfopt.geometry import simplex_etf, thin_svd
-from etfopt.metrics._checks import EPS, check_batch, last_set
+from etfopt.metrics import _moments
+from etfopt.metrics._base import Float64Metric
+from etfopt.metrics._checks import check_batch, classifier, last_set, predict
+from etfopt.metrics._measures import centred_means, nc1, shape_measures, summarise, vci
+from etfopt.metrics._precise import norm, residual
 
 __all__ = ["MEASURES", "NeuralCollapse"]
 
@@ -21,7 +23,7 @@ MEASURES = (
 )
 
 
-class NeuralCollapse(Metric):
+class NeuralCollapse(Float64Metric):
     r"""Measures of neural collapse of n features :math:`f_i`, with labels :math:`y_i`, and a classifier (W, b).
 
     With class means :math:`\mu_c`, shares :math:`p_c = n_c/n`, global mean :math:`\mu_G = \sum_c p_c\mu_c` (over the
@@ -71,14 +73,18 @@ class NeuralCollapse(Metric):
 
     Notes
     -----
-    The states are sums in float64, in memory O(C d + d^2), so that batches and ranks do not matter, but for rounding.
-    :math:`\Sigma_W` is a difference of such sums: its error is a few 1e-16 of the mean squared norm of the features,
-    about what the rounding of float32 features has put in. ``compute()`` works on the host.
+    The state is the number and the mean of every class, the latter as a sum of two float64, and the scatter around
+    the class means, in memory O(C d + d^2). Batches and ranks are merged by the update of Chan, Golub and LeVeque, so
+    that neither their order nor an offset of the features matters: float64 features with a spread of 1e-3 within
+    classes, at an offset of 1e8, leave every measure right to 1e-6 of its size. The measures are those of the numbers
+    given. float32 features are read exactly, but the network has rounded them to 6e-8 of their size: at an offset of
+    1e5 that is 6e-3, and it counts as spread within classes. ``compute()`` works on the host, in time O(C d^2 + d^3).
 
     References
     ----------
     Papyan, Han, Donoho (2020); Xu, Liu (2023) for VCI; Markou, Ajanthan, Gould (2024) for the choice of measures. The
-    distance to the nearest ETF is a nuclear norm: ``theory/free_scale.py``.
+    distance to the nearest ETF is a nuclear norm: ``theory/free_scale.py``. Chan, Golub, LeVeque (1983), Algorithms
+    for computing the sample variance, for the state.
 
     Examples
     --------
@@ -90,24 +96,21 @@ class NeuralCollapse(Metric):
     0.0
     """
 
-    full_state_update = False
+    plot_lower_bound = 0.0
 
-    class_counts: Tensor
-    class_sums: Tensor
-    second_moment: Tensor
+    moments: Tensor
     correct: Tensor
     weight: Tensor
     bias: Tensor
 
     def __init__(self, num_classes: int, dim: int, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.num_classes = C = as_integer(num_classes, "num_classes", at_least=2)
-        self.dim = d = as_integer(dim, "dim", at_least=1)
-        sums = {"class_counts": (C,), "class_sums": (C, d), "second_moment": (d, d), "correct": ()}
-        for name, shape in sums.items():
-            self.add_state(name, torch.zeros(shape, dtype=torch.float64), dist_reduce_fx="sum")
-        for name, shape in {"weight": (C, d), "bias": (C,)}.items():
-            self.add_state(name, torch.full(shape, torch.nan, dtype=torch.float64), dist_reduce_fx=last_set)
+        super().__init__(num_classes, dim, **kwargs)
+        C, d = self.num_classes, self.dim
+        merge = partial(_moments.merge, C=C, d=d)
+        self.add_floats("moments", _moments.size(C, d), value=0.0, reduce=merge)
+        self.add_floats("correct", value=0.0, reduce="sum")
+        self.add_floats("weight", C, d, value=torch.nan, reduce=last_set)
+        self.add_floats("bias", C, value=torch.nan, reduce=last_set)
 
     def update(self, features: Tensor, labels: Tensor, weight: Tensor, bias: Tensor | None = None) -> None:
         """Add a batch; one without samples changes nothing.
@@ -126,15 +129,14 @@ class NeuralCollapse(Metric):
         InputError
             If an argument has a wrong shape or dtype, or a value that cannot be used. No state has changed then.
         """
-        batch = check_batch(features, labels, weight, bias, self.weight)
+        batch = check_batch(self, features, labels, weight, bias)
         if not len(batch.labels):
             return
-        predicted = (batch.features @ batch.weight.T + batch.bias).argmax(dim=1)
-        self.class_counts = self.class_counts + torch.bincount(batch.labels, minlength=self.num_classes)
-        self.class_sums = self.class_sums.index_add(0, batch.labels, batch.features)
-        self.second_moment = self.second_moment + batch.features.T @ batch.features
+        W, b = classifier(self, weight, bias)
+        predicted = predict(batch.features, W, b)
+        self.moments = _moments.add_batch(self.moments, *batch, self.num_classes, self.dim)
         self.correct = self.correct + (predicted == batch.labels).sum()
-        self.weight, self.bias = batch.weight, batch.bias
+        self.weight, self.bias = W, b
 
     def compute(self) -> dict[str, Tensor]:
         """Return the measures of everything seen so far, as the table above describes them.
@@ -144,14 +146,13 @@ class NeuralCollapse(Metric):
         dict of str to Tensor, shape (), float64
             A value for each of `MEASURES`, in that order; NaN where it has none.
         """
-        n = float(self.class_counts.sum())
-        if n == 0:
+        moments, W, b = self._on_host(self.moments), self.weight.cpu(), self.bias.cpu()
+        if not (n := float(moments.counts.sum())):
             return {key: self.weight.new_full((), torch.nan) for key in MEASURES}
-        states = (self.class_counts, self.class_sums, self.second_moment, self.correct, self.weight, self.bias)
-        counts, sums, second_moment, correct, W, b = (state.cpu().double() for state in states)
-        stats = _summarise(counts, sums, second_moment)
-        values = {"accuracy": correct / n, "nc1": _nc1(stats), "vci": _vci(stats), **_shape_measures(W, stats)}
-        values["nc4"] = torch.linalg.vector_norm(W @ stats.mean + b)
+        centred, mean, rest = centred_means(moments)
+        stats = summarise(moments, centred)
+        values = {"accuracy": self.correct / n, "nc1": nc1(stats), "vci": vci(stats), **shape_measures(W, stats)}
+        values["nc4"] = norm(residual(W, mean, rest, b))[0]
         return {key: values[key].to(self.weight.device) for key in MEASURES}
 
     def class_means(self) -> Tensor:
@@ -162,8 +163,8 @@ class NeuralCollapse(Metric):
         Tensor, shape (d, C), float64
             Zero before the first sample.
         """
-        means, mean = self.feature_means(), self.global_mean()
-        return (means - mean).nan_to_num(0.0).T
+        moments = self._gathered()
+        return centred_means(moments)[0].T if moments.counts.any() else torch.zeros_like(moments.means.T)
 
     def feature_means(self) -> Tensor:
         r"""Return the mean feature :math:`\mu_c` of every class over all ranks.
@@ -173,8 +174,8 @@ class NeuralCollapse(Metric):
         Tensor, shape (C, d), float64
             The row of a class that has not occurred is NaN.
         """
-        counts, sums = self._moments()
-        return sums / counts[:, None]
+        moments = self._gathered()
+        return moments.means.where(moments.counts[:, None] > 0, torch.nan)
 
     def global_mean(self) -> Tensor:
         r"""Return the mean feature :math:`\mu_G` over all ranks.
@@ -184,105 +185,12 @@ class NeuralCollapse(Metric):
         Tensor, shape (d,), float64
             NaN before the first sample.
         """
-        counts, sums = self._moments()
-        return sums.sum(dim=0) / counts.sum()
+        return centred_means(self._gathered())[1]
 
-    def _moments(self) -> tuple[Tensor, Tensor]:
-        """Numbers and sums of the features of every class, in float64, on the CPU."""
+    def _gathered(self) -> _moments.Moments:
+        """Return the moments over all ranks, on the CPU."""
         with self.sync_context(dist_sync_fn=self.dist_sync_fn, should_sync=self.sync_on_compute):
-            return self.class_counts.cpu().double(), self.class_sums.cpu().double()
+            return self._on_host(self.moments)
 
-
-class _Statistics(NamedTuple):
-    """Moments of the features, and the thin SVD P diag(s) Q' of H diag(sqrt(p)), so that Sigma_B = P diag(s^2) P'."""
-
-    seen: Tensor  # (C,), bool
-    mean: Tensor  # (d,), mu_G
-    H: Tensor  # (d, C), exactly zero where rounding cannot tell the class means apart
-    weighted_means: Tensor  # (d, C), columns sqrt(p_c) mu_c
-    second_moment: Tensor  # (d, d), per sample
-    P: Tensor  # (d, rank of Sigma_B)
-    s: Tensor  # (that rank,), non-increasing
-    floor: float  # what rounding may have put into H
-
-
-def _svd(A: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    P, s, Q = thin_svd(A.numpy())
-    return torch.from_numpy(P), torch.from_numpy(s), torch.from_numpy(Q)
-
-
-def _summarise(counts: Tensor, sums: Tensor, second_moment: Tensor) -> _Statistics:
-    n = float(counts.sum())
-    seen = counts > 0
-    root_share = (counts / n).sqrt()
-    means = (sums / counts.clamp(min=1)[:, None]).T
-    mean = sums.sum(dim=0) / n
-    H = (means - mean[:, None]) * seen
-    weighted_means = means * root_share
-    # a sum of n terms, each of about the size of the means
-    floor = EPS * max(n, *sums.shape) * float(torch.linalg.norm(weighted_means))
-    P, s, _ = _svd(H * root_share)
-    rank = int((s[: int(seen.sum()) - 1] > floor).sum())  # the shares sum to one: H diag(p) 1 = 0
-    H = H * (rank > 0)
-    return _Statistics(seen, mean, H, weighted_means, second_moment / n, P[:, :rank], s[:rank], floor)
-
-
-def _nc1(stats: _Statistics) -> Tensor:
-    """tr(Sigma_W pinv(Sigma_B))/C: the within-class variance along each direction of Sigma_B over the one between."""
-    if not len(stats.s):
-        return stats.mean.new_full((), torch.nan)
-    second = ((stats.P.T @ stats.second_moment) * stats.P.T).sum(dim=1)
-    within = second - (stats.P.T @ stats.weighted_means).square().sum(dim=1)
-    return torch.div(within.clamp(min=0), stats.s.square()).sum().div(len(stats.seen))
-
-
-def _vci(stats: _Statistics) -> Tensor:
-    d, C = stats.H.shape
-    variance, V = torch.linalg.eigh(stats.second_moment - torch.outer(stats.mean, stats.mean))
-    keep = variance > EPS * max(d, C) * (variance[-1] + stats.mean.square().sum())
-    explained = (V[:, keep].T @ stats.P * stats.s).square().sum(dim=1) / variance[keep]
-    vci: Tensor = 1 - explained.sum() / min(d, C - 1)
-    return vci.clamp(0, 1)
-
-
-def _unit(X: Tensor, floor: float = 0.0) -> Tensor:
-    """X/||X||_F, and NaN where no entry exceeds `floor`; the first division keeps the squares in range."""
-    largest = X.abs().max()
-    unit: Tensor = X / largest / torch.linalg.norm(X / largest)
-    return unit if largest > floor else torch.full_like(X, torch.nan)
-
-
-def _variation(norms: Tensor) -> Tensor:
-    mean = norms.mean()
-    return ((norms - mean).square().sum() / (len(norms) - 1)).sqrt() / mean
-
-
-def _shape_measures(W: Tensor, stats: _Statistics) -> dict[str, Tensor]:
-    """Return the measures of W and H: all that does not look at the features around the means."""
-    unit_W, unit_H = _unit(W), _unit(stats.H)
-    M = torch.from_numpy(simplex_etf(len(W)))
-    rounding = EPS * max(W.shape)
-    of_means = _variation(torch.linalg.norm(unit_H, dim=0)[stats.seen])
-    of_weights = _variation(torch.linalg.norm(unit_W, dim=1))
-    to_means, etf_means = _nearest_etf(unit_H, stats.floor / torch.linalg.norm(stats.H))
-    to_weights, etf_weights = _nearest_etf(unit_W.T, rounding)
-    return {
-        "nc2": torch.linalg.norm(_unit(unit_W @ unit_W.T) - M),
-        "nc3": torch.linalg.norm(_unit(unit_W @ unit_H, floor=rounding) - M),
-        "equinorm_means": of_means,
-        "equinorm_weights": of_weights,
-        "equinorm_difference": (of_means - of_weights).abs(),
-        "etf_distance_means": to_means,
-        "etf_distance_weights": to_weights,
-        "etf_distance_between": (etf_means - etf_weights).square().sum(),
-    }
-
-
-def _nearest_etf(X: Tensor, floor: Tensor | float) -> tuple[Tensor, Tensor]:
-    """Squared distance 1 - ||XF'||_*^2 of X, ||X||_F = 1, to the ETFs sUF; and UF (NaN where it is not unique)."""
-    F = torch.from_numpy(simplex_etf(X.shape[1], reduced=True))
-    nothing = torch.full_like(X, torch.nan)
-    if len(X) < len(F) or X.isnan().any():
-        return nothing[0, 0], nothing
-    P, s, Q = _svd(X @ F.T)
-    return (1 - s.sum().square()).clamp(min=0), P @ Q.T @ F if s[-1] > floor else nothing
+    def _on_host(self, vector: Tensor) -> _moments.Moments:
+        return _moments.unpack(vector.cpu(), self.num_classes, self.dim)

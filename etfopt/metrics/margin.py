@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from etfopt._inputs import as_integer
-from etfopt._tensors import require_finite, require_floats
-from etfopt.errors import InputError
-from etfopt.metrics._checks import EPS, LARGEST, check_batch, last_set
+from etfopt._tensors import require_floats
+from etfopt.errors import InputError, require_extra
+from etfopt.metrics._checks import EPS, check_batch, in_float64, last_set, require_values
+from etfopt.metrics._precise import centred, norm
 from etfopt.metrics._rows import KeepsRows
 
 __all__ = ["CosineMargin"]
 
 # Cosines held at once in compute(): 32 MiB.
 CHUNK = 2**22
+# Of the size of a global mean that is given: what its own rounding may leave of a feature that equals it.
+GIVEN = 4 * EPS
 
 
 class CosineMargin(KeepsRows):
@@ -71,8 +74,9 @@ class CosineMargin(KeepsRows):
     tensor([1.5000, 1.5000, 1.5000], dtype=torch.float64)
     """
 
-    full_state_update = False
     higher_is_better = True
+    plot_lower_bound = -2.0
+    plot_upper_bound = 2.0
 
     weight: Tensor
     # streaming mode
@@ -89,24 +93,20 @@ class CosineMargin(KeepsRows):
         keep_margins: bool = False,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
-        self.num_classes = as_integer(num_classes, "num_classes", at_least=2)
-        self.dim = as_integer(dim, "dim", at_least=1)
+        super().__init__(num_classes, dim, **kwargs)
         self.streaming, self.keep_margins = global_mean is not None, bool(keep_margins)
-        unset = torch.full((self.num_classes, self.dim), torch.nan, dtype=torch.float64)
-        self.add_state("weight", unset, dist_reduce_fx=last_set)
         if global_mean is not None:
             require_floats(global_mean, "global_mean", (self.dim,))
-            require_finite(global_mean, "global_mean", LARGEST)
-            # a state and not a buffer: a cast of the whole model must not round it
-            self.add_state("global_mean", global_mean.detach().double().clone(), dist_reduce_fx=last_set)
-            self.add_state("total", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
-            self.add_state("count", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+            require_values(global_mean, "global_mean")
+            self.add_given("global_mean", global_mean.detach().double().clone())
+            self.add_floats("total", value=0.0, reduce="sum")
+            self.add_floats("count", value=0.0, reduce="sum")
         else:
             self.add_rows("features", self.dim)
             self.add_rows("labels", dtype=torch.int64)
         if self.streaming and self.keep_margins:
             self.add_rows("margins")
+        self.add_floats("weight", self.num_classes, self.dim, value=torch.nan, reduce=last_set)
 
     def update(self, features: Tensor, labels: Tensor, weight: Tensor, bias: Tensor | None = None) -> None:
         """Add a batch; one without samples changes nothing.
@@ -126,12 +126,13 @@ class CosineMargin(KeepsRows):
         InputError
             If an argument has a wrong shape or dtype, or a value that cannot be used. No state has changed then.
         """
-        batch = check_batch(features, labels, weight, bias, self.weight)
+        batch = check_batch(self, features, labels, weight, bias)
         if not len(batch.labels):
             return
-        self.weight = batch.weight
+        self.weight = in_float64(weight, self.device)
         if self.streaming:
-            margins = _margins(batch.features, batch.labels, batch.weight, self.global_mean)
+            floor = GIVEN * norm(self.global_mean)
+            margins = _margins(batch.features - self.global_mean, batch.labels, self.weight, floor)
             self.total = self.total + margins.sum()
             self.count = self.count + len(margins)
             if self.keep_margins:
@@ -171,22 +172,62 @@ class CosineMargin(KeepsRows):
         with self.sync_context(dist_sync_fn=self.dist_sync_fn, should_sync=self.sync_on_compute):
             return (self.rows("margins") if self.streaming else self._stored_margins()).sort().values
 
+    def plot(self, val: Any = None, ax: Any = None) -> tuple[Any, Any]:
+        """Draw the mean margin, a sequence of mean margins, or the curve of ``sorted()``.
+
+        Parameters
+        ----------
+        val : Tensor or sequence of Tensor, optional
+            What ``compute()`` or ``forward()`` returned, a sequence of such values, or what ``sorted()`` returned;
+            without it, ``compute()`` is called.
+        ax : matplotlib.axes.Axes, optional
+            Where to draw; without it, a new figure is made.
+
+        Returns
+        -------
+        tuple of matplotlib.figure.Figure and matplotlib.axes.Axes
+            The figure and the axes.
+
+        Raises
+        ------
+        MissingExtraError
+            If matplotlib is not installed.
+        InputError
+            If `val` is an empty sequence, or one that holds curves.
+        """
+        if isinstance(val, Sequence) and any(isinstance(x, Tensor) and x.numel() > 1 for x in val):
+            raise InputError("val holds several curves; draw one at a time: plot(margins, ax) on the same axes")
+        if not (isinstance(val, Tensor) and val.numel() > 1):
+            return super().plot(val, ax)
+        require_extra("plots", "matplotlib")
+        from matplotlib import pyplot as plt
+
+        axes: Any = plt.subplots()[1] if ax is None else ax
+        axes.plot(val.detach().cpu().numpy())
+        axes.set(xlabel="sample", ylabel=type(self).__name__)
+        return axes.figure, axes
+
     def _stored_margins(self) -> Tensor:
         features, labels = self.rows("features"), self.rows("labels")
         if not len(features):
             return features.new_empty(0)
         weight = self.weight.to(features)
-        mean = features.mean(dim=0)
-        rows = max(1, CHUNK // self.num_classes)
-        pieces = zip(torch.split(features, rows), torch.split(labels, rows), strict=True)
-        return torch.cat([_margins(f, y, weight, mean, n=len(features)) for f, y in pieces])
+        rows = max(1, CHUNK // max(self.num_classes, self.dim))
+        pieces = list(zip(torch.split(features, rows), torch.split(labels, rows), strict=True))
+        # the second mean mends the first: an offset common to all features costs no digits
+        near = features.mean(dim=0)
+        rest = torch.stack([(f - near).sum(dim=0) for f, _ in pieces]).sum(dim=0) / len(features)
+        largest = torch.stack([(f - near).abs().max() for f, _ in pieces]).max()
+        floor = EPS * max(features.shape) * largest
+        return torch.cat([_margins(f - near - rest, y, weight, floor) for f, y in pieces])
 
 
-def _margins(features: Tensor, labels: Tensor, weight: Tensor, mean: Tensor, n: int = 1) -> Tensor:
-    """Margins, shape (n,), all in float64; `n` terms went into `mean`, which sets what rounding may have left."""
+def _margins(centred_features: Tensor, labels: Tensor, weight: Tensor, floor: Tensor) -> Tensor:
+    """Margins, shape (n,), all in float64; rounding may have left features of norm `floor`."""
     C, d = weight.shape
-    f = _directions(features - mean, EPS * max(n, d) * torch.linalg.norm(mean))
-    w = _directions(weight - weight.mean(dim=0), EPS * max(C, d) * torch.linalg.norm(weight, dim=1).max())
+    f = _directions(centred_features, floor)
+    rows = centred(weight)
+    w = _directions(rows, EPS * max(C, d) * rows.abs().max())
     cosines = f @ w.T
     index = labels[:, None]
     own = cosines.gather(1, index).squeeze(1)
@@ -195,5 +236,6 @@ def _margins(features: Tensor, labels: Tensor, weight: Tensor, mean: Tensor, n: 
 
 def _directions(X: Tensor, floor: Tensor) -> Tensor:
     """Rows over their norms, NaN for those not above `floor`."""
-    norms = torch.linalg.norm(X, dim=1, keepdim=True)
-    return X / torch.where(norms > floor, norms, torch.nan)
+    norms = norm(X)
+    unit = X / X.abs().amax(dim=1, keepdim=True)  # squares of tiny entries do not underflow
+    return torch.where(norms > floor, unit / norm(unit), torch.nan)

@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from etfopt._inputs import as_integer
-from etfopt._tensors import require_finite, require_floats
+from etfopt._tensors import require_floats
 from etfopt.errors import InputError
-from etfopt.metrics._checks import EPS, LARGEST, check_batch
+from etfopt.metrics._checks import EPS, check_batch, classifier, predict, require_values
+from etfopt.metrics._precise import centred
 from etfopt.metrics._rows import KeepsRows
 
 __all__ = ["NearestMeanMismatch"]
@@ -67,24 +67,23 @@ class NearestMeanMismatch(KeepsRows):
     0.25
     """
 
-    full_state_update = False
     higher_is_better = False
+    plot_lower_bound = 0.0
+    plot_upper_bound = 1.0
 
     class_means: Tensor
     mismatches: Tensor
     count: Tensor
 
     def __init__(self, num_classes: int, dim: int, class_means: Tensor | None = None, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.num_classes = C = as_integer(num_classes, "num_classes", at_least=2)
-        self.dim = d = as_integer(dim, "dim", at_least=1)
+        super().__init__(num_classes, dim, **kwargs)
         self.streaming = class_means is not None
         if class_means is not None:
-            self.add_state("class_means", _checked(class_means, C, d), dist_reduce_fx=_last_given)
-            self.add_state("mismatches", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
-            self.add_state("count", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+            self.add_given("class_means", _checked(class_means, self.num_classes, self.dim))
+            self.add_floats("mismatches", value=0.0, reduce="sum")
+            self.add_floats("count", value=0.0, reduce="sum")
         else:
-            self.add_rows("features", d)
+            self.add_rows("features", self.dim)
             self.add_rows("labels", dtype=torch.int64)
             self.add_rows("predicted", dtype=torch.int64)
 
@@ -106,11 +105,11 @@ class NearestMeanMismatch(KeepsRows):
         InputError
             If an argument has a wrong shape or dtype, or a value that cannot be used. No state has changed then.
         """
-        unset = torch.empty(self.num_classes, self.dim, dtype=torch.float64, device=self.device)
-        batch = check_batch(features, labels, weight, bias, unset)
+        batch = check_batch(self, features, labels, weight, bias)
         if not len(batch.labels):
             return
-        predicted = (batch.features @ batch.weight.T + batch.bias).argmax(dim=1)
+        W, b = classifier(self, weight, bias)
+        predicted = predict(batch.features, W, b)
         if self.streaming:
             self.mismatches = self.mismatches + (predicted != _nearest(batch.features, self.class_means)).sum()
             self.count = self.count + len(predicted)
@@ -129,12 +128,16 @@ class NearestMeanMismatch(KeepsRows):
         """
         if self.streaming:
             share = self.mismatches / self.count
-            return share if _tell_apart(self.class_means, int(self.count)) else share * torch.nan
-        features, labels, predicted = self.rows("features"), self.rows("labels"), self.rows("predicted")
+            floor = EPS * max(self.class_means.shape) * self.class_means.nan_to_num(0.0).abs().max()
+            return share if _tell_apart(self.class_means, floor) else share * torch.nan
+        # an offset common to all features would cost digits, and takes no part in distances
+        features, labels, predicted = centred(self.rows("features")), self.rows("labels"), self.rows("predicted")
+        if not len(features):
+            return features.new_full((), torch.nan)
         counts = torch.bincount(labels, minlength=self.num_classes).to(features)
         sums = features.new_zeros(self.num_classes, self.dim).index_add(0, labels, features)
         means = sums / counts[:, None]
-        if not _tell_apart(means, len(features)):
+        if not _tell_apart(means, EPS * max(*features.shape, self.num_classes) * features.abs().max()):
             return features.new_full((), torch.nan)
         rows = max(1, CHUNK // self.num_classes)
         nearest = torch.cat([_nearest(f, means) for f in torch.split(features, rows)])
@@ -145,30 +148,24 @@ def _checked(class_means: Tensor, C: int, d: int) -> Tensor:
     """Return a copy of the given means in float64."""
     means = require_floats(class_means, "class_means", (C, d)).detach().double().clone()
     absent = means.isnan().all(dim=1)
+    require_values(means.where(~absent[:, None], 0.0), "class_means (its rows that are not NaN)")
     if absent.all():
         raise InputError("class_means holds no mean: every row is NaN; give those of the classes that occurred")
-    require_finite(means[~absent], "class_means (its rows that are not NaN)", LARGEST)
     return means
-
-
-def _last_given(stacked: Tensor) -> Tensor:
-    """All ranks were given the same means; unlike other states, these may hold rows of NaN."""
-    return stacked[-1]
 
 
 def _nearest(features: Tensor, means: Tensor) -> Tensor:
     """Class of the nearest row of `means`, rows of NaN left out: the largest <f, mu> - |mu|^2/2, all centred."""
     seen = means.isfinite().all(dim=1)
     centre = means[seen].mean(dim=0)
-    centred = (means - centre).nan_to_num(0.0)
-    scores = (features - centre) @ centred.T - centred.square().sum(dim=1) / 2
+    offsets = (means - centre).nan_to_num(0.0)
+    size = offsets.abs().max()
+    offsets = offsets / size.where(size > 0, 1.0)  # squares of tiny entries do not underflow
+    scores = (features - centre) / size.where(size > 0, 1.0) @ offsets.T - offsets.square().sum(dim=1) / 2
     return scores.masked_fill(~seen, -torch.inf).argmax(dim=1)
 
 
-def _tell_apart(means: Tensor, n: int) -> bool:
-    """Whether there is one mean, or means that differ by more than the rounding of sums of n terms."""
-    if not n:
-        return False
+def _tell_apart(means: Tensor, floor: Tensor) -> bool:
+    """Whether there is one mean, or means that differ by more than `floor`; rows of NaN are left out."""
     means = means[means.isfinite().all(dim=1)]
-    floor = EPS * max(n, *means.shape) * torch.linalg.norm(means)
-    return len(means) == 1 or bool((means - means.mean(dim=0)).abs().max() > floor)
+    return len(means) == 1 or bool(centred(means).abs().max() > floor)

@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from etfopt._inputs import as_integer
 from etfopt.metrics._checks import check_batch
 from etfopt.metrics._rows import KeepsRows
 
@@ -58,13 +57,11 @@ class NumericalRank(KeepsRows):
     1.5
     """
 
-    full_state_update = False
     higher_is_better = False
+    plot_lower_bound = 1.0
 
     def __init__(self, num_classes: int, dim: int, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.num_classes = as_integer(num_classes, "num_classes", at_least=2)
-        self.dim = as_integer(dim, "dim", at_least=1)
+        super().__init__(num_classes, dim, **kwargs)
         self.add_rows("features", self.dim)
         self.add_rows("labels", dtype=torch.int64)
 
@@ -87,8 +84,7 @@ class NumericalRank(KeepsRows):
         InputError
             If an argument has a wrong shape or dtype, or a value that cannot be used. No state has changed then.
         """
-        unset = torch.empty(self.num_classes, self.dim, dtype=torch.float64, device=self.device)
-        batch = check_batch(features, labels, weight, bias, unset)
+        batch = check_batch(self, features, labels, weight, bias)
         if not len(batch.labels):
             return
         self.append("features", batch.features)

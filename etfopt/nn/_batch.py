@@ -14,7 +14,7 @@ __all__ = ["as_ignored", "class_sums", "counted_samples"]
 def class_sums(
     features: Tensor, labels: Tensor, num_classes: int, ignore_index: int
 ) -> tuple[list[Tensor], Tensor | None]:
-    """Return class sums (C, d), their total (d,) and counts (C,); and whether the batch is bad, see below."""
+    """Return class sums (C, d), their total (d,) and counts (C,) by int64 labels; and whether the batch is bad."""
     counted, bad = counted_samples(features, labels, num_classes, ignore_index)
     weights, classes = counted.to(features.dtype), torch.where(counted, labels, 0)
     features = torch.where(counted[:, None], features, 0)
@@ -41,7 +41,8 @@ def counted_samples(
 
 def as_ignored(value: object, num_classes: int) -> int:
     """Return the label of ignored samples, an integer outside [0, num_classes), or raise `InputError`."""
-    if isinstance(value, bool) or not isinstance(value, int) or 0 <= value < num_classes:
+    usable = isinstance(value, int) and not isinstance(value, bool) and -(2**63) <= value < 2**63
+    if not isinstance(value, int) or not usable or 0 <= value < num_classes:
         raise InputError(
             f"ignore_index must be an integer outside [0, {num_classes}), no class; got {value!r}: the default is -100"
         )

@@ -193,7 +193,7 @@ class FixedETFHead(ETFHead):
         f = self.bias.new_zeros(0, self.dim)
         try:
             f = self.normalize(features)
-            self._check_labels(features, labels)
+            labels = self._check_labels(features, labels)
         except InputError as found:
             error = found
             if self.ranks.group() is None:

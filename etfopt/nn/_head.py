@@ -178,9 +178,9 @@ class Head(LoadChecked, abc.ABC):
         layer.bias.copy_(self.bias)
         return layer.eval()
 
-    def _check_labels(self, features: Tensor, labels: Tensor | None) -> None:
-        if labels is not None:
-            require_labels(labels, len(features), self.num_classes, self.ignore_index)
+    def _check_labels(self, features: Tensor, labels: Tensor | None) -> Tensor | None:
+        """Return the labels, where there are any, as int64."""
+        return None if labels is None else require_labels(labels, len(features), self.num_classes, self.ignore_index)
 
     def extra_repr(self) -> str:
         """Return the constructor's arguments.

@@ -195,7 +195,12 @@ class ClassMeans(Tracking):
             If features or labels do not fit, here or on another rank.
         """
         refuse_second_run(self)
-        error = features if isinstance(features, InputError) else self._error_in(features, labels)
+        error = features if isinstance(features, InputError) else None
+        if not isinstance(features, InputError):
+            try:
+                labels = self._checked(features, labels)
+            except InputError as found:
+                error = found
         if isinstance(features, InputError) or labels is None or error is not None:
             if error is None or self.ranks.group() is None:
                 raise error or InputError(LABELS_REQUIRED)
@@ -205,18 +210,16 @@ class ClassMeans(Tracking):
             return None
         with torch.autocast(features.device.type, enabled=False):
             dtype = torch.promote_types(torch.promote_types(features.dtype, self.mean.dtype), torch.float32)
-            return self._average(features.to(dtype), labels.long(), error)
+            return self._average(features.to(dtype), labels, error)
 
-    def _error_in(self, features: Tensor, labels: Tensor | None) -> InputError | None:
-        try:
-            require_floats(features, "features", ("n", self.dim))
-            if labels is None:
-                return InputError(LABELS_REQUIRED)
-            require_labels(labels, len(features), self.num_classes, self.ignore_index)
-            require_finite(features, "features")
-        except InputError as error:
-            return error
-        return None
+    def _checked(self, features: Tensor, labels: Tensor | None) -> Tensor:
+        """Return the labels as int64, or raise for what does not fit."""
+        require_floats(features, "features", ("n", self.dim))
+        if labels is None:
+            raise InputError(LABELS_REQUIRED)
+        index = require_labels(labels, len(features), self.num_classes, self.ignore_index)
+        require_finite(features, "features")
+        return index
 
     def _average(self, features: Tensor, labels: Tensor, error: InputError | None) -> MeansUpdate | None:
         own, bad = class_sums(features, labels, self.num_classes, self.ignore_index)

@@ -1,0 +1,70 @@
+"""Sums and products in float64 that keep their digits where large terms cancel."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+__all__ = ["centred", "norm", "power_of_two_above", "residual", "two_sum"]
+
+# Products held at once by `residual`: 32 MiB.
+CHUNK = 2**22
+# Veltkamp's constant: it cuts the 53 bits of a float64 into two halves whose products are exact.
+CUT = 2.0**27 + 1
+
+
+def two_sum(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """Return s and e with s + e = a + b exactly, s the rounded sum (Knuth)."""
+    s = a + b
+    part = s - a
+    return s, (a - (s - part)) + (b - part)
+
+
+def centred(X: Tensor) -> Tensor:
+    """Return the rows of X minus their mean. A common offset costs no digits: the second mean mends the first."""
+    near = X - X.mean(dim=0)
+    return near - near.mean(dim=0)
+
+
+def norm(X: Tensor) -> Tensor:
+    """Norms of the last axis, shape (..., 1). Squares of tiny entries do not underflow."""
+    largest = X.abs().amax(dim=-1, keepdim=True)
+    norms: Tensor = largest * torch.linalg.vector_norm(X / largest.where(largest > 0, 1.0), dim=-1, keepdim=True)
+    return norms
+
+
+def power_of_two_above(x: Tensor) -> Tensor:
+    """Return the power of two in (x, 2x], and 0 for x = 0."""
+    exponent = torch.frexp(x).exponent
+    return torch.ldexp(torch.ones_like(x), exponent) * (x > 0)
+
+
+def residual(W: Tensor, mean: Tensor, rest: Tensor, b: Tensor) -> Tensor:
+    """Return W (mean + rest) + b as if computed in twice the precision (Ogita, Rump, Oishi 2005), shape (C,)."""
+    rows = max(1, CHUNK // W.shape[1])
+    pieces = zip(torch.split(W, rows), torch.split(b, rows), strict=True)
+    return torch.cat([_residual(w, mean, rest, c) for w, c in pieces])
+
+
+def _residual(W: Tensor, mean: Tensor, rest: Tensor, b: Tensor) -> Tensor:
+    product = W * mean
+    (W_high, W_low), (m_high, m_low) = _halves(W), _halves(mean)
+    lost = ((W_high * m_high - product) + W_high * m_low + W_low * m_high) + W_low * m_low
+    small = (lost + W * rest).sum(dim=1)
+    terms = torch.cat([product, b[:, None]], dim=1)
+    while (k := terms.shape[1]) > 1:
+        terms, error = two_sum(terms[:, : k // 2], terms[:, k // 2 : k // 2 * 2]) if k % 2 == 0 else _odd(terms)
+        small = small + error.sum(dim=1)
+    return terms[:, 0] + small
+
+
+def _odd(terms: Tensor) -> tuple[Tensor, Tensor]:
+    """Add the last of an odd number of columns to the first."""
+    first, error = two_sum(terms[:, :1], terms[:, -1:])
+    return torch.cat([first, terms[:, 1:-1]], dim=1), error
+
+
+def _halves(x: Tensor) -> tuple[Tensor, Tensor]:
+    large = CUT * x
+    high = large - (large - x)
+    return high, x - high
