@@ -1,12 +1,13 @@
 # Two commands do everything on a fresh machine: `make demo` and `make test`.
 .DEFAULT_GOAL := help
-.PHONY: help demo test notebooks study mutate coverage lint format audit docs wheel pictures check lock licences clean
+.PHONY: help demo test newest oldest notebooks study mutate coverage lint format audit docs wheel pictures check lock licences clean
 
 PYTHON ?= python3
 VENV := .venv
 WORKERS ?= 2
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+UV := build/uv/bin/uv
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,6 +31,26 @@ demo: $(READY) ## train three heads on digits, certify the nearest ETF, draw the
 
 test: $(READY) ## run the test suite, in two processes (WORKERS=0: in one)
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
+
+# What a user gets, and the least that a user may have: resolved from pyproject.toml alone, without constraints.txt.
+# The tools that test it are the newest in both. PyTorch from the default index brings some gigabytes of CUDA.
+$(UV):
+	$(PYTHON) -m venv build/uv
+	build/uv/bin/python -m pip install --quiet uv
+
+define suite_resolved_to
+	rm -rf build/$@ && $(UV) venv --quiet --python $(PYTHON) build/$@
+	$(UV) pip compile --quiet --python build/$@ --resolution $(1) --extra all pyproject.toml --output-file build/$@.txt
+	$(UV) pip install --quiet --python build/$@ --constraint build/$@.txt --editable '.[all,docs,dev]'
+	build/$@/bin/etfopt doctor
+	build/$@/bin/python -m pytest --numprocesses $(WORKERS) --dist worksteal
+endef
+
+newest: $(UV) ## the suite with the newest versions that pyproject.toml allows (build/newest.txt names them)
+	$(call suite_resolved_to,highest)
+
+oldest: $(UV) ## the suite with the lowest versions that pyproject.toml allows (build/oldest.txt names them)
+	$(call suite_resolved_to,lowest-direct)
 
 notebooks: $(READY) ## execute the notebooks anew and write them with their outputs
 	$(BIN)/python tests/notebook_runs.py

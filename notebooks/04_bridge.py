@@ -42,7 +42,7 @@ from etfopt.bench.node import bench_node
 from etfopt.nn.functional import nearest_etf, on_frame, polar_factor
 
 # PyTorch's own, where it prepares forward mode
-warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", DeprecationWarning)
+warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated")
 torch.manual_seed(0)
 DELTA = 1e-3  # the paper's proximal weight
 

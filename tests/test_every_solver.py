@@ -203,7 +203,6 @@ def test_a_cotangent_that_only_stretches_u_gives_the_bridge_no_gradient(draw):
     assert torch.linalg.norm(H.grad) <= 1e-13 * np.linalg.norm(S) / smallest
 
 
-@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
 @given(proximal, st.booleans())
 def test_pulling_back_through_the_bridge_is_the_adjoint_of_pushing_forward(draw, batched):
     H, U = leaves(draw.problem)

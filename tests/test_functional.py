@@ -200,7 +200,6 @@ def test_the_frame_tensor_is_a_fresh_copy_every_time():
     assert frame_tensor(4, torch.zeros(1), reduced=True).dtype == torch.float32
 
 
-@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
 def test_a_frame_first_asked_for_inside_a_transform_serves_outside_too(rng):
     _cached_frame.cache_clear()
     H = torch.tensor(rng.standard_normal((6, 4)))

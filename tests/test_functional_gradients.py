@@ -19,8 +19,6 @@ SPECTRA = {
 }
 DIMENSIONS = {"d = C - 1": 3, "d = C": 4, "d > C": 6}
 
-forward_mode = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
-
 
 @pytest.fixture(params=SPECTRA)
 def values(request: pytest.FixtureRequest) -> np.ndarray:
@@ -59,7 +57,6 @@ def cases(d: int, values: np.ndarray, rng: np.random.Generator) -> list:
     return found
 
 
-@forward_mode
 def test_first_derivatives_pass_gradcheck_forward_reverse_and_batched(values, d, rng):
     for function, inputs in cases(d, values, rng):
         assert gradcheck(function, inputs, check_forward_ad=True, check_batched_grad=True, atol=1e-4, rtol=1e-4)
@@ -70,7 +67,6 @@ def test_second_derivatives_pass_gradgradcheck(values, d, rng):
         assert gradgradcheck(function, inputs, atol=1e-4, rtol=1e-4)
 
 
-@forward_mode
 @pytest.mark.parametrize("shape", [(3, 3), (5, 3), (2, 4, 3)])
 def test_the_polar_factor_passes_both_checks(shape, rng):
     A = torch.tensor(rng.standard_normal(shape) + np.eye(*shape[-2:]), requires_grad=True)
@@ -96,7 +92,6 @@ def test_the_functional_gradient_is_the_gradient(values, rng):
     torch.testing.assert_close(torch.func.jacrev(loss)(H), by_autograd(H))
 
 
-@forward_mode
 def test_forward_mode_is_the_gradient_too(values, rng):
     H, D = means(6, values, rng).detach(), torch.tensor(rng.standard_normal((6, 4)))
     value, slope = torch.func.jvp(loss, (H,), (D,))
@@ -112,7 +107,6 @@ def test_mapped_gradients_are_the_members_gradients(rng):
     torch.testing.assert_close(torch.vmap(loss)(H), torch.stack([loss(h) for h in H]))
 
 
-@forward_mode
 def test_hessians_agree_however_they_are_taken(values, rng):
     H = means(6, values, rng).detach()
     V = torch.tensor(rng.standard_normal((6, 4)))

@@ -27,8 +27,6 @@ SPECTRA = {
     "collapsed": np.ones(3),
 }
 
-forward_mode = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
-
 
 def norm(X: np.ndarray) -> float:
     return float(np.linalg.norm(X))
@@ -112,7 +110,6 @@ def cases(d: int, values: np.ndarray, rng: np.random.Generator, method: str) -> 
     return found
 
 
-@forward_mode
 @pytest.mark.parametrize("d", [3, 4, 6])
 @pytest.mark.parametrize("values", SPECTRA.values(), ids=list(SPECTRA))
 def test_derivatives_by_products_pass_the_checkers(values, d, rng):
@@ -121,7 +118,6 @@ def test_derivatives_by_products_pass_the_checkers(values, d, rng):
         assert gradgradcheck(function, inputs, fast_mode=True, atol=1e-4, rtol=1e-4)
 
 
-@forward_mode
 @pytest.mark.parametrize("values", SPECTRA.values(), ids=list(SPECTRA))
 @pytest.mark.parametrize("method", METHODS[1:])
 def test_derivatives_pass_the_checkers_unseen(method, values, rng):
