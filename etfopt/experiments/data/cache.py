@@ -21,7 +21,7 @@ from etfopt.files import whole
 
 __all__ = ["digest_of", "mapped"]
 
-VERSION = 1
+VERSION = 2
 """Of the files and of how images are decoded; it grows when a file of the version before would not do."""
 
 Bytes: TypeAlias = np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
