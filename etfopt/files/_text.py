@@ -8,11 +8,13 @@ import re
 import stat
 import tomllib
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 from etfopt.errors import InputError
 
 __all__ = ["decoded_text", "open_regular", "parse_json", "parse_toml", "printable", "read_bounded"]
+
+T = TypeVar("T")
 
 LARGEST_TOML = 2**18
 """Bytes of a TOML file; a study has some thousand. `tomllib` needs minutes for some files of a few MiB."""
@@ -56,14 +58,11 @@ def read_bounded(path: Path, limit: int) -> bytes:
             size = os.fstat(file.fileno()).st_size
             if size > limit:
                 raise InputError(f"{path}: is too large: it has {size:,} bytes; at most {limit:,} are read")
-            content = file.read(limit + 1)
+            return file.read(size)
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
     except ValueError as error:  # a path that no system takes
         raise InputError(f"{str(path)!r}: cannot be read: {error}") from error
-    if len(content) > limit:
-        raise InputError(f"{path}: is too large: it grows while it is read; at most {limit:,} bytes are")
-    return content
 
 
 def decoded_text(content: bytes) -> str:
@@ -95,12 +94,13 @@ def parse_json(content: bytes) -> Any:
     Raises
     ------
     ValueError
-        If it is damaged, holds NaN, infinity, a key twice or a number of thousands of digits, or is nested too deeply.
+        If it is damaged, holds NaN, infinity, a key twice or an integer of more than 64 bits, or is nested too deeply.
     """
     try:
-        return json.loads(decoded_text(content), parse_constant=_refuse_constant, object_pairs_hook=_unique)
+        value = json.loads(decoded_text(content), parse_constant=_refuse_constant, object_pairs_hook=_unique)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
+    return _with_small_integers(value)
 
 
 def _refuse_constant(name: str) -> Any:
@@ -108,11 +108,11 @@ def _refuse_constant(name: str) -> Any:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
-        raise ValueError(f"the key {twice!r} is there twice")
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"the key {key[:80]!r} is there twice")
+        found[key] = value
     return found
 
 
@@ -132,7 +132,7 @@ def parse_toml(content: bytes) -> dict[str, Any]:
     Raises
     ------
     ValueError
-        If it is damaged, larger than 256 KiB, or nested too deeply.
+        If it is damaged, larger than 256 KiB, nested too deeply, or holds an integer of more than 64 bits.
     """
     if len(content) > LARGEST_TOML:
         raise ValueError(f"it has {len(content):,} bytes; at most {LARGEST_TOML:,} are read as TOML")
@@ -140,6 +140,18 @@ def parse_toml(content: bytes) -> dict[str, Any]:
     if DOTTED.search(text):
         raise ValueError(f"a key is nested more than {DEEPEST} levels deep")
     try:
-        return tomllib.loads(text)
+        values = tomllib.loads(text)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
+    return _with_small_integers(values)
+
+
+def _with_small_integers(value: T) -> T:
+    """Return a value whose integers have 64 bits at most: larger ones cannot be computed with, nor always shown."""
+    stack: list[Any] = [value]
+    while stack:
+        item = stack.pop()
+        if isinstance(item, int) and not -(2**63) <= item < 2**64:
+            raise ValueError("it holds an integer of more than 64 bits")
+        stack += item.values() if isinstance(item, dict) else item if isinstance(item, list) else ()
+    return value
