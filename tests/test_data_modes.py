@@ -111,7 +111,6 @@ def test_16_bit_grey_in_a_set_in_colour_is_scaled_too(tmp_path: Path) -> None:
         ("RGB", "x.webp"),
         ("CMYK", "x.tif"),
         ("CMYK", "x.jpg"),
-        ("YCbCr", "x.tif"),
         ("YCbCr", "x.jpg"),
     ],
 )
@@ -236,6 +235,16 @@ def test_a_flipped_bit_of_a_png_is_found_by_its_checksum(tmp_path: Path) -> None
     content[content.index(b"IDAT") + 30] ^= 4  # a pixel
     path.write_bytes(content)
     with pytest.raises(InputError, match=r"x.png: is no image that can be read: .*checksum"):
+        read(path)
+
+
+def test_a_tiff_of_which_a_part_is_missing_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.tif"
+    Image.fromarray(GREY).save(path)
+    content = path.read_bytes()
+    assert content.count(struct.pack("<HHII", 257, 4, 1, 5)) == 1  # the height
+    path.write_bytes(content.replace(struct.pack("<HHII", 257, 4, 1, 5), struct.pack("<HHII", 257, 4, 1, 500)))
+    with pytest.raises(InputError, match=r"x.tif: is no image that can be read: a part of it is missing"):
         read(path)
 
 

@@ -188,6 +188,21 @@ def test_a_table_to_compare_on_has_the_same_rules(path: Path) -> None:
     assert re.search(r"m.csv: .*first row is 0, 1, 2, .*header=False, index=False\)\)\n$", done.stderr)
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("m.npy", b"\x93NUMPY\x01\x00v\x00" + b"{'descr': '<f8', 'shape': (3, 3".ljust(117) + b"\n"),
+        ("m.npz", b"PK\x03\x04rubbish"),
+        ("m.csv", b"1.5;2\n"),
+    ],
+)
+def test_a_damaged_file_is_one_line_and_exit_status_2(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+    done = etfopt("solve", name, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert re.fullmatch(rf"error: {name}: cannot be read: .+\n", done.stderr)
+
+
 def test_the_writer_of_quotes_is_understood(path: Path) -> None:
     with path.open("w", newline="") as file:
         csv.writer(file, quoting=csv.QUOTE_ALL).writerows(MEANS.tolist())

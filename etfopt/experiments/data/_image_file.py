@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageFile, ImageOps
 
 from etfopt.errors import InputError
 from etfopt.files._text import open_regular
@@ -18,6 +18,8 @@ FORMATS = ("PNG", "JPEG", "MPO", "BMP", "DIB", "PPM", "TIFF", "WEBP", "GIF")
 
 GREY = ("1", "L", "LA", "La")
 DEEP = ("I;16", "I;16L", "I;16B", "I;16N")
+SCALED = ((np.arange(2**16) + 128) // 257).astype(np.uint8)
+"""What becomes of each value of 16 bits."""
 ALPHA = ("LA", "La", "PA", "RGBA", "RGBa")
 
 
@@ -48,8 +50,10 @@ def read_image(path: Path) -> Picture:
             with Image.open(file, formats=formats) as image:
                 deep = ";16" in repr(image.tile)  # how the decoder is told
                 kind = image.format
+                _require_whole(image, path)
                 image.load()  # decodes, so that the file can be closed
-                ImageOps.exif_transpose(image, in_place=True)
+                if kind != "TIFF":  # which is upright when it is decoded, and older versions of Pillow forget that
+                    ImageOps.exif_transpose(image, in_place=True)
                 _require_opaque(image, path)
                 return _eight_bits(image, deep, kind, path)
     except InputError:
@@ -68,6 +72,16 @@ def _require_one_small(image: Image.Image, path: Path) -> None:
         raise InputError(f"{path}: holds several images; save the one that is meant in a file of its own")
 
 
+def _require_whole(image: ImageFile.ImageFile, path: Path) -> None:
+    """Refuse a TIFF whose strips leave out a part of it, which Pillow would fill with zeros."""
+    covered = 0
+    for tile in image.tile:
+        left, upper, right, lower = tile[1] or (0, 0, *image.size)
+        covered += (right - left) * (lower - upper)
+    if image.format == "TIFF" and covered < image.width * image.height:
+        raise InputError(f"{path}: is no image that can be read: a part of it is missing; save it again")
+
+
 def _require_opaque(image: Image.Image, path: Path) -> None:
     if image.mode in ALPHA or "transparency" in image.info:
         if image.mode in GREY + ALPHA or image.mode in ("P", "RGB"):
@@ -84,8 +98,7 @@ def _require_opaque(image: Image.Image, path: Path) -> None:
 
 def _eight_bits(image: Image.Image, deep: bool, kind: str | None, path: Path) -> Picture:
     if image.mode in DEEP or (image.mode == "I" and kind in ("PNG", "PPM")):  # whose integers have 16 bits at most
-        values = np.asarray(image).astype(np.uint32)
-        return Picture(Image.fromarray(((values + 128) // 257).astype(np.uint8)), deep=True)
+        return Picture(Image.fromarray(SCALED[np.asarray(image)]), deep=True)
     if image.mode in ("I", "F"):
         what = "32-bit integers" if image.mode == "I" else "floating-point numbers"
         raise InputError(f"{path}: holds {what}, whose range is not known; save it with 8 or 16 bits")
