@@ -71,6 +71,20 @@ def test_a_first_column_that_counts_is_refused_until_somebody_says_what_it_is(pa
     np.testing.assert_array_equal(load_matrix(path, header=True, index=True), MEANS)
 
 
+def test_whole_numbers_beside_fractions_may_be_names_of_a_selection(path: Path) -> None:
+    table(path, index=[17, 3, 250, 4, 8, 0])
+    with pytest.raises(InputError, match=r"first column is 17, 3, 250, ...: an index"):
+        load_matrix(path)
+    np.testing.assert_array_equal(load_matrix(path, index=True), MEANS)
+    table(path, header=[5, 6, 7, 9])
+    with pytest.raises(InputError, match=r"first row is 5, 6, 7, ...: a header"):
+        load_matrix(path)
+    np.testing.assert_array_equal(load_matrix(path, header=False), [[5, 6, 7, 9], *MEANS])
+    for text in ("5,7,9\n1.5,2,3.5\n", "5,5,9\n1.5,2.5,3.5\n", "3,1.5\n7,2.5\n", "3\n7\n9\n", "5,7,9\n"):
+        path.write_text(text)  # whole numbers among others, or too few to tell, are data
+        assert load_matrix(path).size == len(text.split(",")) + text.count("\n") - 1
+
+
 @pytest.mark.parametrize(
     ("header", "index", "said"),
     [

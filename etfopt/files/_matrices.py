@@ -35,7 +35,8 @@ def load_matrix(
     A CSV holds numbers separated by commas. Lines that are empty or begin with ``#``, a byte order mark and quotes
     around numbers are passed over. A first row of names, and a first column under an empty name (as
     ``pandas.DataFrame.to_csv`` writes them), are left out with a warning. A first row or column of the whole numbers
-    0, 1, 2, ... or 1, 2, 3, ... may be names or data: it is refused unless `header` or `index` says which.
+    0, 1, 2, ... or 1, 2, 3, ..., or of the only whole numbers of the table, may be names or data: it is refused unless
+    `header` or `index` says which.
 
     Parameters
     ----------

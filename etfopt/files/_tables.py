@@ -23,6 +23,9 @@ LARGEST = 2**28
 
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?(nan|inf|infinity)", re.ASCII | re.IGNORECASE)
 
+WHOLE = re.compile(r"\d+", re.ASCII)
+WHOLE_FIELD = re.compile(r'(?:^|,)\s*"?[+-]?\d+"?\s*(?:,|$)', re.ASCII)
+
 MISSING = ("", "-", "?", "na", "n/a", "#n/a", "nan", "null", "none", "missing")
 """How programs write a value that is not there; no names of columns."""
 
@@ -90,11 +93,12 @@ def _found(lines: list[Line], header: bool | None, index: bool | None) -> _Names
     if index is None and corner:
         index = True
         whys.append("the first column, which has no name, is an index")
-    if header is None and _are_counted(first):
+    if header is None and _may_be_names(first, [line for _, line in lines[1:]]):
         raise ValueError(_ambiguous("row", first[:4], "header"))
     if index is None:
-        column = [line.partition(",")[0].strip(' \t"') for _, line in lines[bool(header) :]]
-        if _are_counted(column):
+        halves = [line.partition(",") for _, line in lines[bool(header) :]]
+        column = [name.strip(' \t"') for name, *_ in halves]
+        if _may_be_names(column, [rest for *_, rest in halves]):
             raise ValueError(_ambiguous("column", column[:4], "index"))
     return _Names(bool(header), bool(index), f"{' and '.join(whys)}: left out" if whys else "")
 
@@ -102,6 +106,15 @@ def _found(lines: list[Line], header: bool | None, index: bool | None) -> _Names
 def _are_words(fields: list[str]) -> bool:
     """Whether all fields begin with a letter, and none is a number or says that a value is missing."""
     return all(re.match(r"[^\W\d]", field) and field.lower() not in (*MISSING, "inf", "infinity") for field in fields)
+
+
+def _may_be_names(fields: list[str], others: list[str]) -> bool:
+    """Whether the fields count, or are the only whole numbers of the table, three or more and no two alike."""
+    if _are_counted(fields):
+        return True
+    if len(fields) < 3 or not all(map(WHOLE.fullmatch, fields)) or len(set(fields)) < len(fields):
+        return False
+    return any(others) and not any(WHOLE_FIELD.search(line) for line in others)
 
 
 def _are_counted(fields: list[str]) -> bool:
