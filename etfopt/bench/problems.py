@@ -233,7 +233,10 @@ def choose_problems(names: Sequence[str] = (), files: Sequence[Path] = (), quick
 
 
 def _read(path: Path, name: str) -> NamedProblem:
-    H = load_matrix(path)
+    try:
+        H = load_matrix(path)
+    except InputError as error:
+        raise InputError(str(error).partition(", or say which")[0]) from error  # there is no option to say so
     tight = H.ndim == 2 and H.shape[0] == H.shape[1] - 1 and H.shape[1] >= 2
     frame = simplex_etf(H.shape[1], reduced=True) if tight else None
     try:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import sys
+import warnings
+from pathlib import Path
+from typing import TextIO
 
 from etfopt.errors import EtfoptError, require_extra
 
@@ -24,6 +27,8 @@ from etfopt.cli.verifying import verify
 
 __all__ = ["main"]
 
+PACKAGE = Path(__file__).parents[1]
+
 for command in (solve, train, report, demo, compare, verify, doctor):  # in the order of --help
     app.command()(command)
 
@@ -40,8 +45,25 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal may not know a character of a table
+    warnings.showwarning = _show_warning
     try:
         app()
     except EtfoptError as error:
         Console(stderr=True).print(Text.assemble(("error: ", "bold red"), str(error)), soft_wrap=True)
         sys.exit(2)
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Print a warning of etfopt's own as one line, without the line of code; those of others as Python does."""
+    if Path(filename).is_relative_to(PACKAGE) and issubclass(category, UserWarning):
+        print(f"warning: {message}", file=sys.stderr)
+        return
+    text = warnings.formatwarning(message, category, filename, lineno, line)
+    (file or sys.stderr).write(text)

@@ -20,6 +20,14 @@ def solve(
     key: Annotated[str | None, typer.Option(help="Which array of an .npz holds H.")] = None,
     transpose: Annotated[bool, typer.Option("--transpose", help="Rows of the file are classes.")] = False,
     reduced: Annotated[bool, typer.Option("--reduced", help="Use the (C-1) x C frame: d = C-1 is enough.")] = False,
+    header: Annotated[
+        bool | None,
+        typer.Option("--header/--no-header", help="Leave out the first row of a .csv, or not. [found out, or asked]"),
+    ] = None,
+    index: Annotated[
+        bool | None,
+        typer.Option("--index/--no-index", help="Leave out the first column of a .csv, or not. [found out, or asked]"),
+    ] = None,
     prox: Annotated[Path | None, typer.Option(help="Proximal point, d x r, in a file of its own.")] = None,
     prox_key: Annotated[str | None, typer.Option(help="Which array of an .npz holds the proximal point.")] = None,
     delta: Annotated[float, typer.Option(help="Proximal weight delta; needs --prox if above 0.")] = 0.0,
@@ -31,6 +39,7 @@ def solve(
     ```
     etfopt solve means.npy --out nearest.npz
     etfopt solve classes_in_rows.csv --transpose
+    etfopt solve frame.csv --header --no-index
     etfopt solve means.npz --key H --prox previous.npy --delta 0.001 --json
     ```
     """
@@ -38,9 +47,13 @@ def solve(
     from etfopt import solve as solve_problem
     from etfopt.files import load_matrix, save_solution, strict_json
 
-    H = load_matrix(means, key)
+    names = {"header": header, "index": index}
+    try:
+        H = load_matrix(means, key, **names)
+        start = None if prox is None else load_matrix(prox, prox_key, **(names if _is_csv(prox) else {}))
+    except InputError as error:
+        raise InputError(re.sub(r"(header|index)=True or \1=False", r"--\1 or --no-\1", str(error))) from error
     H = H.T if transpose else H
-    start = None if prox is None else load_matrix(prox, prox_key)
     frame = simplex_etf(H.shape[1], reduced=True) if reduced and H.ndim == 2 and H.shape[1] >= 2 else None
     try:
         problem = NearestETF(H, prox=start, delta=delta, frame=frame)
@@ -55,6 +68,10 @@ def solve(
     console.print(tables.solution_table(solution))
     if out is not None:
         console.print(f"wrote {out}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _is_csv(path: Path) -> bool:
+    return path.suffix.lower() == ".csv"
 
 
 def _for_the_shell(message: str, means: Path, prox: Path | None) -> str:

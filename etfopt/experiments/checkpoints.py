@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import pickle
 import re
 import zipfile
 from dataclasses import asdict, dataclass
@@ -24,11 +23,13 @@ from pytorch_lightning.callbacks import Checkpoint
 
 from etfopt.errors import InputError
 from etfopt.experiments.run_files import SCHEMA, make_folder, write_atomically
+from etfopt.files._text import parse_json, read_bounded
 
 __all__ = ["AtomicCheckpoints", "EpochCheckpoint", "Identity", "checkpoints", "choose", "load", "prune", "verify"]
 
 FORMAT = "etfopt checkpoint"
 KEPT = 2
+LARGEST = 2**36  # bytes of a checkpoint: 64 GiB
 LENGTH = 2  # bytes of the length of the comment, at the end of an archive without one
 
 
@@ -188,30 +189,35 @@ def load(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
     _, content = _verified(path)
     try:
         checkpoint: dict[str, Any] = torch.load(io.BytesIO(content), map_location, weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError) as error:
-        raise InputError(f"{path}: cannot be read by this version of torch: {error}") from error
+    except Exception as error:  # the unpickler raises what it happens to meet
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise InputError(f"{path}: cannot be read by this version of torch: {reason}") from error
+    if not isinstance(checkpoint, dict):
+        raise InputError(f"{path}: is not a checkpoint of etfopt: it holds a {type(checkpoint).__name__}")
     return checkpoint
 
 
 def _verified(path: Path) -> tuple[dict[str, Any], bytes]:
+    content = read_bounded(path, LARGEST)
     try:
-        content = path.read_bytes()
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            comment = archive.comment
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
-    except zipfile.BadZipFile as error:
+            comment, entries = archive.comment, archive.infolist()
+    except Exception as error:  # zipfile raises what it happens to meet in a damaged archive
         raise InputError(f"{path}: is truncated or damaged, or no checkpoint: {error}") from error
     try:
-        facts = json.loads(comment)
+        facts = parse_json(comment)
     except ValueError:
         facts = None
     if not isinstance(facts, dict) or facts.get("format") != FORMAT:
         raise InputError(f"{path}: is not a checkpoint of etfopt, but a file of something else")
-    if facts["schema"] != SCHEMA:
+    if facts.get("schema") != SCHEMA:
         raise InputError(
-            f"{path}: was written by another version of etfopt (schema {facts['schema']}); this one reads {SCHEMA}"
+            f"{path}: was written by another version of etfopt (schema {facts.get('schema')}); this one reads {SCHEMA}"
         )
+    if missing := [key for key in ("sha256", *Identity.__annotations__) if key not in facts]:
+        raise InputError(f"{path}: is damaged: it does not say {', '.join(missing)}")
+    if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):  # it could unpack to any size
+        raise InputError(f"{path}: is not a checkpoint of etfopt: it is compressed, which torch.save does not do")
     content = content[: -len(comment) - LENGTH] + bytes(LENGTH)
     if hashlib.sha256(content).hexdigest() != facts["sha256"]:
         raise InputError(f"{path}: is damaged: its SHA-256 is not the one it was written with")

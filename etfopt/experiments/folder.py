@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from etfopt.errors import InputError
 from etfopt.experiments.checkpoints import Identity, checkpoints, choose, load, prune
@@ -13,6 +13,7 @@ from etfopt.experiments.environment import environment
 from etfopt.experiments.means_file import read_means
 from etfopt.experiments.recorder import HISTORY, LINES, MARGINS, MEANS, MEANS_BY_EPOCH, SCALARS, Recorder
 from etfopt.experiments.run_files import (
+    LARGEST,
     make_folder,
     read_config,
     read_json,
@@ -20,8 +21,20 @@ from etfopt.experiments.run_files import (
     write_json,
 )
 from etfopt.experiments.trainer import Machine
+from etfopt.files._text import parse_json, read_bounded
 
-__all__ = ["CONFIG", "ENVIRONMENT", "RESULTS", "Start", "begin", "finish", "is_empty", "open_folder", "resume_from"]
+__all__ = [
+    "CONFIG",
+    "ENVIRONMENT",
+    "RESULTS",
+    "Start",
+    "begin",
+    "finish",
+    "is_empty",
+    "open_folder",
+    "read_starts",
+    "resume_from",
+]
 
 CONFIG, ENVIRONMENT = "config.json", "environment.json"
 RESULTS = (HISTORY, MEANS, MARGINS)
@@ -86,7 +99,7 @@ def begin(path: Path, config: TrainConfig, start: Start, machine: Machine) -> No
     InputError
         If records of the folder cannot be read or do not reach that far.
     """
-    starts = read_json(path / ENVIRONMENT)["starts"] if start.epoch and (path / ENVIRONMENT).exists() else []
+    starts = read_starts(path) if start.epoch else []
     try:
         for file in [*_torn(path), *(_ahead(path, start.epoch) if start.epoch else _files(path))]:
             file.unlink()
@@ -96,6 +109,37 @@ def begin(path: Path, config: TrainConfig, start: Start, machine: Machine) -> No
         write_config(path / CONFIG, config)
     here = {"epoch": start.epoch, "seed": config.seed, **asdict(machine), **environment()}
     write_json(path / ENVIRONMENT, {"starts": [*starts, here]})
+
+
+def read_starts(path: Path) -> list[dict[str, Any]]:
+    """Read with what a run was started, and started again.
+
+    Parameters
+    ----------
+    path : Path
+        Folder of the run.
+
+    Returns
+    -------
+    list of dict
+        As `begin` wrote them; none where nothing is written down.
+
+    Raises
+    ------
+    InputError
+        If the file is damaged, or of another version.
+    """
+    file = path / ENVIRONMENT
+    starts = read_json(file).get("starts") if file.exists() else []
+    if not isinstance(starts, list) or not all(isinstance(s, dict) and _is_git(s.get("git")) for s in starts):
+        raise InputError(f"{file}: is damaged: it holds no list of starts; remove it to go on without")
+    return starts
+
+
+def _is_git(value: object) -> bool:
+    if not isinstance(value, dict):
+        return value is None
+    return isinstance(value.get("revision"), str) and isinstance(value.get("dirty"), bool)
 
 
 def resume_from(path: Path, config: TrainConfig, identity: Identity, from_epoch: int | None) -> Start:
@@ -186,7 +230,7 @@ def _torn(path: Path) -> list[Path]:
 def _is_run(config: Path) -> bool:
     """Whether a file is the configuration of a run, of whatever version."""
     try:
-        record = json.loads(config.read_text())
-    except (OSError, ValueError):
+        record = parse_json(read_bounded(config, LARGEST))
+    except ValueError:  # InputError is one
         return False
     return isinstance(record, dict) and isinstance(record.get("schema"), int) and record.keys() == {"schema", "config"}

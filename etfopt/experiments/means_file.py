@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -10,6 +12,8 @@ import numpy as np
 from etfopt.errors import InputError
 from etfopt.experiments import run_files
 from etfopt.experiments.run_files import StorageError
+from etfopt.files._npy import NpyHeader, read_npy_header
+from etfopt.files._text import open_regular
 
 __all__ = ["Means", "append_means", "read_means"]
 
@@ -60,17 +64,23 @@ def _write_header(file: Any, shape: tuple[int, ...]) -> None:
 
 def _data_start(file: Any, path: Path, epochs: int, shape: tuple[int, ...]) -> int:
     """Where the array begins, in a file that holds at least so many epochs."""
-    file.seek(0)
-    try:
-        np.lib.format.read_magic(file)
-        (count, *rest), *_ = np.lib.format.read_array_header_1_0(file)
-    except ValueError as error:
-        raise InputError(f"{path}: is damaged: {error}") from error
+    count, *rest = _read_header(file, path).shape
     if tuple(rest) != shape or count < epochs:
         raise InputError(
             f"{path}: holds {count} epochs of shape {tuple(rest)}; {epochs} of shape {shape} were expected"
         )
     return int(file.tell())
+
+
+def _read_header(file: Any, path: Path) -> NpyHeader:
+    file.seek(0)
+    try:
+        header = read_npy_header(file)
+    except ValueError as error:
+        raise InputError(f"{path}: is damaged: {error}") from error
+    if len(header.shape) != 3 or header.dtype != np.dtype("<f8") or header.fortran_order:
+        raise InputError(f"{path}: is damaged: it holds {header.dtype} {header.shape}, and no class means of epochs")
+    return header
 
 
 def read_means(path: Path, epochs: int) -> Means:
@@ -94,12 +104,14 @@ def read_means(path: Path, epochs: int) -> Means:
         If they are not there.
     """
     try:
-        with path.open("rb") as file:
-            means = np.load(file, allow_pickle=False)
+        with open_regular(path) as file:
+            count, *shape = _read_header(file, path).shape
+            if count < epochs:
+                raise InputError(f"{path}: holds the class means of {count} epochs; {epochs} were expected")
+            number = epochs * math.prod(shape)
+            if os.fstat(file.fileno()).st_size - file.tell() < 8 * number:  # before room is made for them
+                raise InputError(f"{path}: is damaged: it is truncated")
+            means: Means = np.fromfile(file, np.dtype("<f8"), number).reshape(epochs, *shape)
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
-    except (ValueError, EOFError) as error:
-        raise InputError(f"{path}: is damaged: {error}") from error
-    if len(means) < epochs:
-        raise InputError(f"{path}: holds the class means of {len(means)} epochs; {epochs} were expected")
-    return np.asarray(means[:epochs])
+    return means

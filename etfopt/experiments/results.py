@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from etfopt.errors import InputError
 from etfopt.experiments.config import TrainConfig
 from etfopt.experiments.means_file import Means, read_means
 from etfopt.experiments.recorder import COST, LINES, MARGINS, MEANS_BY_EPOCH
@@ -120,6 +121,8 @@ def load_run(path: Path) -> RunResult:
     etfopt.errors.InputError: ...
     """
     config, lines = read_config(path / "config.json"), read_lines(path / LINES)
+    if lines and (missing := [key for key in COST if any(key not in line for line in lines)]):
+        raise InputError(f"{path / LINES}: is damaged: a line has no {missing[0]}")
     history = [{key: value for key, value in line.items() if key not in COST} for line in lines]
     steps = [line["step_ms"] for line in lines]
     step_ms = float(np.nanmedian(steps)) if not np.all(np.isnan(steps)) else float("nan")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Iterator, Sequence
@@ -15,6 +14,7 @@ from filelock import FileLock, Timeout
 from etfopt.errors import EtfoptError, InputError
 from etfopt.experiments.config import TrainConfig
 from etfopt.files import strict_json
+from etfopt.files._text import parse_json, read_bounded
 
 __all__ = [
     "SCHEMA",
@@ -35,6 +35,11 @@ __all__ = [
 
 SCHEMA = 1
 """Version of every file of a run; it grows when a reader of the version before could not read the next."""
+
+LARGEST = 2**26
+"""Bytes of a JSON file of a run or a study: 64 MiB."""
+LARGEST_LINES = 2**30
+"""Bytes of the records of a run: a thousand or two an epoch."""
 
 Record: TypeAlias = dict[str, float]
 
@@ -204,9 +209,9 @@ def read_json(path: Path) -> dict[str, Any]:
         If it is missing, damaged, or of another schema.
     """
     try:
-        value = json.loads(path.read_bytes())
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+        value = parse_json(read_bounded(path, LARGEST))
+    except InputError:
+        raise
     except ValueError as error:
         raise InputError(f"{path}: is damaged: {error}") from error
     if not isinstance(value, dict) or "schema" not in value:
@@ -262,18 +267,30 @@ def read_lines(path: Path) -> list[Record]:
     Raises
     ------
     InputError
-        If the file is missing, or a line before the last is damaged.
+        If the file is missing, or a line before the last is damaged or not of the epoch after the one before it.
     """
+    *lines, _torn = read_bounded(path, LARGEST_LINES).split(b"\n")
+    return [_record(path, number, line) for number, line in enumerate(lines)]
+
+
+def _record(path: Path, number: int, line: bytes) -> Record:
+    """Read one line; the first is of epoch 0."""
     try:
-        *lines, _torn = path.read_bytes().split(b"\n")
-        records = [json.loads(line) for line in lines]
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+        record = parse_json(line)
     except ValueError as error:
-        raise InputError(f"{path}: is damaged: {error}") from error
-    if any(record.pop("schema", None) != SCHEMA for record in records):
+        raise InputError(f"{path}: is damaged: line {number + 1}: {error}") from error
+    if not isinstance(record, dict) or record.pop("schema", None) != SCHEMA:
         raise InputError(f"{path}: was written by another version of etfopt; this one reads schema {SCHEMA}")
-    return [{key: math.nan if value is None else value for key, value in record.items()} for record in records]
+    odd = [key for key, value in record.items() if value is not None and not _is_number(value)]
+    if odd or record.get("epoch") != number:
+        what = f"{odd[0][:40]!r} is no number" if odd else f"epoch {number} is due"
+        raise InputError(f"{path}: is damaged: line {number + 1}: {what}")
+    return {key: math.nan if value is None else value for key, value in record.items()}
+
+
+def _is_number(value: object) -> bool:
+    whole = isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
+    return whole or isinstance(value, float)
 
 
 # --- configuration -------------------------------------------------------------------------------------------------

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import math
 import re
-import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,15 @@ from etfopt._inputs import as_integer
 from etfopt.errors import InputError
 from etfopt.experiments.config import TrainConfig
 from etfopt.experiments.study import Study, Variant
+from etfopt.files._text import LARGEST_TOML, parse_toml, read_bounded
 
 __all__ = ["parse_study", "read_study"]
 
 KEYS = ("title", "question", "setup", "findings", "baselines", "seeds", "base", "variants", "grid")
+
+
+MOST = 10_000
+"""Variants of a study."""
 
 
 def read_study(path: Path) -> Study:
@@ -40,13 +45,15 @@ def read_study(path: Path) -> Study:
     if path.suffix.lower() != ".toml":
         raise InputError(f"{path}: a study is a file that ends in .toml")
     try:
-        return parse_study(tomllib.loads(path.read_text(encoding="utf-8")), path.stem)
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from error
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+        values = parse_toml(read_bounded(path, LARGEST_TOML))
+    except InputError:
+        raise
     except ValueError as error:  # TOML and UTF-8 alike
         raise InputError(f"{path}: cannot be read: {error}") from error
+    try:
+        return parse_study(values, path.stem)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
 
 
 def parse_study(values: Mapping[str, Any], name: str) -> Study:
@@ -150,6 +157,8 @@ def _grid(value: Any) -> dict[str, list[Any]]:
     for name, values in grid.items():
         if not isinstance(values, list) or not values:
             raise InputError(f"grid: {name} must be a non-empty list of values; got {values!r}")
+        if len(values) > MOST:
+            raise InputError(f"grid: {name} has {len(values):,} values; at most {MOST:,} are taken: split the study")
         if any(item in values[:i] for i, item in enumerate(values)):
             raise InputError(f"grid: {name} = {values!r} has a value twice")
     return grid
@@ -175,6 +184,11 @@ def _named(value: Any) -> dict[str, dict[str, Any]]:
 def _variants(named: dict[str, dict[str, Any]], base: dict[str, Any], grid: dict[str, list[Any]]) -> Iterator[Variant]:
     if not named and not grid:
         raise InputError("there is nothing to compare: [[variants]], or a [grid], or both are needed")
+    count = math.prod(map(len, grid.values())) * max(len(named), 1)
+    if count > MOST:
+        raise InputError(
+            f"the grid and the variants make {count:,} variants; at most {MOST:,} are taken: split the study"
+        )
     for values in itertools.product(*grid.values()):
         place = dict(zip(grid, values, strict=True))
         cell = ", ".join(f"{key}={value}" for key, value in place.items())

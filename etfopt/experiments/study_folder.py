@@ -83,8 +83,10 @@ def load_study(folder: Path) -> Study:
     try:
         if not isinstance(values, dict):
             raise InputError("a table is needed")
-        return Study.from_dict(values)
-    except (TypeError, KeyError, InputError) as error:
+        study = Study.from_dict(values)
+        study.runs()  # the seeds, and names that make folders
+        return study
+    except (TypeError, KeyError, ValueError, AttributeError) as error:  # InputError is a ValueError
         raise InputError(f"{folder / STUDY}: holds no study: {error}") from error
 
 

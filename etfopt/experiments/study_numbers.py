@@ -31,6 +31,12 @@ QUANTITIES = {
 }
 """Names of what is reported of a run; measures without an epoch are those of the training split after the last one."""
 
+NEEDED = (
+    *("train_accuracy", "test_accuracy", "train_cosine_margin", "train_nc1", "train_nc2", "train_nc3"),
+    "train_equinorm_difference",
+)
+"""Measures of every epoch that a report is made of."""
+
 
 @dataclass(frozen=True)
 class Collected:
@@ -83,7 +89,7 @@ def _planned(folder: Path) -> Collected:
     for p in progress(folder, study.runs()):
         path = folder / p.run.folder
         if p.state is State.FINISHED:
-            found.runs[p.run.variant].append(_slim(load_run(path)))
+            found.runs[p.run.variant].append(_loaded(path))
         elif p.state is State.DIVERGED:
             found.diverged[p.run.folder] = str(divergence(path, p.run.config))
         else:
@@ -102,7 +108,7 @@ def _loose(folder: Path) -> Collected:
     runs: dict[str, list[RunResult]] = {}
     missing = {}
     for path in paths:
-        name, run = re.sub(r"-seed\d+$", "", path.name), _slim(load_run(path))
+        name, run = re.sub(r"-seed\d+$", "", path.name), _loaded(path)
         config = run.config.with_settings({"seed": 0})
         if variants.setdefault(name, Variant(name, name, "", config)).config.digest() != config.digest():
             raise InputError(f"{path}: differs from the other runs named {name} in more than the seed; rename it")
@@ -118,8 +124,12 @@ def _loose(folder: Path) -> Collected:
     return Collected(study, runs, missing)
 
 
-def _slim(run: RunResult) -> RunResult:
-    """Return a run with the last class means alone: those of all epochs of all runs may not fit into memory."""
+def _loaded(path: Path) -> RunResult:
+    """Read a run, with the last class means alone: those of all epochs of all runs may not fit into memory."""
+    run = load_run(path)
+    for record in run.history:
+        if missing := [name for name in NEEDED if name not in record]:
+            raise InputError(f"{path}: its record of epoch {record['epoch']} has no {missing[0]}; train it again")
     return replace(run, class_means=run.class_means[-1:].copy())
 
 

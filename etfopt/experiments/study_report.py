@@ -14,9 +14,9 @@ from typing import Any
 
 from markdown_it import MarkdownIt
 
-from etfopt.experiments.folder import ENVIRONMENT
+from etfopt.experiments.folder import read_starts
 from etfopt.experiments.report import Spread
-from etfopt.experiments.run_files import make_folder, read_json, write_atomically, write_json
+from etfopt.experiments.run_files import make_folder, write_atomically, write_json
 from etfopt.experiments.study_comparisons import Pair, SpreadPair, comparisons, spread_comparisons
 from etfopt.experiments.study_markdown import markdown
 from etfopt.experiments.study_numbers import Collected, collect, quantities, two_epochs
@@ -146,9 +146,7 @@ def _origins(found: Collected) -> list[dict[str, Any]]:
     keys = ("etfopt", "torch", "python", "platform", "git", "accelerator", "precision")
     origins: list[dict[str, Any]] = []
     for run in (run for runs in found.runs.values() for run in runs):
-        if not (run.path / ENVIRONMENT).exists():
-            continue
-        for start in read_json(run.path / ENVIRONMENT)["starts"]:
+        for start in read_starts(run.path):
             origin = {key: start.get(key) for key in keys}
             if origin not in origins:
                 origins.append(origin)

@@ -10,6 +10,9 @@ from etfopt.experiments.data.names import known_data
 
 __all__ = ["DataConfig"]
 
+MOST_SAMPLES = 10**9
+"""Of the unconstrained-features model, each a row of parameters."""
+
 
 @dataclass(frozen=True)
 class DataConfig(Section):
@@ -84,6 +87,11 @@ class DataConfig(Section):
             raise InputError(
                 f"data.imbalance = {self.imbalance!r} and data.imbalance_factor = {self.imbalance_factor:g} do not go "
                 "together; give both, as in imbalance = 'exp', imbalance_factor = 0.01, or neither"
+            )
+        if self.name == "ufm" and self.classes * self.samples > MOST_SAMPLES:
+            raise InputError(
+                f"data.classes = {self.classes} times data.samples = {self.samples} is more than {MOST_SAMPLES:,} "
+                "free features; set one of them smaller"
             )
         if self.name == "ufm" and self.augmentation != "none":
             raise InputError(f"data.augmentation = {self.augmentation!r}: 'ufm' has no images; use 'none'")

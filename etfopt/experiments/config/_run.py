@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import re
-import tomllib
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -21,10 +19,17 @@ from etfopt.experiments.config._settings import Section, integer, setting
 from etfopt.experiments.config._training import OptimizerConfig, ScheduleConfig, TrainingConfig
 from etfopt.experiments.data.names import FOLDER, known_classes
 from etfopt.files import strict_json
+from etfopt.files._text import parse_json, parse_toml, read_bounded
 from etfopt.nn import FixedETFHead, LearnedHead, NearestETFHead
 from etfopt.nn.heads import AnyHead
 
 __all__ = ["TrainConfig", "build_head", "read_config"]
+
+LARGEST_HEAD = 2**29
+"""Weights of a classifier: 2 GiB in float32. It is made when a configuration is."""
+
+LARGEST = 2**20
+"""Bytes of a configuration: 1 MiB."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +79,16 @@ class TrainConfig(Section):
             raise InputError("head.temperature = 'auto' is made for cross-entropy; dot-regression needs a number, 1")
         C = known_classes(self.data)
         if C is not None:  # the head's own check of d against C, before any data are read
+            self._check_size(C)
             build_head(self, C)
+
+    def _check_size(self, C: int) -> None:
+        d = self.backbone.feature_dim
+        if C * d > LARGEST_HEAD:
+            raise InputError(
+                f"the classifier of C = {C} classes and d = {d} features has {C * d:.3g} weights; at most "
+                f"{LARGEST_HEAD:.3g} are taken: set backbone.dim or the number of classes smaller"
+            )
 
     def _check_backbone(self) -> None:
         free, ufm = self.backbone.name == "free", self.data.name == "ufm"
@@ -188,22 +202,21 @@ def read_config(path: Path) -> TrainConfig:
     InputError
         If the file is missing, of another kind or damaged, a setting is not known, or a value is refused.
     """
-    readers = {".json": json.loads, ".toml": tomllib.loads}
+    readers = {".json": parse_json, ".toml": parse_toml}
     if path.suffix.lower() not in readers:
         raise InputError(f"{path}: a file that ends in .toml or .json is needed")
     try:
-        values = readers[path.suffix.lower()](path.read_text(encoding="utf-8"))
-        if not isinstance(values, dict):
-            raise InputError("a table of settings is needed")
-        if values.keys() == {"schema", "config"}:  # as a run writes it
-            values = values["config"]
+        values = readers[path.suffix.lower()](read_bounded(path, LARGEST))
+    except InputError:
+        raise
+    except ValueError as error:
+        raise InputError(f"{path}: cannot be read: {error}") from error
+    if isinstance(values, dict) and values.keys() == {"schema", "config"}:  # as a run writes it
+        values = values["config"]
+    try:
         return TrainConfig.from_dict(values)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        raise InputError(f"{path}: cannot be read: {error}") from error
 
 
 def build_head(config: TrainConfig, num_classes: int) -> AnyHead:

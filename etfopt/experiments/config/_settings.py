@@ -126,6 +126,8 @@ class Section:
         InputError
             If a key is not known (the known ones are listed), or a value is refused.
         """
+        if not isinstance(values, Mapping):
+            raise InputError(f"a table of settings is needed; got a {type(values).__name__}")
         sections = _sections(cls)
         _refuse_unknown(values, cls, "")
         arguments: dict[str, Any] = {}

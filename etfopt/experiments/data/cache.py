@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
@@ -18,11 +19,15 @@ from filelock import FileLock
 from etfopt.errors import InputError
 from etfopt.experiments.data.images import MappedPixels, value_counts
 from etfopt.files import whole
+from etfopt.files._npy import read_npy_header
+from etfopt.files._text import open_regular, parse_json
 
 __all__ = ["digest_of", "mapped"]
 
-VERSION = 1
+VERSION = 2
 """Of the files and of how images are decoded; it grows when a file of the version before would not do."""
+
+LARGEST_FOOTER = 2**20
 
 Bytes: TypeAlias = np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
 
@@ -121,14 +126,22 @@ def _write(path: Path, key: str, count: int, chunks: Iterator[Bytes]) -> None:
 
 def _opened(path: Path, key: str, count: int) -> MappedPixels:
     try:
-        pixels = np.lib.format.open_memmap(path, mode="r")
-        with path.open("rb") as file:
-            file.seek(pixels.offset + pixels.nbytes)
-            footer = json.loads(file.read())
-        if pixels.dtype != np.uint8 or pixels.ndim != 4 or len(pixels) != count or footer["key"] != key:
+        with open_regular(path) as file:
+            header, start = read_npy_header(file), file.tell()
+            size = os.fstat(file.fileno()).st_size
+            file.seek(min(start + header.nbytes, size))
+            footer = parse_json(file.read(LARGEST_FOOTER))
+        shape = header.shape
+        if header.dtype != np.uint8 or header.fortran_order or len(shape) != 4 or shape[0] != count:
             raise ValueError("it holds other images")
-        return MappedPixels(pixels, torch.tensor(footer["counts"], dtype=torch.int64).reshape(-1, 256))
-    except (OSError, EOFError, ValueError, TypeError, KeyError, RuntimeError) as error:
+        if footer["key"] != key:
+            raise ValueError("it holds other images")
+        counts = torch.tensor(footer["counts"], dtype=torch.int64).reshape(shape[1], 256)
+        if (counts < 0).any() or (counts.sum(dim=1) != math.prod(shape) // shape[1]).any():
+            raise ValueError("its counts are not those of its images")
+        pixels = np.memmap(path, np.uint8, "r", start, shape)
+        return MappedPixels(pixels, counts)
+    except (OSError, ValueError, TypeError, KeyError, IndexError, RuntimeError, ArithmeticError) as error:
         raise InputError(
             f"{path}: is damaged, or no file of decoded images: {error}; remove it, and it is made anew"
         ) from error

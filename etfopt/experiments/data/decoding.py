@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -11,10 +12,11 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from etfopt.errors import InputError
+from etfopt.experiments.data._image_file import read_image
 from etfopt.experiments.data.cache import digest_of, mapped
 from etfopt.experiments.data.images import Labelled
 from etfopt.experiments.data.selection import Selection
@@ -24,7 +26,6 @@ if TYPE_CHECKING:
 
 __all__ = ["ImageFiles", "decoded"]
 
-GREY = ("1", "L", "LA", "I", "I;16", "F")
 CHUNK = 512
 """Images that are decoded before they are put where they belong."""
 
@@ -101,10 +102,16 @@ def _firsts(train: ImageFiles) -> list[Path]:
 
 
 def _shape(firsts: Sequence[Path], config: DataConfig) -> Shape:
-    grey = all(_opened(path).mode in GREY for path in firsts)
+    found = [(picture.image.mode, picture.image.size, picture.deep) for picture in map(read_image, firsts)]
+    if deep := [path for path, (*_, is_deep) in zip(firsts, found, strict=True) if is_deep]:
+        warnings.warn(
+            f"{deep[0]}: has 16 bits a channel, and 8 are kept: 65535 becomes 255. If the set uses fewer, such as 12, "
+            "convert it to 8 bits by its own range",
+            stacklevel=1,
+        )
     side = config.size
-    height, width = (side, side) if side else _opened(firsts[0]).size[::-1]
-    return (1 if grey else 3, height, width)
+    height, width = (side, side) if side else found[0][1][::-1]
+    return (1 if all(mode == "L" for mode, *_ in found) else 3, height, width)
 
 
 def _require_memory(count: int, shape: Shape, config: DataConfig) -> None:
@@ -127,7 +134,6 @@ def _in_memory(files: Sequence[Path], shape: Shape, config: DataConfig) -> Bytes
 
 def _chunks(files: Sequence[Path], shape: Shape, config: DataConfig) -> Iterator[Bytes]:
     """Yield images, (at most CHUNK, *shape), in the order of the files. Pillow lets other threads run as it decodes."""
-    Image.init()  # formats are looked up here, since two threads that do it at once may miss some
     decode: Callable[[Path], Bytes] = functools.partial(_pixels, shape=shape, config=config)
     with ThreadPoolExecutor() as pool:
         for start in range(0, len(files), CHUNK):
@@ -136,8 +142,8 @@ def _chunks(files: Sequence[Path], shape: Shape, config: DataConfig) -> Iterator
 
 def _pixels(path: Path, shape: Shape, config: DataConfig) -> Bytes:
     """Return one image, (channels, height, width)."""
-    image = _opened(path)
-    if shape[0] == 1 and image.mode not in GREY:
+    image = read_image(path).image
+    if shape[0] == 1 and image.mode != "L":
         raise InputError(f"{path}: is in colour, and the first image of every class is grey; convert them alike")
     wanted = (shape[2], shape[1])
     if config.size is None and image.size != wanted:
@@ -145,20 +151,8 @@ def _pixels(path: Path, shape: Shape, config: DataConfig) -> Bytes:
             f"{path}: is {image.size[0]} x {image.size[1]} pixels, and the first image is {wanted[0]} x {wanted[1]}; "
             "give data.size to scale and crop them"
         )
-    try:
-        image = image.convert("L" if shape[0] == 1 else "RGB")
-        if image.size != wanted:
-            image = ImageOps.fit(image, wanted, Image.Resampling.BILINEAR)
-    except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises on damaged files
-        raise InputError(f"{path}: is no image that can be read: {error}") from error
+    image = image.convert("L" if shape[0] == 1 else "RGB")
+    if image.size != wanted:
+        image = ImageOps.fit(image, wanted, Image.Resampling.BILINEAR)
     array = np.asarray(image)
     return array[None] if shape[0] == 1 else array.transpose(2, 0, 1)
-
-
-def _opened(path: Path) -> Image.Image:
-    try:
-        with path.open("rb") as file, Image.open(file) as image:
-            image.load()  # decodes, so that the file can be closed
-            return image
-    except (OSError, SyntaxError, ValueError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise InputError(f"{path}: is no image that can be read: {error}") from error

@@ -1,4 +1,4 @@
-"""Class means from files, solutions and numbers into files."""
+"""Solutions and numbers into files, whole or not at all."""
 
 from __future__ import annotations
 
@@ -6,93 +6,17 @@ import json
 import math
 import os
 import tempfile
-import warnings
-import zipfile
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 
 from etfopt.errors import InputError
 from etfopt.solution import Solution
 
-__all__ = ["load_matrix", "save_solution", "strict_json", "whole"]
-
-SUFFIXES = (".npy", ".npz", ".csv")
-
-
-def load_matrix(path: Path | str, key: str | None = None) -> np.ndarray[Any, np.dtype[Any]]:
-    """Read an array from ``.npy``, ``.npz`` or ``.csv`` (numbers separated by commas, no header).
-
-    Parameters
-    ----------
-    path : Path or str
-        The suffix says what kind of file it is.
-    key : str, optional
-        Which array of an ``.npz``; not needed where it holds only one.
-
-    Returns
-    -------
-    ndarray, any shape
-        As stored; a CSV is a matrix of float64.
-
-    Raises
-    ------
-    InputError
-        If the file is missing, of another kind, damaged, or holds several arrays and no key was given.
-    """
-    path = Path(path)
-    suffix = path.suffix.lower()
-    if suffix not in SUFFIXES:
-        raise InputError(f"{path}: a file that ends in {' or '.join(SUFFIXES)} is needed; got {suffix or 'no ending'}")
-    if key is not None and suffix != ".npz":
-        raise InputError(f"{path}: holds one array, so the key {key!r} has no meaning; leave it out")
-    try:
-        return _read_csv(path) if suffix == ".csv" else _read_numpy(path, key)
-    except InputError:
-        raise
-    except (OSError, EOFError, ValueError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-        raise InputError(f"{path}: cannot be read: {reason}") from error
-
-
-def _read_csv(path: Path) -> np.ndarray[Any, np.dtype[Any]]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # an empty file is refused below, with its name
-        try:
-            table = np.loadtxt(path, delimiter=",", ndmin=2, encoding="utf-8-sig")
-        except ValueError as error:
-            raise InputError(
-                f"{path}: cannot be read: {error}. Numbers separated by commas, no header, are expected"
-            ) from error
-    if not table.size:
-        raise InputError(f"{path}: cannot be read: it holds no numbers")
-    return table
-
-
-def _read_numpy(path: Path, key: str | None) -> np.ndarray[Any, np.dtype[Any]]:
-    # opened here, since np.load leaves a damaged archive open
-    with path.open("rb") as file:
-        content = np.load(file, allow_pickle=False)
-        if isinstance(content, np.ndarray):
-            return content
-        name = _chosen(content.files, key, path)
-        value = content[name]
-    if not isinstance(value, np.ndarray):
-        raise InputError(f"{path}: {name} is not an array")
-    return value
-
-
-def _chosen(names: list[str], key: str | None, path: Path) -> str:
-    if key is None and len(names) == 1:
-        return names[0]
-    if key is None or key not in names:
-        wanted = "name one with key" if key is None else f"{key!r} is not among them"
-        raise InputError(f"{path}: holds the arrays {', '.join(names) or '(none)'}; {wanted}")
-    return key
+__all__ = ["save_solution", "strict_json", "whole"]
 
 
 def save_solution(solution: Solution, path: Path | str) -> None:
