@@ -214,6 +214,18 @@ def test_on_a_device_a_write_without_a_trace_after_the_look_gives_nan(rng):
         torch.testing.assert_close(own.weight @ own.weight.T, ETF, rtol=0, atol=1e-6)
 
 
+def test_on_a_device_a_step_does_not_wait_for_buffers_that_every_step_writes_to(rng):
+    """As DistributedDataParallel does, which broadcasts the buffers."""
+    head = NearestETFHead(D, C, method="newton-schulz", delta=0.3)
+    with blind():
+        for _ in range(3):
+            for value in head.buffers():
+                value.copy_(value.clone())
+            with waits() as noted:
+                head(batch(rng), LABELS)
+    assert noted == []
+
+
 GRAPHS: dict[str, Callable] = {
     "trace": lambda module, x: torch.jit.trace(module, (x.flip(0),)),
     "export": lambda module, x: torch.export.export(module, (x.flip(0).contiguous(),)).module(),

@@ -125,3 +125,17 @@ def test_a_fixed_bias_of_release_0_1_comes_back_for_many_classes(make, rng):
     head(torch.tensor(rng.standard_normal((60, 40)) + 0.4, dtype=torch.float32), torch.arange(60) % 30)
     other.load_state_dict(as_of_0_1(head))
     torch.testing.assert_close(other.bias, head.bias, rtol=0, atol=1e-5)
+
+
+def test_a_checkpoint_of_release_0_1_needs_a_head_that_knows_the_frame():
+    trained = FixedETFHead(D, C, frame=torch.eye(3, C))
+    with torch.device("meta"):
+        head = FixedETFHead(D, C, frame=torch.eye(3, C))
+    with pytest.raises(InputError, match=r"release 0\.1, which stored no frame"):
+        head.load_state_dict(as_of_0_1(trained), assign=True)
+
+
+def test_a_simplex_frame_that_was_rounded_to_bfloat16_is_still_one():
+    head = NearestETFHead(D, C, temperature="auto", frame=torch.tensor(simplex_etf(C, reduced=True)))
+    head.load_state_dict({name: value.bfloat16() for name, value in head.state_dict().items()})
+    assert head.weight.isfinite().all()

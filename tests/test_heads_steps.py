@@ -167,7 +167,7 @@ def test_a_head_that_has_seen_nothing_has_no_solution():
         NearestETFHead(D, C).solution()
 
 
-@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning", "ignore:`torch.jit:FutureWarning")
 @pytest.mark.parametrize("make", HEADS)
 def test_the_exported_layer_on_normalised_features_gives_the_logits_of_evaluation(make, rng):
     head, features = make(D, C), batch(rng)

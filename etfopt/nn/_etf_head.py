@@ -100,6 +100,8 @@ class ETFHead(Head, Rotated):
             wrong.append("it holds a frame, and this head has the simplex: pass frame= to the constructor")
         elif frame is None and self.frame is not None and whole and old is None:
             wrong.append("it is of a head with the simplex, and this head has another frame: leave frame= out")
+        elif old is not None and self._first_frame is not None and self._first_frame.is_meta:
+            wrong.append("it is of release 0.1, which stored no frame, and frame= was on the meta device: pass values")
         if old is not None and tuple(old.shape) != (self.num_classes,):
             wrong.append(f"bias has shape {tuple(old.shape)} and not ({self.num_classes},)")
         if not wrong and whole and frame is not None:
@@ -119,10 +121,12 @@ class ETFHead(Head, Rotated):
         require_finite(frame, "frame")
         if not frame.any():
             raise InputError(f"frame of shape {tuple(frame.shape)} is zero; pass one with a non-zero entry")
-        gram = (frame.mT @ frame).detach().double().cpu()
+        wide = frame.detach().to("cpu", torch.float64)
+        gram = wide.mT @ wide
         simplex = torch.from_numpy(simplex_etf(self.num_classes))
         wanted = simplex * (gram.trace() / simplex.trace())
-        if self._automatic and not torch.allclose(gram, wanted, rtol=0, atol=1e-3 * float(gram.abs().max())):
+        rounding = max(1e-3, 4 * torch.finfo(frame.dtype).eps) * float(gram.abs().max())
+        if self._automatic and not torch.allclose(gram, wanted, rtol=0, atol=rounding):
             raise InputError("temperature='auto' is known for simplex frames only, and frame is another; pass a number")
 
     def _check_room(self, r: int, *, simplex: bool) -> None:

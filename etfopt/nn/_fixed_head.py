@@ -116,12 +116,9 @@ class FixedETFHead(ETFHead):
     def _translate(self, state_dict: dict[str, Any], prefix: str) -> None:
         super()._translate(state_dict, prefix)
         bias = state_dict.pop(prefix + "bias", None)
-        if bias is not None:  # of release 0.1: b = -W mu, and W = c F'U', so that mu = U z with -c F'z = b serves
+        if bias is not None:  # of release 0.1
             U, frame = state_dict.get(prefix + "U", self.U), state_dict.get(prefix + "frame", self.frame)
-            wide = bias.double()
-            F = frame_tensor(self.num_classes, wide) if frame is None else frame.to(wide)
-            z = torch.linalg.pinv(F.mT) @ wide * (torch.linalg.matrix_norm(F) / -math.sqrt(self.num_classes))
-            state_dict[prefix + "global_mean"] = (U.to(wide) @ z).to(torch.promote_types(bias.dtype, torch.float32))
+            state_dict[prefix + "global_mean"] = _mean_of(bias, U, frame)
 
     def forward(self, features: Tensor, labels: Tensor | None = None) -> Tensor:
         """Return logits; in training, set the bias to that of the batch first.
@@ -186,3 +183,15 @@ def _random_rotation(shape: torch.Size, generator: torch.Generator) -> Tensor:
     Q, R = torch.linalg.qr(torch.randn(shape, generator=generator, dtype=torch.float64, device=generator.device))
     rotation: Tensor = Q * R.diagonal().sign()
     return rotation
+
+
+def _mean_of(bias: Tensor, U: Tensor, frame: Tensor | None) -> Tensor:
+    """Return a mean with the bias b = -W mu for W = c F'U': mu = Uz with -c F'z = b."""
+    dtype = torch.promote_types(bias.dtype, torch.float32)
+    if bias.is_meta:
+        return torch.empty(len(U), dtype=dtype, device="meta")
+    wide = bias.to("cpu", torch.float64)
+    F = frame_tensor(len(wide), wide) if frame is None else frame.to(wide)
+    z = torch.linalg.pinv(F.mT) @ wide * (torch.linalg.matrix_norm(F) / -math.sqrt(len(wide)))
+    mean: Tensor = U.to(wide) @ z
+    return mean.to(bias.device, dtype)

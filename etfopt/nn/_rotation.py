@@ -6,9 +6,9 @@ rotation, the polar factor. An average has :math:`U'U \le I`, so that its column
 .. math:: \|I - U'U\|_F \le \mathrm{tr}(I - U'U) = \sum_j (1 - \|u_j\|^2).
 
 The sum costs a pass over U and no product. On a CPU it is looked at in every evaluation, for a write through ``.data``
-leaves no trace. On a device a look would wait: there is one after ``train()``, ``eval()`` and every write that leaves a
-trace, and none in between. Graphs cannot look. Where nobody looks, a U that is no rotation, and not the one that was
-looked at last, gives NaN.
+leaves no trace. On a device a look would wait: there is one after ``train()`` and ``eval()``, in evaluation also after
+every write that leaves a trace, and none in between. Graphs cannot look. Where nobody looks, a U that is no rotation,
+and not the one that was looked at last, gives NaN.
 """
 
 from __future__ import annotations
@@ -62,7 +62,9 @@ class Rotated(Tracking):
         return found
 
     def _is_known(self, U: Tensor) -> bool:
-        return self._known is not None and self._known[0] is U and self._known[1] == U._version
+        # in training DistributedDataParallel writes to every buffer in every step, and nobody should wait for that
+        known = self._known
+        return known is not None and known[0] is U and (self.training or known[1] == U._version)
 
     def know_rotation(self) -> None:
         """Note that what is in the buffer now was looked at, or made here."""

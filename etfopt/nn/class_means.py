@@ -248,7 +248,8 @@ class ClassMeans(Tracking):
         batch = (sums / counts.clamp(min=1)[:, None] - mu).mT
 
         present, before = counts > 0, self.seen > 0
-        self.note_one_class(present.sum() == 1)
+        if not self._told:
+            self.note_one_class(present.sum() == 1)
         seen = before | present
         past = torch.where(seen, self.mean.to(features.dtype), mu.detach()[:, None])
         # columns the batch says nothing of: the past where there is one, mu_G where there is none

@@ -259,7 +259,8 @@ class NearestETFHead(ETFHead):
         with torch.no_grad():
             self.prox.copy_(where_valid(solved, prox, self.prox))  # before U, which it may be a view of
             self.U.copy_(where_valid(solved, U, self.U))
-            self.know_rotation()
+            if solved is not None:
+                self.know_rotation()
             self.means.count_rejected(None if solved is None else ~solved)
         return weight, bias
 
@@ -296,7 +297,8 @@ class NearestETFHead(ETFHead):
         :math:`H = \bar H_t/\|\bar H_t\|_F` of the current means and the proximal point of the last solve. Right after
         a training step that solved it is the problem of that step, so that ``solution().etf`` and the head's
         ``U @ frame`` agree up to rounding; between solves (`solve_every`), and once U is frozen, it is what a solve
-        would find now. To grade the head's own U: ``etfopt.certificate.certify(solution.problem, head.U.numpy())``.
+        would find now. To grade the head's own U, also of an average of models:
+        ``etfopt.certificate.certify(solution.problem, head.rotation().numpy())``.
 
         Parameters
         ----------
