@@ -214,6 +214,20 @@ def test_on_a_device_a_write_without_a_trace_after_the_look_gives_nan(rng):
         torch.testing.assert_close(own.weight @ own.weight.T, ETF, rtol=0, atol=1e-6)
 
 
+def test_on_a_device_a_write_without_a_trace_between_eval_and_the_first_use_is_seen(rng):
+    """As the callback of Lightning writes at the start of every validation."""
+    network, average = averaged(rng)
+    own = network[1]
+    with blind():
+        for _ in range(2):
+            network.eval()
+            kept = own.U.clone()
+            own.U.data.copy_(average.module[1].U)
+            torch.testing.assert_close(own.weight @ own.weight.T, ETF, rtol=0, atol=1e-6)
+            own.U.data.copy_(kept)
+            network.eval()(batch(rng))
+
+
 def test_on_a_device_a_step_does_not_wait_for_buffers_that_every_step_writes_to(rng):
     """As DistributedDataParallel does, which broadcasts the buffers."""
     head = NearestETFHead(D, C, method="newton-schulz", delta=0.3)
