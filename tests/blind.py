@@ -9,6 +9,8 @@ MODULES = (
     "etfopt.nn._batch",
     "etfopt.nn._node",
     "etfopt.nn._ranks",
+    "etfopt.nn._rotation",
+    "etfopt.nn._state",
     "etfopt.nn.class_means",
     "etfopt.nn.heads",
     "etfopt.nn.polar",

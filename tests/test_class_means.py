@@ -17,6 +17,9 @@ from etfopt.nn import ClassMeans  # noqa: E402 - after the skip
 from etfopt.nn._batch import class_sums  # noqa: E402 - after the skip
 from etfopt.nn._ranks import Pooled  # noqa: E402 - after the skip
 
+# batches of one class, and of one sample, are among the cases
+pytestmark = pytest.mark.filterwarnings("ignore:.*hold one class only:UserWarning")
+
 C, D = 5, 4
 LABELS = [[0, 1, 2, 0, 1], [2, 2], [0, 3, 3, 1, 0, 2], [1], [3, 2, 1, 0], [4, 0, 4], [0, 1, 2, 3, 4], [2, 1]]
 RULES: dict = {

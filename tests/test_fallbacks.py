@@ -96,7 +96,7 @@ def compiled_rule(A: torch.Tensor) -> torch.Tensor:
 
 def test_a_change_of_mode_inside_a_compiled_graph_leaves_the_report_for_later():
     head = NearestETFHead(5, 3)
-    head.rejected += 1
+    head.count_rejected(torch.tensor(True))
     with mock.patch("torch.compiler.is_compiling", return_value=True):
         head.train()
     with pytest.raises(InputError, match=r"1 batch\(es\) could not be used"):

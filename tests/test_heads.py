@@ -135,6 +135,7 @@ def test_evaluation_changes_nothing_and_needs_no_labels(head, rng):
     assert same_state(head, before)
 
 
+@pytest.mark.filterwarnings("ignore:.*hold one class only:UserWarning")
 @pytest.mark.parametrize("n", [0, 1])
 @pytest.mark.parametrize("mode", ["train", "eval"])
 def test_empty_and_one_sample_batches_are_valid(head, mode, n, rng):
@@ -148,6 +149,7 @@ def test_empty_and_one_sample_batches_are_valid(head, mode, n, rng):
     assert same_state(head, before) or (n == 1 and mode == "train")
 
 
+@pytest.mark.filterwarnings("ignore:.*hold one class only:UserWarning")
 def test_a_first_batch_of_one_class_is_valid(head, rng):
     features = batch(rng).requires_grad_()
     labels = torch.full((24,), 2)

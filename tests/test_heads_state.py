@@ -1,5 +1,6 @@
 """The state of a head: its precision, checkpoints, pickles and averages."""
 
+import contextlib
 import pickle
 from collections.abc import Iterator
 
@@ -11,10 +12,7 @@ torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402 - after the skip
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn  # noqa: E402 - after the skip
 
-from etfopt.nn import (  # noqa: E402 - after the skip
-    LearnedHead,
-    NearestETFHead,
-)
+from etfopt.nn import ClassMeans, LearnedHead, NearestETFHead  # noqa: E402 - after the skip
 from head_cases import HEADS, LABELS, STATEFUL, C, D, batch, same, snapshot  # noqa: E402 - after the skip
 
 
@@ -33,7 +31,7 @@ def test_the_state_stays_in_single_precision_or_better(make, lower, rng):
     before = snapshot(head)
     assert same(lower(head).state_dict(), before)
     wide = lower(make(D, C).double())
-    assert {b.dtype for b in wide.buffers() if b.is_floating_point()} == {torch.float32}
+    assert {b.dtype for b in wide.buffers()} == {torch.float32}
     assert head(features.half(), LABELS).dtype == torch.float16
 
 
@@ -80,25 +78,101 @@ def test_a_pickled_head_goes_on_where_it_was(make, rng):
     assert same(twin.state_dict(), head.state_dict())
 
 
-@pytest.mark.parametrize("use_buffers", [False, True])
 @pytest.mark.parametrize("make", HEADS)
-def test_an_averaged_model_evaluates_the_last_classifier_or_the_mean_one(make, use_buffers, rng):
+def test_an_average_without_buffers_evaluates_the_last_classifier(make, rng):
     head = make(D, C)
-    # PyTorch's averages need a parameter
-    network = nn.Sequential(nn.Linear(D, D), head)
-    average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(0.5), use_buffers=use_buffers)
-    weights, biases, features = [], [], batch(rng)
+    network = nn.Sequential(nn.Linear(D, D), head)  # PyTorch's averages need a parameter
+    average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(0.5))
     for _ in range(3):
         head(batch(rng), LABELS)
-        if make is LearnedHead:
-            head.rows.data.add_(0.3 * torch.randn(C, D))
         average.update_parameters(network)
-        weights.append(head.weight.clone())
-        biases.append(head.bias.clone())
-    logits = average.module[1].eval()(features)
-    if make is LearnedHead:
-        assert logits.isfinite().all()
-        return
-    shares = [0.25, 0.25, 0.5] if use_buffers else [0, 0, 1]
-    weight, bias = (sum(s * x for s, x in zip(shares, values, strict=True)) for values in (weights, biases))
-    torch.testing.assert_close(logits, nn.functional.linear(head.normalize(features), weight, bias), rtol=0, atol=1e-5)
+    features = batch(rng)
+    assert torch.equal(average.module[1].eval()(features), head.eval()(features))
+
+
+# --- the dtype of the state --------------------------------------------------------------------------------------
+
+
+ALL = [*STATEFUL, lambda d, c: ClassMeans(c, d)]
+
+
+@contextlib.contextmanager
+def default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+def built(make, dtype):
+    with default_dtype(dtype):
+        return make(D, C)
+
+
+def built_and_moved(make, dtype):
+    with default_dtype(dtype):
+        return make(D, C).to(dtype)
+
+
+def loaded(make, dtype, assign):
+    module = make(D, C)
+    low = {name: value.to(dtype) for name, value in module.state_dict().items()}
+    module.load_state_dict(low, assign=assign)
+    return module
+
+
+WAYS = {
+    "built": built,
+    "built and moved": built_and_moved,
+    "moved": lambda make, dtype: make(D, C).to(dtype),
+    "loaded": lambda make, dtype: loaded(make, dtype, False),
+    "loaded with assign": lambda make, dtype: loaded(make, dtype, True),
+    "loaded with assign and moved": lambda make, dtype: loaded(make, dtype, True).to(dtype),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("make", ALL)
+def test_the_state_is_float32_however_the_module_is_built_moved_or_loaded(make, dtype, way):
+    module = WAYS[way](make, dtype)
+    assert {value.dtype for value in module.buffers()} == {torch.float32}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("make", [NearestETFHead, lambda d, c: ClassMeans(c, d)])
+def test_running_means_after_2000_steps_in_bfloat16_are_those_of_float32(make, way, rng):
+    low, single = WAYS[way](make, torch.bfloat16), make(D, C)
+    batches = [batch(rng).bfloat16() for _ in range(50)]
+    for step in range(2000):
+        low(batches[step % 50], LABELS)
+        single(batches[step % 50].float(), LABELS)
+    a, b = (getattr(module, "means", module).mean for module in (low, single))
+    # the head's features are normalised in their own precision
+    assert torch.linalg.norm(a - b) < (5e-3 if make is NearestETFHead else 1e-6) * torch.linalg.norm(b)
+
+
+@pytest.mark.parametrize("make", STATEFUL)
+def test_an_etf_that_was_rounded_to_half_precision_is_an_etf_again(make, rng):
+    head = make(D, C)
+    head(batch(rng), LABELS)
+    other = make(D, C)
+    other.load_state_dict({name: value.bfloat16() for name, value in head.state_dict().items()})
+    etf = (C * torch.eye(C) - 1) / (C - 1)
+    torch.testing.assert_close(other.weight @ other.weight.T, etf, rtol=0, atol=1e-6)
+
+
+def test_in_double_precision_by_default_the_state_is_double():
+    with default_dtype(torch.float64):
+        assert {value.dtype for value in NearestETFHead(D, C).buffers()} == {torch.float64}
+
+
+def test_the_trainable_rows_have_the_dtype_of_the_network():
+    assert WAYS["built"](LearnedHead, torch.bfloat16).rows.dtype == torch.bfloat16
+
+
+def test_a_frame_of_low_precision_is_kept_in_single():
+    frame = torch.tensor(simplex_etf(C, reduced=True), dtype=torch.bfloat16)
+    assert NearestETFHead(D, C, frame=frame).frame.dtype == torch.float32

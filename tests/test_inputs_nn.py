@@ -10,7 +10,7 @@ from etfopt import InputError, simplex_etf
 
 torch = pytest.importorskip("torch")
 from etfopt.nn import ClassMeans, FixedETFHead, LearnedHead, NearestETFHead  # noqa: E402 - after the skip
-from etfopt.nn.functional import nearest_etf, polar_factor  # noqa: E402 - after the skip
+from etfopt.nn.functional import nearest_etf, nearest_minimiser, on_frame, polar_factor  # noqa: E402 - after the skip
 
 HEADS = (LearnedHead, FixedETFHead, NearestETFHead)
 H = torch.arange(12.0).reshape(4, 3) % 5
@@ -74,6 +74,40 @@ def test_tensors_that_cannot_be_used_are_refused(case):
 )
 def test_matrices_without_a_polar_factor_are_refused(A, message):
     refused(message, polar_factor, A)
+
+
+MISFITS = {
+    "H and prox": (
+        nearest_etf,
+        ((2, 8, 4), (3, 8, 4)),
+        r"H has shape \(2, 8, 4\) and prox \(3, 8, 4\): the batches do",
+    ),
+    "of two axes": (nearest_etf, ((5, 2, 8, 4), (3, 8, 4)), r"H has shape \(5, 2, 8, 4\) and prox \(3, 8, 4\)"),
+    "A and start": (nearest_minimiser, ((2, 8, 4), (3, 8, 4)), r"A has shape \(2, 8, 4\) and start \(3, 8, 4\)"),
+    "a start of another r": (nearest_minimiser, ((8, 4), (8, 3)), r"start has shape \(8, 3\) and A \(8, 4\)"),
+    "X and frame": (on_frame, ((2, 8, 4), (3, 5)), r"X has shape \(2, 8, 4\) and frame \(3, 5\).* 4 rows"),
+    "a batch of frames": (on_frame, ((2, 8, 4), (2, 4, 4)), r"X has shape \(2, 8, 4\) and frame \(2, 4, 4\)"),
+}
+
+
+@pytest.mark.parametrize("case", MISFITS)
+def test_batches_that_do_not_fit_are_refused_with_both_shapes(case):
+    function, shapes, message = MISFITS[case]
+    refused(message, function, *(torch.ones(shape).tril() for shape in shapes))
+
+
+def test_one_column_has_no_simplex():
+    refused(r"X has shape \(3, 1\); the simplex has C >= 2", on_frame, torch.ones(3, 1), None)
+
+
+@pytest.mark.parametrize("method", ["auto", "svd", "gram", "newton-schulz"])
+@pytest.mark.parametrize("shapes", [((8, 4), (3, 8, 4)), ((3, 8, 4), (8, 4)), ((2, 1, 8, 4), (3, 8, 4))])
+def test_batches_that_can_be_broadcast_are(shapes, method, rng):
+    many, prox = (torch.tensor(rng.standard_normal(shape)) for shape in shapes)
+    found = nearest_etf(many, prox, 5.0, method=method)
+    for index in np.ndindex(*found.shape[:-2]):
+        one, start = (X.expand(found.shape)[index] for X in (many, prox))
+        torch.testing.assert_close(found[index], nearest_etf(one, start, 5.0, method=method), rtol=0, atol=1e-10)
 
 
 SIZES = {

@@ -13,6 +13,9 @@ from torch.nn.functional import cross_entropy  # noqa: E402 - after the skip
 from etfopt import nearest_etf, simplex_etf  # noqa: E402 - after the skip
 from etfopt.nn import NearestETFHead  # noqa: E402 - after the skip
 
+# batches of one class, and of one sample, are among the cases
+pytestmark = pytest.mark.filterwarnings("ignore:.*hold one class only:UserWarning")
+
 C = 5
 FULL = [[0, 1, 2, 3, 4, 4, 2], [0, 1, 2, 3, 4], [4, 4, 0, 1, 3], [2], [1, 0, 0], [0, 1, 2, 3, 4, 0]]
 LACKING = [[0, 1, 2, 0, 1], [2, 2, 2], [0, 3, 3, 1], [1], [3, 2, 1, 0], [4, 0, 4], [0, 1, 2, 3, 4, 1]]

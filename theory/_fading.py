@@ -5,7 +5,9 @@ from __future__ import annotations
 import copy
 import itertools
 import math
+import warnings
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -44,10 +46,10 @@ def _class_means(rng: np.random.Generator) -> Iterator[Residual]:
     history: list[tuple[Matrix, Labels]] = [_batch(rng, C, d, share) for _ in range(T)]
     *past, (f, y) = history
     for x, labels in past:
-        means(torch.from_numpy(x), torch.from_numpy(labels))
+        _step(means, torch.from_numpy(x), labels)
     seen = {int(c) for _, labels in past for c in labels}
     leaf = torch.from_numpy(f).requires_grad_()
-    mean = means(leaf, torch.from_numpy(y))
+    mean = _step(means, leaf, y)
     size = max(np.abs(x).max() for x, _ in history)
     rates = [_rate(rule, t) for t in range(1, T + 1)]
     for c in range(C):
@@ -66,6 +68,13 @@ def _class_means(rng: np.random.Generator) -> Iterator[Residual]:
     stated = rates[-1] * np.array([Gamma[:, c] / np.sum(y == c) + shared for c in y])
     error = np.abs(leaf.grad.numpy() - stated).max()
     yield Residual(float(error), 20 * UNIT * C * np.abs(Gamma).max(), "dL/df of the running means")
+
+
+def _step(module: torch.nn.Module, features: torch.Tensor, y: Labels) -> Any:
+    """Take a training step; batches of one class are among the cases."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*hold one class only", UserWarning)
+        return module(features, torch.from_numpy(y))
 
 
 def _batch(rng: np.random.Generator, C: int, d: int, share: Matrix) -> tuple[Matrix, Labels]:
@@ -122,7 +131,7 @@ def _indirect(rng: np.random.Generator) -> Iterator[Residual]:
     batches = [_batch(rng, C, d, share if t else np.ones(C)) for t in range(int(rng.integers(2, 8)))]
     *past, (x, y) = batches
     for f, labels in past:
-        head(torch.from_numpy(f), torch.from_numpy(labels))
+        _step(head, torch.from_numpy(f), labels)
     E, D = rng.standard_normal((len(y), C)), rng.standard_normal(x.shape)
     old, prox, a = head.means.mean.numpy().copy(), head.U.numpy().copy(), _rate(rule, len(batches))
     f0 = 5 * x / np.linalg.norm(x, axis=1, keepdims=True)
@@ -156,7 +165,7 @@ def _gradient(head: NearestETFHead, x: Matrix, y: Labels, E: Matrix, implicit: b
     head = copy.deepcopy(head)
     head.implicit_gradient = implicit
     leaf = torch.from_numpy(x).requires_grad_()
-    (head(leaf, torch.from_numpy(y)) * torch.from_numpy(E)).sum().backward()
+    (_step(head, leaf, y) * torch.from_numpy(E)).sum().backward()
     assert leaf.grad is not None
     return np.asarray(leaf.grad.numpy())
 

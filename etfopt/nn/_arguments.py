@@ -9,7 +9,7 @@ from etfopt._inputs import as_nonnegative, room_hint
 from etfopt._tensors import require_floats
 from etfopt.errors import InputError
 
-__all__ = ["require_frame", "require_matrix", "usable_delta"]
+__all__ = ["require_batches", "require_frame", "require_matrix", "usable_delta"]
 
 
 def require_matrix(X: Tensor, name: str) -> None:
@@ -17,6 +17,16 @@ def require_matrix(X: Tensor, name: str) -> None:
     require_floats(X, name, None)
     if X.dim() < 2 or 0 in X.shape[-2:]:
         raise InputError(f"{name} has shape {tuple(X.shape)}; it must be (..., d, C) with d, C >= 1")
+
+
+def require_batches(X: Tensor, Y: Tensor, name: str, other: str) -> None:
+    """Check that two batches of matrices fit: sizes in front of the last two that are equal, or 1."""
+    for m, n in zip(X.shape[-3::-1], Y.shape[-3::-1], strict=False):
+        if m != n and 1 not in (m, n):
+            raise InputError(
+                f"{name} has shape {tuple(X.shape)} and {other} {tuple(Y.shape)}: the batches do not fit. Sizes in "
+                "front of the last two must be equal, or 1"
+            )
 
 
 def require_frame(H: Tensor, frame: Tensor | None) -> None:

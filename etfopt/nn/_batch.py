@@ -8,7 +8,7 @@ from torch import Tensor
 from etfopt._tensors import visible
 from etfopt.errors import InputError
 
-__all__ = ["as_ignored", "class_sums", "counted_samples"]
+__all__ = ["as_ignored", "class_sums", "counted_samples", "one_class"]
 
 
 def class_sums(
@@ -37,6 +37,14 @@ def counted_samples(
     inside = (labels >= 0) & (labels < num_classes)
     bad = ~(features.detach().isfinite().all() & (inside | ~counted).all())
     return counted & inside & ~bad, bad
+
+
+def one_class(labels: Tensor, counted: Tensor) -> Tensor:
+    """Return whether all samples that count are of one class."""
+    C = torch.iinfo(torch.int64).max  # above every class, as -1 is below
+    if not len(labels):
+        return counted.any()
+    return torch.where(counted, labels, C).min() == torch.where(counted, labels, -1).max()
 
 
 def as_ignored(value: object, num_classes: int) -> int:

@@ -1,36 +1,33 @@
-r"""Heads whose classifier is a rotated frame, and the fixed baseline."""
+r"""What the heads share whose classifier is a rotated frame."""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from etfopt._inputs import room_hint
-from etfopt._tensors import require_finite, require_floats
+from etfopt._tensors import full_precision, require_finite, require_floats
 from etfopt.errors import InputError
 from etfopt.geometry import simplex_etf
-from etfopt.nn._batch import counted_samples
 from etfopt.nn._head import Head
-from etfopt.nn._ranks import Ranks
-from etfopt.nn._state import Tracking, refuse_trace, where_valid
+from etfopt.nn._rotation import Rotated
+from etfopt.nn._state import state_dtype
 from etfopt.nn.functional import on_frame
-from etfopt.nn.temperature import CONFIDENCE
 
-if TYPE_CHECKING:
-    from torch.distributed import ProcessGroup
-
-__all__ = ["ETFHead", "FixedETFHead", "affine"]
+__all__ = ["ETFHead", "affine"]
 
 
-class ETFHead(Head, Tracking):
-    """A head whose classifier is the ETF of a rotation U: no parameters, and U and the bias as buffers."""
+class ETFHead(Head, Rotated):
+    """A head whose classifier is the ETF of a rotation U: no parameters, and U and the frame as buffers.
+
+    Subclasses have a buffer or a submodule with the mean that the bias centres by, see `_center`.
+    """
 
     frame: Tensor | None
-    U: Tensor
 
     def __init__(
         self,
@@ -43,32 +40,93 @@ class ETFHead(Head, Tracking):
         frame: Tensor | None,
     ) -> None:
         super().__init__(dim, num_classes, temperature=temperature, confidence=confidence, ignore_index=ignore_index)
+        self._automatic = isinstance(temperature, str)
         if frame is not None:
-            self._check_frame(frame, automatic=isinstance(temperature, str))
-            frame = frame.detach().clone()
+            self._check_frame(frame)
         r = num_classes if frame is None else len(frame)
         self._check_room(r, simplex=frame is None)
-        # rows of unit mean-square norm, whatever the frame's size
-        size = 1.0 if frame is None else float(torch.linalg.matrix_norm(frame))
-        self._row_scale = math.sqrt(num_classes) / size
-        self.register_buffer("frame", frame, persistent=False)
-        self.register_buffer("U", torch.eye(dim, r))  # the canonical rotation
-        self.register_buffer("bias", torch.zeros(num_classes))
+        self.register_buffer("U", torch.eye(dim, r, dtype=state_dtype()))  # the canonical rotation
+        self._first_frame = frame
+        if frame is not None:
+            frame = frame.detach().to(torch.promote_types(frame.dtype, torch.float32))
+            self._first_frame = frame if frame.is_meta else frame.to("cpu", copy=True)
+            frame = frame.to(self.U.device, copy=True)
+        self.register_buffer("frame", frame)
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Restore the state of construction: the frame, the first rotation, and the mean that the bias centres by."""
+        if self.frame is not None and self._first_frame is not None:
+            # a frame that was given on the meta device has no values: NaN until a state is loaded
+            self.frame.fill_(torch.nan) if self._first_frame.is_meta else self.frame.copy_(self._first_frame)
+        self.U.copy_(self._first_rotation())
+        self._forget_rotation()
+        self._rejected, self._lone, self._told = None, None, False
+
+    def _first_rotation(self) -> Tensor:
+        return torch.eye(*self.U.shape, dtype=self.U.dtype, device=self.U.device)
 
     @property
     def weight(self) -> Tensor:
         r"""Classifier weight :math:`W = \sqrt C (UF)'/\|F\|_F`, shape (C, d): for the simplex, rows of unit norm."""
-        return self._weight(self.U)
+        return self._weight(self.rotation())
 
-    def _check_frame(self, frame: Tensor, *, automatic: bool) -> None:
+    @property
+    def bias(self) -> Tensor:  # type: ignore[override] # of averaged models too it must fit the weight
+        r"""Bias :math:`b = -W\mu_G` that centres the features, shape (C,), detached."""
+        return self._centring_bias(self.weight)
+
+    def _center(self) -> Tensor:
+        r"""Return :math:`\mu_G`, shape (d,)."""
+        raise NotImplementedError
+
+    def _centring_bias(self, weight: Tensor) -> Tensor:
+        with full_precision(weight):
+            return -(weight @ self._center().to(weight.dtype))
+
+    def _classified(self, f: Tensor) -> Tensor:
+        """Return logits by the classifier as it is."""
+        weight = self.weight
+        return affine(f, weight, self._centring_bias(weight))
+
+    def _misfits(self, state_dict: dict[str, Any], prefix: str) -> list[str]:
+        wrong = super()._misfits(state_dict, prefix)
+        frame, old = state_dict.get(prefix + "frame"), state_dict.get(prefix + "bias")
+        # entries that come one by one, as some loaders bring them, say nothing of the frame
+        whole = all(
+            prefix + name in state_dict for name, X in self._buffers.items() if name != "frame" and X is not None
+        )
+        if frame is not None and self.frame is None:
+            wrong.append("it holds a frame, and this head has the simplex: pass frame= to the constructor")
+        elif frame is None and self.frame is not None and whole and old is None:
+            wrong.append("it is of a head with the simplex, and this head has another frame: leave frame= out")
+        elif old is not None and self._first_frame is not None and self._first_frame.is_meta:
+            wrong.append("it is of release 0.1, which stored no frame, and frame= was on the meta device: pass values")
+        if old is not None and tuple(old.shape) != (self.num_classes,):
+            wrong.append(f"bias has shape {tuple(old.shape)} and not ({self.num_classes},)")
+        if not wrong and whole and frame is not None:
+            self._check_frame(frame)
+        return wrong
+
+    def _translate(self, state_dict: dict[str, Any], prefix: str) -> None:
+        if self._first_frame is not None and prefix + "bias" in state_dict:
+            # release 0.1 stored no frame: a state of it is for heads that are built with its frame
+            state_dict.setdefault(prefix + "frame", self._first_frame.to(self.U.device, copy=True))
+        super()._translate(state_dict, prefix)
+
+    def _check_frame(self, frame: Tensor) -> None:
         require_floats(frame, "frame", ("r", self.num_classes))
+        if frame.is_meta:
+            return
         require_finite(frame, "frame")
         if not frame.any():
             raise InputError(f"frame of shape {tuple(frame.shape)} is zero; pass one with a non-zero entry")
-        gram = (frame.mT @ frame).detach().double().cpu()
+        wide = frame.detach().to("cpu", torch.float64)
+        gram = wide.mT @ wide
         simplex = torch.from_numpy(simplex_etf(self.num_classes))
         wanted = simplex * (gram.trace() / simplex.trace())
-        if automatic and not torch.allclose(gram, wanted, rtol=0, atol=1e-3 * float(gram.abs().max())):
+        rounding = max(1e-3, 4 * torch.finfo(frame.dtype).eps) * float(gram.abs().max())
+        if self._automatic and not torch.allclose(gram, wanted, rtol=0, atol=rounding):
             raise InputError("temperature='auto' is known for simplex frames only, and frame is another; pass a number")
 
     def _check_room(self, r: int, *, simplex: bool) -> None:
@@ -78,142 +136,13 @@ class ETFHead(Head, Tracking):
             raise InputError(f"dim = {self.dim} is smaller than the r = {r} rows of the frame; {hint}")
 
     def _weight(self, U: Tensor) -> Tensor:
-        return self._row_scale * on_frame(U, self.frame).mT
+        C, frame = self.num_classes, self.frame
+        # rows of unit mean-square norm, whatever the frame's size
+        scale = math.sqrt(C) if frame is None else math.sqrt(C) / torch.linalg.matrix_norm(frame)
+        with full_precision(U):
+            return scale * on_frame(U, frame).mT
 
 
 def affine(f: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """Return logits in the precision of the features."""
     return functional.linear(f, weight.to(f.dtype), bias.to(f.dtype))
-
-
-def _random_rotation(like: Tensor, generator: torch.Generator) -> Tensor:
-    """Return the Q of a Gaussian matrix, R's diagonal positive: then Q is uniform on the Stiefel manifold."""
-    Q, R = torch.linalg.qr(torch.randn(like.shape, generator=generator, dtype=torch.float64, device=generator.device))
-    rotation: Tensor = Q * R.diagonal().sign()
-    return rotation
-
-
-class FixedETFHead(ETFHead):
-    r"""The fixed baseline: the canonical simplex ETF :math:`W = \sqrt{C/(C-1)}\,(I - 11'/C)\,I_{C\times d}`.
-
-    The bias is :math:`b = -W\mu_G` with the mean of the training batch, held constant; in evaluation the last one is
-    used.
-
-    Parameters
-    ----------
-    dim, num_classes : int
-        d and C; dim must be at least the frame's number of rows.
-    temperature : float or "auto"
-        As in `Head`.
-    confidence : float
-        As in `Head`.
-    ignore_index : int
-        Where labels are given, samples with this one do not count in :math:`\mu_G`.
-    frame : Tensor, shape (r, C), optional
-        None is ``etfopt.simplex_etf(C)``, r = C; the reduced simplex, r = C-1, is enough for dim = C-1.
-    generator : torch.Generator, optional
-        If given, the ETF is that of a random rotation U, uniform on the Stiefel manifold, instead of the canonical one.
-    process_group : ProcessGroup, optional
-        As in `ClassMeans`: under torch.distributed the mean is that of all ranks' batches.
-    synchronize : bool
-        As in `ClassMeans`.
-
-    Raises
-    ------
-    InputError
-        If an argument is out of range, or the frame does not fit.
-
-    References
-    ----------
-    Zhu et al. (2021), A geometric analysis of neural collapse with unconstrained features; Yang et al. (2022), Inducing
-    neural collapse with a fixed ETF. What features a fixed W leads to: ``theory/unconstrained_features.py``.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from etfopt.nn import FixedETFHead
-    >>> head = FixedETFHead(dim=4, num_classes=3)
-    >>> head(torch.randn(5, 4)).shape
-    torch.Size([5, 3])
-    >>> torch.allclose(head.weight @ head.weight.T, 1.5 * torch.eye(3) - 0.5, atol=1e-5)
-    True
-    """
-
-    def __init__(
-        self,
-        dim: int,
-        num_classes: int,
-        *,
-        temperature: float | str = 5.0,
-        confidence: float = CONFIDENCE,
-        ignore_index: int = -100,
-        frame: Tensor | None = None,
-        generator: torch.Generator | None = None,
-        process_group: ProcessGroup | None = None,
-        synchronize: bool = True,
-    ) -> None:
-        super().__init__(
-            dim,
-            num_classes,
-            temperature=temperature,
-            confidence=confidence,
-            ignore_index=ignore_index,
-            frame=frame,
-        )
-        if generator is not None:
-            self.U.copy_(_random_rotation(self.U, generator))
-        self.ranks = Ranks(process_group, synchronize)
-
-    def forward(self, features: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Return logits; in training, set the bias to that of the batch first.
-
-        Parameters
-        ----------
-        features : Tensor, shape (n, d)
-            Of any norm.
-        labels : Tensor of integers, shape (n,), optional
-            Checked; see `ignore_index`.
-
-        Returns
-        -------
-        Tensor, shape (n, C)
-            Logits.
-
-        Raises
-        ------
-        InputError
-            If features or labels do not fit.
-        """
-        if not self.training:
-            f = self.normalize(features)
-            self._check_labels(features, labels)
-            return affine(f, self.weight, self.bias)
-        refuse_trace(self)
-        error = None
-        f = self.bias.new_zeros(0, self.dim)
-        try:
-            f = self.normalize(features)
-            labels = self._check_labels(features, labels)
-        except InputError as found:
-            error = found
-            if self.ranks.group() is None:
-                raise
-        self._follow(f.detach(), None if error else labels, error)
-        return affine(f, self.weight, self.bias)
-
-    # not compiled, for the reason that ClassMeans gives
-    @torch.compiler.disable  # type: ignore[untyped-decorator] # torch leaves it untyped
-    @torch.no_grad()
-    def _follow(self, f: Tensor, labels: Tensor | None, error: InputError | None) -> None:
-        """Set the bias to that of the batch, over all ranks."""
-        with torch.autocast(f.device.type, enabled=False):
-            f = f.to(torch.promote_types(f.dtype, self.bias.dtype))
-            if labels is None:
-                labels = torch.zeros(f.shape[0], dtype=torch.int64, device=f.device)
-            counted, bad = counted_samples(f, labels, self.num_classes, self.ignore_index)
-            pooled = self.ranks.total([torch.where(counted[:, None], f, 0).sum(dim=0), counted.sum()], error, bad)
-            total, number = pooled.sums
-            mu = (total / number.clamp(min=1)).to(self.bias.dtype)
-            valid = number > 0 if pooled.refused is None else (number > 0) & ~pooled.refused
-            self.bias.copy_(where_valid(valid, -self.weight @ mu, self.bias))
-            self.count_rejected(pooled.refused)

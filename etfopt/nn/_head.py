@@ -199,7 +199,8 @@ class LearnedHead(Head):
     The rows are projected back to the sphere after every optimiser step (at the next use of the layer, so that no
     hook into the training loop is needed), and the gradient is that of the unconstrained rows, as in the paper's
     release. ``rows`` (C, d) is the trainable parameter; ``weight`` is its normalised value. The parameters are those of
-    `Head`.
+    `Head`. Like every trainable parameter the rows have the dtype that you give them: in bfloat16 an optimiser step
+    smaller than 1/256 of an entry is lost, as in `torch.nn.Linear`.
 
     References
     ----------
@@ -226,9 +227,18 @@ class LearnedHead(Head):
         ignore_index: int = -100,
     ) -> None:
         super().__init__(dim, num_classes, temperature=temperature, confidence=confidence, ignore_index=ignore_index)
-        rows = nn.Linear(dim, num_classes, bias=False).weight.detach()
-        self.rows = nn.Parameter(functional.normalize(rows, dim=1))
+        self.rows = nn.Parameter(torch.empty(num_classes, dim))
         self.register_buffer("bias", torch.zeros(num_classes))
+        self.reset_parameters()
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Draw new rows, as the constructor does from the global generator; the bias is zero."""
+        self.rows.copy_(functional.normalize(nn.Linear(self.dim, self.num_classes, bias=False).weight, dim=1))
+        self.bias.zero_()
+
+    def _reset_buffers(self) -> None:
+        self.bias.zero_()
 
     @property
     def weight(self) -> Tensor:

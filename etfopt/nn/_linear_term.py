@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from etfopt._tensors import full_precision, lasting_product
+from etfopt.errors import InputError
 
 __all__ = ["RowMap", "centred", "frame_factor", "linear_term", "linear_term_vjp", "on_frame", "unchanged"]
 
@@ -41,6 +42,11 @@ def on_frame(X: Tensor, frame: Tensor | None, *, transpose: bool = False) -> Ten
     Tensor, shape (..., d, C), or (..., d, r) if `transpose`
         The product, in the dtype of X.
 
+    Raises
+    ------
+    InputError
+        If the frame is no matrix, or its rows (its columns, if `transpose`) are not as many as the columns of X.
+
     Notes
     -----
     Both frames of the simplex: ``theory/simplex.py``.
@@ -54,7 +60,14 @@ def on_frame(X: Tensor, frame: Tensor | None, *, transpose: bool = False) -> Ten
     True
     """
     if frame is None:
+        if X.shape[-1] < 2:
+            raise InputError(f"X has shape {tuple(X.shape)}; the simplex has C >= 2 columns")
         return centred(X) / math.sqrt(X.shape[-1] - 1)
+    if frame.dim() != 2 or frame.shape[-1 if transpose else 0] != X.shape[-1]:
+        side = "columns" if transpose else "rows"
+        raise InputError(
+            f"X has shape {tuple(X.shape)} and frame {tuple(frame.shape)}; frame must have {X.shape[-1]} {side}"
+        )
     F = frame.to(X)
     return X @ (F.mT if transpose else F)
 

@@ -3,56 +3,100 @@
 from __future__ import annotations
 
 import itertools
+import warnings
 from collections.abc import Callable
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
-from etfopt._tensors import tracing
+from etfopt._tensors import tracing, visible
 from etfopt.errors import InputError
 
-__all__ = ["LoadChecked", "Tracking", "refuse_second_run", "refuse_trace", "where_valid"]
+__all__ = ["LoadChecked", "Tracking", "refuse_second_run", "refuse_trace", "state_dtype", "where_valid"]
+
+ONE_CLASS = (
+    "labels hold one class only in this batch. The mean of the batch is then the mean of that class, so that its "
+    "centred class mean is exactly zero and the head learns nothing of the class. Shuffle the training data, drop a "
+    "last batch of one sample (drop_last=True), or stratify the batches. This warning comes once"
+)
+
+
+def state_dtype() -> torch.dtype:
+    """Return the dtype of new state: the default one, but float32 at the least."""
+    return torch.promote_types(torch.get_default_dtype(), torch.float32)
 
 
 class LoadChecked(nn.Module):
-    """A module that refuses a checkpoint of another size by name, before any of its own tensors changes."""
+    """A module that refuses a checkpoint that does not fit by name, before any of its own tensors changes."""
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        wrong = self._misfits(state_dict, prefix)
+        if wrong:
+            raise InputError(
+                f"state_dict does not fit {type(self).__name__}({self.extra_repr()}): {'; '.join(wrong)}. Build the "
+                "module with the sizes and the frame of the checkpoint, or leave these entries out and load with "
+                "strict=False. Nothing of this module was changed"
+            )
+        self._translate(state_dict, prefix)
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+
+    def _misfits(self, state_dict: dict[str, Any], prefix: str) -> list[str]:
+        """Return what is wrong with a state for this module."""
         own = itertools.chain(self.named_parameters(), self.named_buffers())
         found = ((name, value, state_dict.get(prefix + name)) for name, value in own)
-        wrong = [
+        return [
             f"{name} has shape {tuple(other.shape)} and not {tuple(value.shape)}"
             for name, value, other in found
             if isinstance(other, Tensor) and other.shape != value.shape
         ]
-        if wrong:
-            raise InputError(
-                f"state_dict does not fit {type(self).__name__}({self.extra_repr()}): {'; '.join(wrong)}. Build the "
-                "module with the sizes of the checkpoint, or leave these entries out and load with strict=False. "
-                "Nothing of this module was changed"
-            )
-        super()._load_from_state_dict(state_dict, prefix, *rest)
+
+    def _translate(self, state_dict: dict[str, Any], prefix: str) -> None:
+        """Bring a state of an older release, or of another precision, to the form of this one."""
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        was_meta = self._holds_meta()
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call] # torch leaves it untyped
+        if was_meta and not self._holds_meta():
+            self._reset_buffers()  # from the meta device there is nothing to copy: this is uninitialised memory
+        return self
+
+    def _holds_meta(self) -> bool:
+        return any(value is not None and value.is_meta for value in self._buffers.values())
+
+    def _reset_buffers(self) -> None:
+        """Give buffers that hold uninitialised memory the values of construction."""
 
 
 class Tracking(LoadChecked):
-    """A module with running state in buffers, and without parameters.
+    """A module with running state in floating-point buffers, and without parameters.
 
-    The buffers stay in float32 or better under ``.half()``, ``.bfloat16()`` and ``.to(dtype)``: a running mean with
-    the rate 1/t could not move in half precision. ``rejected`` counts batches that were refused where values cannot
-    be looked at without a wait for the device; the error comes at the next point that waits in any case.
+    The buffers stay in float32 or better under ``.half()``, ``.bfloat16()``, ``.to(dtype)``, a default dtype and
+    checkpoints of low precision: a running mean with the rate 1/t could not move in half precision. All of them may be
+    averaged. What could not be said without a wait for the device is said at the next point that waits in any case:
+    that batches were refused, and that a batch held one class. It is no state, and so in no buffer.
     """
-
-    rejected: Tensor
 
     def __init__(self) -> None:
         super().__init__()
-        self.register_buffer("rejected", torch.zeros((), dtype=torch.int64), persistent=False)
+        self._rejected: Tensor | None = None
+        self._lone: Tensor | None = None
+        self._told = False
+
+    def reset_parameters(self) -> None:
+        """Restore the state of construction."""
+        raise NotImplementedError
+
+    def _reset_buffers(self) -> None:
+        self.reset_parameters()
 
     def raise_rejected(self) -> None:
         """Raise `InputError` if batches were refused unseen since the last call. Waits for the device."""
-        if not self.rejected.is_meta and (count := int(self.rejected)):
-            self.rejected.zero_()
+        lone, self._lone = self._lone, None
+        if lone is not None and not lone.is_meta and bool(lone):
+            self._warn_of_one_class()
+        rejected, self._rejected = self._rejected, None
+        if rejected is not None and not rejected.is_meta and (count := int(rejected)):
             raise InputError(
                 f"{count} batch(es) could not be used: features NaN or infinite, labels outside [0, num_classes), or "
                 "class means too ill-conditioned for the head's method. The state is that of the last good batch. Look "
@@ -62,7 +106,21 @@ class Tracking(LoadChecked):
     def count_rejected(self, bad: Tensor | None) -> None:
         """Count a batch that was refused unseen; None is one that was looked at."""
         if bad is not None:
-            self.rejected += bad
+            self._rejected = bad.long() if self._rejected is None else self._rejected.to(bad.device) + bad
+
+    def note_one_class(self, lone: Tensor) -> None:
+        """Warn of a batch of one class, once; where that would wait for a device, with `raise_rejected`."""
+        if self._told:
+            return
+        if not visible(lone):
+            self._lone = lone if self._lone is None else self._lone.to(lone.device) | lone
+        elif lone:
+            self._warn_of_one_class()
+
+    def _warn_of_one_class(self) -> None:
+        told, self._told = self._told, True
+        if not told:
+            warnings.warn(f"{type(self).__name__}: {ONE_CLASS}", UserWarning, stacklevel=2)
 
     def train(self, mode: bool = True) -> Self:
         """Set the mode, then raise what bad batches left to say."""
@@ -75,9 +133,15 @@ class Tracking(LoadChecked):
         self.raise_rejected()
         super()._save_to_state_dict(*arguments)
 
+    def _translate(self, state_dict: dict[str, Any], prefix: str) -> None:
+        super()._translate(state_dict, prefix)
+        for key in (prefix + name for name in self._buffers):
+            if isinstance(value := state_dict.get(key), Tensor):  # bool and int64 in release 0.1
+                state_dict[key] = value.to(torch.promote_types(value.dtype, torch.float32))
+
     def _load_from_state_dict(self, *arguments: Any) -> None:
         super()._load_from_state_dict(*arguments)
-        self.rejected.zero_()
+        self._rejected = self._lone = None
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         def keeping_digits(X: Tensor) -> Tensor:
@@ -86,8 +150,7 @@ class Tracking(LoadChecked):
                 return X.to(moved.device, torch.promote_types(moved.dtype, torch.float32))
             return moved
 
-        super()._apply(keeping_digits, recurse)  # type: ignore[no-untyped-call] # torch leaves it untyped
-        return self
+        return super()._apply(keeping_digits, recurse)
 
 
 def refuse_trace(module: nn.Module) -> None:

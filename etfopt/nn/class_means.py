@@ -2,6 +2,7 @@ r"""Running means of the classes' features, as the paper's layer keeps them."""
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -12,7 +13,7 @@ from etfopt._tensors import require_finite, require_floats, require_labels, visi
 from etfopt.errors import InputError
 from etfopt.nn._batch import as_ignored, class_sums
 from etfopt.nn._ranks import Ranks
-from etfopt.nn._state import Tracking, refuse_second_run, refuse_trace, where_valid
+from etfopt.nn._state import Tracking, refuse_second_run, refuse_trace, state_dtype, where_valid
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -89,8 +90,12 @@ class ClassMeans(Tracking):
 
     Notes
     -----
-    All state is in buffers: ``mean`` (d, C), ``global_mean`` (d,), ``seen`` (C,), ``steps`` (). They stay in float32
-    or better under ``.half()``.
+    All state is in buffers: ``mean`` (d, C), ``global_mean`` (d,), ``seen`` (C,), ``steps`` (). They are float32 or
+    better however the module is built, moved or loaded, and all of them may be averaged (EMA, SWA): a class was seen
+    where ``seen > 0``, and an average of ``steps`` is rounded up. In float32 ``steps`` counts to 2^24. The options of
+    the constructor are not part of the state.
+
+    A batch of one class is its own mean, and teaches nothing of the class. A `UserWarning` says so, once.
 
     References
     ----------
@@ -108,7 +113,7 @@ class ClassMeans(Tracking):
             [-0.5000,  0.5000],
             [ 0.0000,  0.0000]])
     >>> int(means.steps), means.seen.tolist()
-    (1, [True, True])
+    (1, [1.0, 1.0])
     """
 
     mean: Tensor
@@ -133,10 +138,18 @@ class ClassMeans(Tracking):
         self.ignore_index = as_ignored(ignore_index, self.num_classes)
         self.ranks = Ranks(process_group, synchronize)
         self._known_count: int | None = None  # see `count`
-        self.register_buffer("mean", torch.zeros(dim, num_classes))
-        self.register_buffer("global_mean", torch.zeros(dim))
-        self.register_buffer("seen", torch.zeros(num_classes, dtype=torch.bool))
-        self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
+        # all of them floats, for averages of models: one of bool fails, and one of integers is cut to integers
+        sizes = {"mean": (dim, num_classes), "global_mean": (dim,), "seen": (num_classes,), "steps": ()}
+        for name, size in sizes.items():
+            self.register_buffer(name, torch.zeros(size, dtype=state_dtype()))
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Restore the state of construction: no batch has been seen."""
+        for value in self._buffers.values():
+            if value is not None:
+                value.zero_()
+        self._known_count, self._rejected, self._lone, self._told = None, None, None, False
 
     def forward(self, features: Tensor, labels: Tensor | None = None) -> Tensor:
         """Return the centred class means, shape (d, C): updated by the batch in training, as they are in evaluation.
@@ -205,7 +218,7 @@ class ClassMeans(Tracking):
             if error is None or self.ranks.group() is None:
                 raise error or InputError(LABELS_REQUIRED)
             features = self.mean.new_zeros(0, self.dim)
-            labels = self.seen.new_zeros(0, dtype=torch.int64)
+            labels = torch.zeros(0, dtype=torch.int64, device=self.seen.device)
         if not features.shape[0] and self.ranks.group() is None:
             return None
         with torch.autocast(features.device.type, enabled=False):
@@ -234,14 +247,16 @@ class ClassMeans(Tracking):
         mu = total / number.clamp(min=1)
         batch = (sums / counts.clamp(min=1)[:, None] - mu).mT
 
-        present = counts > 0
-        seen = self.seen | present
+        present, before = counts > 0, self.seen > 0
+        if not self._told:
+            self.note_one_class(present.sum() == 1)
+        seen = before | present
         past = torch.where(seen, self.mean.to(features.dtype), mu.detach()[:, None])
         # columns the batch says nothing of: the past where there is one, mu_G where there is none
         batch = torch.where(present, batch, torch.where(seen, past, mu[:, None]))
         # lerp is exact where both agree, so that absent classes keep their column to the bit, and at the rate 1
         mean = torch.lerp(past, batch, self._rate(features.dtype))
-        old = (self.mean, self.global_mean, self.seen)
+        old = (self.mean, self.global_mean, before)
         mean, mu, seen = (where_valid(valid, x, y) for x, y in zip((mean, mu, seen), old, strict=True))
         return MeansUpdate(mean, mu, seen, valid, pooled.refused)
 
@@ -265,10 +280,10 @@ class ClassMeans(Tracking):
             Steps taken.
         """
         if visible(self.steps):
-            return int(self.steps)
+            return math.ceil(self.steps)
         if self._known_count is None:
             self.raise_rejected()  # this waits for the device in any case
-            self._known_count = int(self.steps)
+            self._known_count = math.ceil(self.steps)
         return self._known_count
 
     @torch.no_grad()

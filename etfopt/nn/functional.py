@@ -11,7 +11,7 @@ from etfopt._inputs import Array
 from etfopt._tensors import full_precision, require_finite, working_dtype
 from etfopt.errors import InputError
 from etfopt.geometry import simplex_etf
-from etfopt.nn._arguments import require_frame, require_matrix, usable_delta
+from etfopt.nn._arguments import require_batches, require_frame, require_matrix, usable_delta
 from etfopt.nn._gauge import without_gauge
 from etfopt.nn._linear_term import centred, frame_factor, linear_term, on_frame
 from etfopt.nn._node import single_minimiser
@@ -105,7 +105,7 @@ def nearest_etf(
     H : Tensor, shape (..., d, C)
         Class means, one column a class.
     prox : Tensor, shape (..., d, r), optional
-        Proximal point. Detach it to hold it constant, as the paper does.
+        Proximal point, one for each H, for all, or several for one H. Detach it to hold it constant, as the paper does.
     delta : float
         Proximal weight; used only where a prox is given.
     frame : Tensor, shape (r, C), optional
@@ -127,7 +127,7 @@ def nearest_etf(
     ------
     InputError
         If a shape or dtype does not fit, delta is negative or not finite, d < r, or (on the CPU) a value is NaN or
-        infinite; or if the method is unknown.
+        infinite; or if the method is unknown. The batches of H and prox must be equal, or can be broadcast.
 
     Notes
     -----
@@ -160,6 +160,7 @@ def nearest_etf(
             delta = 0.0
         else:
             delta, prox = usable_delta(H, frame, prox, delta), prox.to(work)
+            require_batches(H, prox, "H", "prox")
         U = single_minimiser(work, prox, delta / factor, frame) if method == "auto" else None
         if U is None:
             require_finite(H, "H")
@@ -193,6 +194,11 @@ def nearest_minimiser(A: Tensor, start: Tensor) -> Tensor:
     Tensor, shape (d, r)
         Without gradient, in float32 or better.
 
+    Raises
+    ------
+    InputError
+        If a shape or dtype does not fit.
+
     Notes
     -----
     The set of maximisers: ``theory/closed_form.py``.
@@ -207,6 +213,13 @@ def nearest_minimiser(A: Tensor, start: Tensor) -> Tensor:
             [0., 1.],
             [1., 0.]])
     """
+    require_matrix(A, "A")
+    require_matrix(start, "start")
+    if start.shape[-2:] != A.shape[-2:] or A.shape[-2] < A.shape[-1]:
+        raise InputError(
+            f"start has shape {tuple(start.shape)} and A {tuple(A.shape)}; both must end in (d, r) with d >= r"
+        )
+    require_batches(A, start, "A", "start")
     A = A.to(torch.promote_types(A.dtype, torch.float32))
     start = start.to(A)
     P, S, Qh = torch.linalg.svd(A, full_matrices=False)

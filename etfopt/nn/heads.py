@@ -14,7 +14,8 @@ from etfopt import _solve
 from etfopt._inputs import as_integer, as_nonnegative
 from etfopt._tensors import visible
 from etfopt.errors import InputError
-from etfopt.nn._etf_head import ETFHead, FixedETFHead, affine
+from etfopt.nn._etf_head import ETFHead, affine
+from etfopt.nn._fixed_head import FixedETFHead
 from etfopt.nn._head import Head, LearnedHead, UnitFeatures
 from etfopt.nn._routes import require_method
 from etfopt.nn._shrinkage import as_shrinkage, shrunk_rows
@@ -101,9 +102,18 @@ class NearestETFHead(ETFHead):
     `classify_first`, 86.2 % with the learned head (8 seeds), and 76.9 % with the paper's classifier at the best
     temperature tried, 10 (3 seeds).
 
-    There are no parameters, so nothing for an optimiser or its weight decay to change; all state is in buffers, which
-    stay in float32 or better under ``.half()``. An average of models over their buffers averages W and b, and an
-    average of ETFs is in general none; `torch.optim.swa_utils.AveragedModel` copies the buffers instead by default.
+    There are no parameters, so nothing for an optimiser or its weight decay to change. All state is in buffers, which
+    are float32 or better however the head is built, moved or loaded. The frame is a part of the state: a head takes the
+    frame of the state that it loads, and refuses a state with a frame if it has none, or the reverse. The other
+    arguments are not, as in every layer of PyTorch: build the head with those that it was trained with.
+
+    Models may be averaged with their buffers (EMA, SWA). The classifier of the average is the ETF of the rotation
+    nearest to the averaged U, with the bias of the averaged :math:`\mu_G`; ``weight`` and ``bias`` are found so, and
+    ``U`` is the plain average. On a device the average is looked at when it is first used after ``eval()``, which
+    waits. Graphs (compiled, exported, traced) cannot look: call ``eval()`` on the average first. One that was
+    overwritten since gives NaN.
+
+    ``to_empty()`` from the meta device, and ``reset_parameters()``, restore the state of construction.
 
     References
     ----------
@@ -171,6 +181,20 @@ class NearestETFHead(ETFHead):
         )
         self.register_buffer("prox", self.U.clone())  # the proximal point of the last solve
 
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Restore the state of construction: frame and rotation, and no batch has been seen."""
+        super().reset_parameters()
+        self.prox.copy_(self.U)
+        self.means.reset_parameters()
+
+    def _center(self) -> Tensor:
+        return self.means.global_mean
+
+    def _translate(self, state_dict: dict[str, Any], prefix: str) -> None:
+        super()._translate(state_dict, prefix)
+        state_dict.pop(prefix + "bias", None)  # of release 0.1: it is that of the means
+
     def forward(self, features: Tensor, labels: Tensor | None = None) -> Tensor:
         """Return logits; in training, update the classifier first.
 
@@ -194,7 +218,7 @@ class NearestETFHead(ETFHead):
         if not self.training:
             f = self.normalize(features)
             self._check_labels(features, labels)
-            return affine(f, self.weight, self.bias)
+            return self._classified(f)
         refuse_trace(self)
         logits: Tensor = self._train(features, labels)
         return logits
@@ -202,14 +226,14 @@ class NearestETFHead(ETFHead):
     # not compiled, for the reason that ClassMeans gives
     @torch.compiler.disable  # type: ignore[untyped-decorator] # torch leaves it untyped
     def _train(self, features: Tensor, labels: Tensor | None) -> Tensor:
-        error, f = None, self.bias.new_zeros(0, self.dim)
+        error, f = None, self.U.new_zeros(0, self.dim)
         try:
             f = self.normalize(features)
         except InputError as found:
             error = found  # the other ranks are told before it is raised
         update = self.means.updated(error or f, labels)
         if update is None:
-            return affine(f, self.weight, self.bias)
+            return self._classified(f)
         return affine(f, *self._classifier(update))
 
     def _classifier(self, update: MeansUpdate) -> tuple[Tensor, Tensor]:
@@ -218,51 +242,46 @@ class NearestETFHead(ETFHead):
         solves = step % self.solve_every == 0 and (self.freeze_after is None or step < self.freeze_after)
         with torch.autocast(update.mean.device.type, enabled=False):
             mean = update.mean if self.implicit_gradient else update.mean.detach()
-            U, prox = self.U.to(mean.dtype), self.prox
+            current = self.rotation()
+            U, prox = current.to(mean.dtype), self.prox
             if solves:
-                U, prox = self._solve(mean, update.valid, first=step == 0)
+                U, prox = self._solve(mean, current, update.valid, first=step == 0)
             if self.classify_first:
-                weight = self._shrunk(self.U, self.means.mean, self.means.seen, self.shrinkage).to(mean.dtype)
+                weight = self._shrunk(current, self.means.mean, self.means.seen > 0, self.shrinkage).to(mean.dtype)
             else:
                 weight = self._shrunk(U, mean, update.seen, self.shrinkage)
             if self.evaluation_shrinkage != self.shrinkage:  # for a batch that does not count: what fits its bias
                 weight = where_valid(update.valid, weight, self.weight)
-            bias = self._centring_bias(weight, update)
-            kept = bias
-            if self.classify_first or self.evaluation_shrinkage != self.shrinkage:
-                kept = self._centring_bias(self._shrunk(U, update.mean, update.seen, self.evaluation_shrinkage), update)
+            bias = -weight @ update.global_mean
         # everything that can fail is behind us, but for a U that a method gave up on where it could not look: NaN
         solved = None if visible(U) else U.isfinite().all()
         self.means.commit(update)
         with torch.no_grad():
             self.prox.copy_(where_valid(solved, prox, self.prox))  # before U, which it may be a view of
             self.U.copy_(where_valid(solved, U, self.U))
-            self.bias.copy_(where_valid(solved, kept, self.bias))
+            if solved is not None:
+                self.know_rotation()
             self.means.count_rejected(None if solved is None else ~solved)
         return weight, bias
-
-    def _centring_bias(self, weight: Tensor, update: MeansUpdate) -> Tensor:
-        """Return the bias that centres the features; what it was, for a batch that does not count."""
-        return where_valid(update.valid, -weight @ update.global_mean, self.bias)
 
     @property
     def weight(self) -> Tensor:
         """Classifier weight in evaluation, shape (C, d), detached: the nearest ETF's rows, see `shrinkage`."""
-        return self._shrunk(self.U, self.means.mean, self.means.seen, self.evaluation_shrinkage)
+        return self._shrunk(self.rotation(), self.means.mean, self.means.seen > 0, self.evaluation_shrinkage)
 
     def _shrunk(self, U: Tensor, mean: Tensor, seen: Tensor, s: float) -> Tensor:
         if s == 1:
             return self._weight(U)
         return shrunk_rows(self._weight(U), self._unit(torch.where(seen, mean, 0)), s)
 
-    def _solve(self, mean: Tensor, valid: Tensor | None, *, first: bool) -> tuple[Tensor, Tensor]:
+    def _solve(self, mean: Tensor, current: Tensor, valid: Tensor | None, *, first: bool) -> tuple[Tensor, Tensor]:
         """Return U and its proximal point; what they were, for a batch that does not count."""
         H = self._unit(mean)
-        prox = self.U.to(H.dtype)
+        prox = current.to(H.dtype)
         if first:
             prox = nearest_minimiser(2 * on_frame(H.detach(), self.frame, transpose=True), prox)
         U = self.means.ranks.agreed(nearest_etf(H, prox, self.delta, self.frame, method=self.method))
-        return where_valid(valid, U, self.U), where_valid(valid, prox, self.prox)
+        return where_valid(valid, U, current), where_valid(valid, prox, self.prox)
 
     def _unit(self, mean: Tensor) -> Tensor:
         size = torch.linalg.matrix_norm(mean)
@@ -279,7 +298,8 @@ class NearestETFHead(ETFHead):
         :math:`H = \bar H_t/\|\bar H_t\|_F` of the current means and the proximal point of the last solve. Right after
         a training step that solved it is the problem of that step, so that ``solution().etf`` and the head's
         ``U @ frame`` agree up to rounding; between solves (`solve_every`), and once U is frozen, it is what a solve
-        would find now. To grade the head's own U: ``etfopt.certificate.certify(solution.problem, head.U.numpy())``.
+        would find now. To grade the head's own U, also of an average of models:
+        ``etfopt.certificate.certify(solution.problem, head.rotation().numpy())``.
 
         Parameters
         ----------
@@ -298,7 +318,7 @@ class NearestETFHead(ETFHead):
             If no batch has been seen.
         """
         self.means.raise_rejected()
-        if not int(self.means.steps):
+        if not float(self.means.steps):
             raise InputError("the head has seen no batch, so that there are no class means; train it, or load a state")
         arrays = [None if X is None else X.double().cpu() for X in (self.means.mean, self.prox, self.frame)]
         H, prox, frame = (None if X is None else X.numpy() for X in arrays)
