@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import sys
 
-from etfopt.errors import EtfoptError, require_extra
+from etfopt.errors import EtfoptError, InputError, MissingExtraError, require_extra
 
 require_extra("cli", "typer", "rich")
 
@@ -36,7 +36,10 @@ app.add_typer(benches, name="bench")
 
 
 def main() -> None:
-    """Run the command line; an error of etfopt's own is one message and exit status 2, not a traceback."""
+    """Run the command line; an error of etfopt's own is one message, not a traceback.
+
+    The exit status is 2 where the command line asks for what cannot be done, and 1 where something failed on the way.
+    """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal may not know a character of a table
@@ -44,4 +47,4 @@ def main() -> None:
         app()
     except EtfoptError as error:
         Console(stderr=True).print(Text.assemble(("error: ", "bold red"), str(error)), soft_wrap=True)
-        sys.exit(2)
+        sys.exit(2 if isinstance(error, InputError | MissingExtraError) else 1)

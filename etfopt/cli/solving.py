@@ -36,8 +36,10 @@ def solve(
     """
     from etfopt import NearestETF, simplex_etf
     from etfopt import solve as solve_problem
-    from etfopt.files import load_matrix, save_solution, strict_json
+    from etfopt.files import load_matrix, refuse_as_output, save_solution, strict_json
 
+    if out is not None:
+        refuse_as_output(out, [means] if prox is None else [means, prox])
     H = load_matrix(means, key)
     H = H.T if transpose else H
     start = None if prox is None else load_matrix(prox, prox_key)

@@ -98,6 +98,9 @@ def train(
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.", rich_help_panel=SETTINGS)] = False,
     resume: Annotated[Path | None, _option(AGAIN, "Folder of a run to go on with, by its own settings.")] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an earlier run in the folder.", rich_help_panel=AGAIN)
+    ] = False,
     from_epoch: Annotated[int | None, _option(AGAIN, "With --resume: from the checkpoint of this epoch.")] = None,
     jobs: Annotated[int | None, _option(AGAIN, "Of a study: runs at a time, each on one thread. [1]")] = None,
     dry_run: Annotated[
@@ -110,8 +113,9 @@ def train(
 ) -> None:
     """Train a network with one of the heads and print its neural-collapse measures.
 
-    A run that was stopped goes on from its last checkpoint with --resume. A study trains many runs, into runs/STUDY/,
-    and leaves out what is finished. What is not given has the value in square brackets.
+    A run that was stopped goes on from its last checkpoint with --resume. A folder with an earlier run is refused
+    unless --overwrite is given. A study trains many runs, into runs/STUDY/, and leaves out what is finished. Defaults
+    are in brackets.
 
     ```
     etfopt train --data digits --head nearest --epochs 30
@@ -173,7 +177,7 @@ def train(
     final = base.with_settings({**chosen, **_assignments(settings or [])})
     path = out or Path("runs") / final.label
     with interruptible(lambda: kept(path)):
-        result = run(final, path, progress_bar=bar, **machine)
+        result = run(final, path, overwrite=overwrite, progress_bar=bar, **machine)
     _print_result(result)
 
 

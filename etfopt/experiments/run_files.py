@@ -26,6 +26,7 @@ __all__ = [
     "read_config",
     "read_json",
     "read_lines",
+    "refuse_locked",
     "write_atomically",
     "write_config",
     "write_json",
@@ -35,6 +36,8 @@ __all__ = [
 
 SCHEMA = 1
 """Version of every file of a run; it grows when a reader of the version before could not read the next."""
+
+LOCK = ".lock"
 
 Record: TypeAlias = dict[str, float]
 
@@ -81,7 +84,7 @@ def locked(path: Path) -> Iterator[None]:
     InputError
         If another process holds it.
     """
-    lock = FileLock(path / ".lock")
+    lock = FileLock(path / LOCK)
     try:
         lock.acquire(timeout=0)
     except Timeout:
@@ -94,6 +97,24 @@ def locked(path: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def refuse_locked(path: Path) -> None:
+    """Refuse the folder of a run that another process is at work on. Changes nothing.
+
+    Parameters
+    ----------
+    path : Path
+        The folder; it may be missing.
+
+    Raises
+    ------
+    InputError
+        If another process holds it.
+    """
+    if (path / LOCK).exists():
+        with locked(path):
+            pass
 
 
 # --- whole or not at all -------------------------------------------------------------------------------------------
