@@ -7,6 +7,7 @@ import scipy.linalg
 from numpy.typing import ArrayLike
 
 from etfopt._inputs import Array, Float64Array, as_matrix, require_shape
+from etfopt._scaling import own_errstate
 from etfopt.errors import InputError
 from etfopt.geometry import sym
 from etfopt.problem import NearestETF
@@ -43,6 +44,7 @@ def kkt_memory(d: int, r: int) -> int:
     return 8 * (2 * p * d * r + p * p)
 
 
+@own_errstate
 def kkt_vjp(problem: NearestETF, U: ArrayLike, cotangent: ArrayLike) -> Array:
     r"""Pull a cotangent G = dL/dU of the minimiser back to H by the formula that the paper uses.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from numpy.typing import ArrayLike
 
 from etfopt._inputs import as_matrix, require_shape
+from etfopt._scaling import own_errstate
 from etfopt.certificate import certify
 from etfopt.errors import ConvergenceError, InputError
 from etfopt.problem import NearestETF
@@ -15,6 +16,7 @@ from etfopt.solvers.procrustes import Procrustes
 __all__ = ["nearest_etf", "solve"]
 
 
+@own_errstate
 def solve(
     problem: NearestETF,
     solver: Solver | None = None,
@@ -92,6 +94,7 @@ def solve(
     return solution
 
 
+@own_errstate
 def nearest_etf(
     H: ArrayLike,
     *,

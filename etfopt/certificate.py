@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from etfopt._inputs import Array, as_matrix, require_shape
-from etfopt._scaling import normalized, rescaled
+from etfopt._scaling import normalized, own_errstate, rescaled
 from etfopt.geometry import SVD, feasibility, sym, thin_svd
 from etfopt.problem import LinearTerm, NearestETF
 
@@ -116,6 +116,7 @@ class Certificate:
         return self.feasible and self.relative_gap <= gap_tolerance
 
 
+@own_errstate
 def certify(problem: NearestETF, U: ArrayLike) -> Certificate:
     """Certify a point of any origin against the problem's global optimum.
 

@@ -11,12 +11,13 @@ import scipy.linalg
 from numpy.typing import ArrayLike, DTypeLike
 
 from etfopt._inputs import Array, Float64Array, as_integer, as_matrix
-from etfopt._scaling import normalized
+from etfopt._scaling import normalized, own_errstate
 from etfopt.errors import ConvergenceError, InputError
 
 __all__ = ["SVD", "feasibility", "polar_factor", "random_stiefel", "simplex_etf", "svd_polar", "sym", "thin_svd"]
 
 
+@own_errstate
 def simplex_etf(C: int, *, reduced: bool = False, dtype: DTypeLike = np.float64) -> Array:
     r"""Return the simplex equiangular tight frame of `C` vectors in its own coordinates.
 
@@ -93,6 +94,7 @@ class SVD(NamedTuple):
     Q: Array
 
 
+@own_errstate
 def thin_svd(A: Array, failures: list[str] | None = None) -> SVD:
     """Return the thin SVD of a matrix with entries of moderate size.
 
@@ -147,6 +149,7 @@ def thin_svd(A: Array, failures: list[str] | None = None) -> SVD:
     )
 
 
+@own_errstate
 def polar_factor(A: ArrayLike) -> Array:
     r"""Return the orthonormal polar factor of a matrix: the nearest point of the Stiefel manifold.
 
@@ -188,6 +191,7 @@ def polar_factor(A: ArrayLike) -> Array:
     return svd_polar(scaled)
 
 
+@own_errstate
 def svd_polar(A: Array, failures: list[str] | None = None) -> Array:
     """Return the polar factor PQ' of A = PSQ', of moderate size, by an SVD and one step of refinement.
 
@@ -244,6 +248,7 @@ def refined_polar(A: Array, U: Array, Q: Array, S: Array) -> Array:
     return np.asarray(U @ (1.5 * turn - 0.5 * turn @ (turn.T @ UtU @ turn)))
 
 
+@own_errstate
 def random_stiefel(d: int, r: int, rng: np.random.Generator) -> Float64Array:
     """Return a uniformly (Haar) distributed point of the Stiefel manifold St(d, r).
 
@@ -283,6 +288,7 @@ def random_stiefel(d: int, r: int, rng: np.random.Generator) -> Float64Array:
     return np.asarray(polar_factor(rng.standard_normal((d, r))), dtype=np.float64)
 
 
+@own_errstate
 def feasibility(U: Array) -> float:
     r"""Return the distance from orthonormality :math:`\|U'U - I\|_F`, computed in float64.
 
@@ -313,6 +319,7 @@ def feasibility(U: Array) -> float:
     return math.inf if math.isnan(distance) else distance
 
 
+@own_errstate
 def sym(X: np.ndarray[Any, np.dtype[Any]]) -> Array:
     """Return the symmetric part (X + X')/2.
 
