@@ -10,7 +10,7 @@ from etfopt._inputs import Array, Float64Array, as_matrix, require_shape
 from etfopt._scaling import own_errstate
 from etfopt.errors import InputError
 from etfopt.geometry import sym
-from etfopt.problem import NearestETF
+from etfopt.problem import NearestETF, require_problem
 
 __all__ = ["kkt_memory", "kkt_vjp"]
 
@@ -91,6 +91,7 @@ def kkt_vjp(problem: NearestETF, U: ArrayLike, cotangent: ArrayLike) -> Array:
     >>> bool(np.allclose(kkt_vjp(problem, U, G), nearest_etf_vjp(problem, U, G).H))
     True
     """
+    require_problem(problem)
     U, G = (np.asarray(as_matrix(x, name), dtype=np.float64) for x, name in ((U, "U"), (cotangent, "cotangent")))
     for matrix, name in ((U, "U"), (G, "cotangent")):
         require_shape(matrix, (problem.d, problem.r), name)

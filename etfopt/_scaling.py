@@ -27,8 +27,8 @@ def own_errstate(function: Callable[P, T]) -> Callable[P, T]:
     """Make a function compute with NumPy's default error handling, whichever `numpy.errstate` its caller has set.
 
     Every public function of the core is decorated: underflow is part of many right answers here, and
-    ``numpy.errstate(all="raise")`` is meant for the caller's own code. A call from within another leaves what that one
-    has set.
+    ``numpy.errstate(all="raise")`` is meant for the caller's own code. `simplex_etf` is not: nothing in it can leave
+    the range, and PyTorch's compiler could not trace it. A call from within another leaves what that one has set.
     """
 
     @functools.wraps(function)

@@ -8,7 +8,7 @@ from etfopt._inputs import as_matrix, require_shape
 from etfopt._scaling import own_errstate
 from etfopt.certificate import certify
 from etfopt.errors import ConvergenceError, InputError
-from etfopt.problem import NearestETF
+from etfopt.problem import NearestETF, require_problem
 from etfopt.solution import Solution
 from etfopt.solvers.base import Solver
 from etfopt.solvers.procrustes import Procrustes
@@ -62,10 +62,7 @@ def solve(
     >>> solution.converged, solution.certificate.etf_unique
     (True, True)
     """
-    if not isinstance(problem, NearestETF):
-        raise InputError(
-            f"problem must be a NearestETF; got {type(problem).__name__}. For class means H use etfopt.nearest_etf(H)"
-        )
+    require_problem(problem)
     solver = Procrustes() if solver is None else solver
     if not isinstance(solver, Solver):
         raise InputError(f"solver must be an instance of a Solver such as Procrustes(); got {solver!r}")

@@ -21,7 +21,7 @@ from etfopt._kkt import kkt_memory, kkt_vjp
 from etfopt._scaling import in_range, normalized, own_errstate, rescaled
 from etfopt._spectrum import Spectrum, spectrum_at, spectrum_of
 from etfopt.errors import InputError
-from etfopt.problem import NearestETF
+from etfopt.problem import NearestETF, require_problem
 
 __all__ = ["Gradient", "kkt_memory", "kkt_vjp", "nearest_etf_jvp", "nearest_etf_vjp", "polar_derivative"]
 
@@ -196,6 +196,7 @@ def nearest_etf_jvp(problem: NearestETF, U: ArrayLike, tangent: ArrayLike) -> Fl
 
 def _points(problem: NearestETF, **matrices: ArrayLike) -> list[Array]:
     """Check matrices of the shape of U, or of H for a tangent, by name."""
+    require_problem(problem)
     checked = []
     for name, value in matrices.items():
         matrix = as_matrix(value, name, copy=False)

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from etfopt._inputs import Array, as_matrix, require_shape
 from etfopt._scaling import normalized, own_errstate, rescaled
 from etfopt.geometry import SVD, feasibility, sym, thin_svd
-from etfopt.problem import LinearTerm, NearestETF
+from etfopt.problem import LinearTerm, NearestETF, require_problem
 
 __all__ = ["Certificate", "certify"]
 
@@ -137,7 +137,7 @@ def certify(problem: NearestETF, U: ArrayLike) -> Certificate:
     Raises
     ------
     InputError
-        If U is not a finite real matrix of shape (d, r).
+        If the problem is none, or U is not a finite real matrix of shape (d, r).
 
     Notes
     -----
@@ -153,6 +153,7 @@ def certify(problem: NearestETF, U: ArrayLike) -> Certificate:
     >>> round(etfopt.certify(problem, -np.eye(5, 3)).relative_gap, 4)
     2.0
     """
+    require_problem(problem)
     U = np.asarray(as_matrix(U, "U"), dtype=np.float64)
     require_shape(U, (problem.d, problem.r), "U")
     term = problem.scaled_linear_term

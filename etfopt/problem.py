@@ -222,21 +222,31 @@ class NearestETF:
         tolerance = np.sqrt(self.scaled_linear_term.rounding / smallest) if smallest > 0 else 0.0
         return bool(np.linalg.norm(null.T @ self.F, 2) <= tolerance * np.linalg.norm(self.F, 2))
 
+    def _point(self, value: ArrayLike, name: str) -> Float64Array:
+        matrix = as_matrix(value, name, copy=False)
+        require_shape(matrix, (self.d, self.r), name)
+        return np.asarray(matrix, dtype=np.float64)
+
     @own_errstate
-    def objective(self, U: Array) -> float:
+    def objective(self, U: ArrayLike) -> float:
         """Return the objective at a point, on the manifold or off it, in float64.
 
         Parameters
         ----------
-        U : ndarray, shape (d, r)
+        U : array_like, shape (d, r)
             The point.
 
         Returns
         -------
         float
             inf where the value is out of range.
+
+        Raises
+        ------
+        InputError
+            If U is not a finite real matrix of shape (d, r).
         """
-        U = np.asarray(U, dtype=np.float64)
+        U = self._point(U, "U")
         with np.errstate(over="ignore"):
             value = _squared_norm(self.H - U @ self.F)
             if self.delta > 0 and self.prox is not None:
@@ -244,44 +254,64 @@ class NearestETF:
         return value
 
     @own_errstate
-    def gradient(self, U: Array) -> Float64Array:
+    def gradient(self, U: ArrayLike) -> Float64Array:
         r"""Return the Euclidean gradient :math:`2UFF' - 2HF' + \delta(U - U_{prox})`.
 
         Parameters
         ----------
-        U : ndarray, shape (d, r)
+        U : array_like, shape (d, r)
             Where it is taken.
 
         Returns
         -------
         ndarray, shape (d, r), float64
             The gradient of the objective as the paper writes it, not of its linear form.
+
+        Raises
+        ------
+        InputError
+            If U is not a finite real matrix of shape (d, r).
         """
-        residual, e = normalized(np.asarray(U, dtype=np.float64) @ self.F - self.H)
+        U = self._point(U, "U")
+        residual, e = normalized(U @ self.F - self.H)
         gradient = rescaled(2 * residual @ self.F.T, e)
         if self.delta > 0 and self.prox is not None:
             gradient += self.delta * (U - self.prox)
         return gradient
 
     @own_errstate
-    def hessian_vector_product(self, V: Array) -> Float64Array:
+    def hessian_vector_product(self, V: ArrayLike) -> Float64Array:
         r"""Return the Euclidean Hessian, :math:`V \mapsto 2VFF' + \delta V`, applied to a direction.
 
         Parameters
         ----------
-        V : ndarray, shape (d, r)
+        V : array_like, shape (d, r)
             The direction.
 
         Returns
         -------
         ndarray, shape (d, r), float64
             It does not depend on a point: the objective is quadratic.
+
+        Raises
+        ------
+        InputError
+            If V is not a finite real matrix of shape (d, r).
         """
-        V = np.asarray(V, dtype=np.float64)
+        V = self._point(V, "V")
         return 2 * (V @ self.F) @ self.F.T + self.delta * V
 
     def __repr__(self) -> str:
         return f"NearestETF(d={self.d}, C={self.C}, r={self.r}, delta={self.delta:g}, dtype={self.dtype})"
+
+
+def require_problem(problem: object) -> None:
+    """Raise `InputError` unless the argument called `problem` is one."""
+    if not isinstance(problem, NearestETF):
+        raise InputError(
+            f"problem must be a NearestETF; got {type(problem).__name__}. For class means H use etfopt.nearest_etf(H), "
+            "or pass etfopt.NearestETF(H)"
+        )
 
 
 def _squared_norm(X: Float64Array) -> float:

@@ -105,7 +105,7 @@ FUNCTIONS: dict[str, Callable[[float], object]] = {
     "sym": lambda t: geometry.sym(scaled(t)[:C]),
     "thin_svd": lambda t: geometry.thin_svd(MEANS * max(t, 1e-150) if t < 1 else MEANS),
     "svd_polar": lambda _: geometry.svd_polar(MEANS),
-    "simplex_etf": lambda _: simplex_etf(C, dtype=np.float32),
+    "simplex_etf": lambda _: [simplex_etf(n, reduced=r, dtype=np.float32) for n in (2, C, 1000) for r in (False, True)],
     "random_stiefel": lambda _: random_stiefel(D, C, np.random.default_rng(0)),
     "objective of a huge point": lambda t: problem(t).objective(np.full((D, C), 1e300)),
     "a derivative that is out of range": lambda t: nearest_etf_vjp(p := problem(min(t, 1e-300)), solve(p).U, MEANS),
@@ -154,7 +154,7 @@ def test_every_public_name_of_the_core_is_wrapped() -> None:
     """A new function of the core must not be forgotten."""
     from etfopt import Solution, adjoint
 
-    functions = [getattr(geometry, name) for name in geometry.__all__ if name not in ("SVD",)]
+    functions = [getattr(geometry, name) for name in geometry.__all__ if name not in ("SVD", "simplex_etf")]
     functions += [getattr(adjoint, name) for name in adjoint.__all__ if name not in ("Gradient", "kkt_memory")]
     functions += [certify, solve, nearest_etf, NearestETF.__init__, Procrustes.run]
     for kind in (NearestETF, Solution):
