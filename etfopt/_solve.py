@@ -86,8 +86,8 @@ def solve(
             f"{candidate.stats.solver} returned a point that the certificate rejects: relative gap "
             f"{certificate.relative_gap:.2e} (allowed {tolerance:.1e}), ||U'U - I|| = {certificate.feasibility:.2e} "
             f"(allowed {certificate.feasibility_tolerance:.1e}) for {problem!r}. The solver says: "
-            f"{candidate.termination.value} Remedies: {_remedies(problem, solver, candidate.termination)}, or throw=False to "
-            "inspect the point",
+            f"{candidate.termination.value} Remedies: {_remedies(problem, solver, candidate.termination)}, or "
+            "throw=False to inspect the point",
             solution,
         )
     return solution
