@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import sys
+import warnings
+from typing import Any
 
 from etfopt.errors import EtfoptError, InputError, MissingExtraError, require_extra
 
@@ -35,11 +37,20 @@ benches.command("head")(bench_head)
 app.add_typer(benches, name="bench")
 
 
+def _one_line(message: Warning | str, category: type[Warning], *where: Any, **line: Any) -> str:
+    """Format a warning that is meant for users as one line; others say where they come from."""
+    return f"warning: {message}\n" if category is UserWarning else _FORMAT(message, category, *where, **line)
+
+
+_FORMAT = warnings.formatwarning
+
+
 def main() -> None:
     """Run the command line; an error of etfopt's own is one message, not a traceback.
 
     The exit status is 2 where the command line asks for what cannot be done, and 1 where something failed on the way.
     """
+    warnings.formatwarning = _one_line
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal may not know a character of a table

@@ -50,7 +50,7 @@ def train(
         str | None,
         _option(
             NETWORK,
-            "mlp, convnet, convnet-flat, resnet18, resnet34, resnet50, vgg13; free with ufm. [mlp]",
+            "mlp, convnet, convnet-flat, resnet18, resnet34, resnet50, vgg13, free. [mlp; free with ufm]",
             *values.BACKBONES,
         ),
     ] = None,
@@ -60,7 +60,9 @@ def train(
     ] = None,
     dim: Annotated[int | None, _option(NETWORK, "Dimension d of the features. [the backbone's own]")] = None,
     head: Annotated[str | None, _option(HEAD, "learned, fixed or nearest. [nearest]", *values.HEADS)] = None,
-    temperature: Annotated[str | None, _option(HEAD, "Norm tau of the features, or auto. [5]")] = None,
+    temperature: Annotated[
+        str | None, _option(HEAD, "Norm tau of the features, or auto. [5; 1 with dot-regression]")
+    ] = None,
     delta: Annotated[float | None, _option(HEAD, "Proximal weight (nearest head). [0.001]")] = None,
     averaging: Annotated[
         str | None,
@@ -77,7 +79,7 @@ def train(
     epochs: Annotated[int | None, _option(TRAINING, "Passes over the training split. [60]")] = None,
     loss: Annotated[
         str | None,
-        _option(TRAINING, "cross-entropy, or dot-regression with --temperature 1. [cross-entropy]", *values.LOSSES),
+        _option(TRAINING, "cross-entropy or dot-regression. [cross-entropy]", *values.LOSSES),
     ] = None,
     optimizer: Annotated[str | None, _option(TRAINING, "sgd, adam, adamw or agd. [sgd]", *values.OPTIMIZERS)] = None,
     learning_rate: Annotated[float | None, _option(TRAINING, "At the start, or after the warm-up. [0.05]")] = None,
@@ -172,9 +174,8 @@ def train(
         "head.averaging": averaging,
         "head.implicit_gradient": implicit_gradient,
     }
-    base = TrainConfig() if config is None else read_config(config)
-    chosen = {name: value for name, value in given.items() if value is not None}
-    final = base.with_settings({**chosen, **_assignments(settings or [])})
+    chosen = {name: value for name, value in given.items() if value is not None} | _assignments(settings or [])
+    final = TrainConfig().with_settings(chosen) if config is None else read_config(config, chosen)
     path = out or Path("runs") / final.label
     with interruptible(lambda: kept(path)):
         result = run(final, path, overwrite=overwrite, progress_bar=bar, **machine)

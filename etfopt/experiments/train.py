@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -86,6 +87,11 @@ def train(
     StorageError
         If a file cannot be written, since the disk is full, say.
 
+    Warns
+    -----
+    UserWarning
+        If the loss is dot-regression and the temperature is above 1, where collapse is no minimiser.
+
     Notes
     -----
     Whatever ends a run early, Ctrl-C, SIGTERM, a crash or one of these errors, the measures of finished epochs and
@@ -104,6 +110,7 @@ def train(
     [0, 1]
     """
     computer, rank = Machine(**machine), process_rank()
+    _warn_of_cone(config)
     if resume and overwrite:
         raise InputError("resume = True and overwrite = True exclude each other: continue the run, or replace it")
     if rank == 0 and not resume:
@@ -139,6 +146,16 @@ def train(
                 recorder.write_results(means[-1])
     cost = recorder.step_ms(), recorder.step_bytes
     return RunResult(config, recorder.history, means, *cost, path, epochs - start.epoch)
+
+
+def _warn_of_cone(config: TrainConfig) -> None:
+    tau = config.head.temperature
+    if config.loss.name == "dot-regression" and not isinstance(tau, str) and tau > 1:
+        warnings.warn(
+            f"head.temperature = {tau:g} with dot-regression: the loss is zero on a cone around each row, at cosine "
+            f"1/{tau:g}, so the network does not collapse to the ETF; use head.temperature = 1",
+            stacklevel=3,
+        )
 
 
 @contextmanager
