@@ -11,6 +11,7 @@ import typer
 from etfopt import _tables as tables
 from etfopt.cli import _values as values
 from etfopt.cli._app import console, interruptible, one_of
+from etfopt.cli._early import require_file, require_folder, require_machine, require_settings
 from etfopt.cli.studies import train_study
 from etfopt.errors import InputError
 
@@ -126,6 +127,7 @@ def train(
     etfopt train study.toml --jobs 2
     ```
     """
+    require_machine(threads=threads, jobs=jobs)
     if study is not None:
         _refuse_typed(ctx, STUDYING, f"with a study: the settings are those of {study}")
         options: dict[str, Any] = {"accelerator": accelerator, "precision": precision, "threads": threads}
@@ -133,10 +135,6 @@ def train(
         return
     if jobs is not None or dry_run:
         raise InputError(f"{'--dry-run' if dry_run else '--jobs'} has no meaning without a study")
-    from etfopt.experiments.config import TrainConfig, read_config
-    from etfopt.experiments.train import kept
-    from etfopt.experiments.train import train as run
-
     machine: dict[str, Any] = {
         "accelerator": accelerator,
         "devices": devices,
@@ -146,9 +144,8 @@ def train(
     bar = console.is_terminal and not quiet
     if resume is not None:
         _refuse_typed(ctx, RESUMING, f"with --resume: the settings are those of {resume}/config.json")
-        with interruptible(lambda: kept(resume)):
-            result = _resumed(resume, from_epoch, progress_bar=bar, **machine)
-        _print_result(result)
+        require_file(resume / "config.json")
+        _print_result(_resumed(resume, from_epoch, progress_bar=bar, **machine))
         return
     if from_epoch is not None:
         raise InputError(f"from_epoch = {from_epoch} has no meaning without --resume")
@@ -175,22 +172,36 @@ def train(
         "head.implicit_gradient": implicit_gradient,
     }
     chosen = {name: value for name, value in given.items() if value is not None} | _assignments(settings or [])
-    final = TrainConfig().with_settings(chosen) if config is None else read_config(config, chosen)
-    path = out or Path("runs") / final.label
-    with interruptible(lambda: kept(path)):
-        result = run(final, path, overwrite=overwrite, progress_bar=bar, **machine)
-    _print_result(result)
+    require_settings(chosen)
+    if config is not None:
+        require_file(config)
+    if out is not None:
+        require_folder(out)
+    _print_result(_trained(chosen, config, out, overwrite=overwrite, progress_bar=bar, **machine))
 
 
 STUDYING = ("study", "out", "jobs", "dry_run", "threads", "quiet", "accelerator", "precision")
 RESUMING = ("resume", "from_epoch", "threads", "quiet", "accelerator", "devices", "precision")
 
 
-def _resumed(path: Path, from_epoch: int | None, **options: Any) -> RunResult:
-    """Go on with a run and print its measures."""
-    from etfopt.experiments.train import resume
+def _trained(settings: dict[str, Any], config: Path | None, out: Path | None, **options: Any) -> RunResult:
+    """Train a new run. Lightning takes as long to import as PyTorch, and comes after the settings are checked."""
+    from etfopt.experiments.config import TrainConfig, read_config
 
-    result = resume(path, from_epoch=from_epoch, **options)
+    final = TrainConfig().with_settings(settings) if config is None else read_config(config, settings)
+    path = out or Path("runs") / final.label
+    from etfopt.experiments.train import kept, train
+
+    with interruptible(lambda: kept(path)):
+        return train(final, path, **options)
+
+
+def _resumed(path: Path, from_epoch: int | None, **options: Any) -> RunResult:
+    """Go on with a run."""
+    from etfopt.experiments.train import kept, resume
+
+    with interruptible(lambda: kept(path)):
+        result = resume(path, from_epoch=from_epoch, **options)
     if not result.trained:
         epochs = len(result.history) - 1
         print(f"{path} is finished, {epochs} of {epochs} epochs: nothing was done", file=sys.stderr)

@@ -116,6 +116,8 @@ def train(
     if rank == 0 and not resume:
         refuse_locked(path)
         refuse_occupied(path, overwrite=overwrite)  # before data are read, which may take long
+    with quiet_lightning():
+        build_trainer(computer, config.training, (), progress_bar=False)  # refused before data are read
     images = load_images(config.data) if images is None else images
     epochs, model = config.training.epochs, _build(config, images, backbone)  # refused before anything changes
     identity = Identity(config.digest(), computer.devices, computer.precision)
