@@ -159,6 +159,7 @@ def test_the_values_that_are_completed_are_those_that_are_known() -> None:
     from etfopt.bench.problems import FAMILIES
     from etfopt.errors import InputError
     from etfopt.experiments.config import HEADS, TrainConfig
+    from etfopt.experiments.config._run import _hints
     from etfopt.experiments.data.names import CLASSES
     from etfopt.experiments.losses import LOSSES
     from etfopt.nn._routes import METHODS
@@ -169,6 +170,7 @@ def test_the_values_that_are_completed_are_those_that_are_known() -> None:
     assert set(values.PROBLEMS) == {*FAMILIES, "digits"}
     assert set(values.METHODS) == set(METHODS)
     assert values.HEADS == HEADS
+    assert tuple(_hints(TrainConfig)) == values.SETTINGS
     assert set(values.LOSSES) == set(LOSSES)
     assert set(values.DATA) == {*CLASSES, "ufm", "imagefolder:"}
     said = {
@@ -188,6 +190,8 @@ def test_the_values_that_are_completed_are_those_that_are_known() -> None:
 
 
 REFUSED_EARLY = {
+    "optimizer.speed": [1],
+    "speed": [1],
     "head.name": ["best", ""],
     "data.name": ["cats", "imagefolder:"],
     "backbone.name": ["vit"],
@@ -221,7 +225,7 @@ def test_what_is_refused_before_pytorch_is_imported_is_what_the_settings_refuse(
         for check in (require_settings, TrainConfig().with_settings):
             with pytest.raises(InputError) as refused:
                 check({name: value})
-            said.append(str(refused.value).partition("; choose one of:")[0])
+            said.append(str(refused.value).partition("; choose one of:")[0])  # in another order
         assert said[0] == said[1]
 
 
@@ -248,6 +252,7 @@ EARLY = {
     "head": ["train", "--head", "best"],
     "data": ["train", "--data", "imagefolder:nowhere"],
     "set": ["train", "--set", "optimizer.learning_rate=-1"],
+    "name": ["train", "--set", "optimizer.speed=1"],
     "epochs": ["train", "--epochs", "0"],
     "threads": ["train", "--threads", "100000"],
     "jobs": ["train", "study.toml", "--jobs", "100000"],

@@ -38,6 +38,10 @@ NUMBERS: dict[str, Callable[[object, str], float]] = {
 
 def require_settings(settings: Mapping[str, Any]) -> None:
     """Refuse what no configuration can hold; a value that was typed with --set is a string, and read if it can be."""
+    for name in settings:
+        if name not in values.SETTINGS:
+            near = [known for known in values.SETTINGS if known.startswith(f"{name.rpartition('.')[0]}.")]
+            raise InputError(f"unknown setting {name}; known are: {', '.join(near or values.SETTINGS)}")
     for name, known in CHOICES.items():
         if settings.get(name, known[0]) not in known:
             raise InputError(f"{name} = {settings[name]!r} is not known; choose one of: {', '.join(known)}")
