@@ -187,6 +187,7 @@ def test_dictionaries_are_read_strictly(values: dict[str, object], message: str)
         ({"head.rotation": "random"}, "head.rotation = 'random' is of the fixed head"),
         ({"loss.name": "dot-regression", "head.temperature": "auto"}, "dot-regression needs a number, 1"),
         ({"data.name": "cifar100"}, "dim = 64 is smaller than the r = 100 rows"),
+        ({"backbone.dim": 9}, "dim = 9 .*; set backbone.dim to at least C = 10, or use head.name = 'learned'"),
         ({"data.name": "ufm", "backbone.name": "free", "data.classes": 1000}, "dim = 512 is smaller than the r = 1000"),
         ({"speed": 1}, "unknown setting speed; known are: seed, data.name"),
         ({"optimizer.speed": 1}, "unknown setting optimizer.speed; known are: optimizer.name, optimizer.learning_rate"),

@@ -178,6 +178,10 @@ def test_a_report_replaces_an_earlier_report_and_no_file_of_another_origin(finis
     assert snapshot(tmp_path / "mine") == {str(tmp_path / "mine" / "report.md"): b"mine"}
 
 
+def test_a_run_in_place_of_its_folder_is_not_reported_and_the_folder_is_named(finished: Path) -> None:
+    assert f"it is a run itself; report the folder that holds it, {finished.parent}" in refused("report", finished)
+
+
 COMPARE = ("compare", "--problem", "tight-3x4", "--solver", "procrustes", "--quick", "--out")
 
 

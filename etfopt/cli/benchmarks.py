@@ -15,6 +15,7 @@ from etfopt import _bench_tables as tables
 from etfopt._inputs import as_integer
 from etfopt.cli._app import OVERWRITE, console, interruptible, make_folder, one_of, progress
 from etfopt.cli._values import DEVICES, METHODS, PROBLEMS, SOLVERS
+from etfopt.errors import InputError
 
 __all__ = ["bench", "bench_head", "bench_node", "compare"]
 
@@ -100,12 +101,16 @@ def bench_node(
     etfopt bench node --device cuda --out runs/bench-node-gpu
     ```
     """
-    from etfopt.bench.node import SHAPES, growth
+    from etfopt.bench.node import SHAPES, growth, usable_device
     from etfopt.bench.node import bench_node as run
     from etfopt.bench.timing import as_records, conditions
     from etfopt.bench.units import SPECTRA
 
     methods = method or ["auto"]
+    for name in methods:
+        if name not in METHODS:
+            raise InputError(f"method = {name!r} is not known; choose one of: {', '.join(METHODS)}")
+    usable_device(device)
     _make_folder(out, ["bench.json"], overwrite)
     with _unwritten(out), progress(len(SHAPES) * len(SPECTRA) * len(methods), quiet or as_json, "cases") as step:
         rows = run(device=device, methods=methods, on_step=step)
@@ -133,10 +138,16 @@ def bench_head(
     etfopt bench head --classes 10 --batch 32
     ```
     """
+    classes = classes or [10, 100]
+    for C in classes:
+        as_integer(C, "classes", at_least=2)
+    as_integer(batch, "batch", at_least=2)
+    as_integer(rounds, "rounds", at_least=1)
+    from etfopt.bench.node import usable_device
     from etfopt.bench.timing import as_records, conditions
     from etfopt.experiments.head_cost import HEADS, bench_heads
 
-    classes = classes or [10, 100]
+    usable_device(device)
     _make_folder(out, ["bench.json"], overwrite)
     with _unwritten(out), progress(len(classes) * len(HEADS) * (rounds + 1), quiet or as_json, "steps") as step:
         rows = bench_heads(classes, batch, rounds, device, on_step=step)

@@ -9,7 +9,9 @@ from typing import Annotated
 import typer
 
 from etfopt import _tables as tables
+from etfopt._inputs import as_integer
 from etfopt.cli._app import OVERWRITE, console, interruptible, progress
+from etfopt.cli._early import require_folder
 
 __all__ = ["demo"]
 
@@ -30,6 +32,8 @@ def demo(
     etfopt demo --epochs 5 --out runs/short
     ```
     """
+    as_integer(epochs, "epochs", at_least=1)
+    require_folder(out)
     from etfopt.experiments.demo import plan, run_demo
 
     start = time.perf_counter()

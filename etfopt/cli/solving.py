@@ -65,4 +65,6 @@ def _for_the_shell(message: str, means: Path, prox: Path | None) -> str:
     message = message.replace("pass H.T", "use --transpose").replace(
         "pass prox of shape", "give --prox, a matrix of shape"
     )
+    if message.startswith("delta"):
+        return f"--{message}"
     return f"{prox if message.startswith('prox') else means}: {message}"

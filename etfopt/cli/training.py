@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from etfopt import _tables as tables
+from etfopt._inputs import as_integer
 from etfopt.cli import _values as values
 from etfopt.cli._app import console, interruptible, one_of
 from etfopt.cli._early import require_file, require_folder, require_machine, require_settings
@@ -128,6 +129,7 @@ def train(
     ```
     """
     require_machine(threads=threads, jobs=jobs)
+    as_integer(devices, "devices", at_least=1)
     if study is not None:
         _refuse_typed(ctx, STUDYING, f"with a study: the settings are those of {study}")
         options: dict[str, Any] = {"accelerator": accelerator, "precision": precision, "threads": threads}

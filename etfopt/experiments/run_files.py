@@ -62,7 +62,7 @@ def make_folder(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"{path}: cannot be used as the folder of a run: {error.strerror}") from error
+        raise InputError(f"{path}: cannot be used as the folder of a run: {error.strerror}; choose another") from error
 
 
 @contextmanager

@@ -18,7 +18,7 @@ COMPANIONS = (
 
 def completed(values: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return nested settings with the defaults that others ask for, where they are not given."""
-    for name, value, other, default in COMPANIONS:
+    for name, value, other, default in COMPANIONS if isinstance(values, Mapping) else ():
         (topic, key), (other_topic, other_key) = name.split("."), other.split(".")
         table, companion = values.get(topic), values.get(other_topic, {})
         if not isinstance(table, Mapping) or not isinstance(companion, Mapping):

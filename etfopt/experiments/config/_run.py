@@ -108,6 +108,16 @@ class TrainConfig(Section):
         The default of ``head.temperature`` is 1 with the loss "dot-regression", that of ``backbone.name`` is "free"
         with the data "ufm".
 
+        Parameters
+        ----------
+        values : mapping
+            From topics to mappings, and the seed.
+
+        Returns
+        -------
+        TrainConfig
+            Checked.
+
         Raises
         ------
         InputError
@@ -242,6 +252,11 @@ def build_head(config: TrainConfig, num_classes: int) -> AnyHead:
     NearestETFHead, FixedETFHead or LearnedHead
         In training mode.
 
+    Raises
+    ------
+    InputError
+        If d is smaller than C and the head's rows are an ETF.
+
     Examples
     --------
     >>> from etfopt.experiments.config import TrainConfig, build_head
@@ -250,6 +265,11 @@ def build_head(config: TrainConfig, num_classes: int) -> AnyHead:
     torch.Size([10, 12])
     """
     head, dim = config.head, config.backbone.feature_dim
+    if head.name != "learned" and dim < num_classes:  # the head itself would offer a frame, which is no setting
+        raise InputError(
+            f"dim = {dim} is smaller than the r = {num_classes} rows of the frame; set backbone.dim to at least "
+            f"C = {num_classes}, or use head.name = 'learned'"
+        )
     if head.name == "learned":
         learned = LearnedHead(dim, num_classes, temperature=head.temperature)
         if config.optimizer.name == "agd":
