@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+import reprlib
 from collections.abc import Sequence
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -14,6 +15,15 @@ from etfopt.errors import InputError
 
 Array = NDArray[np.floating[Any]]
 Float64Array = NDArray[np.float64]
+Seed: TypeAlias = (
+    np.random.Generator
+    | np.random.BitGenerator
+    | np.random.SeedSequence
+    | int
+    | Sequence[int]
+    | NDArray[np.integer[Any]]
+    | None
+)
 
 
 def as_matrix(value: ArrayLike, name: str, *, copy: bool = True) -> Array:
@@ -36,19 +46,13 @@ def as_matrix(value: ArrayLike, name: str, *, copy: bool = True) -> Array:
 
 
 def _as_real_array(value: Any, name: str) -> Array:
-    origin = type(value).__module__.partition(".")
-    if isinstance(value, np.ma.MaskedArray):
-        raise InputError(f"{name} is a masked array; fill or drop the masked entries first, e.g. {name}.filled(0.0)")
-    if origin[0] == "scipy" and origin[2].startswith("sparse"):
-        raise InputError(f"{name} is a sparse {type(value).__name__}; pass {name}.toarray()")
-    if origin[0] == "torch":
-        raise InputError(
-            f"{name} is a torch tensor; use etfopt.nn.functional for tensors, or pass {name}.detach().cpu().numpy()"
-        )
+    _refuse_other_libraries(value, name)
     try:
         array = np.asarray(value)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{name} cannot be read as an array: {error}; pass rows of equal length") from error
+    except Exception as error:  # whatever the value's own conversion raises
+        raise InputError(
+            f"{name} cannot be read as an array: {_line(error)}; pass {_remedy(value, name)}; got {_shown(value)}"
+        ) from error
     if array.dtype.kind in "iu":
         return array.astype(np.float64)
     if array.dtype == np.float16:
@@ -56,9 +60,73 @@ def _as_real_array(value: Any, name: str) -> Array:
     # by kind and size, not by equality: a file may hold the other byte order
     if array.dtype.kind != "f" or array.dtype.itemsize > 8:
         raise InputError(
-            f"{name} has dtype {array.dtype}; pass real numbers of float32 or float64, e.g. {name}.astype(float)"
+            f"{name} has dtype {array.dtype}; pass real numbers of float32 or float64{_conversion(value, array, name)}"
         )
     return array.astype(array.dtype.newbyteorder("="), copy=False)
+
+
+def _refuse_other_libraries(value: Any, name: str) -> None:
+    """Refuse what `numpy.asarray` would take for something else than its numbers."""
+    if isinstance(value, np.ma.MaskedArray):
+        raise InputError(f"{name} is a masked array; fill or drop the masked entries first, e.g. {name}.filled(0.0)")
+    if any(kind.__module__.startswith("scipy.sparse") for kind in type(value).__mro__):
+        raise InputError(f"{name} is a sparse {type(value).__name__}; pass {name}.toarray()")
+    if _is_tensor(value):
+        raise InputError(
+            f"{name} is a torch tensor; use etfopt.nn.functional for tensors, or pass {name}.detach().cpu().numpy()"
+        )
+
+
+def _is_tensor(value: object) -> bool:
+    return any(kind.__module__.partition(".")[0] == "torch" for kind in type(value).__mro__)
+
+
+def _conversion(value: Any, array: np.ndarray[Any, Any], name: str) -> str:
+    """Say how an array of another dtype becomes one of numbers, or where it holds none."""
+    if array.ndim == 0:
+        return f"; got {_shown(value)}"
+    if array.dtype.kind == "c":
+        return f", e.g. numpy.real({name})"
+    if array.dtype == object:
+        others = (index for index, item in np.ndenumerate(array) if not isinstance(item, Real))
+        if (first := next(others, None)) is not None:
+            return f"; the entry at {first} is {_shown(array[first])}"
+    example = f"{name}.astype(float)" if isinstance(value, np.ndarray) else f"numpy.array({name}, dtype=float)"
+    return f", e.g. {example}"
+
+
+def _remedy(value: Any, name: str) -> str:
+    """Say what to pass instead of a value that has no array."""
+    if _holds_tensors(value):
+        return (
+            f"tensors without a gradient on the CPU, e.g. [x.detach().cpu() for x in {name}], or use "
+            "etfopt.nn.functional for tensors"
+        )
+    if isinstance(value, (list, tuple)):
+        return "rows of equal length, of real numbers"
+    return "a NumPy array of real numbers"
+
+
+def _holds_tensors(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) and any(_is_tensor(item) or _holds_tensors(item) for item in value)
+
+
+def _shown(value: object) -> str:
+    """Return type and value of an argument in one short line."""
+    shape = getattr(value, "shape", None)
+    if isinstance(shape, tuple) and shape:
+        return f"a {type(value).__name__} of shape {shape}"
+    try:
+        text = reprlib.repr(value)
+    except Exception:  # it may be as broken as the conversion
+        text = "a value without a representation"
+    return f"{_line(text)} of type {type(value).__name__}"
+
+
+def _line(text: object) -> str:
+    """Return a text in one line of at most 200 characters, without the full stop at its end."""
+    words = " ".join(str(text).split()).rstrip(".")
+    return words if len(words) <= 200 else f"{words[:197]}..."
 
 
 def _require_finite(array: Array, name: str) -> None:
@@ -110,14 +178,27 @@ def as_positive(value: object, name: str) -> float:
 def as_integer(value: object, name: str, at_least: int) -> int:
     """Return `value` as an integer >= `at_least`, or raise `InputError`."""
     if isinstance(value, bool) or not isinstance(value, Integral) or value < at_least:
-        raise InputError(f"{name} must be an integer of at least {at_least}; got {value!r} ({type(value).__name__})")
+        raise InputError(
+            f"{name} must be an integer of at least {at_least}; got {_line(repr(value))} ({type(value).__name__})"
+        )
     return int(value)
 
 
 def _as_real(value: object, name: str) -> float:
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, Real):
-        raise InputError(f"{name} must be a real number; got {value!r} of type {type(value).__name__}")
+        raise InputError(f"{name} must be a real number; got {_line(repr(value))} of type {type(value).__name__}")
     try:
         return float(value)
     except OverflowError:
         return math.inf
+
+
+def as_generator(value: Any, name: str) -> np.random.Generator:
+    """Return a generator as it is, what `numpy.random.default_rng` makes of a seed, or raise `InputError`."""
+    remedy = f"{name} must be a numpy.random.Generator or a seed, e.g. {name}=numpy.random.default_rng(0) or {name}=0"
+    if isinstance(value, (bool, np.bool_)):
+        raise InputError(f"{remedy}; got {value}")
+    try:
+        return np.random.default_rng(value)
+    except Exception as error:  # of a type, a value or a shape
+        raise InputError(f"{remedy}; got {_shown(value)}") from error

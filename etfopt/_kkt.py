@@ -7,9 +7,10 @@ import scipy.linalg
 from numpy.typing import ArrayLike
 
 from etfopt._inputs import Array, Float64Array, as_matrix, require_shape
+from etfopt._scaling import own_errstate
 from etfopt.errors import InputError
 from etfopt.geometry import sym
-from etfopt.problem import NearestETF
+from etfopt.problem import NearestETF, require_problem
 
 __all__ = ["kkt_memory", "kkt_vjp"]
 
@@ -43,6 +44,7 @@ def kkt_memory(d: int, r: int) -> int:
     return 8 * (2 * p * d * r + p * p)
 
 
+@own_errstate
 def kkt_vjp(problem: NearestETF, U: ArrayLike, cotangent: ArrayLike) -> Array:
     r"""Pull a cotangent G = dL/dU of the minimiser back to H by the formula that the paper uses.
 
@@ -89,6 +91,7 @@ def kkt_vjp(problem: NearestETF, U: ArrayLike, cotangent: ArrayLike) -> Array:
     >>> bool(np.allclose(kkt_vjp(problem, U, G), nearest_etf_vjp(problem, U, G).H))
     True
     """
+    require_problem(problem)
     U, G = (np.asarray(as_matrix(x, name), dtype=np.float64) for x, name in ((U, "U"), (cotangent, "cotangent")))
     for matrix, name in ((U, "U"), (G, "cotangent")):
         require_shape(matrix, (problem.d, problem.r), name)

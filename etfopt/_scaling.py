@@ -1,18 +1,48 @@
-"""Powers of two taken out of matrices and put back, so that no finite scale overflows or underflows on the way."""
+"""What keeps arithmetic in range: powers of two taken out of matrices and put back, and NumPy's own error handling."""
 
 from __future__ import annotations
 
+import functools
 import math
-from typing import Any
+from collections.abc import Callable
+from contextvars import ContextVar
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 
 from etfopt._inputs import Array, Float64Array
 
-__all__ = ["in_range", "normalized", "rescaled"]
+__all__ = ["in_range", "normalized", "own_errstate", "rescaled"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_within: ContextVar[bool] = ContextVar("_within", default=False)
 
 SAFE = 300
 """Bits up to which products, sums and squares of a few matrices stay far from overflow."""
+
+
+def own_errstate(function: Callable[P, T]) -> Callable[P, T]:
+    """Make a function compute with NumPy's default error handling, whichever `numpy.errstate` its caller has set.
+
+    Every public function of the core is decorated: underflow is part of many right answers here, and
+    ``numpy.errstate(all="raise")`` is meant for the caller's own code. `simplex_etf` is not: nothing in it can leave
+    the range, and PyTorch's compiler could not trace it. A call from within another leaves what that one has set.
+    """
+
+    @functools.wraps(function)
+    def computing(*arguments: P.args, **options: P.kwargs) -> T:
+        if _within.get():
+            return function(*arguments, **options)
+        token = _within.set(True)
+        try:
+            with np.errstate(divide="warn", over="warn", under="ignore", invalid="warn"):
+                return function(*arguments, **options)
+        finally:
+            _within.reset(token)
+
+    return computing
 
 
 def normalized(X: Array) -> tuple[Float64Array, int]:

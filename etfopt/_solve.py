@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import numpy as np
 from numpy.typing import ArrayLike
 
 from etfopt._inputs import as_matrix, require_shape
+from etfopt._scaling import own_errstate
 from etfopt.certificate import certify
 from etfopt.errors import ConvergenceError, InputError
-from etfopt.problem import NearestETF
+from etfopt.problem import NearestETF, require_problem
 from etfopt.solution import Solution
-from etfopt.solvers.base import Solver
+from etfopt.solvers.base import Solver, Termination
 from etfopt.solvers.procrustes import Procrustes
 
 __all__ = ["nearest_etf", "solve"]
 
 
+@own_errstate
 def solve(
     problem: NearestETF,
     solver: Solver | None = None,
@@ -60,10 +63,7 @@ def solve(
     >>> solution.converged, solution.certificate.etf_unique
     (True, True)
     """
-    if not isinstance(problem, NearestETF):
-        raise InputError(
-            f"problem must be a NearestETF; got {type(problem).__name__}. For class means H use etfopt.nearest_etf(H)"
-        )
+    require_problem(problem)
     solver = Procrustes() if solver is None else solver
     if not isinstance(solver, Solver):
         raise InputError(f"solver must be an instance of a Solver such as Procrustes(); got {solver!r}")
@@ -86,12 +86,31 @@ def solve(
             f"{candidate.stats.solver} returned a point that the certificate rejects: relative gap "
             f"{certificate.relative_gap:.2e} (allowed {tolerance:.1e}), ||U'U - I|| = {certificate.feasibility:.2e} "
             f"(allowed {certificate.feasibility_tolerance:.1e}) for {problem!r}. The solver says: "
-            f"{candidate.termination.value} Use Procrustes(), or throw=False to inspect the point",
+            f"{candidate.termination.value} Remedies: {_remedies(problem, solver, candidate.termination)}, or "
+            "throw=False to inspect the point",
             solution,
         )
     return solution
 
 
+SETTINGS = {
+    Termination.GRADIENT_TOLERANCE: "restarts",
+    Termination.ITERATION_LIMIT: "max_iterations",
+    Termination.TIME_LIMIT: "max_seconds",
+}
+"""What to raise where a solver ended so, if it has such a setting."""
+
+
+def _remedies(problem: NearestETF, solver: Solver, termination: Termination) -> str:
+    if isinstance(solver, Procrustes):
+        last = "pass H in float64" if problem.dtype == np.float32 else "report this as a bug"
+        return last if solver.method == "svd" else "use Procrustes(method='svd')"
+    name = SETTINGS.get(termination, "")
+    value = getattr(solver, name, None)
+    return "use Procrustes()" if value is None else f"raise {name} = {value}, use Procrustes()"
+
+
+@own_errstate
 def nearest_etf(
     H: ArrayLike,
     *,

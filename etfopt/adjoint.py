@@ -18,10 +18,10 @@ from numpy.typing import ArrayLike
 
 from etfopt._inputs import Array, Float64Array, as_matrix, require_shape
 from etfopt._kkt import kkt_memory, kkt_vjp
-from etfopt._scaling import in_range, normalized, rescaled
+from etfopt._scaling import in_range, normalized, own_errstate, rescaled
 from etfopt._spectrum import Spectrum, spectrum_at, spectrum_of
 from etfopt.errors import InputError
-from etfopt.problem import NearestETF
+from etfopt.problem import NearestETF, require_problem
 
 __all__ = ["Gradient", "kkt_memory", "kkt_vjp", "nearest_etf_jvp", "nearest_etf_vjp", "polar_derivative"]
 
@@ -41,6 +41,7 @@ class Gradient(NamedTuple):
     prox: Array | None
 
 
+@own_errstate
 def polar_derivative(A: ArrayLike, U: ArrayLike, X: ArrayLike) -> Float64Array:
     r"""Apply the derivative of the polar factor at A to X; it is self-adjoint, so this is both JVP and VJP.
 
@@ -80,15 +81,18 @@ def polar_derivative(A: ArrayLike, U: ArrayLike, X: ArrayLike) -> Float64Array:
     """
     A, U, X = _operands(A, U, X, "X")
     unit = float(np.finfo(U.dtype).eps)
+    A, k = normalized(A)  # the derivative is homogeneous of degree -1
     spectrum = spectrum_of(A, U, A.shape[1] * unit * float(np.linalg.norm(A)), unit)
     if spectrum.null.shape[1]:
         raise InputError(
             f"A has numerical rank {spectrum.rank} < r = {A.shape[1]}, where its polar factor has no derivative; "
             "add a proximal term (prox=..., delta > 0)"
         )
-    return rescaled(*_derivative(U, X, spectrum))
+    Y, e = _derivative(U, X, spectrum)
+    return rescaled(Y, e - k)
 
 
+@own_errstate
 def nearest_etf_vjp(problem: NearestETF, U: ArrayLike, cotangent: ArrayLike) -> Gradient:
     r"""Pull a cotangent of the minimiser U* back to the class means and the proximal point.
 
@@ -144,6 +148,7 @@ def nearest_etf_vjp(problem: NearestETF, U: ArrayLike, cotangent: ArrayLike) -> 
         return Gradient(dH, dprox)
 
 
+@own_errstate
 def nearest_etf_jvp(problem: NearestETF, U: ArrayLike, tangent: ArrayLike) -> Float64Array:
     """Push a tangent of the class means forward to the ETF.
 
@@ -191,6 +196,7 @@ def nearest_etf_jvp(problem: NearestETF, U: ArrayLike, tangent: ArrayLike) -> Fl
 
 def _points(problem: NearestETF, **matrices: ArrayLike) -> list[Array]:
     """Check matrices of the shape of U, or of H for a tangent, by name."""
+    require_problem(problem)
     checked = []
     for name, value in matrices.items():
         matrix = as_matrix(value, name, copy=False)

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from etfopt._inputs import Array, as_matrix, require_shape
-from etfopt._scaling import normalized, rescaled
+from etfopt._scaling import normalized, own_errstate, rescaled
 from etfopt.geometry import SVD, feasibility, sym, thin_svd
-from etfopt.problem import LinearTerm, NearestETF
+from etfopt.problem import LinearTerm, NearestETF, require_problem
 
 __all__ = ["Certificate", "certify"]
 
@@ -116,6 +116,7 @@ class Certificate:
         return self.feasible and self.relative_gap <= gap_tolerance
 
 
+@own_errstate
 def certify(problem: NearestETF, U: ArrayLike) -> Certificate:
     """Certify a point of any origin against the problem's global optimum.
 
@@ -136,7 +137,7 @@ def certify(problem: NearestETF, U: ArrayLike) -> Certificate:
     Raises
     ------
     InputError
-        If U is not a finite real matrix of shape (d, r).
+        If the problem is none, or U is not a finite real matrix of shape (d, r).
 
     Notes
     -----
@@ -152,6 +153,7 @@ def certify(problem: NearestETF, U: ArrayLike) -> Certificate:
     >>> round(etfopt.certify(problem, -np.eye(5, 3)).relative_gap, 4)
     2.0
     """
+    require_problem(problem)
     U = np.asarray(as_matrix(U, "U"), dtype=np.float64)
     require_shape(U, (problem.d, problem.r), "U")
     term = problem.scaled_linear_term

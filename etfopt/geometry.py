@@ -10,8 +10,8 @@ import numpy as np
 import scipy.linalg
 from numpy.typing import ArrayLike, DTypeLike
 
-from etfopt._inputs import Array, Float64Array, as_integer, as_matrix
-from etfopt._scaling import normalized
+from etfopt._inputs import Array, Float64Array, Seed, as_generator, as_integer, as_matrix
+from etfopt._scaling import normalized, own_errstate
 from etfopt.errors import ConvergenceError, InputError
 
 __all__ = ["SVD", "feasibility", "polar_factor", "random_stiefel", "simplex_etf", "svd_polar", "sym", "thin_svd"]
@@ -93,6 +93,7 @@ class SVD(NamedTuple):
     Q: Array
 
 
+@own_errstate
 def thin_svd(A: Array, failures: list[str] | None = None) -> SVD:
     """Return the thin SVD of a matrix with entries of moderate size.
 
@@ -147,6 +148,7 @@ def thin_svd(A: Array, failures: list[str] | None = None) -> SVD:
     )
 
 
+@own_errstate
 def polar_factor(A: ArrayLike) -> Array:
     r"""Return the orthonormal polar factor of a matrix: the nearest point of the Stiefel manifold.
 
@@ -188,6 +190,7 @@ def polar_factor(A: ArrayLike) -> Array:
     return svd_polar(scaled)
 
 
+@own_errstate
 def svd_polar(A: Array, failures: list[str] | None = None) -> Array:
     """Return the polar factor PQ' of A = PSQ', of moderate size, by an SVD and one step of refinement.
 
@@ -244,7 +247,8 @@ def refined_polar(A: Array, U: Array, Q: Array, S: Array) -> Array:
     return np.asarray(U @ (1.5 * turn - 0.5 * turn @ (turn.T @ UtU @ turn)))
 
 
-def random_stiefel(d: int, r: int, rng: np.random.Generator) -> Float64Array:
+@own_errstate
+def random_stiefel(d: int, r: int, rng: Seed) -> Float64Array:
     """Return a uniformly (Haar) distributed point of the Stiefel manifold St(d, r).
 
     It is the polar factor of a Gaussian matrix, whose distribution no rotation changes.
@@ -253,8 +257,9 @@ def random_stiefel(d: int, r: int, rng: np.random.Generator) -> Float64Array:
     ----------
     d, r : int
         Rows and columns, d >= r >= 1.
-    rng : numpy.random.Generator
-        What the point is drawn from.
+    rng : numpy.random.Generator or seed
+        What the point is drawn from. A generator is advanced; anything else is passed to `numpy.random.default_rng`: an
+        integer, a sequence of integers, a `numpy.random.SeedSequence` or a bit generator repeats, None does not.
 
     Returns
     -------
@@ -264,7 +269,7 @@ def random_stiefel(d: int, r: int, rng: np.random.Generator) -> Float64Array:
     Raises
     ------
     InputError
-        If d < r or r < 1, or they are no integers.
+        If d < r or r < 1, or they are no integers; if `rng` is no generator and no seed.
 
     References
     ----------
@@ -274,15 +279,16 @@ def random_stiefel(d: int, r: int, rng: np.random.Generator) -> Float64Array:
     --------
     >>> import numpy as np
     >>> import etfopt
-    >>> U = etfopt.random_stiefel(5, 2, rng=np.random.default_rng(0))
+    >>> U = etfopt.random_stiefel(5, 2, rng=0)
     >>> bool(np.allclose(U.T @ U, np.eye(2)))
     True
     """
     if not (isinstance(d, (int, np.integer)) and isinstance(r, (int, np.integer)) and 1 <= r <= d):
         raise InputError(f"St(d, r) needs d >= r >= 1; got d = {d}, r = {r}")
-    return np.asarray(polar_factor(rng.standard_normal((d, r))), dtype=np.float64)
+    return np.asarray(polar_factor(as_generator(rng, "rng").standard_normal((d, r))), dtype=np.float64)
 
 
+@own_errstate
 def feasibility(U: Array) -> float:
     r"""Return the distance from orthonormality :math:`\|U'U - I\|_F`, computed in float64.
 
@@ -313,6 +319,7 @@ def feasibility(U: Array) -> float:
     return math.inf if math.isnan(distance) else distance
 
 
+@own_errstate
 def sym(X: np.ndarray[Any, np.dtype[Any]]) -> Array:
     """Return the symmetric part (X + X')/2.
 

@@ -18,7 +18,7 @@ from etfopt._linear_term import (
     without_common_mean,
 )
 from etfopt._polar import GramSpectrum, gram_spectrum
-from etfopt._scaling import normalized, rescaled
+from etfopt._scaling import normalized, own_errstate, rescaled
 from etfopt.errors import InputError
 from etfopt.geometry import simplex_etf
 
@@ -75,6 +75,7 @@ class NearestETF:
     1.1716
     """
 
+    @own_errstate
     def __init__(
         self,
         H: ArrayLike,
@@ -152,6 +153,7 @@ class NearestETF:
         return float(np.finfo(self.dtype).eps)
 
     @cached_property
+    @own_errstate
     def scaled_linear_term(self) -> LinearTerm:
         r"""The linear term with its power of two taken out: :math:`A = 2^e A_s`."""
         terms = [simplex_term(self.H) if self._simplex else frame_term(self.H, self.F)]
@@ -159,6 +161,7 @@ class NearestETF:
             terms.append(proximal_term(self.prox, self.delta))
         return gathered(terms, self.C * self.unit)
 
+    @own_errstate
     def on_frame(self, X: Array) -> Array:
         """Return the product X F; the simplex needs no matrix product, since XM is X without its mean column, scaled.
 
@@ -179,22 +182,26 @@ class NearestETF:
         return np.asarray(X @ self.F.astype(X.dtype))
 
     @cached_property
+    @own_errstate
     def gram(self) -> Float64Array:
         """Gram matrix A_s'A_s of the scaled linear term, shape (r, r), float64."""
         A = self.scaled_linear_term.A
         return np.asarray(A.T @ A)
 
     @cached_property
+    @own_errstate
     def gram_spectrum(self) -> GramSpectrum:
         """Its eigendecomposition, from which cheap solvers and gradients start; `_polar.Unsuitable` if LAPACK fails."""
         return gram_spectrum(self.gram)
 
     @property
+    @own_errstate
     def linear_term(self) -> Float64Array:
         r""":math:`A = 2HF' + \delta U_{prox}`, shape (d, r), float64 (infinite only where A itself is out of range)."""
         term = self.scaled_linear_term
         return rescaled(term.A, term.exponent)
 
+    @own_errstate
     def frame_ignores(self, null: Float64Array, smallest: float) -> bool:
         r"""Whether F' vanishes on the null space of A, so that the ETF U F is unique although U is not.
 
@@ -215,63 +222,96 @@ class NearestETF:
         tolerance = np.sqrt(self.scaled_linear_term.rounding / smallest) if smallest > 0 else 0.0
         return bool(np.linalg.norm(null.T @ self.F, 2) <= tolerance * np.linalg.norm(self.F, 2))
 
-    def objective(self, U: Array) -> float:
+    def _point(self, value: ArrayLike, name: str) -> Float64Array:
+        matrix = as_matrix(value, name, copy=False)
+        require_shape(matrix, (self.d, self.r), name)
+        return np.asarray(matrix, dtype=np.float64)
+
+    @own_errstate
+    def objective(self, U: ArrayLike) -> float:
         """Return the objective at a point, on the manifold or off it, in float64.
 
         Parameters
         ----------
-        U : ndarray, shape (d, r)
+        U : array_like, shape (d, r)
             The point.
 
         Returns
         -------
         float
             inf where the value is out of range.
+
+        Raises
+        ------
+        InputError
+            If U is not a finite real matrix of shape (d, r).
         """
-        U = np.asarray(U, dtype=np.float64)
+        U = self._point(U, "U")
         with np.errstate(over="ignore"):
             value = _squared_norm(self.H - U @ self.F)
             if self.delta > 0 and self.prox is not None:
                 value += self.delta / 2 * _squared_norm(U - self.prox)
         return value
 
-    def gradient(self, U: Array) -> Float64Array:
+    @own_errstate
+    def gradient(self, U: ArrayLike) -> Float64Array:
         r"""Return the Euclidean gradient :math:`2UFF' - 2HF' + \delta(U - U_{prox})`.
 
         Parameters
         ----------
-        U : ndarray, shape (d, r)
+        U : array_like, shape (d, r)
             Where it is taken.
 
         Returns
         -------
         ndarray, shape (d, r), float64
             The gradient of the objective as the paper writes it, not of its linear form.
+
+        Raises
+        ------
+        InputError
+            If U is not a finite real matrix of shape (d, r).
         """
-        residual, e = normalized(np.asarray(U, dtype=np.float64) @ self.F - self.H)
+        U = self._point(U, "U")
+        residual, e = normalized(U @ self.F - self.H)
         gradient = rescaled(2 * residual @ self.F.T, e)
         if self.delta > 0 and self.prox is not None:
             gradient += self.delta * (U - self.prox)
         return gradient
 
-    def hessian_vector_product(self, V: Array) -> Float64Array:
+    @own_errstate
+    def hessian_vector_product(self, V: ArrayLike) -> Float64Array:
         r"""Return the Euclidean Hessian, :math:`V \mapsto 2VFF' + \delta V`, applied to a direction.
 
         Parameters
         ----------
-        V : ndarray, shape (d, r)
+        V : array_like, shape (d, r)
             The direction.
 
         Returns
         -------
         ndarray, shape (d, r), float64
             It does not depend on a point: the objective is quadratic.
+
+        Raises
+        ------
+        InputError
+            If V is not a finite real matrix of shape (d, r).
         """
-        V = np.asarray(V, dtype=np.float64)
+        V = self._point(V, "V")
         return 2 * (V @ self.F) @ self.F.T + self.delta * V
 
     def __repr__(self) -> str:
         return f"NearestETF(d={self.d}, C={self.C}, r={self.r}, delta={self.delta:g}, dtype={self.dtype})"
+
+
+def require_problem(problem: object) -> None:
+    """Raise `InputError` unless the argument called `problem` is one."""
+    if not isinstance(problem, NearestETF):
+        raise InputError(
+            f"problem must be a NearestETF; got {type(problem).__name__}. For class means H use etfopt.nearest_etf(H), "
+            "or pass etfopt.NearestETF(H)"
+        )
 
 
 def _squared_norm(X: Float64Array) -> float:

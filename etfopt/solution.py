@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 
 from etfopt._inputs import Array
-from etfopt._scaling import normalized, rescaled
+from etfopt._scaling import normalized, own_errstate, rescaled
 from etfopt.certificate import Certificate
 from etfopt.geometry import polar_factor
 from etfopt.problem import NearestETF
@@ -60,30 +60,36 @@ class Solution:
     converged: bool
 
     @cached_property
+    @own_errstate
     def etf(self) -> Array:
         """The nearest ETF U F, shape (d, C): unique even where U is not, if ``certificate.etf_unique``."""
         return np.asarray(self.U @ self.problem.F, dtype=self.problem.dtype)
 
     @cached_property
+    @own_errstate
     def weight(self) -> Array:
         r"""Classifier weight :math:`W = \sqrt C\,(UF)'/\|F\|_F`, shape (C, d).
 
         For the simplex the rows have unit norm and pairwise cosine -1/(C-1).
         """
-        scale = math.sqrt(self.problem.C) / float(np.linalg.norm(self.problem.F))
-        return np.asarray(scale * self.etf.T, dtype=self.problem.dtype)
+        F, _ = normalized(self.problem.F)  # a power of two less: the same digits, in range for a frame of any size
+        scale = math.sqrt(self.problem.C) / float(np.linalg.norm(F))
+        return np.asarray(scale * np.asarray(self.U @ F, dtype=self.problem.dtype).T, dtype=self.problem.dtype)
 
     @cached_property
+    @own_errstate
     def objective(self) -> float:
         r"""Objective :math:`\|H-UF\|^2 + \tfrac{\delta}{2}\|U-U_{prox}\|^2`, inf where float64 cannot hold it."""
         return self.problem.objective(self.U)
 
     @cached_property
+    @own_errstate
     def scale(self) -> float:
         r"""Best size :math:`s = \langle H, UF\rangle / \|F\|^2` of this ETF, minimising :math:`\|H - s\,UF\|_F`."""
         return _best_scale(self.problem, self.U)
 
     @cached_property
+    @own_errstate
     def distance(self) -> float:
         r"""Distance :math:`\min_{s, U} \|H - s\,UF\|_F` of H to the nearest ETF of any size, in the units of H.
 

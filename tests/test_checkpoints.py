@@ -278,7 +278,11 @@ def test_what_is_kept_is_said(stopped: Path, tmp_path: Path) -> None:
     assert (
         kept(stopped) == f"Kept: {stopped}/, with the checkpoint of epoch 3. To go on: etfopt train --resume {stopped}"
     )
-    assert "no epoch was finished" in kept(tmp_path / "none")
+    for checkpoint in (stopped / "checkpoints").iterdir():
+        checkpoint.unlink()
+    assert kept(stopped) == f"Kept: {stopped}/; no epoch was finished. To go on: etfopt train --resume {stopped}"
+    none = tmp_path / "none"
+    assert kept(none) == f"Nothing was written to {none}/. To start again: the same command"
 
 
 def test_a_checkpoint_says_what_it_is(whole: RunResult) -> None:

@@ -159,6 +159,7 @@ def test_the_values_that_are_completed_are_those_that_are_known() -> None:
     from etfopt.bench.problems import FAMILIES
     from etfopt.errors import InputError
     from etfopt.experiments.config import HEADS, TrainConfig
+    from etfopt.experiments.config._run import _hints
     from etfopt.experiments.data.names import CLASSES
     from etfopt.experiments.losses import LOSSES
     from etfopt.nn._routes import METHODS
@@ -169,6 +170,7 @@ def test_the_values_that_are_completed_are_those_that_are_known() -> None:
     assert set(values.PROBLEMS) == {*FAMILIES, "digits"}
     assert set(values.METHODS) == set(METHODS)
     assert values.HEADS == HEADS
+    assert tuple(_hints(TrainConfig)) == values.SETTINGS
     assert set(values.LOSSES) == set(LOSSES)
     assert set(values.DATA) == {*CLASSES, "ufm", "imagefolder:"}
     said = {
@@ -185,6 +187,98 @@ def test_the_values_that_are_completed_are_those_that_are_known() -> None:
         assert set(names) == set(listed) - {"custom"}, setting
     for averaging in values.AVERAGINGS:
         TrainConfig().with_settings({"head.averaging": averaging})
+
+
+REFUSED_EARLY = {
+    "optimizer.speed": [1],
+    "speed": [1],
+    "head.name": ["best", ""],
+    "data.name": ["cats", "imagefolder:"],
+    "backbone.name": ["vit"],
+    "loss.name": ["hinge"],
+    "data.batches": ["sorted"],
+    "data.augmentation": ["mixup"],
+    "optimizer.name": ["lion"],
+    "schedule.name": ["poly"],
+    "seed": [-1, "-1"],
+    "training.epochs": [0, "-3"],
+    "training.batch_size": [1],
+    "backbone.width": [0],
+    "backbone.dim": [-4],
+    "optimizer.learning_rate": [0.0, -1.0, float("nan"), "inf"],
+    "optimizer.weight_decay": [-1e-3],
+    "schedule.warmup": [-1.0],
+    "head.delta": [-1e-3, "nan"],
+    "head.temperature": ["0", "-2", "nan"],
+}
+
+
+@pytest.mark.parametrize("name", REFUSED_EARLY)
+def test_what_is_refused_before_pytorch_is_imported_is_what_the_settings_refuse(name: str) -> None:
+    pytest.importorskip("torch")
+    from etfopt.cli._early import require_settings
+    from etfopt.errors import InputError
+    from etfopt.experiments.config import TrainConfig
+
+    for value in REFUSED_EARLY[name]:
+        said = []
+        for check in (require_settings, TrainConfig().with_settings):
+            with pytest.raises(InputError) as refused:
+                check({name: value})
+            said.append(str(refused.value).partition("; choose one of:")[0])  # in another order
+        assert said[0] == said[1]
+
+
+def test_what_the_settings_accept_is_accepted_before_pytorch_is_imported(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    from etfopt.cli._early import CHOICES, INTEGERS, NUMBERS, require_settings
+    from etfopt.experiments.config import TrainConfig
+
+    defaults = TrainConfig().to_dict()
+    for name in (*CHOICES, *INTEGERS, *NUMBERS, "head.temperature", "data.name"):
+        topic, _, key = name.rpartition(".")
+        value = (defaults[topic] if topic else defaults)[key]
+        for given in (value, str(value)):
+            if value is not None:
+                require_settings({name: given})
+    for name, least in INTEGERS.items():
+        require_settings({name: least})
+    require_settings({"head.temperature": "auto"})
+    require_settings({"data.name": f"imagefolder:{tmp_path}"})
+    require_settings({"backbone.width": "none", "optimizer.learning_rate": "fast"})  # judged by the setting itself
+
+
+EARLY = {
+    "head": ["train", "--head", "best"],
+    "data": ["train", "--data", "imagefolder:nowhere"],
+    "set": ["train", "--set", "optimizer.learning_rate=-1"],
+    "name": ["train", "--set", "optimizer.speed=1"],
+    "epochs": ["train", "--epochs", "0"],
+    "threads": ["train", "--threads", "100000"],
+    "jobs": ["train", "study.toml", "--jobs", "100000"],
+    "from epoch": ["train", "--from-epoch", "3"],
+    "resume": ["train", "--resume", "nowhere"],
+    "config": ["train", "--config", "nowhere.toml"],
+    "study": ["train", "nowhere.toml"],
+    "out": ["train", "--out", "file"],
+    "report": ["report", "nowhere"],
+}
+
+
+@pytest.mark.parametrize("name", EARLY)
+def test_names_numbers_and_paths_are_refused_without_importing_torch(name: str, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    code = (
+        "import sys\nfrom etfopt.cli import main\n"
+        "try:\n    main()\nexcept SystemExit as done:\n    assert done.code == 2, done.code\n"
+        "assert not {'torch', 'matplotlib', 'pymanopt', 'cvxpy'} & set(sys.modules)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *EARLY[name]], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.startswith("error: ")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_completion_does_not_wait_for_torch(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 import json
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,9 +12,11 @@ pytest.importorskip("pytorch_lightning")
 
 from typer.testing import CliRunner
 
+from etfopt import cli
 from etfopt.cli import app
-from etfopt.errors import InputError
+from etfopt.errors import ConvergenceError, EtfoptError, InputError, MissingExtraError
 from etfopt.experiments.config import TrainConfig
+from etfopt.experiments.run_files import StorageError
 from etfopt.experiments.train import train
 
 
@@ -52,6 +56,41 @@ def test_what_cannot_be_resumed_is_refused(tmp_path: Path) -> None:
     assert not nowhere.exists()
 
 
+def test_a_run_that_diverges_is_a_failure_and_does_not_advise_to_resume_it(tmp_path: Path) -> None:
+    """It would diverge again, whether an epoch was finished or not; what was typed is no mistake, so not status 2."""
+    arguments = ["train", "--set", "optimizer.learning_rate=1e30", "--set", "backbone.width=8", "--quiet"]
+    command = [sys.executable, "-m", "etfopt", *arguments, "--out", str(tmp_path / "run")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stderr
+    assert f"Kept: {tmp_path}/run/; no epoch was finished. A resumed run would diverge again: train with" in done.stderr
+    assert "Lower optimizer.learning_rate = 1e+30" in done.stderr
+    assert "--resume" not in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (InputError("a"), 2),
+        (MissingExtraError("a"), 2),
+        (ConvergenceError("a"), 1),
+        (StorageError("a"), 1),
+        (EtfoptError("a"), 1),
+    ],
+)
+def test_the_exit_status_tells_a_mistake_from_a_failure(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: EtfoptError, status: int
+) -> None:
+    def failing() -> None:
+        raise error
+
+    monkeypatch.setattr(cli, "app", failing)
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == status
+    assert capsys.readouterr().err == "error: a\n"
+
+
 @pytest.mark.parametrize(("stop", "status"), [(KeyboardInterrupt(), 130), (SystemExit(128 + signal.SIGTERM), 143)])
 def test_a_stop_says_what_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: BaseException, status: int
@@ -62,5 +101,9 @@ def test_a_stop_says_what_is_kept(
     monkeypatch.setattr("etfopt.experiments.train.train", stopped)
     result = call("--out", tmp_path)
     assert result.exit_code == status
-    assert "interrupted. Kept: " in result.stderr
+    assert f"interrupted. Nothing was written to {tmp_path}/. To start again: the same command" in result.stderr
+    (tmp_path / "config.json").touch()  # a run that has begun has one
+    result = call("--out", tmp_path)
+    assert result.exit_code == status
+    assert f"interrupted. Kept: {tmp_path}/; no epoch was finished" in result.stderr
     assert f"To go on: etfopt train --resume {tmp_path}" in result.stderr

@@ -180,13 +180,14 @@ def test_dictionaries_are_read_strictly(values: dict[str, object], message: str)
         ({"optimizer.nesterov": "true", "optimizer.name": "adam"}, "nesterov needs SGD with momentum"),
         ({"optimizer.name": "agd"}, "'agd': it has no learning rate: use schedule.name = 'constant'"),
         ({"optimizer.name": "agd", "schedule.name": "constant", "backbone.affine": "true"}, "backbone.affine = false"),
-        ({"data.name": "ufm"}, "'ufm' with the backbone 'free'"),
+        ({"data.name": "ufm", "backbone.name": "mlp"}, "'ufm' with the backbone 'free'"),
         ({"backbone.name": "free"}, "'ufm' with the backbone 'free'"),
         ({"data.name": "ufm", "backbone.name": "free", "data.augmentation": "flip-crop"}, "'ufm' has no images"),
         ({"backbone.name": "custom"}, "needs backbone.dim"),
         ({"head.rotation": "random"}, "head.rotation = 'random' is of the fixed head"),
         ({"loss.name": "dot-regression", "head.temperature": "auto"}, "dot-regression needs a number, 1"),
         ({"data.name": "cifar100"}, "dim = 64 is smaller than the r = 100 rows"),
+        ({"backbone.dim": 9}, "dim = 9 .*; set backbone.dim to at least C = 10, or use head.name = 'learned'"),
         ({"data.name": "ufm", "backbone.name": "free", "data.classes": 1000}, "dim = 512 is smaller than the r = 1000"),
         ({"speed": 1}, "unknown setting speed; known are: seed, data.name"),
         ({"optimizer.speed": 1}, "unknown setting optimizer.speed; known are: optimizer.name, optimizer.learning_rate"),
@@ -195,6 +196,47 @@ def test_dictionaries_are_read_strictly(values: dict[str, object], message: str)
 def test_what_cannot_be_used_is_refused_with_its_name(settings: dict[str, object], message: str) -> None:
     with pytest.raises(InputError, match=message):
         TrainConfig().with_settings(settings)
+
+
+DOT = {"loss.name": "dot-regression"}
+
+
+def test_dot_regression_has_features_of_norm_one_unless_another_norm_is_named(tmp_path: Path) -> None:
+    """At tau = 5, the default, the loss is zero on a cone around each row, and collapse is no minimiser."""
+    base, named = TrainConfig(), {**DOT, "head.temperature": 5.0}
+    assert base.head.temperature == 5
+    assert base.with_settings(DOT).head.temperature == 1
+    assert TrainConfig.from_dict({"loss": {"name": "dot-regression"}}).head.temperature == 1
+    assert TrainConfig.from_dict({"loss": {"name": "dot-regression"}, "head": {"name": "fixed"}}).head.temperature == 1
+    assert base.with_settings(named).head.temperature == 5
+    assert base.with_settings({"head.temperature": 3.0}).with_settings(DOT).head.temperature == 3
+    assert base.with_settings(named).with_settings({"seed": 3}).head.temperature == 5
+    (tmp_path / "a.toml").write_text("[head]\ntemperature = 5.0\n")
+    assert read_config(tmp_path / "a.toml", DOT).head.temperature == 5
+    (tmp_path / "b.toml").write_text("[head]\ndelta = 0.5\n")
+    assert read_config(tmp_path / "b.toml", DOT).head == HeadConfig(temperature=1, delta=0.5)
+
+
+def test_a_run_that_is_written_down_keeps_its_temperature_and_its_digest(tmp_path: Path) -> None:
+    """A run with dot-regression at tau = 5, as version 0.1 wrote it."""
+    written = TrainConfig(loss=LossConfig("dot-regression"))
+    assert written.head.temperature == 5
+    assert written.digest() == "1537b6500bdf4aab"
+    written.save(tmp_path / "config.json")
+    assert read_config(tmp_path / "config.json") == written
+    assert read_config(tmp_path / "config.json", {"seed": 0}) == written
+
+
+def test_the_unconstrained_features_model_has_free_features_unless_others_are_named(tmp_path: Path) -> None:
+    ufm = {"data.name": "ufm"}
+    assert TrainConfig().with_settings(ufm).backbone == BackboneConfig("free")
+    assert TrainConfig.from_dict({"data": {"name": "ufm"}}).backbone == BackboneConfig("free")
+    assert TrainConfig().with_settings({"backbone.dim": 40}).with_settings(ufm).backbone == BackboneConfig(
+        "free", dim=40
+    )
+    (tmp_path / "a.toml").write_text('[backbone]\nname = "mlp"\n')
+    with pytest.raises(InputError, match="'ufm' with the backbone 'free'"):
+        read_config(tmp_path / "a.toml", ufm)
 
 
 def test_a_section_of_another_topic_is_refused() -> None:

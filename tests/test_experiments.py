@@ -177,10 +177,10 @@ def test_a_run_that_diverges_says_when_and_keeps_what_was_finished(images, tmp_p
     assert not (tmp_path / "class_means.npy").exists()
 
 
-def test_a_second_run_in_a_folder_leaves_nothing_of_the_first(images, tmp_path: Path) -> None:
+def test_a_run_that_replaces_another_leaves_nothing_of_it(images, tmp_path: Path) -> None:
     train(short(), tmp_path, images=images)
     with pytest.raises(ConvergenceError):
-        train(short(head="fixed", learning_rate=1e30), tmp_path, images=images)
+        train(short(head="fixed", learning_rate=1e30), tmp_path, images=images, overwrite=True)
     assert json.loads((tmp_path / "config.json").read_text())["config"]["head"]["name"] == "fixed"
     assert not (tmp_path / "class_means.npy").exists()
     assert not list((tmp_path / "checkpoints").iterdir())

@@ -11,7 +11,7 @@ import scipy.sparse
 
 import etfopt
 from etfopt import EtfoptError, InputError, NearestETF, certify, nearest_etf, polar_factor, random_stiefel, simplex_etf
-from etfopt.adjoint import nearest_etf_vjp
+from etfopt.adjoint import kkt_vjp, nearest_etf_jvp, nearest_etf_vjp, polar_derivative
 
 H = np.arange(12.0).reshape(4, 3) % 5
 PROX = np.eye(4, 3)
@@ -32,6 +32,20 @@ def refused(message: str, function, *arguments, **options) -> str:
     assert isinstance(caught.value, EtfoptError)
     assert isinstance(caught.value, ValueError)
     return str(caught.value)
+
+
+class NotAnArray:
+    """Fails in its conversion, in two lines and with an exception that nobody expects there, and has no repr."""
+
+    def __array__(self, *_: object, **__: object) -> np.ndarray:
+        raise KeyboardError("the disk\nis gone.")
+
+    def __repr__(self) -> str:
+        raise KeyboardError("again")
+
+
+class KeyboardError(Exception):
+    pass
 
 
 MEANS = {
@@ -59,7 +73,19 @@ MEANS = {
     "booleans": (H > 2, r"H has dtype bool; pass real"),
     "dates": (H.astype("datetime64[D]"), r"H has dtype datetime64\[D\]; pass real"),
     "records": (np.zeros((4, 3), [("x", float)]), r"H has dtype \[\('x', '<f8'\)\]; pass real"),
-    "nothing": (None, r"H has dtype object"),
+    "nothing": (None, r"H has dtype object; pass real numbers.*got None of type NoneType"),
+    "nothing among numbers": (
+        [[1.0, 2.0], [3.0, None]],
+        r"H has dtype object.*the entry at \(1, 1\) is None of type No",
+    ),
+    "fractions": ([[fractions.Fraction(1, 3)] * 2] * 3, r"H has dtype object.*e\.g\. numpy\.array\(H, dtype=float\)"),
+    "a list of strings": ([["1", "2"]] * 3, r"H has dtype <U1; pass real.*numpy\.array\(H, dtype=float\)"),
+    "a string": ("means.npy", r"H has dtype <U9; pass real numbers.*; got 'means\.npy' of type str"),
+    "a list of complex numbers": ([[1j, 2]] * 3, r"H has dtype complex128; pass real numbers.*numpy\.real\(H\)"),
+    "no representation": (
+        NotAnArray(),
+        r"H cannot be read as an array: the disk is gone; pass a NumPy array.*NotAnArray",
+    ),
     "ragged rows": ([[1.0, 2.0], [3.0]], r"H cannot be read as an array.*rows of equal length"),
     "masked": (np.ma.masked_equal(H, 0.0), r"H is a masked array; fill or drop.*H\.filled"),
     "masked nowhere": (np.ma.array(H), r"H is a masked array"),
@@ -73,22 +99,28 @@ if np.finfo(np.longdouble).bits > 64:
 @pytest.mark.parametrize("function", [NearestETF, nearest_etf])
 @pytest.mark.parametrize("case", MEANS)
 def test_means_that_cannot_be_used_are_refused(case, function):
-    refused(MEANS[case][1], function, MEANS[case][0])
+    assert "\n" not in refused(MEANS[case][1], function, MEANS[case][0])
 
 
-@pytest.mark.parametrize("case", ["a vector", "complex", "one nan", "masked", "sparse array", "strings"])
+@pytest.mark.parametrize(
+    "case", ["a vector", "complex", "one nan", "masked", "sparse array", "strings", "no representation"]
+)
 def test_every_array_argument_is_checked_alike_under_its_own_name(case):
     bad, message = MEANS[case]
     problem = NearestETF(H)
     calls = {
         "A": lambda: polar_factor(bad),
+        "V": lambda: problem.hessian_vector_product(bad),
+        "X": lambda: polar_derivative(np.eye(4, 3), np.eye(4, 3), bad),
+        "tangent": lambda: nearest_etf_jvp(problem, etfopt.solve(problem).U, bad),
         "prox": lambda: NearestETF(H, prox=bad, delta=1.0),
         "frame": lambda: NearestETF(H, frame=bad),
         "U": lambda: certify(problem, bad),
         "initial_point": lambda: nearest_etf(H, initial_point=bad),
         "cotangent": lambda: nearest_etf_vjp(problem, etfopt.solve(problem).U, bad),
     }
-    for name, call in calls.items():
+    calls_for_U = [lambda: problem.objective(bad), lambda: problem.gradient(bad), lambda: kkt_vjp(problem, bad, PROX)]
+    for name, call in [*calls.items(), *(("U", call) for call in calls_for_U)]:
         refused(re.sub(r"\bH\b", name, message), call)
 
 
@@ -150,8 +182,54 @@ def test_a_wide_matrix_has_no_polar_factor_here():
     refused(r"A has shape \(2, 5\).*at least as many rows.*pass A\.T", polar_factor, np.ones((2, 5)))
 
 
-def test_a_matrix_in_place_of_a_problem_is_redirected():
-    refused(r"problem must be a NearestETF; got ndarray.*use etfopt\.nearest_etf\(H\)", etfopt.solve, H)
+@pytest.mark.parametrize(
+    "call",
+    [
+        etfopt.solve,
+        lambda H: certify(H, PROX),
+        lambda H: nearest_etf_vjp(H, PROX, PROX),
+        lambda H: nearest_etf_jvp(H, PROX, H),
+        lambda H: kkt_vjp(H, PROX, PROX),
+    ],
+)
+def test_a_matrix_in_place_of_a_problem_is_redirected(call):
+    refused(r"problem must be a NearestETF; got ndarray.*use etfopt\.nearest_etf\(H\)", call, H)
+
+
+def test_a_point_of_another_shape_has_no_objective():
+    problem = NearestETF(H)
+    for call, name in ((problem.objective, "U"), (problem.gradient, "U"), (problem.hessian_vector_product, "V")):
+        refused(rf"{name} has shape \(3, 4\); it must be \(4, 3\)", call, PROX.T)
+
+
+@pytest.mark.parametrize("seed", [0, np.int64(0), [1, 2], np.random.SeedSequence(3), np.random.PCG64(4), None])
+def test_anything_that_seeds_a_generator_draws_a_point(seed):
+    U = random_stiefel(4, 3, seed)
+    np.testing.assert_allclose(U.T @ U, np.eye(3), atol=1e-14)
+
+
+def test_a_seed_repeats_and_a_generator_goes_on():
+    generator = np.random.default_rng(7)
+    first, second = random_stiefel(4, 3, rng=generator), random_stiefel(4, 3, rng=generator)
+    np.testing.assert_array_equal(random_stiefel(4, 3, rng=7), first)
+    assert not np.array_equal(first, second)
+
+
+@pytest.mark.parametrize("seed", ["0", -1, 0.5, True, object()])
+def test_what_seeds_no_generator_is_refused(seed):
+    refused(r"rng must be a numpy\.random\.Generator or a seed, e\.g\. .*; got ", random_stiefel, 4, 3, seed)
+
+
+def test_every_argument_that_draws_takes_a_seed():
+    from etfopt.bench.problems import drifting_means
+    from etfopt.bench.timing import linear_layer
+    from etfopt.bench.units import means_and_prox
+
+    np.testing.assert_array_equal(next(drifting_means(5, 3, 0)), next(drifting_means(5, 3, np.random.default_rng(0))))
+    np.testing.assert_array_equal(means_and_prox(5, 3, "random", 0)[0], means_and_prox(5, 3, "random", 0)[0])
+    assert linear_layer(5, 3, 0)()
+    for call in (lambda s: next(drifting_means(5, 3, s)), lambda s: linear_layer(5, 3, s)):
+        refused(r"rng must be a numpy\.random\.Generator or a seed", call, "zero")
 
 
 def test_a_point_of_another_shape_cannot_be_judged():
@@ -160,4 +238,34 @@ def test_a_point_of_another_shape_cannot_be_judged():
 
 def test_a_torch_tensor_is_sent_to_the_bridge():
     torch = pytest.importorskip("torch")
-    refused(r"H is a torch tensor; use etfopt\.nn\.functional", nearest_etf, torch.eye(3))
+
+    class Subclass(torch.Tensor):
+        pass
+
+    for tensor in (torch.eye(3), torch.nn.Parameter(torch.eye(3)), torch.eye(3).as_subclass(Subclass)):
+        refused(r"H is a torch tensor; use etfopt\.nn\.functional", nearest_etf, tensor)
+
+
+def test_a_list_of_tensors_with_a_gradient_is_refused_with_the_remedy():
+    torch = pytest.importorskip("torch")
+    X = torch.eye(4, 3, requires_grad=True)
+    for rows in (list(X), tuple(X), [X[0], [1.0, 2.0, 3.0]], [list(row) for row in X]):
+        refused(
+            r"H cannot be read.*e\.g\. \[x\.detach\(\)\.cpu\(\) for x in H\], or use etfopt\.nn\.f", nearest_etf, rows
+        )
+    assert nearest_etf([x.detach().cpu() for x in X]).converged
+
+
+def test_tensors_on_another_device_are_refused_with_the_remedy():
+    torch = pytest.importorskip("torch")
+    refused(r"H cannot be read.*\.cpu\(\) for x in H", nearest_etf, list(torch.ones(4, 3, device="meta")))
+
+
+def test_a_table_of_numbers_is_read_and_one_of_other_things_says_which():
+    pandas = pytest.importorskip("pandas")
+    table = pandas.DataFrame(H)
+    np.testing.assert_array_equal(nearest_etf(table).U, nearest_etf(H).U)
+    table[1] = table[1].astype("Int64")
+    np.testing.assert_array_equal(NearestETF(np.array(table, dtype=float)).H, H)
+    table[0] = ["a", "b", "c", "d"]
+    refused(r"H has dtype object.*the entry at \(0, 0\) is 'a' of type str", nearest_etf, table)

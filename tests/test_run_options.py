@@ -63,6 +63,16 @@ def test_the_unconstrained_features_model_collapses(tmp_path: Path) -> None:
     assert last["test_nc1"] == last["train_nc1"]
 
 
+def test_dot_regression_at_a_temperature_above_one_warns_and_at_one_does_not(images, tmp_path: Path) -> None:
+    """Warnings are errors here, so the second run has none."""
+    config = small(loss__name="dot-regression", head__temperature=5.0, training__epochs=1)
+    with pytest.warns(
+        UserWarning, match=r"head\.temperature = 5 with dot-regression: .*cone.*use head\.temperature = 1"
+    ):
+        train(config, tmp_path / "cone", images=images)
+    train(small(loss__name="dot-regression", training__epochs=1), tmp_path / "row", images=images)
+
+
 def test_every_head_sees_the_same_augmented_batches(images, tmp_path: Path, monkeypatch) -> None:
     seen: dict[str, list[torch.Tensor]] = {head: [] for head in HEADS}
     keys = []

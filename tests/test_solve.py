@@ -8,6 +8,7 @@ from hypothesis import given
 
 import oracles
 from etfopt import ConvergenceError, InputError, NearestETF, Termination, nearest_etf, simplex_etf, solve
+from etfopt.solvers import procrustes
 from etfopt.solvers.base import Candidate, Solver, Stats
 from etfopt.solvers.procrustes import Procrustes
 from strategies import DEGENERATE, DELTAS, draws, means_with, orthonormal, regular_draws, with_spectrum
@@ -167,6 +168,39 @@ def test_a_solver_that_is_wrong_but_sure_is_not_believed(factor, rng):
         solve(problem, Stubborn(U))
     assert np.array_equal(caught.value.solution.U, U)
     assert not solve(problem, Stubborn(U), throw=False).converged
+
+
+class Limited(Stubborn):
+    """A solver with one setting, which it says would help or not."""
+
+    max_iterations = 7
+
+    def __init__(self, U: np.ndarray, termination: Termination) -> None:
+        super().__init__(U)
+        self.termination = termination
+
+    def run(self, problem: NearestETF, initial_point: np.ndarray | None = None) -> Candidate:
+        return Candidate(super().run(problem, initial_point).U, self.termination, Stats("Limited", 0.0))
+
+
+@pytest.mark.parametrize("termination", Termination)
+def test_no_solver_is_advised_to_change_a_setting_that_it_does_not_have(termination: Termination):
+    problem = NearestETF(np.eye(5, 3))
+    with pytest.raises(ConvergenceError, match=r"Remedies: .*Procrustes\(\), or throw=False") as caught:
+        solve(problem, Limited(-solve(problem).U, termination))
+    said = str(caught.value)
+    assert ("raise max_iterations = 7" in said) == (termination is Termination.ITERATION_LIMIT)
+    for name in ("restarts", "max_seconds", "gradient_tolerance"):
+        assert name not in said
+
+
+@pytest.mark.parametrize(("method", "remedy"), [("gram", "Procrustes(method='svd')"), ("svd", "report this as a bug")])
+def test_the_closed_form_is_not_advised_to_be_itself(method, remedy, monkeypatch):
+    problem = NearestETF(np.eye(5, 3))
+    monkeypatch.setattr(procrustes, "_polar", lambda *_: (np.eye(5, 3)[:, ::-1], 0))
+    with pytest.raises(ConvergenceError) as caught:
+        solve(problem, Procrustes(method))
+    assert f"{remedy}, or throw=False to inspect the point" in str(caught.value)
 
 
 def test_a_solver_that_is_right_is_believed_whoever_it_is(rng):

@@ -18,6 +18,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from etfopt._inputs import Seed, as_generator, as_integer
+
 __all__ = [
     "CLAIMS",
     "Case",
@@ -148,8 +150,9 @@ class Claim:
     check: Callable[[np.random.Generator, int], Evidence]
 
 
-def gather(rng: np.random.Generator, budget: int, parts: Sequence[Part]) -> Evidence:
+def gather(rng: Seed, budget: int, parts: Sequence[Part]) -> Evidence:
     """Draw about `budget` cases, at least one of every part, and keep the worst."""
+    rng = as_generator(rng, "rng")
     total = sum(part.share for part in parts)
     worst: Case | None = None
     cases = 0
@@ -197,10 +200,12 @@ def claims() -> list[Claim]:
 
 def verify(claim: Claim, budget: int, seed: int) -> Evidence:
     """Check a claim on cases that depend on its name and a seed, not on which others are checked with it."""
+    as_integer(seed, "seed", at_least=0)
     return claim.check(np.random.default_rng([seed, *claim.id.encode()]), budget)
 
 
 def replay(claim: Claim, part: str, seed: int) -> list[Residual]:
     """Run one case again and return all that it finds; a KeyError if the claim has no such part."""
+    as_integer(seed, "seed", at_least=0)
     by_name = {part.name: part for part in claim.parts}
     return list(by_name[part].draw(np.random.default_rng(seed)))

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from etfopt._inputs import Array
+from etfopt._inputs import Array, as_generator
 from etfopt.bench.lineup import Entrant
 from etfopt.bench.problems import NamedProblem
 from etfopt.certificate import Certificate, certify
@@ -235,8 +235,13 @@ def starting_point(problem: NearestETF, seed: int) -> Array:
     -------
     ndarray, shape (d, r), float64
         Uniform on the manifold; the same for every solver.
+
+    Raises
+    ------
+    InputError
+        If `seed` is no generator and no seed.
     """
-    start = random_stiefel(problem.d, problem.r, np.random.default_rng(seed))
+    start = random_stiefel(problem.d, problem.r, as_generator(seed, "seed"))
     start.flags.writeable = False  # it is the same array for every repetition
     return start
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from etfopt._inputs import Float64Array
+from etfopt._inputs import Float64Array, as_generator
 from etfopt.adjoint import kkt_memory, kkt_vjp, nearest_etf_vjp
 from etfopt.bench.problems import drifting_means
 from etfopt.bench.timing import linear_layer, median_seconds, peak_bytes
@@ -114,8 +114,13 @@ def bench(cases: Sequence[Case] = CASES, seed: int = 0, on_step: Callable[[], No
     Returns
     -------
     list of Row
+
+    Raises
+    ------
+    InputError
+        If `seed` is no generator and no seed.
     """
-    return [_row(case, np.random.default_rng(seed), on_step or (lambda: None)) for case in cases]
+    return [_row(case, as_generator(seed, "seed"), on_step or (lambda: None)) for case in cases]
 
 
 def _row(case: Case, rng: np.random.Generator, on_step: Callable[[], None]) -> Row:

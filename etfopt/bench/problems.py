@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike
 
-from etfopt._inputs import Array, Float64Array, as_matrix
+from etfopt._inputs import Array, Float64Array, Seed, as_generator, as_matrix
 from etfopt.errors import InputError
 from etfopt.files import load_matrix
 from etfopt.geometry import polar_factor, random_stiefel, simplex_etf
@@ -246,21 +246,27 @@ def _read(path: Path, name: str) -> NamedProblem:
         raise InputError(f"{path}: {error}") from error
 
 
-def drifting_means(d: int, C: int, rng: np.random.Generator) -> Iterator[Float64Array]:
+def drifting_means(d: int, C: int, rng: Seed) -> Iterator[Float64Array]:
     """Yield class means of norm 1 that drift from random ones towards a simplex ETF, as in training.
 
     Parameters
     ----------
     d, C : int
         Feature dimension and classes, d >= C.
-    rng : numpy.random.Generator
+    rng : numpy.random.Generator or seed
         What start, target and noise are drawn from.
 
     Yields
     ------
     ndarray, shape (d, C), float64
         The next class means, without end.
+
+    Raises
+    ------
+    InputError
+        If `rng` is no generator and no seed.
     """
+    rng = as_generator(rng, "rng")
     target = random_stiefel(d, C, rng) @ simplex_etf(C)
     H = rng.standard_normal((d, C))
     H -= H.mean(axis=1, keepdims=True)

@@ -15,6 +15,8 @@ import numpy as np
 import scipy
 from numpy.typing import DTypeLike
 
+from etfopt._inputs import Seed, as_generator
+
 __all__ = ["as_records", "conditions", "linear_layer", "median_seconds", "peak_bytes", "seconds"]
 
 BATCH = 256
@@ -96,14 +98,14 @@ def median_seconds(run: Callable[[], object], repeats: int = 7) -> float:
     return statistics.median([seconds(run) for _ in range(repeats + 1)][1:])
 
 
-def linear_layer(d: int, C: int, rng: np.random.Generator, dtype: DTypeLike = np.float64) -> Callable[[], object]:
+def linear_layer(d: int, C: int, rng: Seed, dtype: DTypeLike = np.float64) -> Callable[[], object]:
     """Return what does the three products of a linear layer's forward and backward pass, at batch 256.
 
     Parameters
     ----------
     d, C : int
         Inputs and outputs of the layer.
-    rng : numpy.random.Generator
+    rng : numpy.random.Generator or seed
         What its arrays are drawn from.
     dtype : dtype
         Of the arrays.
@@ -112,7 +114,13 @@ def linear_layer(d: int, C: int, rng: np.random.Generator, dtype: DTypeLike = np
     -------
     callable
         Without arguments.
+
+    Raises
+    ------
+    InputError
+        If `rng` is no generator and no seed.
     """
+    rng = as_generator(rng, "rng")
     X, W, G = (rng.standard_normal(shape).astype(dtype) for shape in ((BATCH, d), (C, d), (BATCH, C)))
     return lambda: (X @ W.T, G @ W, G.T @ X)
 

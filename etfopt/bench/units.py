@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from etfopt._inputs import Array
+from etfopt._inputs import Array, Seed, as_generator
 from etfopt.adjoint import nearest_etf_vjp
 from etfopt.bench.timing import linear_layer, seconds
 from etfopt.geometry import random_stiefel, simplex_etf
@@ -64,7 +64,7 @@ class UnitRow:
         return self.forward + self.backward
 
 
-def means_and_prox(d: int, C: int, spectrum: str, rng: np.random.Generator) -> tuple[Array, Array]:
+def means_and_prox(d: int, C: int, spectrum: str, rng: Seed) -> tuple[Array, Array]:
     """Return class means of norm 1, random or a simplex ETF and 1 % noise, and a proximal point near their U.
 
     Parameters
@@ -73,14 +73,20 @@ def means_and_prox(d: int, C: int, spectrum: str, rng: np.random.Generator) -> t
         Feature dimension and classes, d >= C.
     spectrum : str
         "random" or "near collapse".
-    rng : numpy.random.Generator
+    rng : numpy.random.Generator or seed
         What both are drawn from.
 
     Returns
     -------
     H, U : ndarray, shape (d, C)
         Class means, and a point of the manifold.
+
+    Raises
+    ------
+    InputError
+        If `rng` is no generator and no seed.
     """
+    rng = as_generator(rng, "rng")
     U = random_stiefel(d, C, rng)
     noise = rng.standard_normal((d, C))
     noise /= np.linalg.norm(noise)
@@ -106,11 +112,16 @@ def units(
     -------
     list of UnitRow
         One for each shape, spectrum, dtype and method.
+
+    Raises
+    ------
+    InputError
+        If `seed` is no generator and no seed.
     """
     rows = []
     for d, C in shapes:
         for spectrum in SPECTRA:
-            H, U = means_and_prox(d, C, spectrum, np.random.default_rng(seed))
+            H, U = means_and_prox(d, C, spectrum, as_generator(seed, "seed"))
             for dtype in (np.float32, np.float64):
                 rows += _rows(H.astype(dtype), U.astype(dtype), spectrum)
                 if on_step:

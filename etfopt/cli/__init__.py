@@ -6,9 +6,9 @@ import io
 import sys
 import warnings
 from pathlib import Path
-from typing import TextIO
+from typing import Any
 
-from etfopt.errors import EtfoptError, require_extra
+from etfopt.errors import EtfoptError, InputError, MissingExtraError, require_extra
 
 require_extra("cli", "typer", "rich")
 
@@ -40,30 +40,27 @@ benches.command("head")(bench_head)
 app.add_typer(benches, name="bench")
 
 
+def _one_line(message: Warning | str, category: type[Warning], filename: str, *where: Any, **line: Any) -> str:
+    """Format a warning of etfopt's own that is meant for users as one line; others say where they come from."""
+    if category is UserWarning and Path(filename).is_relative_to(PACKAGE):
+        return f"warning: {message}\n"
+    return _FORMAT(message, category, filename, *where, **line)
+
+
+_FORMAT = warnings.formatwarning
+
+
 def main() -> None:
-    """Run the command line; an error of etfopt's own is one message and exit status 2, not a traceback."""
+    """Run the command line; an error of etfopt's own is one message, not a traceback.
+
+    The exit status is 2 where the command line asks for what cannot be done, and 1 where something failed on the way.
+    """
+    warnings.formatwarning = _one_line
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal may not know a character of a table
-    warnings.showwarning = _show_warning
     try:
         app()
     except EtfoptError as error:
         Console(stderr=True).print(Text.assemble(("error: ", "bold red"), str(error)), soft_wrap=True)
-        sys.exit(2)
-
-
-def _show_warning(
-    message: Warning | str,
-    category: type[Warning],
-    filename: str,
-    lineno: int,
-    file: TextIO | None = None,
-    line: str | None = None,
-) -> None:
-    """Print a warning of etfopt's own as one line, without the line of code; those of others as Python does."""
-    if Path(filename).is_relative_to(PACKAGE) and issubclass(category, UserWarning):
-        print(f"warning: {message}", file=sys.stderr)
-        return
-    text = warnings.formatwarning(message, category, filename, lineno, line)
-    (file or sys.stderr).write(text)
+        sys.exit(2 if isinstance(error, InputError | MissingExtraError) else 1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from etfopt import __version__
 from etfopt.errors import InputError
 
-__all__ = ["HELP", "app", "console", "interruptible", "make_folder", "one_of", "progress"]
+__all__ = ["HELP", "OVERWRITE", "app", "console", "interruptible", "make_folder", "one_of", "progress"]
 
 HELP = """The nearest simplex equiangular tight frame: solve, certify, train.
 
@@ -28,7 +28,8 @@ etfopt demo                            # three heads, a table, two figures
 ```
 
 `etfopt COMMAND --help` has examples of each. Tables go to standard output, progress and errors to standard error; exit
-status 2 is a mistake in what was typed, 1 something that failed, 130 Ctrl-C.
+status 2 is a mistake in what was typed or an extra that is not installed, 1 something that failed, 130 Ctrl-C, 143
+SIGTERM.
 """
 
 app = typer.Typer(
@@ -82,8 +83,14 @@ def one_of(*names: str) -> Callable[[str], list[str]]:
     return lambda incomplete: [name for name in names if name.startswith(incomplete)]
 
 
-def make_folder(path: Path) -> None:
-    """Make a folder for results, or say why it cannot be one."""
+OVERWRITE = typer.Option("--overwrite", help="Replace earlier results in the folder.")
+
+
+def make_folder(path: Path, names: Sequence[str], keys: Sequence[str], what: str, *, overwrite: bool) -> None:
+    """Make a folder for results, or say why it cannot be one; see `etfopt.files.refuse_occupied`."""
+    from etfopt.files import refuse_occupied
+
+    refuse_occupied([path / name for name in names], keys, what, overwrite=overwrite)
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -18,6 +18,7 @@ __all__ = [
     "PRECISIONS",
     "PROBLEMS",
     "SCHEDULES",
+    "SETTINGS",
     "SOLVERS",
 ]
 
@@ -46,6 +47,21 @@ PROBLEMS = (
     *("square-proximal", "tight", "digits"),
 )
 SCHEDULES = ("constant", "cosine", "step")
+SETTINGS = (
+    *("seed",),
+    *("data.name", "data.batches", "data.augmentation", "data.subset", "data.test_subset", "data.imbalance"),
+    *("data.imbalance_factor", "data.label_noise", "data.seed", "data.size", "data.test_share"),
+    *("data.memory_gib", "data.cache", "data.root", "data.download", "data.classes", "data.samples"),
+    *("backbone.name", "backbone.width", "backbone.dim", "backbone.stem", "backbone.affine"),
+    *("head.name", "head.temperature", "head.rotation", "head.delta", "head.averaging"),
+    *("head.implicit_gradient", "head.freeze_after", "head.solve_every", "head.method", "head.shrinkage"),
+    *("head.evaluation_shrinkage", "head.classify_first"),
+    *("loss.name",),
+    *("optimizer.name", "optimizer.learning_rate", "optimizer.momentum", "optimizer.nesterov"),
+    *("optimizer.beta1", "optimizer.beta2", "optimizer.weight_decay", "optimizer.decay", "optimizer.gain"),
+    *("schedule.name", "schedule.warmup", "schedule.milestones", "schedule.decay", "schedule.interval"),
+    *("training.epochs", "training.batch_size", "training.gradient_clip"),
+)
 SOLVERS = (
     *("procrustes", "procrustes-svd", "procrustes-gram", "procrustes-newton-schulz"),
     *("trust-region", "trust-region-autograd", "trust-region-restart"),

@@ -13,8 +13,9 @@ from rich.table import Table
 
 from etfopt import _bench_tables as tables
 from etfopt._inputs import as_integer
-from etfopt.cli._app import console, interruptible, make_folder, one_of, progress
+from etfopt.cli._app import OVERWRITE, console, interruptible, make_folder, one_of, progress
 from etfopt.cli._values import DEVICES, METHODS, PROBLEMS, SOLVERS
+from etfopt.errors import InputError
 
 __all__ = ["bench", "bench_head", "bench_node", "compare"]
 
@@ -25,6 +26,7 @@ def bench(
     context: typer.Context,
     largest: Annotated[int, typer.Option(help="Leave out shapes with more classes than this; at least 10.")] = 1000,
     out: Annotated[Path, typer.Option(help="Folder for the numbers and the figure.")] = Path("runs/bench"),
+    overwrite: Annotated[bool, OVERWRITE] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
@@ -51,7 +53,7 @@ def bench(
 
     cases = [case for case in CASES if largest >= case.C]
     shapes = [shape for shape in SHAPES if largest >= shape[1]]
-    make_folder(out)
+    _make_folder(out, ["bench.json", "bench.png"], overwrite)
     steps = sum(case.steps for case in cases) + STEPS_PER_SHAPE * len(shapes)
     with _unwritten(out), progress(steps, quiet or as_json, "steps") as step:
         rows = run(cases, on_step=step)
@@ -60,13 +62,13 @@ def bench(
     document = {"conditions": about, "rows": as_records(rows), "units": as_records(costs)}
     figures = []
     with _unwritten(out):
+        with whole(out / "bench.json") as part:  # first: the figure is known by it
+            part.write_text(strict_json(document))
         if find_spec("matplotlib"):
             from etfopt.plotting import draw_pipelines, save
 
             figures = [out / "bench.png"]
             save(draw_pipelines(rows), figures[0])
-        with whole(out / "bench.json") as part:
-            part.write_text(strict_json(document))
     if as_json:
         print((out / "bench.json").read_text(), end="")
         return
@@ -85,6 +87,7 @@ def bench_node(
     ] = None,
     device: Annotated[str, typer.Option(help="cpu, or a GPU such as cuda.", autocompletion=one_of(*DEVICES))] = "cpu",
     out: Annotated[Path, typer.Option(help="Folder for the numbers.")] = Path("runs/bench-node"),
+    overwrite: Annotated[bool, OVERWRITE] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
@@ -98,13 +101,17 @@ def bench_node(
     etfopt bench node --device cuda --out runs/bench-node-gpu
     ```
     """
-    from etfopt.bench.node import SHAPES, growth
+    from etfopt.bench.node import SHAPES, growth, usable_device
     from etfopt.bench.node import bench_node as run
     from etfopt.bench.timing import as_records, conditions
     from etfopt.bench.units import SPECTRA
 
     methods = method or ["auto"]
-    make_folder(out)
+    for name in methods:
+        if name not in METHODS:
+            raise InputError(f"method = {name!r} is not known; choose one of: {', '.join(METHODS)}")
+    usable_device(device)
+    _make_folder(out, ["bench.json"], overwrite)
     with _unwritten(out), progress(len(SHAPES) * len(SPECTRA) * len(methods), quiet or as_json, "cases") as step:
         rows = run(device=device, methods=methods, on_step=step)
     about = {**conditions(), "torch": version("torch"), "device": device, "growth": growth(rows)}
@@ -119,6 +126,7 @@ def bench_head(
     rounds: Annotated[int, typer.Option(help="Timed steps of each head.")] = 5,
     device: Annotated[str, typer.Option(help="cpu, or a GPU such as cuda.", autocompletion=one_of(*DEVICES))] = "cpu",
     out: Annotated[Path, typer.Option(help="Folder for the numbers.")] = Path("runs/bench-head"),
+    overwrite: Annotated[bool, OVERWRITE] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
@@ -130,15 +138,25 @@ def bench_head(
     etfopt bench head --classes 10 --batch 32
     ```
     """
+    classes = classes or [10, 100]
+    for C in classes:
+        as_integer(C, "classes", at_least=2)
+    as_integer(batch, "batch", at_least=2)
+    as_integer(rounds, "rounds", at_least=1)
+    from etfopt.bench.node import usable_device
     from etfopt.bench.timing import as_records, conditions
     from etfopt.experiments.head_cost import HEADS, bench_heads
 
-    classes = classes or [10, 100]
-    make_folder(out)
+    usable_device(device)
+    _make_folder(out, ["bench.json"], overwrite)
     with _unwritten(out), progress(len(classes) * len(HEADS) * (rounds + 1), quiet or as_json, "steps") as step:
         rows = bench_heads(classes, batch, rounds, device, on_step=step)
     about = {**conditions(), "torch": version("torch"), "device": device}
     _hand_over({"conditions": about, "rows": as_records(rows)}, tables.head_costs(rows, about), out, as_json)
+
+
+def _make_folder(out: Path, names: list[str], overwrite: bool) -> None:
+    make_folder(out, names, ("conditions", "rows"), "an earlier benchmark", overwrite=overwrite)
 
 
 def _hand_over(document: dict[str, object], table: Table, out: Path, as_json: bool) -> None:
@@ -190,6 +208,7 @@ def compare(
     limit: Annotated[float, typer.Option(help="Seconds for each run.")] = 20.0,
     quick: Annotated[bool, typer.Option("--quick", help="Only the small problems, from one start.")] = False,
     out: Annotated[Path, typer.Option(help="Folder for the numbers and the figures.")] = Path("runs/compare"),
+    overwrite: Annotated[bool, OVERWRITE] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
@@ -216,7 +235,8 @@ def compare(
     entrants, left_out = line_up(solver or (), limit)
     seeds = (1 if quick else 5) if seeds is None else seeds
     grid = cells(problems, entrants, seeds)
-    make_folder(out)
+    written = ["compare.json", "convergence.png", "profiles.png"]
+    make_folder(out, written, ("rows", "solvers"), "an earlier comparison", overwrite=overwrite)
     rows: list[Row] = []
     files: list[Path] = []
 

@@ -9,7 +9,9 @@ from typing import Annotated
 import typer
 
 from etfopt import _tables as tables
-from etfopt.cli._app import console, interruptible, progress
+from etfopt._inputs import as_integer
+from etfopt.cli._app import OVERWRITE, console, interruptible, progress
+from etfopt.cli._early import require_folder
 
 __all__ = ["demo"]
 
@@ -17,18 +19,21 @@ __all__ = ["demo"]
 def demo(
     epochs: Annotated[int, typer.Option(help="Passes over the training split.")] = 60,
     out: Annotated[Path, typer.Option(help="Folder for everything that is written.")] = Path("runs/demo"),
+    overwrite: Annotated[bool, OVERWRITE] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
     """Train three heads with three seeds on handwritten digits, and certify the nearest ETF of what they learned.
 
-    Takes about a minute on two cores.
+    Takes about a minute on two cores. Given again, it continues where it was stopped.
 
     ```
     etfopt demo
     etfopt demo --epochs 5 --out runs/short
     ```
     """
+    as_integer(epochs, "epochs", at_least=1)
+    require_folder(out)
     from etfopt.experiments.demo import plan, run_demo
 
     start = time.perf_counter()
@@ -37,7 +42,7 @@ def demo(
 
     def kept() -> str:
         finished = f"{done // epochs} of {len(configs)} runs finished, a folder each; no table and no figure yet"
-        return f"Kept: {out}/, {finished}. To start again: the same command"
+        return f"Kept: {out}/, {finished}. To go on: the same command"
 
     with interruptible(kept), progress(epochs * len(configs), quiet or as_json) as step:
 
@@ -46,7 +51,7 @@ def demo(
             done += 1
             step()
 
-        result = run_demo(configs, out, on_epoch=count)
+        result = run_demo(configs, out, on_epoch=count, overwrite=overwrite)
     if as_json:
         print(result.files[0].read_text(), end="")
         return

@@ -45,8 +45,10 @@ def solve(
     """
     from etfopt import NearestETF, simplex_etf
     from etfopt import solve as solve_problem
-    from etfopt.files import load_matrix, save_solution, strict_json
+    from etfopt.files import load_matrix, refuse_as_output, save_solution, strict_json
 
+    if out is not None:
+        refuse_as_output(out, [means] if prox is None else [means, prox])
     names = {"header": header, "index": index}
     try:
         H = load_matrix(means, key, **names)
@@ -80,4 +82,6 @@ def _for_the_shell(message: str, means: Path, prox: Path | None) -> str:
     message = message.replace("pass H.T", "use --transpose").replace(
         "pass prox of shape", "give --prox, a matrix of shape"
     )
+    if message.startswith("delta"):
+        return f"--{message}"
     return f"{prox if message.startswith('prox') else means}: {message}"

@@ -11,6 +11,8 @@ import typer
 
 from etfopt import _tables as tables
 from etfopt.cli._app import console, interruptible, progress
+from etfopt.cli._early import require_file, require_folder
+from etfopt.errors import InputError
 
 if TYPE_CHECKING:
     from etfopt.experiments.study_runs import Outcome
@@ -20,6 +22,8 @@ __all__ = ["report", "train_study"]
 
 def train_study(path: Path, out: Path, jobs: int, dry_run: bool, quiet: bool, machine: dict[str, Any]) -> None:
     """Train what is not finished of a study; end with status 1 if a run has failed."""
+    require_file(path)
+    require_folder(out)
     from etfopt.experiments.study_file import read_study
     from etfopt.experiments.study_folder import State, divergence
     from etfopt.experiments.study_folder import progress as progress_of
@@ -90,7 +94,10 @@ def report(
     etfopt report runs/heads-on-mnist --baseline learned --epochs 50 200
     ```
     """
+    if not runs.is_dir():
+        raise InputError(f"{runs}: there is no such folder; name the folder of a study or of runs")
     folder = out or runs / "report"
+    require_folder(folder)
     said = _write_report(runs, folder, baseline or (), epochs)
     if as_json:
         print((folder / "report.json").read_text(), end="")

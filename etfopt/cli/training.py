@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from etfopt import _tables as tables
+from etfopt._inputs import as_integer
 from etfopt.cli import _values as values
 from etfopt.cli._app import console, interruptible, one_of
+from etfopt.cli._early import require_file, require_folder, require_machine, require_settings
 from etfopt.cli.studies import train_study
 from etfopt.errors import InputError
 
@@ -50,7 +52,7 @@ def train(
         str | None,
         _option(
             NETWORK,
-            "mlp, convnet, convnet-flat, resnet18, resnet34, resnet50, vgg13; free with ufm. [mlp]",
+            "mlp, convnet, convnet-flat, resnet18, resnet34, resnet50, vgg13, free. [mlp; free with ufm]",
             *values.BACKBONES,
         ),
     ] = None,
@@ -60,7 +62,9 @@ def train(
     ] = None,
     dim: Annotated[int | None, _option(NETWORK, "Dimension d of the features. [the backbone's own]")] = None,
     head: Annotated[str | None, _option(HEAD, "learned, fixed or nearest. [nearest]", *values.HEADS)] = None,
-    temperature: Annotated[str | None, _option(HEAD, "Norm tau of the features, or auto. [5]")] = None,
+    temperature: Annotated[
+        str | None, _option(HEAD, "Norm tau of the features, or auto. [5; 1 with dot-regression]")
+    ] = None,
     delta: Annotated[float | None, _option(HEAD, "Proximal weight (nearest head). [0.001]")] = None,
     averaging: Annotated[
         str | None,
@@ -77,7 +81,7 @@ def train(
     epochs: Annotated[int | None, _option(TRAINING, "Passes over the training split. [60]")] = None,
     loss: Annotated[
         str | None,
-        _option(TRAINING, "cross-entropy, or dot-regression with --temperature 1. [cross-entropy]", *values.LOSSES),
+        _option(TRAINING, "cross-entropy or dot-regression. [cross-entropy]", *values.LOSSES),
     ] = None,
     optimizer: Annotated[str | None, _option(TRAINING, "sgd, adam, adamw or agd. [sgd]", *values.OPTIMIZERS)] = None,
     learning_rate: Annotated[float | None, _option(TRAINING, "At the start, or after the warm-up. [0.05]")] = None,
@@ -98,6 +102,9 @@ def train(
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.", rich_help_panel=SETTINGS)] = False,
     resume: Annotated[Path | None, _option(AGAIN, "Folder of a run to go on with, by its own settings.")] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an earlier run in the folder.", rich_help_panel=AGAIN)
+    ] = False,
     from_epoch: Annotated[int | None, _option(AGAIN, "With --resume: from the checkpoint of this epoch.")] = None,
     jobs: Annotated[int | None, _option(AGAIN, "Of a study: runs at a time, each on one thread. [1]")] = None,
     dry_run: Annotated[
@@ -110,8 +117,9 @@ def train(
 ) -> None:
     """Train a network with one of the heads and print its neural-collapse measures.
 
-    A run that was stopped goes on from its last checkpoint with --resume. A study trains many runs, into runs/STUDY/,
-    and leaves out what is finished. What is not given has the value in square brackets.
+    A run that was stopped goes on from its last checkpoint with --resume. A folder with an earlier run is refused
+    unless --overwrite is given. A study trains many runs, into runs/STUDY/, and leaves out what is finished. Defaults
+    are in brackets.
 
     ```
     etfopt train --data digits --head nearest --epochs 30
@@ -120,6 +128,8 @@ def train(
     etfopt train study.toml --jobs 2
     ```
     """
+    require_machine(threads=threads, jobs=jobs)
+    as_integer(devices, "devices", at_least=1)
     if study is not None:
         _refuse_typed(ctx, STUDYING, f"with a study: the settings are those of {study}")
         options: dict[str, Any] = {"accelerator": accelerator, "precision": precision, "threads": threads}
@@ -127,10 +137,6 @@ def train(
         return
     if jobs is not None or dry_run:
         raise InputError(f"{'--dry-run' if dry_run else '--jobs'} has no meaning without a study")
-    from etfopt.experiments.config import TrainConfig, read_config
-    from etfopt.experiments.train import kept
-    from etfopt.experiments.train import train as run
-
     machine: dict[str, Any] = {
         "accelerator": accelerator,
         "devices": devices,
@@ -140,9 +146,8 @@ def train(
     bar = console.is_terminal and not quiet
     if resume is not None:
         _refuse_typed(ctx, RESUMING, f"with --resume: the settings are those of {resume}/config.json")
-        with interruptible(lambda: kept(resume)):
-            result = _resumed(resume, from_epoch, progress_bar=bar, **machine)
-        _print_result(result)
+        require_file(resume / "config.json")
+        _print_result(_resumed(resume, from_epoch, progress_bar=bar, **machine))
         return
     if from_epoch is not None:
         raise InputError(f"from_epoch = {from_epoch} has no meaning without --resume")
@@ -168,24 +173,37 @@ def train(
         "head.averaging": averaging,
         "head.implicit_gradient": implicit_gradient,
     }
-    base = TrainConfig() if config is None else read_config(config)
-    chosen = {name: value for name, value in given.items() if value is not None}
-    final = base.with_settings({**chosen, **_assignments(settings or [])})
-    path = out or Path("runs") / final.label
-    with interruptible(lambda: kept(path)):
-        result = run(final, path, progress_bar=bar, **machine)
-    _print_result(result)
+    chosen = {name: value for name, value in given.items() if value is not None} | _assignments(settings or [])
+    require_settings(chosen)
+    if config is not None:
+        require_file(config)
+    if out is not None:
+        require_folder(out)
+    _print_result(_trained(chosen, config, out, overwrite=overwrite, progress_bar=bar, **machine))
 
 
 STUDYING = ("study", "out", "jobs", "dry_run", "threads", "quiet", "accelerator", "precision")
 RESUMING = ("resume", "from_epoch", "threads", "quiet", "accelerator", "devices", "precision")
 
 
-def _resumed(path: Path, from_epoch: int | None, **options: Any) -> RunResult:
-    """Go on with a run and print its measures."""
-    from etfopt.experiments.train import resume
+def _trained(settings: dict[str, Any], config: Path | None, out: Path | None, **options: Any) -> RunResult:
+    """Train a new run. Lightning takes as long to import as PyTorch, and comes after the settings are checked."""
+    from etfopt.experiments.config import TrainConfig, read_config
 
-    result = resume(path, from_epoch=from_epoch, **options)
+    final = TrainConfig().with_settings(settings) if config is None else read_config(config, settings)
+    path = out or Path("runs") / final.label
+    from etfopt.experiments.train import kept, train
+
+    with interruptible(lambda: kept(path)):
+        return train(final, path, **options)
+
+
+def _resumed(path: Path, from_epoch: int | None, **options: Any) -> RunResult:
+    """Go on with a run."""
+    from etfopt.experiments.train import kept, resume
+
+    with interruptible(lambda: kept(path)):
+        result = resume(path, from_epoch=from_epoch, **options)
     if not result.trained:
         epochs = len(result.history) - 1
         print(f"{path} is finished, {epochs} of {epochs} epochs: nothing was done", file=sys.stderr)

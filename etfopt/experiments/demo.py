@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from etfopt import Solution, nearest_etf
+from etfopt import Solution, files, nearest_etf
 from etfopt.experiments.config import HEADS, DataConfig, HeadConfig, TrainConfig, TrainingConfig
 from etfopt.experiments.data import load_images
+from etfopt.experiments.folder import refuse_occupied, refuse_other_settings
 from etfopt.experiments.report import Spread, plot_cosines, plot_curves, summary
 from etfopt.experiments.train import RunResult, make_folder, train
-from etfopt.files import strict_json, whole
 
 __all__ = ["DemoResult", "plan", "run_demo"]
 
@@ -60,7 +60,13 @@ def plan(epochs: int, seeds: Sequence[int] = SEEDS, data: str = "digits") -> lis
     return [replace(base, head=HeadConfig(head), seed=seed) for seed in seeds for head in HEADS]
 
 
-def run_demo(configs: Sequence[TrainConfig], path: Path, on_epoch: Callable[[], None] | None = None) -> DemoResult:
+def run_demo(
+    configs: Sequence[TrainConfig],
+    path: Path,
+    on_epoch: Callable[[], None] | None = None,
+    *,
+    overwrite: bool = False,
+) -> DemoResult:
     """Train every configuration, certify the ETF nearest to trained class means, and write the results into a folder.
 
     Parameters
@@ -71,24 +77,45 @@ def run_demo(configs: Sequence[TrainConfig], path: Path, on_epoch: Callable[[], 
         Folder for everything that is written: a folder a run, ``summary.json``, ``curves.png``, ``cosines.png``.
     on_epoch : callable, optional
         Called after every epoch of every run.
+    overwrite : bool
+        Whether earlier runs in the folder are replaced. Without it, runs of the same settings are continued, and those
+        that are finished are taken as they are.
 
     Returns
     -------
     DemoResult
         For the table that is printed.
+
+    Raises
+    ------
+    InputError
+        If the folder holds runs of other settings and `overwrite` is False, or files of these names that are of no
+        demonstration.
     """
+    runs = {path / f"{config.head.name}-seed{config.seed}": config for config in configs}
+    curves, matrices, numbers = path / "curves.png", path / "cosines.png", path / "summary.json"
+    heads = {config.head.name for config in configs}
+    files.refuse_occupied([numbers, curves, matrices], heads, "an earlier demonstration", overwrite=True)
+    for folder, config in runs.items():  # before the first is trained
+        refuse_occupied(folder, overwrite=True)
+        if not overwrite:
+            refuse_other_settings(folder, config)
     make_folder(path)
     images = {data: load_images(data) for data in {config.data for config in configs}}
-    results = [
-        train(config, path / f"{config.head.name}-seed{config.seed}", images=images[config.data], on_epoch=on_epoch)
-        for config in configs
-    ]
+    results = []
+    for folder, config in runs.items():
+        data = images[config.data]
+        result = train(config, folder, images=data, on_epoch=on_epoch, overwrite=overwrite, resume=not overwrite)
+        results.append(result)
+        for _ in range(config.training.epochs - result.trained):
+            if on_epoch:
+                on_epoch()  # for an epoch that was trained before
     table = summary(results)
-    curves, matrices, numbers = path / "curves.png", path / "cosines.png", path / "summary.json"
+    rows = {head: {name: asdict(spread) for name, spread in row.items()} for head, row in table.items()}
+    with files.whole(numbers) as part:  # first: the figures are known by it
+        part.write_text(files.strict_json(rows))
     plot_curves(results, curves)
     plot_cosines(results, matrices)
-    with whole(numbers) as part:
-        part.write_text(strict_json({head: {k: asdict(v) for k, v in row.items()} for head, row in table.items()}))
     return DemoResult(table, _certified(results), (numbers, curves, matrices))
 
 

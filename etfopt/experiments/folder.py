@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,9 @@ from etfopt.experiments.means_file import read_means
 from etfopt.experiments.recorder import HISTORY, LINES, MARGINS, MEANS, MEANS_BY_EPOCH, SCALARS, Recorder
 from etfopt.experiments.run_files import (
     LARGEST,
-    make_folder,
     read_config,
     read_json,
+    read_lines,
     write_config,
     write_json,
 )
@@ -31,8 +32,9 @@ __all__ = [
     "begin",
     "finish",
     "is_empty",
-    "open_folder",
     "read_starts",
+    "refuse_occupied",
+    "refuse_other_settings",
     "resume_from",
 ]
 
@@ -59,25 +61,78 @@ class Start:
     epoch: int
 
 
-def open_folder(path: Path, resuming: bool) -> None:
-    """Make the folder of a run if there is none.
+def refuse_occupied(path: Path, *, overwrite: bool) -> None:
+    """Refuse a folder in which a new run would remove files that somebody may still need. Changes nothing.
 
     Parameters
     ----------
     path : Path
-        The folder.
-    resuming : bool
-        Whether the files of a run are to stay.
+        The folder; it may be missing.
+    overwrite : bool
+        Whether an earlier run may be removed. Files that are of no run may never be.
 
     Raises
     ------
     InputError
-        If a new run would take away files that are of no run.
+        If it holds files of these names that are of no run, or a run of which an epoch is finished.
     """
-    make_folder(path)
     there = [str(file.relative_to(path)) for file in _files(path)]
-    if there and not resuming and not _is_run(path / CONFIG):
+    if there and not _is_run(path / CONFIG):
         raise InputError(f"{path}: holds {', '.join(there)}, and not of an earlier run; choose another folder")
+    if there and not overwrite and (epochs := _finished_epochs(path)):
+        raise InputError(
+            f"{path}: holds an earlier run, {_described(path)}, with {epochs} finished epoch{'s' * (epochs > 1)}; "
+            f"choose another folder with --out, continue that run with "
+            f"--resume {shlex.quote(str(path))}, or replace it with --overwrite"
+        )
+
+
+def refuse_other_settings(path: Path, config: TrainConfig) -> None:
+    """Refuse a folder with a run of other settings than those of a run that is to be continued there.
+
+    Parameters
+    ----------
+    path : Path
+        The folder; it may be missing.
+    config : TrainConfig
+        The settings.
+
+    Raises
+    ------
+    InputError
+        If it holds files of another run or of none.
+    """
+    if _files(path) and read_config(path / CONFIG).digest() != config.digest():
+        raise InputError(
+            f"{path}: is a run of another configuration, {_described(path)}; choose another folder, or replace "
+            "it with --overwrite"
+        )
+
+
+def _finished_epochs(path: Path) -> int:
+    """Return how many epochs of a run would be lost with its folder."""
+    ends = checkpoints(path / "checkpoints")
+    if ends or any((path / name).exists() for name in (MEANS, MARGINS)):
+        return max([*ends, _recorded(path), 1])
+    # an epoch is finished when its checkpoint is written, after its line
+    return max(0, _recorded(path) - 1)
+
+
+def _recorded(path: Path) -> int:
+    """Return the last epoch that a run has written down; a file that cannot be read counts as one that is needed."""
+    try:
+        lines = read_lines(path / LINES) if (path / LINES).exists() else []
+        return int(lines[-1]["epoch"]) if lines else 0
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return 2
+
+
+def _described(path: Path) -> str:
+    try:
+        config = read_config(path / CONFIG)
+    except InputError:
+        return "written by another version of etfopt"
+    return f"{config.data.name}, head {config.head.name}, seed {config.seed}, {config.training.epochs} epochs planned"
 
 
 def begin(path: Path, config: TrainConfig, start: Start, machine: Machine) -> None:
@@ -168,9 +223,15 @@ def resume_from(path: Path, config: TrainConfig, identity: Identity, from_epoch:
     """
     if not _files(path):
         return Start(None, 0)
-    if read_config(path / CONFIG).digest() != config.digest():
-        raise InputError(f"{path}: is a run of another configuration; choose another folder, or do not resume it")
+    refuse_other_settings(path, config)
     checkpoint = choose(path / "checkpoints", identity, from_epoch)
+    if checkpoint is None and (epochs := _finished_epochs(path)):
+        if epochs == config.training.epochs and all((path / name).exists() for name in RESULTS):
+            return Start(None, epochs)
+        raise InputError(
+            f"{path}: holds the records of {epochs} finished epoch{'s' * (epochs > 1)} and no checkpoint to continue "
+            "from; put the checkpoints back, or train again in another folder"
+        )
     epoch = next((e for e, file in checkpoints(path / "checkpoints").items() if file == checkpoint), 0)
     if epoch:
         read_means(path / MEANS_BY_EPOCH, epoch + 1)

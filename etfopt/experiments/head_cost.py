@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from etfopt._inputs import as_integer
 from etfopt.bench.node import usable_device
 from etfopt.bench.timing import seconds
 from etfopt.experiments.backbones import resnet18
@@ -79,8 +80,17 @@ def bench_heads(
     -------
     list of HeadRow
         For each number of classes, a row a head.
+
+    Raises
+    ------
+    InputError
+        If the device is not at hand, or a number is too small.
     """
     where = usable_device(device)
+    as_integer(batch, "batch", at_least=2)  # batch normalisation cannot take one
+    as_integer(rounds, "rounds", at_least=1)
+    for C in classes:
+        as_integer(C, "classes", at_least=2)
     return [row for C in classes for row in _rows(C, batch, rounds, where, on_step or (lambda: None))]
 
 

@@ -26,6 +26,7 @@ __all__ = [
     "read_config",
     "read_json",
     "read_lines",
+    "refuse_locked",
     "write_atomically",
     "write_config",
     "write_json",
@@ -40,6 +41,7 @@ LARGEST = 2**26
 """Bytes of a JSON file of a run or a study: 64 MiB."""
 LARGEST_LINES = 2**30
 """Bytes of the records of a run: a thousand or two an epoch."""
+LOCK = ".lock"
 
 Record: TypeAlias = dict[str, float]
 
@@ -64,7 +66,7 @@ def make_folder(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"{path}: cannot be used as the folder of a run: {error.strerror}") from error
+        raise InputError(f"{path}: cannot be used as the folder of a run: {error.strerror}; choose another") from error
 
 
 @contextmanager
@@ -86,7 +88,7 @@ def locked(path: Path) -> Iterator[None]:
     InputError
         If another process holds it.
     """
-    lock = FileLock(path / ".lock")
+    lock = FileLock(path / LOCK)
     try:
         lock.acquire(timeout=0)
     except Timeout:
@@ -99,6 +101,24 @@ def locked(path: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def refuse_locked(path: Path) -> None:
+    """Refuse the folder of a run that another process is at work on. Changes nothing.
+
+    Parameters
+    ----------
+    path : Path
+        The folder; it may be missing.
+
+    Raises
+    ------
+    InputError
+        If another process holds it.
+    """
+    if (path / LOCK).exists():
+        with locked(path):
+            pass
 
 
 # --- whole or not at all -------------------------------------------------------------------------------------------

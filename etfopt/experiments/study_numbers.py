@@ -103,6 +103,8 @@ def _loose(folder: Path) -> Collected:
     if not paths:
         studies = ", ".join(sorted(str(path.parent) for path in folder.glob(f"*/{STUDY}")))
         hint = f"it holds studies: {studies}; report one of them" if studies else "there are no runs in it"
+        if (folder / "config.json").exists():
+            hint = f"it is a run itself; report the folder that holds it, {folder.resolve().parent}"
         raise InputError(f"{folder}: is not the folder of a study; {hint}")
     variants: dict[str, Variant] = {}
     runs: dict[str, list[RunResult]] = {}

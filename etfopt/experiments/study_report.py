@@ -20,6 +20,7 @@ from etfopt.experiments.run_files import make_folder, write_atomically, write_js
 from etfopt.experiments.study_comparisons import Pair, SpreadPair, comparisons, spread_comparisons
 from etfopt.experiments.study_markdown import markdown
 from etfopt.experiments.study_numbers import Collected, collect, quantities, two_epochs
+from etfopt.files import refuse_occupied
 from etfopt.plotting import draw_page, save
 
 __all__ = ["MEASURES", "Report", "make_report", "write_report"]
@@ -39,6 +40,9 @@ LINES = 7
 """Most lines of one figure: as many as there are colours."""
 
 METRICS = "metrics.jsonl.gz"
+
+REPORT_KEYS = ("study", "runs", "comparisons")
+"""Keys by which the numbers of an earlier report are known."""
 
 STYLE = (
     "body{max-width:62rem;margin:2rem auto;padding:0 1rem;font:16px/1.5 system-ui,sans-serif;color:#222}"
@@ -173,10 +177,12 @@ def write_report(report: Report, folder: Path) -> list[Path]:
     Raises
     ------
     InputError
-        If it cannot be made.
+        If it cannot be made, or holds files of these names that are not of an earlier report.
     StorageError
         If a file cannot be written.
     """
+    made = [folder / name for name in ("report.json", "report.md", "report.html", METRICS)]
+    refuse_occupied([*made, *sorted(folder.glob("curves-*.png"))], REPORT_KEYS, "an earlier report", overwrite=True)
     make_folder(folder)
     write_json(folder / "report.json", report.to_dict())
     write_atomically(folder / METRICS, gzip.compress("".join(_lines(report.collected)).encode(), mtime=0))

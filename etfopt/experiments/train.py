@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -12,20 +14,20 @@ import torch
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 from torch import nn
 
-from etfopt.errors import ConvergenceError
+from etfopt.errors import ConvergenceError, InputError
 from etfopt.experiments._termination import heeding_sigterm
 from etfopt.experiments.backbones import build_backbone
 from etfopt.experiments.checkpoints import EpochCheckpoint, Identity, checkpoints
 from etfopt.experiments.classifier import Classifier
 from etfopt.experiments.config import TrainConfig, build_head
 from etfopt.experiments.data import Images, batches, load_images
-from etfopt.experiments.folder import CONFIG, Start, begin, finish, open_folder, resume_from
+from etfopt.experiments.folder import CONFIG, Start, begin, finish, refuse_occupied, resume_from
 from etfopt.experiments.means_file import read_means
 from etfopt.experiments.random_states import RandomStates, seeded
 from etfopt.experiments.ranks import share
 from etfopt.experiments.recorder import MEANS_BY_EPOCH, Recorder
 from etfopt.experiments.results import RunResult, load_run
-from etfopt.experiments.run_files import StorageError, locked, make_folder, read_config
+from etfopt.experiments.run_files import StorageError, locked, make_folder, read_config, refuse_locked
 from etfopt.experiments.trainer import Machine, build_trainer, process_rank, quiet_lightning, use_threads
 
 __all__ = ["RunResult", "kept", "make_folder", "resume", "train"]
@@ -39,6 +41,7 @@ def train(
     backbone: nn.Module | None = None,
     on_epoch: Callable[[], None] | None = None,
     progress_bar: bool = False,
+    overwrite: bool = False,
     resume: bool = False,
     from_epoch: int | None = None,
     **machine: Any,
@@ -49,7 +52,7 @@ def train(
     ----------
     config : TrainConfig
     path : Path
-        Folder of the run, made if missing. What an earlier run left there is removed first, unless it is resumed.
+        Folder of the run, made if missing.
     images : Images, optional
         The data, if they are at hand; otherwise they are loaded by name.
     backbone : nn.Module, optional
@@ -58,6 +61,9 @@ def train(
         Called after every epoch.
     progress_bar : bool
         Whether Lightning draws its own, step by step.
+    overwrite : bool
+        Whether the files of an earlier run in the folder are removed. Without it, a folder with a run of which an
+        epoch is finished is refused. Files that are of no run are never removed.
     resume : bool
         Go on from the last checkpoint in the folder, if there is one. On the CPU with one thread the weights are those
         of a run that was never interrupted, to the last bit. A finished run is returned as it is.
@@ -73,12 +79,18 @@ def train(
     Raises
     ------
     InputError
-        If the folder cannot be used, holds files of these names that are of no run, or another process is at work on
-        it; if the machine has not what is asked for; if a run or its checkpoint cannot be resumed, with the reason.
+        If the folder cannot be used, holds an earlier run or files of these names that are of no run, or another
+        process is at work on it; if the machine has not what is asked for; if a run or its checkpoint cannot be
+        resumed, with the reason.
     ConvergenceError
         If the network diverges, naming epoch, step, batch and samples.
     StorageError
         If a file cannot be written, since the disk is full, say.
+
+    Warns
+    -----
+    UserWarning
+        If the loss is dot-regression and the temperature is above 1, where collapse is no minimiser.
 
     Notes
     -----
@@ -98,6 +110,14 @@ def train(
     [0, 1]
     """
     computer, rank = Machine(**machine), process_rank()
+    _warn_of_cone(config)
+    if resume and overwrite:
+        raise InputError("resume = True and overwrite = True exclude each other: continue the run, or replace it")
+    if rank == 0 and not resume:
+        refuse_locked(path)
+        refuse_occupied(path, overwrite=overwrite)  # before data are read, which may take long
+    with quiet_lightning():
+        build_trainer(computer, config.training, (), progress_bar=False)  # refused before data are read
     images = load_images(config.data) if images is None else images
     epochs, model = config.training.epochs, _build(config, images, backbone)  # refused before anything changes
     identity = Identity(config.digest(), computer.devices, computer.precision)
@@ -109,8 +129,10 @@ def train(
         callbacks = [heed, RandomStates(), recorder, EpochCheckpoint(path / "checkpoints", identity)]
         trainer = build_trainer(computer, config.training, callbacks, progress_bar)
         if rank == 0:
-            open_folder(path, resume)
+            make_folder(path)
             stack.enter_context(locked(path))
+            if not resume:
+                refuse_occupied(path, overwrite=overwrite)  # again: another process may have come first
         start = resume_from(path, config, identity, from_epoch) if resume else Start(None, 0)
         if start.epoch == epochs:
             if rank == 0:
@@ -128,6 +150,16 @@ def train(
     return RunResult(config, recorder.history, means, *cost, path, epochs - start.epoch)
 
 
+def _warn_of_cone(config: TrainConfig) -> None:
+    tau = config.head.temperature
+    if config.loss.name == "dot-regression" and not isinstance(tau, str) and tau > 1:
+        warnings.warn(
+            f"head.temperature = {tau:g} with dot-regression: the loss is zero on a cone around each row, at cosine "
+            f"1/{tau:g}, so the network does not collapse to the ETF; use head.temperature = 1",
+            stacklevel=3,
+        )
+
+
 @contextmanager
 def _ending(path: Path, recorder: Recorder, rank: int) -> Iterator[None]:
     """Leave the history of the finished epochs where a run ends early, and say in its errors what is kept."""
@@ -137,8 +169,11 @@ def _ending(path: Path, recorder: Recorder, rank: int) -> Iterator[None]:
         if rank == 0:
             with suppress(StorageError):
                 recorder.write_history()
-        if isinstance(error, StorageError | ConvergenceError):
-            raise type(error)(f"{error}. {kept(path)}") from error
+        if isinstance(error, StorageError):
+            raise StorageError(f"{error}. {kept(path)}") from error
+        if isinstance(error, ConvergenceError):
+            again = "A resumed run would diverge again: train with other settings, in another folder"
+            raise ConvergenceError(f"{error}. {_what_is_kept(path)}. {again}") from error
         raise
     finally:
         recorder.close()
@@ -180,9 +215,14 @@ def kept(path: Path) -> str:
     str
         A sentence for the user.
     """
+    if not (path / CONFIG).exists():
+        return f"Nothing was written to {path}/. To start again: the same command"
+    return f"{_what_is_kept(path)}. To go on: etfopt train --resume {shlex.quote(str(path))}"
+
+
+def _what_is_kept(path: Path) -> str:
     epoch = max(checkpoints(path / "checkpoints"), default=0)
-    what = f"Kept: {path}/, with the checkpoint of epoch {epoch}" if epoch else f"Kept: {path}/; no epoch was finished"
-    return f"{what}. To go on: etfopt train --resume {path}"
+    return f"Kept: {path}/, with the checkpoint of epoch {epoch}" if epoch else f"Kept: {path}/; no epoch was finished"
 
 
 def _fit(trainer: pl.Trainer, model: Classifier, images: Images, start: Start) -> None:

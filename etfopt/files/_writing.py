@@ -6,7 +6,7 @@ import json
 import math
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -16,7 +16,7 @@ import numpy as np
 from etfopt.errors import InputError
 from etfopt.solution import Solution
 
-__all__ = ["save_solution", "strict_json", "whole"]
+__all__ = ["refuse_as_output", "refuse_occupied", "save_solution", "strict_json", "whole"]
 
 
 def save_solution(solution: Solution, path: Path | str) -> None:
@@ -34,9 +34,7 @@ def save_solution(solution: Solution, path: Path | str) -> None:
     InputError
         If the path does not end in ``.npz`` or cannot be written.
     """
-    path = Path(path).resolve()  # through a link, to the file it means
-    if path.suffix.lower() != ".npz":
-        raise InputError(f"{path}: the solution is several arrays; use a name that ends in .npz")
+    path = _solution_path(path)
     try:
         mode = path.stat().st_mode if path.exists() else 0o666 & ~_umask()
         with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".npz", delete=False) as file:
@@ -50,6 +48,34 @@ def save_solution(solution: Solution, path: Path | str) -> None:
                 raise
     except OSError as error:
         raise InputError(f"{path}: cannot be written: {error.strerror}") from error
+
+
+def _solution_path(path: Path | str) -> Path:
+    path = Path(path).resolve()  # through a link, to the file it means
+    if path.suffix.lower() != ".npz":
+        raise InputError(f"{path}: the solution is several arrays; use a name that ends in .npz")
+    if not path.parent.is_dir() or path.is_dir():
+        raise InputError(f"{path}: cannot be written: it is a folder, or its folder is not there; use another name")
+    return path
+
+
+def refuse_as_output(path: Path | str, inputs: Iterable[Path | str]) -> None:
+    """Refuse a path that `save_solution` could not write, or that would replace what the problem was read from.
+
+    Parameters
+    ----------
+    path : Path or str
+        For the solution.
+    inputs : iterable of Path or str
+        The files of the problem.
+
+    Raises
+    ------
+    InputError
+        If the path does not end in ``.npz``, is a folder or in none, or is one of the inputs.
+    """
+    if _solution_path(path) in [Path(file).resolve() for file in inputs]:
+        raise InputError(f"{path}: is a file that the problem is read from; choose another name with --out")
 
 
 def _write(solution: Solution, file: IO[bytes]) -> None:
@@ -88,6 +114,45 @@ def whole(path: Path) -> Iterator[Path]:
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def refuse_occupied(paths: Iterable[Path], keys: Iterable[str], what: str, *, overwrite: bool) -> None:
+    """Refuse to replace results that somebody may still need. Changes nothing.
+
+    Parameters
+    ----------
+    paths : iterable of Path
+        The files that are about to be written, the JSON document first.
+    keys : iterable of str
+        Keys by which an earlier document of the same kind is known.
+    what : str
+        The kind, for the message, as in "an earlier comparison".
+    overwrite : bool
+        Whether an earlier document and its figures may be replaced. Files of any other origin may never be.
+
+    Raises
+    ------
+    InputError
+        If one of the files is there and may not be replaced.
+    """
+    document, *others = paths
+    there = [path for path in (document, *others) if os.path.lexists(path)]
+    names = ", ".join(path.name for path in there)
+    if there and not _has_keys(document, keys):
+        raise InputError(f"{document.parent}: holds {names}, and not of {what}; choose another folder with --out")
+    if there and not overwrite:
+        raise InputError(
+            f"{document.parent}: holds {what} ({names}); choose another folder with --out, or replace it with "
+            "--overwrite"
+        )
+
+
+def _has_keys(path: Path, keys: Iterable[str]) -> bool:
+    try:
+        document = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(document, dict) and set(keys) <= document.keys()
 
 
 def strict_json(value: object, indent: int | None = 1) -> str:

@@ -288,7 +288,8 @@ class NearestETFHead(ETFHead):
         # means that differ by rounding alone have no direction, and no gradient
         rounding = 10 * self.num_classes * torch.finfo(mean.dtype).eps * self.temperature
         faint = ~(size > rounding)
-        return (mean / size.masked_fill(faint, 1)).masked_fill(faint, 0)
+        unit: Tensor = (mean / size.masked_fill(faint, 1)).masked_fill(faint, 0)
+        return unit
 
     @torch.no_grad()
     def solution(self, solver: Solver | None = None, *, throw: bool = True) -> Solution:

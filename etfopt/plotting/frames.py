@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from numpy.typing import ArrayLike
 
 from etfopt._inputs import as_matrix, require_shape
+from etfopt._scaling import own_errstate
 from etfopt.errors import InputError
 from etfopt.plotting._style import COLORS, MARKERS, Array, Style, axes_or_new, figure_or_new
 
@@ -23,6 +24,7 @@ NUMBERS = 12
 """Up to so many rows the entries of a matrix are written into it."""
 
 
+@own_errstate
 def cosines(H: Array) -> Array:
     """Return the matrix of cosines between the columns of a matrix.
 

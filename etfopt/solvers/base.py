@@ -14,7 +14,9 @@ __all__ = ["Candidate", "Solver", "Stats", "Termination", "TracePoint"]
 
 
 class Termination(enum.Enum):
-    """Why a solver stopped, by its own account; the value is advice.
+    """Why a solver stopped, by its own account; the value is advice that holds for every solver.
+
+    Where a setting of the solver at hand would help, `etfopt.solve` names it in its error.
 
     Whether U is optimal is the certificate's word: a small gradient is what a solver says, and ``theory/landscape.py``
     shows the critical points that are not minimisers.
@@ -22,13 +24,13 @@ class Termination(enum.Enum):
 
     CLOSED_FORM = "The closed form was evaluated: nothing iterates, so there is nothing to tune."
     GRADIENT_TOLERANCE = (
-        "The gradient fell below gradient_tolerance: a critical point. If it is not the minimiser, the start lay on a "
-        "saddle or, with d = r, in the wrong component of the manifold: set restarts, or start elsewhere."
+        "The gradient fell below its tolerance: a critical point. If it is not the minimiser, the start lay on a "
+        "saddle or, with d = r, in the wrong component of the manifold: start elsewhere, by initial_point."
     )
     STEP_TOLERANCE = "The line search found no further descent: the objective is flat to rounding there."
-    ITERATION_LIMIT = "The iteration limit was reached: raise max_iterations, or start nearer."
+    ITERATION_LIMIT = "The iteration limit was reached: allow more iterations, or start nearer, by initial_point."
     CONIC = "A conic solver solved the relaxation, and its minimiser was rounded to the manifold: see stats.status."
-    TIME_LIMIT = "The time limit was reached: raise max_seconds, or start nearer."
+    TIME_LIMIT = "The time limit was reached: allow more time, or start nearer, by initial_point."
 
 
 class TracePoint(NamedTuple):

@@ -11,6 +11,7 @@ import numpy as np
 
 from etfopt._inputs import Array
 from etfopt._polar import Unsuitable, gram_polar, newton_schulz_polar, newton_schulz_steps
+from etfopt._scaling import own_errstate
 from etfopt.errors import InputError
 from etfopt.geometry import svd_polar
 from etfopt.problem import NearestETF
@@ -125,6 +126,7 @@ class Procrustes(Solver):
         """
         return 10 * max(problem.C, problem.r) * problem.unit
 
+    @own_errstate
     def run(self, problem: NearestETF, initial_point: Array | None = None) -> Candidate:  # noqa: ARG002 - direct method
         """Return the polar factor of the linear term.
 

@@ -11,6 +11,7 @@ import numpy as np
 import scipy.linalg
 
 from etfopt._inputs import Array, Float64Array, as_integer
+from etfopt._scaling import own_errstate
 from etfopt.errors import ConvergenceError, InputError, require_extra
 from etfopt.geometry import feasibility, polar_factor, sym
 from etfopt.problem import NearestETF
@@ -130,6 +131,7 @@ class ConvexRelaxation(Solver):
         """
         return max(BACKENDS[self.backend], 10 * max(problem.C, problem.r) * problem.unit)
 
+    @own_errstate
     def run(self, problem: NearestETF, initial_point: Array | None = None) -> Candidate:  # noqa: ARG002 - needs no start
         """Solve the relaxation and round its minimiser.
 

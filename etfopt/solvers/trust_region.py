@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import numpy as np
 
 from etfopt._inputs import Array, Float64Array, as_integer, as_positive
+from etfopt._scaling import own_errstate
 from etfopt.errors import InputError
 from etfopt.geometry import random_stiefel
 from etfopt.problem import NearestETF
@@ -105,6 +106,7 @@ class RiemannianSolver(Solver):
         """
         return max(1e-10, 10 * max(problem.C, problem.r) * problem.unit)
 
+    @own_errstate
     def run(self, problem: NearestETF, initial_point: Array | None = None) -> Candidate:
         """Descend from the initial point, or a random one, and keep the best of all starts.
 

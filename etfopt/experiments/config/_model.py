@@ -76,7 +76,7 @@ class HeadConfig(Section):
     ----------
     name : "learned", "fixed" or "nearest"
     temperature : float or "auto"
-        Norm tau of the features, for every head.
+        Norm tau of the features, for every head. In a `TrainConfig` the default is 1 with the loss "dot-regression".
     rotation : "canonical" or "random"
         Of the fixed head; a random one is drawn from the run's seed.
     delta, averaging, implicit_gradient, freeze_after, solve_every, method
@@ -116,7 +116,7 @@ class LossConfig(Section):
     Attributes
     ----------
     name : "cross-entropy" or "dot-regression"
-        The latter is meant for heads whose rows are an ETF, at temperature 1.
+        The latter is meant for heads whose rows are an ETF, at temperature 1, its default there.
     """
 
     name: str = setting("cross-entropy", choice("cross-entropy", "dot-regression"))

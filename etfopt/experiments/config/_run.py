@@ -13,6 +13,7 @@ from typing import Any, Self
 import torch
 
 from etfopt.errors import InputError
+from etfopt.experiments.config._companions import completed, left_open, named
 from etfopt.experiments.config._data import DataConfig
 from etfopt.experiments.config._model import BackboneConfig, HeadConfig, LossConfig
 from etfopt.experiments.config._settings import Section, integer, setting
@@ -114,8 +115,35 @@ class TrainConfig(Section):
             if holds:
                 raise InputError(f"optimizer.name = 'agd': {reason}")
 
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Return the record of a nested dictionary, such as `to_dict` gives; what is left out has its default.
+
+        The default of ``head.temperature`` is 1 with the loss "dot-regression", that of ``backbone.name`` is "free"
+        with the data "ufm".
+
+        Parameters
+        ----------
+        values : mapping
+            From topics to mappings, and the seed.
+
+        Returns
+        -------
+        TrainConfig
+            Checked.
+
+        Raises
+        ------
+        InputError
+            If a key is not known (the known ones are listed), or a value is refused.
+        """
+        return super().from_dict(completed(values))
+
     def with_settings(self, settings: Mapping[str, Any]) -> Self:
         """Return the record with some settings replaced.
+
+        A setting that still has its default gets the one that goes with the new settings: features of norm 1 with
+        dot-regression, the backbone "free" with the data "ufm".
 
         Parameters
         ----------
@@ -128,7 +156,7 @@ class TrainConfig(Section):
         InputError
             If a name is not known, or a value is refused.
         """
-        values, hints = self.to_dict(), _hints(type(self))
+        values, hints = left_open(self.to_dict(), settings, type(self)().to_dict()), _hints(type(self))
         for name, value in settings.items():
             topic, _, key = name.rpartition(".")
             if name not in hints:
@@ -184,13 +212,15 @@ def _typed(text: str, hint: Any) -> Any:
     return text
 
 
-def read_config(path: Path) -> TrainConfig:
+def read_config(path: Path, settings: Mapping[str, Any] | None = None) -> TrainConfig:
     """Read a configuration from a ``.json`` or ``.toml`` file.
 
     Parameters
     ----------
     path : Path
         Of the file.
+    settings : mapping, optional
+        Settings that replace those of the file, as in `TrainConfig.with_settings`.
 
     Returns
     -------
@@ -211,12 +241,15 @@ def read_config(path: Path) -> TrainConfig:
         raise
     except ValueError as error:
         raise InputError(f"{path}: cannot be read: {error}") from error
-    if isinstance(values, dict) and values.keys() == {"schema", "config"}:  # as a run writes it
-        values = values["config"]
     try:
-        return TrainConfig.from_dict(values)
+        if not isinstance(values, dict):
+            raise InputError("a table of settings is needed")
+        if values.keys() == {"schema", "config"}:  # as a run writes it
+            values = values["config"]
+        config = TrainConfig.from_dict(values)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
+    return config.with_settings({**named(values), **settings}) if settings else config
 
 
 def build_head(config: TrainConfig, num_classes: int) -> AnyHead:
@@ -234,6 +267,11 @@ def build_head(config: TrainConfig, num_classes: int) -> AnyHead:
     NearestETFHead, FixedETFHead or LearnedHead
         In training mode.
 
+    Raises
+    ------
+    InputError
+        If d is smaller than C and the head's rows are an ETF.
+
     Examples
     --------
     >>> from etfopt.experiments.config import TrainConfig, build_head
@@ -242,6 +280,11 @@ def build_head(config: TrainConfig, num_classes: int) -> AnyHead:
     torch.Size([10, 12])
     """
     head, dim = config.head, config.backbone.feature_dim
+    if head.name != "learned" and dim < num_classes:  # the head itself would offer a frame, which is no setting
+        raise InputError(
+            f"dim = {dim} is smaller than the r = {num_classes} rows of the frame; set backbone.dim to at least "
+            f"C = {num_classes}, or use head.name = 'learned'"
+        )
     if head.name == "learned":
         learned = LearnedHead(dim, num_classes, temperature=head.temperature)
         if config.optimizer.name == "agd":

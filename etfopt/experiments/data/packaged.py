@@ -6,8 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from sklearn.datasets import load_digits as sklearn_digits
-from sklearn.model_selection import train_test_split
 
 from etfopt.errors import require_extra
 from etfopt.experiments.data.images import Images, Labelled, Split
@@ -32,6 +30,8 @@ def load_digits(config: DataConfig) -> tuple[Labelled, Labelled]:  # noqa: ARG00
     train, test : Labelled
         Pixels (n, 1, 8, 8).
     """
+    from sklearn.datasets import load_digits as sklearn_digits  # takes a second, and most settings need none of it
+
     pixels, labels = sklearn_digits(return_X_y=True)
     return _split(pixels, labels, 8, 360)
 
@@ -62,6 +62,8 @@ def load_mnist5k(config: DataConfig) -> tuple[Labelled, Labelled]:  # noqa: ARG0
 
 
 def _split(pixels: Any, labels: Any, side: int, test_size: int) -> tuple[Labelled, Labelled]:
+    from sklearn.model_selection import train_test_split
+
     parts = train_test_split(pixels, labels, test_size=test_size, stratify=labels, random_state=0)
     images = [torch.from_numpy(part.astype(np.uint8)).reshape(-1, 1, side, side) for part in parts[:2]]
     targets = [torch.from_numpy(part.astype(np.int64)) for part in parts[2:]]
