@@ -113,7 +113,7 @@ def bench_node(
     usable_device(device)
     _make_folder(out, ["bench.json"], overwrite)
     with _unwritten(out), progress(len(SHAPES) * len(SPECTRA) * len(methods), quiet or as_json, "cases") as step:
-        rows = run(device=device, methods=methods, on_step=step)
+        rows = run(SHAPES, device, methods, on_step=step)
     about = {**conditions(), "torch": version("torch"), "device": device, "growth": growth(rows)}
     _hand_over({"conditions": about, "rows": as_records(rows)}, tables.node_costs(rows, about), out, as_json)
 

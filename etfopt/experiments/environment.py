@@ -11,11 +11,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import torch
+
 import etfopt
 
 __all__ = ["environment"]
 
-PACKAGES = ("torch", "numpy", "scipy", "pytorch-lightning", "torchmetrics")
+PACKAGES = ("numpy", "scipy", "pytorch-lightning", "torchmetrics")
 
 
 def environment() -> dict[str, Any]:
@@ -32,6 +34,7 @@ def environment() -> dict[str, Any]:
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "etfopt": etfopt.__version__,
+        "torch": str(torch.__version__),  # with its build, such as +cu130, which the metadata of a wheel may lack
         **{name: importlib.metadata.version(name) for name in PACKAGES},
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",  # no release: it may name a host

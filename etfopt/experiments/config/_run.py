@@ -242,9 +242,7 @@ def read_config(path: Path, settings: Mapping[str, Any] | None = None) -> TrainC
     except ValueError as error:
         raise InputError(f"{path}: cannot be read: {error}") from error
     try:
-        if not isinstance(values, dict):
-            raise InputError("a table of settings is needed")
-        if values.keys() == {"schema", "config"}:  # as a run writes it
+        if isinstance(values, dict) and values.keys() == {"schema", "config"}:  # as a run writes it
             values = values["config"]
         config = TrainConfig.from_dict(values)
     except InputError as error:
