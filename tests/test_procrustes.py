@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+from scipy.linalg import helmert
 
-from etfopt import ConvergenceError, NearestETF, simplex_etf, solve
+from etfopt import ConvergenceError, NearestETF, _polar, simplex_etf, solve
 from etfopt.solvers.procrustes import Procrustes, ProcrustesStats
 from strategies import means_with, orthonormal, with_spectrum
 
@@ -152,3 +153,13 @@ def test_a_proximal_term_alone_decides_where_the_means_are_zero(rng):
     prox = orthonormal(7, 4, rng)
     problem = NearestETF(np.zeros((7, 4)), prox=1e-200 * prox, delta=1e-200)
     np.testing.assert_allclose(solve(problem).U, prox, rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("d", "rank"), [(5, 1), (8, 2), (24, 12), (60, 2)])
+def test_the_directions_that_a_structured_range_leaves_are_orthogonal_to_it(d, rank, dtype):
+    P = helmert(d, full=True).T[:, :rank].astype(dtype)
+    E = _polar._complement(P, d - rank)
+    rounding = 3 * d * float(np.finfo(dtype).eps)
+    assert np.linalg.norm(P.T @ E) <= rounding
+    assert np.linalg.norm(E.T @ E - np.eye(d - rank)) <= rounding
