@@ -14,7 +14,7 @@ import numpy as np
 
 from etfopt._inputs import Array, Float64Array
 from etfopt.errors import EtfoptError
-from etfopt.geometry import refined_polar
+from etfopt.geometry import refined_polar, tall_product
 
 __all__ = ["GramSpectrum", "Unsuitable", "gram_polar", "gram_spectrum", "newton_schulz_polar", "newton_schulz_steps"]
 
@@ -191,4 +191,4 @@ def _complement(P: Array, k: int) -> Array:
 
 
 def _newton_schulz_step(U: Array) -> Array:
-    return np.asarray(U @ (1.5 * np.eye(U.shape[1], dtype=U.dtype) - 0.5 * (U.T @ U)))
+    return np.asarray(U @ (1.5 * np.eye(U.shape[1], dtype=U.dtype) - 0.5 * tall_product(U, U)))

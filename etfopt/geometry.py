@@ -14,7 +14,21 @@ from etfopt._inputs import Array, Float64Array, as_integer, as_matrix
 from etfopt._scaling import normalized
 from etfopt.errors import ConvergenceError, InputError
 
-__all__ = ["SVD", "feasibility", "polar_factor", "random_stiefel", "simplex_etf", "svd_polar", "sym", "thin_svd"]
+__all__ = [
+    "SVD",
+    "TALL",
+    "feasibility",
+    "polar_factor",
+    "random_stiefel",
+    "simplex_etf",
+    "svd_polar",
+    "sym",
+    "tall_product",
+    "thin_svd",
+]
+
+TALL = 2048
+"""Rows from which `tall_product` adds halves: sums of so many terms round by little beside what is promised."""
 
 
 def simplex_etf(C: int, *, reduced: bool = False, dtype: DTypeLike = np.float64) -> Array:
@@ -234,7 +248,7 @@ def refined_polar(A: Array, U: Array, Q: Array, S: Array) -> Array:
     correction would not be small are left as they are.
     """
     identity = np.eye(len(S), dtype=S.dtype)
-    K, UtU = U.T @ A, U.T @ U
+    K, UtU = tall_product(U, A), tall_product(U, U)
     K = K - 0.5 * (UtU - identity) @ K
     sums = S[:, None] + S[None, :]
     small = np.sqrt(np.finfo(S.dtype).eps) * S.max()
@@ -242,6 +256,40 @@ def refined_polar(A: Array, U: Array, Q: Array, S: Array) -> Array:
     turn = identity + Q @ ((Q.T @ (K - K.T) @ Q) * inverse) @ Q.T
     # both steps at once, so that only three products of the size of A are needed
     return np.asarray(U @ (1.5 * turn - 0.5 * turn @ (turn.T @ UtU @ turn)))
+
+
+def tall_product(X: Array, Y: Array) -> Array:
+    r"""Return the product X'Y, whose rounding hardly grows with the number of rows.
+
+    A sum of d equal terms can round the same way d times. Halves are summed for themselves, and so on down to `TALL`
+    rows, so that only :math:`\log_2(d/TALL)` additions are added to those of the first sums.
+
+    Parameters
+    ----------
+    X, Y : ndarray, shapes (d, r) and (d, s)
+        Any matrices.
+
+    Returns
+    -------
+    ndarray, shape (r, s)
+        The product, in their dtype.
+
+    References
+    ----------
+    Higham (2002), Accuracy and Stability of Numerical Algorithms, section 4.2. What rests on it:
+    ``theory/certificate.py``, (f).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from etfopt.geometry import tall_product
+    >>> tall_product(np.ones((10000, 1)), np.ones((10000, 1)))
+    array([[10000.]])
+    """
+    if len(X) <= TALL:
+        return np.asarray(X.T @ Y)
+    half = len(X) // 2
+    return tall_product(X[:half], Y[:half]) + tall_product(X[half:], Y[half:])
 
 
 def random_stiefel(d: int, r: int, rng: np.random.Generator) -> Float64Array:
@@ -309,7 +357,7 @@ def feasibility(U: Array) -> float:
     """
     U64 = np.asarray(U, dtype=np.float64)
     with np.errstate(over="ignore", invalid="ignore"):
-        distance = float(np.linalg.norm(U64.T @ U64 - np.eye(U64.shape[1])))
+        distance = float(np.linalg.norm(tall_product(U64, U64) - np.eye(U64.shape[1])))
     return math.inf if math.isnan(distance) else distance
 
 

@@ -69,6 +69,14 @@ def test_in_single_precision_no_size_of_means_frame_or_proximal_point_is_out_of_
         assert error <= 10 * 4 * 2.0**-23 * 3 / float(s[0] / factor)  # the summands have norm 3
 
 
+@pytest.mark.parametrize("method", ["auto", "svd", "gram", "newton-schulz"])
+@pytest.mark.parametrize("delta", [1e-300, 1e-60, 1e60, 1e300])
+def test_in_single_precision_any_delta_decides_where_the_means_are_zero(delta, method, rng):
+    prox = torch.tensor(orthonormal(7, 4, rng), dtype=torch.float32)
+    found = nearest_etf(torch.zeros(7, 4), prox, delta, method=method)
+    torch.testing.assert_close(found, prox, rtol=0, atol=1e-6)
+
+
 @pytest.mark.parametrize(("method", "device"), [("auto", False), ("auto", True), ("svd", False)])
 @pytest.mark.parametrize("seed", [746, 2144, 2577, 4231])
 def test_singular_values_that_a_dominating_proximal_term_clusters_do_not_loosen_the_promise(seed, method, device):
