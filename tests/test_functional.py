@@ -69,6 +69,16 @@ def test_in_single_precision_no_size_of_means_frame_or_proximal_point_is_out_of_
         assert error <= 10 * 4 * 2.0**-23 * 3 / float(s[0] / factor)  # the summands have norm 3
 
 
+@pytest.mark.parametrize("seen", [True, False])
+@pytest.mark.parametrize("method", ["auto", "svd", "gram", "newton-schulz"])
+def test_means_that_differ_in_the_last_digits_of_single_precision_keep_the_promise(method, seen):
+    k = torch.arange(1.0, 7.0)
+    H = 1 + 2.0**-23 * torch.stack([k, torch.zeros(6)], dim=1)  # exact, and so is the difference of the columns
+    with contextlib.nullcontext() if seen else blind():
+        found = nearest_etf(H, frame=torch.tensor([[1.0, -1.0]]), method=method)
+    torch.testing.assert_close(found[:, 0], k / k.norm(), rtol=0, atol=10 * 2 * 2.0**-23)
+
+
 @pytest.mark.parametrize("method", ["auto", "svd", "gram", "newton-schulz"])
 @pytest.mark.parametrize("delta", [1e-300, 1e-60, 1e60, 1e300])
 def test_in_single_precision_any_delta_decides_where_the_means_are_zero(delta, method, rng):

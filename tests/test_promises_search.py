@@ -119,6 +119,9 @@ BASE = Recipe(
     **{"cancels": False, "scale": 0.0, "frame_size": 0.0, "mean": -99.0, "cotangent": 0.0, "seed": 1, "nudge": 0},
 )
 FOUND = {
+    "a null direction beside equal singular values, which LAPACK mixes": replace(
+        BASE, **{"dtype": np.float64, "frame": "simplex", "C": 5, "extra": 0, "spectrum": "equal", "seed": 1790671270}
+    ),
     "what A leaves free was filled from dependent vectors": replace(
         BASE,
         **{"frame": "simplex", "C": 5, "extra": 0, "factors": "helmert", "spectrum": "one large", "cancels": True},
