@@ -79,6 +79,16 @@ def test_means_that_differ_in_the_last_digits_of_single_precision_keep_the_promi
     torch.testing.assert_close(found[:, 0], k / k.norm(), rtol=0, atol=10 * 2 * 2.0**-23)
 
 
+@pytest.mark.parametrize("seen", [True, False])
+@pytest.mark.parametrize("method", ["auto", "svd", "gram", "newton-schulz"])
+@pytest.mark.parametrize("delta", [1e-25, 1e-15, 1e-3])
+def test_in_single_precision_a_faint_delta_decides_where_the_means_are_equal(delta, method, seen, rng):
+    prox = torch.tensor(orthonormal(7, 4, rng), dtype=torch.float32)
+    with contextlib.nullcontext() if seen else blind():
+        found = nearest_etf(torch.ones(7, 4), prox, delta, method=method)
+    torch.testing.assert_close(found, prox, rtol=0, atol=1e-6)
+
+
 @pytest.mark.parametrize("method", ["auto", "svd", "gram", "newton-schulz"])
 @pytest.mark.parametrize("delta", [1e-300, 1e-60, 1e60, 1e300])
 def test_in_single_precision_any_delta_decides_where_the_means_are_zero(delta, method, rng):
