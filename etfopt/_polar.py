@@ -14,7 +14,7 @@ import numpy as np
 
 from etfopt._inputs import Array, Float64Array
 from etfopt.errors import EtfoptError
-from etfopt.geometry import refined_polar, tall_product
+from etfopt.geometry import FAR_OFF, feasibility, refined_polar, tall_product
 
 __all__ = ["GramSpectrum", "Unsuitable", "gram_polar", "gram_spectrum", "newton_schulz_polar", "newton_schulz_steps"]
 
@@ -43,12 +43,14 @@ def gram_spectrum(G: Float64Array) -> GramSpectrum:
     Raises
     ------
     Unsuitable
-        If LAPACK does not converge.
+        If LAPACK does not converge, or returns eigenvectors that are not orthonormal.
     """
     try:
         squares, Q = np.linalg.eigh(G)
     except np.linalg.LinAlgError as error:
         raise Unsuitable(f"LAPACK's syevd: {error}") from error
+    if not feasibility(Q) <= FAR_OFF:
+        raise Unsuitable("LAPACK's syevd: eigenvectors that are not orthonormal")
     return GramSpectrum(Q, np.sqrt(np.maximum(squares, 0)))
 
 

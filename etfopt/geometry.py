@@ -27,6 +27,9 @@ __all__ = [
     "thin_svd",
 ]
 
+FAR_OFF = 1e-3
+"""Distance from orthonormality that no rounding explains."""
+
 TALL = 2048
 """Rows from which `tall_product` adds halves: sums of so many terms round by little beside what is promised."""
 
@@ -110,8 +113,8 @@ class SVD(NamedTuple):
 def thin_svd(A: Array, failures: list[str] | None = None) -> SVD:
     """Return the thin SVD of a matrix with entries of moderate size.
 
-    By LAPACK's divide and conquer, and by its QR iteration where that fails to converge, which is then noted in
-    `failures`.
+    By LAPACK's divide and conquer, and by its QR iteration where that fails to converge or returns singular vectors
+    that are not orthonormal, which is then noted in `failures`.
 
     Parameters
     ----------
@@ -150,11 +153,13 @@ def thin_svd(A: Array, failures: list[str] | None = None) -> SVD:
     for name, routine in routines.items():
         try:
             P, S, Qt = routine()
+            if max(feasibility(P), feasibility(Qt.T)) <= FAR_OFF:
+                return SVD(P, S, Qt.T)
+            failure = "singular vectors that are not orthonormal"
         except np.linalg.LinAlgError as error:
-            if failures is not None:
-                failures.append(f"LAPACK's {name}: {error}")
-            continue
-        return SVD(P, S, Qt.T)
+            failure = str(error)
+        if failures is not None:
+            failures.append(f"LAPACK's {name}: {failure}")
     raise ConvergenceError(
         f"no SVD of a {A.shape[0]} x {A.shape[1]} {A.dtype} matrix with largest entry {np.abs(A).max():.3g}: "
         "LAPACK's gesdd and gesvd both failed; try float64, or rescale the input"
