@@ -51,7 +51,8 @@ def simplex_term(H: Array) -> _Term:
     """Return 2HM', with 2||H|| for its norm: M = (I - 11'/C)/sqrt(C-1) has norm 1 and needs no product."""
     H64, h, _ = in_range(H)
     norm = 2 * float(np.linalg.norm(H64))
-    centred, t, size = in_range(without_common_mean(H64))
+    # the rounding of the mean is common to all columns, and M does not see it: taken out as well, it costs no digits
+    centred, t, size = in_range(without_common_mean(without_common_mean(H64)))
     return _Term(centred, 2 / math.sqrt(H.shape[1] - 1), h + t, size + h + t, math.ldexp(norm, -t))
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from etfopt._inputs import Array, Float64Array
 from etfopt.errors import EtfoptError
-from etfopt.geometry import refined_polar
+from etfopt.geometry import FAR_OFF, feasibility, refined_polar, tall_product
 
 __all__ = ["GramSpectrum", "Unsuitable", "gram_polar", "gram_spectrum", "newton_schulz_polar", "newton_schulz_steps"]
 
@@ -43,12 +43,14 @@ def gram_spectrum(G: Float64Array) -> GramSpectrum:
     Raises
     ------
     Unsuitable
-        If LAPACK does not converge.
+        If LAPACK does not converge, or returns eigenvectors that are not orthonormal.
     """
     try:
         squares, Q = np.linalg.eigh(G)
     except np.linalg.LinAlgError as error:
         raise Unsuitable(f"LAPACK's syevd: {error}") from error
+    if not feasibility(Q) <= FAR_OFF:
+        raise Unsuitable("LAPACK's syevd: eigenvectors that are not orthonormal")
     return GramSpectrum(Q, np.sqrt(np.maximum(squares, 0)))
 
 
@@ -182,7 +184,8 @@ def _require_null(A: Array, null: Array, S: Float64Array) -> None:
 
 def _complement(P: Array, k: int) -> Array:
     """Return k orthonormal columns orthogonal to the range of P, whose columns span it with unit singular values."""
-    E = np.cos(np.arange(1.0, len(P) * k + 1)).reshape(len(P), k).astype(P.dtype)  # in no special position
+    # in no special position, and with columns that are independent within what P leaves
+    E = np.random.default_rng(0).standard_normal((len(P), k)).astype(P.dtype)
     for _ in range(2):  # once is not enough where P leaves little room
         E = E - P @ (P.T @ E)
         E = np.linalg.qr(E)[0] if k > 1 else E / np.linalg.norm(E)
@@ -190,4 +193,4 @@ def _complement(P: Array, k: int) -> Array:
 
 
 def _newton_schulz_step(U: Array) -> Array:
-    return np.asarray(U @ (1.5 * np.eye(U.shape[1], dtype=U.dtype) - 0.5 * (U.T @ U)))
+    return np.asarray(U @ (1.5 * np.eye(U.shape[1], dtype=U.dtype) - 0.5 * tall_product(U, U)))

@@ -9,7 +9,7 @@ import numpy as np
 from etfopt._inputs import Array, Float64Array
 from etfopt._polar import Unsuitable
 from etfopt.errors import InputError
-from etfopt.geometry import sym
+from etfopt.geometry import sym, tall_product
 from etfopt.problem import NearestETF
 
 __all__ = ["Spectrum", "spectrum_at", "spectrum_of"]
@@ -78,7 +78,7 @@ def spectrum_of(A: Array, U: Array, rounding: float, unit: float) -> Spectrum:
     """Eigendecompose B = U'A after checking that U is the polar factor, so that A = UB with B >= 0."""
     A64, U64 = np.asarray(A, dtype=np.float64), np.asarray(U, dtype=np.float64)
     with np.errstate(over="ignore", invalid="ignore"):  # an infinite or undefined residual is refused below
-        B = sym(U64.T @ A64)
+        B = sym(tall_product(U64, A64))
         residual = float(np.linalg.norm(A64 - U64 @ B))
     s, Q = np.linalg.eigh(B)
     norm = float(np.abs(s).max())

@@ -21,6 +21,7 @@ from etfopt._kkt import kkt_memory, kkt_vjp
 from etfopt._scaling import in_range, normalized, own_errstate, rescaled
 from etfopt._spectrum import Spectrum, spectrum_at, spectrum_of
 from etfopt.errors import InputError
+from etfopt.geometry import tall_product
 from etfopt.problem import NearestETF, require_problem
 
 __all__ = ["Gradient", "kkt_memory", "kkt_vjp", "nearest_etf_jvp", "nearest_etf_vjp", "polar_derivative"]
@@ -217,7 +218,7 @@ def _derivative(U: Array, X: Array, spectrum: Spectrum) -> tuple[Float64Array, i
     X64, e, _ = in_range(X)
     X = X64.astype(U.dtype, copy=False)
     Q, inverse, inverse_sum = (x.astype(U.dtype, copy=False) for x in spectrum[:3])
-    K = U.T @ X
+    K = tall_product(U, X)
     rotation = Q @ ((Q.T @ (K - K.T) @ Q) * inverse_sum) @ Q.T
     if spectrum.benign:
         # U rotation + (X - UK) B^-1, with the products of the size of A gathered

@@ -10,13 +10,14 @@ from numpy.typing import ArrayLike
 
 from etfopt._inputs import Array, as_matrix, require_shape
 from etfopt._scaling import normalized, own_errstate, rescaled
-from etfopt.geometry import SVD, feasibility, sym, thin_svd
+from etfopt.geometry import SVD, TALL, feasibility, sym, tall_product, thin_svd
 from etfopt.problem import LinearTerm, NearestETF, require_problem
 
 __all__ = ["Certificate", "certify"]
 
 FEASIBLE_UNITS = 100
-"""A point counts as feasible when ||U'U - I||_F is at most this many r u; the closed form stays below 10 r u."""
+"""A point of up to `TALL` rows counts as feasible when ||U'U - I||_F is at most this many r u; the closed form stays
+below 10 r u. What more rows add: `_feasibility_tolerance`."""
 
 ROUNDOFF = float(np.finfo(np.float64).eps) / 2
 """Unit roundoff of float64, in which everything here is computed."""
@@ -55,18 +56,21 @@ class Certificate:
         Whether the nearest ETF U F is unique: whether F' vanishes on the numerical null space of A, up to the root of
         rounding (what it sees there is part of `etf_distance_bound`).
     distance_bound : float
-        Bound on :math:`\|U - U^*\|_F`: :math:`\sqrt{2\,gap/\sigma_{min}(A)}` plus what infeasibility of U and
+        Bound on :math:`\|U - U^*\|_F`: the smaller of :math:`\sqrt{2\,gap/\sigma_{min}(A)}`, which serves any U, and
+        :math:`2\,stationarity/\sigma_{min}(A)`, which serves a U near the minimiser, plus what infeasibility of U and
         rounding of A, of its SVD and of the gap can add; inf where U* is not `unique`.
     etf_distance_bound : float
         Bound on :math:`\|UF - U^*F\|_F` for every minimiser U*, from the smallest singular value of A that is not
         rounding; inf where the ETF is not unique.
     feasibility_tolerance : float
-        100 r u, up to which U counts as feasible.
+        Up to which U counts as feasible: 100 r u, and r u more each time that d doubles beyond 2048.
 
     Notes
     -----
-    The bounds follow from :math:`gap = \tfrac12 tr((U^*-U)B(U^*-U)') + \tfrac12 tr(B(I-U'U))` with B the symmetric
-    polar factor of A. Proofs, rounding included, and what the flags decide: ``theory/certificate.py``. Uniqueness of U
+    The bounds by the gap follow from :math:`gap = \tfrac12 tr((U^*-U)B(U^*-U)') + \tfrac12 tr(B(I-U'U))` with B the
+    symmetric polar factor of A; those by stationarity from U being the minimiser for UK, K = sym(U'A) semidefinite. The
+    gap is of second order in the distance, so that rounding of it, or of U to float32, would hide all distances below
+    its root. Proofs, rounding included, and what the flags decide: ``theory/certificate.py``. Uniqueness of U
     and of the ETF: ``theory/closed_form.py`` and ``theory/gauge.py``. What the curvature tells:
     ``theory/landscape.py``.
 
@@ -162,26 +166,28 @@ def certify(problem: NearestETF, U: ArrayLike) -> Certificate:
 
     infeasibility = feasibility(U)
     Y, e = normalized(U)
-    YtA = Y.T @ term.A
+    YtA = tall_product(Y, term.A)
     gap = nuclear - float(rescaled(np.trace(YtA), e))
+    K, least = rescaled(sym(YtA), e), np.linalg.eigvalsh(sym(YtA))[0]
     with np.errstate(over="ignore", invalid="ignore"):
-        residual = float(np.linalg.norm(term.A - U @ rescaled(sym(YtA), e)))
-    stationarity = math.inf if math.isnan(residual) else residual
+        residual = _number(float(np.linalg.norm(term.A - U @ K)))
     rank, etf_unique = _uniqueness(problem, term, svd)
     off = 1.05 * (infeasibility + problem.d * problem.r * ROUNDOFF)  # the computed one is rounded too
     excess, change = _gap_bound(gap, svd, off, problem.d), _change_bound(problem, term, svd)
+    beside = _residual_bound(term.A, U, K, residual, float(rescaled(least, e)), off)
 
     def bound(sigma: float) -> float:
-        # the gap; leaving the ball; and how far U* moves by the change, more where only part of it is determined
-        turn = (2 if rank == problem.r else 4) * change / sigma
-        return math.sqrt(2 * excess / sigma) + off * math.sqrt(problem.r) + turn
+        # U* moves with A, more where only part of it is determined
+        factor = (2 if rank == problem.r else 4) / sigma
+        by_gap = math.sqrt(2 * excess / sigma) + off * math.sqrt(problem.r)
+        return min(by_gap, off + factor * beside) + factor * change
 
     unseen = _unseen(problem, svd.Q[:, rank:]) if rank < problem.r else 0.0
     return Certificate(
         feasibility=infeasibility,
-        stationarity=_natural(stationarity, term),
-        relative_stationarity=stationarity / spectral if spectral > 0 else 0.0,
-        curvature=float(rescaled(np.linalg.eigvalsh(sym(YtA))[0], e + term.exponent)),
+        stationarity=_natural(residual, term),
+        relative_stationarity=residual / spectral if spectral > 0 else 0.0,
+        curvature=float(rescaled(least, e + term.exponent)),
         gap=_natural(gap, term),
         relative_gap=gap / nuclear if nuclear > 0 else 0.0,
         margin=_natural(margin, term),
@@ -191,8 +197,18 @@ def certify(problem: NearestETF, U: ArrayLike) -> Certificate:
         etf_distance_bound=(
             float(np.linalg.norm(problem.F, 2)) * bound(float(svd.S[rank - 1])) + unseen if etf_unique else math.inf
         ),
-        feasibility_tolerance=FEASIBLE_UNITS * problem.r * problem.unit,
+        feasibility_tolerance=_feasibility_tolerance(problem.d, problem.r, problem.unit),
     )
+
+
+def _feasibility_tolerance(d: int, r: int, unit: float) -> float:
+    """Return what rounding alone may make of ||U'U - I||_F.
+
+    A solver divides by a U'U that it has computed, and `feasibility` computes it again. By `tall_product` each halving
+    beyond `TALL` rows adds one addition to every sum, of relative error u/2, which moves U'U by at most u/2 of
+    |U|'|U|, whose norm is at most ||U||_F^2 = r: u/2 r each time, for the solver and for the check.
+    """
+    return (FEASIBLE_UNITS + math.log2(max(1.0, d / TALL))) * r * unit
 
 
 def _uniqueness(problem: NearestETF, term: LinearTerm, svd: SVD) -> tuple[int, bool]:
@@ -220,6 +236,26 @@ def _gap_bound(gap: float, svd: SVD, off: float, d: int) -> float:
     rounding = units * ROUNDOFF * math.sqrt(r + math.sqrt(r) * off) * norm
     # ||U||_2 <= 1 + off/2 moves <A, U> by at most off/2 ||A||_*
     return max(gap, 0.0) + rounding + off / 2 * float(svd.S.sum())
+
+
+def _residual_bound(A: Array, U: Array, K: Array, residual: float, least: float, off: float) -> float:
+    """Bound ||A - W(K + mI)||_F, W the polar factor of U and K + mI semidefinite, from the computed ||A - UK||_F.
+
+    W is then the minimiser for W(K + mI), and A is the matrix of which the SVD is exact. `off` bounds ||U'U - I||_F,
+    and so ||U - W||_F; `least` is the computed smallest eigenvalue of K, which may be any symmetric matrix.
+    """
+    d, r = A.shape
+    with np.errstate(over="ignore", invalid="ignore"):
+        norm = float(np.linalg.norm(K))
+        rounding = (_svd_units(d, r) + r + 2) * ROUNDOFF * float(np.linalg.norm(A))
+        rounding += (r + 2) * ROUNDOFF * float(np.linalg.norm(U)) * norm
+        shift = max(0.0, -least) + _svd_units(r, r) * ROUNDOFF * norm
+        return _number(1.01 * (residual + rounding) + off * norm + math.sqrt(r) * shift)
+
+
+def _number(value: float) -> float:
+    """Return the value, or infinity for what is undefined because it is out of range."""
+    return math.inf if math.isnan(value) else value
 
 
 def _change_bound(problem: NearestETF, term: LinearTerm, svd: SVD) -> float:

@@ -14,7 +14,24 @@ from etfopt._inputs import Array, Float64Array, Seed, as_generator, as_integer, 
 from etfopt._scaling import normalized, own_errstate
 from etfopt.errors import ConvergenceError, InputError
 
-__all__ = ["SVD", "feasibility", "polar_factor", "random_stiefel", "simplex_etf", "svd_polar", "sym", "thin_svd"]
+__all__ = [
+    "SVD",
+    "TALL",
+    "feasibility",
+    "polar_factor",
+    "random_stiefel",
+    "simplex_etf",
+    "svd_polar",
+    "sym",
+    "tall_product",
+    "thin_svd",
+]
+
+FAR_OFF = 1e-3
+"""Distance from orthonormality that no rounding explains."""
+
+TALL = 2048
+"""Rows from which `tall_product` adds halves: sums of so many terms round by little beside what is promised."""
 
 
 def simplex_etf(C: int, *, reduced: bool = False, dtype: DTypeLike = np.float64) -> Array:
@@ -97,8 +114,8 @@ class SVD(NamedTuple):
 def thin_svd(A: Array, failures: list[str] | None = None) -> SVD:
     """Return the thin SVD of a matrix with entries of moderate size.
 
-    By LAPACK's divide and conquer, and by its QR iteration where that fails to converge, which is then noted in
-    `failures`.
+    By LAPACK's divide and conquer, and by its QR iteration where that fails to converge or returns singular vectors
+    that are not orthonormal, which is then noted in `failures`.
 
     Parameters
     ----------
@@ -137,11 +154,13 @@ def thin_svd(A: Array, failures: list[str] | None = None) -> SVD:
     for name, routine in routines.items():
         try:
             P, S, Qt = routine()
+            if max(feasibility(P), feasibility(Qt.T)) <= FAR_OFF:
+                return SVD(P, S, Qt.T)
+            failure = "singular vectors that are not orthonormal"
         except np.linalg.LinAlgError as error:
-            if failures is not None:
-                failures.append(f"LAPACK's {name}: {error}")
-            continue
-        return SVD(P, S, Qt.T)
+            failure = str(error)
+        if failures is not None:
+            failures.append(f"LAPACK's {name}: {failure}")
     raise ConvergenceError(
         f"no SVD of a {A.shape[0]} x {A.shape[1]} {A.dtype} matrix with largest entry {np.abs(A).max():.3g}: "
         "LAPACK's gesdd and gesvd both failed; try float64, or rescale the input"
@@ -237,7 +256,7 @@ def refined_polar(A: Array, U: Array, Q: Array, S: Array) -> Array:
     correction would not be small are left as they are.
     """
     identity = np.eye(len(S), dtype=S.dtype)
-    K, UtU = U.T @ A, U.T @ U
+    K, UtU = tall_product(U, A), tall_product(U, U)
     K = K - 0.5 * (UtU - identity) @ K
     sums = S[:, None] + S[None, :]
     small = np.sqrt(np.finfo(S.dtype).eps) * S.max()
@@ -245,6 +264,40 @@ def refined_polar(A: Array, U: Array, Q: Array, S: Array) -> Array:
     turn = identity + Q @ ((Q.T @ (K - K.T) @ Q) * inverse) @ Q.T
     # both steps at once, so that only three products of the size of A are needed
     return np.asarray(U @ (1.5 * turn - 0.5 * turn @ (turn.T @ UtU @ turn)))
+
+
+def tall_product(X: Array, Y: Array) -> Array:
+    r"""Return the product X'Y, whose rounding hardly grows with the number of rows.
+
+    A sum of d equal terms can round the same way d times. Halves are summed for themselves, and so on down to `TALL`
+    rows, so that only :math:`\log_2(d/TALL)` additions are added to those of the first sums.
+
+    Parameters
+    ----------
+    X, Y : ndarray, shapes (d, r) and (d, s)
+        Any matrices.
+
+    Returns
+    -------
+    ndarray, shape (r, s)
+        The product, in their dtype.
+
+    References
+    ----------
+    Higham (2002), Accuracy and Stability of Numerical Algorithms, section 4.2. What rests on it:
+    ``theory/certificate.py``, (f).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from etfopt.geometry import tall_product
+    >>> tall_product(np.ones((10000, 1)), np.ones((10000, 1)))
+    array([[10000.]])
+    """
+    if len(X) <= TALL:
+        return np.asarray(X.T @ Y)
+    half = len(X) // 2
+    return tall_product(X[:half], Y[:half]) + tall_product(X[half:], Y[half:])
 
 
 @own_errstate
@@ -315,7 +368,7 @@ def feasibility(U: Array) -> float:
     """
     U64 = np.asarray(U, dtype=np.float64)
     with np.errstate(over="ignore", invalid="ignore"):
-        distance = float(np.linalg.norm(U64.T @ U64 - np.eye(U64.shape[1])))
+        distance = float(np.linalg.norm(tall_product(U64, U64) - np.eye(U64.shape[1])))
     return math.inf if math.isnan(distance) else distance
 
 

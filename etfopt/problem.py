@@ -20,7 +20,7 @@ from etfopt._linear_term import (
 from etfopt._polar import GramSpectrum, gram_spectrum
 from etfopt._scaling import normalized, own_errstate, rescaled
 from etfopt.errors import InputError
-from etfopt.geometry import simplex_etf
+from etfopt.geometry import simplex_etf, tall_product
 
 __all__ = ["LinearTerm", "NearestETF"]
 
@@ -186,7 +186,7 @@ class NearestETF:
     def gram(self) -> Float64Array:
         """Gram matrix A_s'A_s of the scaled linear term, shape (r, r), float64."""
         A = self.scaled_linear_term.A
-        return np.asarray(A.T @ A)
+        return np.asarray(tall_product(A, A), dtype=np.float64)
 
     @cached_property
     @own_errstate

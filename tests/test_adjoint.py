@@ -1,5 +1,7 @@
 """The closed-form derivative against sixty digits, differences and the paper's dense formula, and where it refuses."""
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import assume, given
@@ -218,3 +220,14 @@ def test_a_gradient_out_of_single_precision_is_infinite_and_warns_of_nothing(rng
     problem = NearestETF((1e-42 * rng.standard_normal((5, 4))).astype(np.float32))
     gradient = nearest_etf_vjp(problem, solve(problem).U, rng.standard_normal((5, 4)) @ problem.F.T).H
     assert not np.isnan(gradient).any()
+
+
+@pytest.mark.parametrize("d", [10**4, 10**5])
+def test_the_gradient_of_a_long_column_of_equal_entries_keeps_the_promise(d):
+    # there sums of equal terms round the same way: the minimiser is constant, and so is what U takes out of G
+    problem = NearestETF(np.outer(np.full(d, 1 / 3), [1.0, -1.0]), frame=simplex_etf(2, reduced=True))
+    G = np.where(np.arange(d) % 2, 0.7, 0.4)[:, None]
+    size = float(oracles.exact(1 / 3) * 4 * oracles.exact(problem.F[0, 0]) * oracles.mp.sqrt(d))
+    exact = 2 * (G - math.fsum(G[:, 0]) / d) / size @ problem.F
+    found = nearest_etf_vjp(problem, solve(problem).U, G).H
+    assert np.linalg.norm(found - exact) <= 20 * 2 * problem.unit * np.linalg.norm(exact)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 import oracles
 from etfopt import NearestETF, certify, nearest_etf, simplex_etf, solve
+from etfopt.solvers.procrustes import Procrustes
 from strategies import DEGENERATE, draws, means_with, orthonormal, regular_draws, retract, with_spectrum
 
 MODERATE = {"dtypes": (np.float64,), "limit": 0, "max_classes": 5}
@@ -98,11 +99,55 @@ def test_the_bound_survives_a_proximal_term_that_cancels_the_data(delta, smalles
     assert np.linalg.norm(solution.U - minimiser(problem)) <= solution.certificate.distance_bound
 
 
-@pytest.mark.parametrize("d", [10, 10**3, 10**5])
-def test_the_bound_leaves_room_for_the_rounding_of_every_term(d):
+TALL = [10, 10**3, 10**4, 10**5, 10**6]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("method", ["svd", "gram", "newton-schulz"])
+@pytest.mark.parametrize("d", TALL)
+def test_a_column_of_any_length_keeps_the_promises_and_the_bounds_hold(d, method, dtype):
     # an inner product of d equal terms can round the same way d times: seen, 65 u at d = 10**4 and 6600 u at 10**6
-    problem = NearestETF(np.outer(np.ones(d), [1.0, -1.0]), frame=simplex_etf(2, reduced=True))
-    assert solve(problem).certificate.distance_bound >= math.sqrt(2 * d * 2.0**-53)
+    entry = np.float64(dtype(1 / 3))
+    problem = NearestETF(np.outer(np.full(d, entry), [1.0, -1.0]).astype(dtype), frame=simplex_etf(2, reduced=True))
+    solution = solve(problem, Procrustes(method))
+    U, best = solution.U.astype(np.float64), 1 / math.sqrt(d)
+    assert abs(math.fsum(U[:, 0] ** 2) - 1) <= 10 * 2 * problem.unit
+    assert solution.certificate.feasibility <= 10 * 2 * problem.unit
+    assert solution.certificate.relative_stationarity <= 15 * 2 * problem.unit
+    assert np.linalg.norm(U - best) <= min(10 * 2 * problem.unit, solution.certificate.distance_bound)
+
+
+def test_what_counts_as_feasible_grows_by_one_addition_a_doubling_beyond_2048_rows():
+    def tolerance(d: int) -> float:
+        return certify(
+            NearestETF(np.ones((d, 2)), frame=np.array([[1.0, -0.5]])), np.ones((d, 1))
+        ).feasibility_tolerance
+
+    units = [tolerance(d) / 2.0**-52 for d in (5, 2048, 4096, 2**20)]
+    assert units == pytest.approx([100, 100, 101, 109])
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("frame", ["simplex", "reduced"])
+@pytest.mark.parametrize("smallest", [1.0, 1e-2])
+def test_the_bounds_of_an_answer_right_to_rounding_are_near_rounding(smallest, frame, dtype, rng):
+    X = with_spectrum(9, np.array([1.0, 0.5, smallest]), rng)
+    solution = nearest_etf(means_with(X).astype(dtype), frame=simplex_etf(4, reduced=frame == "reduced"))
+    assert solution.certificate.etf_distance_bound <= 3000 * np.finfo(dtype).eps / smallest
+
+
+@given(regular_draws(max_classes=5), st.sampled_from((1e-12, 1e-8, 1e-4)))
+def test_near_the_minimiser_the_bound_is_of_the_order_of_the_distance(draw, angle):
+    problem, best = draw.problem, minimiser(draw.problem)
+    U = moved(best, angle, draw.rng)
+    certificate = certify(problem, U)
+    A = problem.scaled_linear_term.A
+    s = np.linalg.svd(A, compute_uv=False)
+    rounding = 500 * problem.r * 2.0**-52 * (np.linalg.norm(A) + problem.scaled_linear_term.rounding / problem.unit)
+    assert (
+        certificate.distance_bound <= (20 * np.linalg.norm(U - best) * s[0] + rounding) / s[-1]
+        or not certificate.unique
+    )
 
 
 def test_a_symmetric_positive_product_with_A_is_not_enough_where_d_exceeds_r():

@@ -52,6 +52,51 @@ def test_the_minimiser_is_right_to_ten_c_u_kappa(draw):
     assert error <= 10 * problem.C * problem.unit * float(s[-1] / s[0])
 
 
+@pytest.mark.parametrize("method", ["auto", "svd", "gram", "newton-schulz"])
+@pytest.mark.parametrize("seen", [True, False])
+@pytest.mark.parametrize("size", [-30, -8, 8, 30])
+@pytest.mark.parametrize("pull", [-30, -8, 8, 30])
+def test_in_single_precision_no_size_of_means_frame_or_proximal_point_is_out_of_range(pull, size, seen, method, rng):
+    H, F, prox = 10.0**-size * orthonormal(6, 4, rng), 10.0**size * orthonormal(4, 3, rng).T, orthonormal(6, 3, rng)
+    for factor in (1.0, 1e6, 1e-6):
+        given = [(factor * H).astype("f"), F.astype("f"), (10.0**pull * prox).astype("f")]
+        delta = factor * 10.0**-pull
+        U, _, s = oracles.exact_polar(oracles.exact_linear_term(*given, delta))
+        H_, F_, prox_ = (torch.tensor(X) for X in given)
+        with contextlib.nullcontext() if seen else blind():
+            found = nearest_etf(H_, prox_, delta, F_, method=method)
+        error = np.linalg.norm(numpy(found) - oracles.rounded(U))
+        assert error <= 10 * 4 * 2.0**-23 * 3 / float(s[0] / factor)  # the summands have norm 3
+
+
+@pytest.mark.parametrize("seen", [True, False])
+@pytest.mark.parametrize("method", ["auto", "svd", "gram", "newton-schulz"])
+def test_means_that_differ_in_the_last_digits_of_single_precision_keep_the_promise(method, seen):
+    k = torch.arange(1.0, 7.0)
+    H = 1 + 2.0**-23 * torch.stack([k, torch.zeros(6)], dim=1)  # exact, and so is the difference of the columns
+    with contextlib.nullcontext() if seen else blind():
+        found = nearest_etf(H, frame=torch.tensor([[1.0, -1.0]]), method=method)
+    torch.testing.assert_close(found[:, 0], k / k.norm(), rtol=0, atol=10 * 2 * 2.0**-23)
+
+
+@pytest.mark.parametrize("seen", [True, False])
+@pytest.mark.parametrize("method", ["auto", "svd", "gram", "newton-schulz"])
+@pytest.mark.parametrize("delta", [1e-25, 1e-15, 1e-3])
+def test_in_single_precision_a_faint_delta_decides_where_the_means_are_equal(delta, method, seen, rng):
+    prox = torch.tensor(orthonormal(7, 4, rng), dtype=torch.float32)
+    with contextlib.nullcontext() if seen else blind():
+        found = nearest_etf(torch.ones(7, 4), prox, delta, method=method)
+    torch.testing.assert_close(found, prox, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("method", ["auto", "svd", "gram", "newton-schulz"])
+@pytest.mark.parametrize("delta", [1e-300, 1e-60, 1e60, 1e300])
+def test_in_single_precision_any_delta_decides_where_the_means_are_zero(delta, method, rng):
+    prox = torch.tensor(orthonormal(7, 4, rng), dtype=torch.float32)
+    found = nearest_etf(torch.zeros(7, 4), prox, delta, method=method)
+    torch.testing.assert_close(found, prox, rtol=0, atol=1e-6)
+
+
 @pytest.mark.parametrize(("method", "device"), [("auto", False), ("auto", True), ("svd", False)])
 @pytest.mark.parametrize("seed", [746, 2144, 2577, 4231])
 def test_singular_values_that_a_dominating_proximal_term_clusters_do_not_loosen_the_promise(seed, method, device):

@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+from scipy.linalg import helmert
 
-from etfopt import ConvergenceError, NearestETF, simplex_etf, solve
+from etfopt import ConvergenceError, NearestETF, _polar, simplex_etf, solve
 from etfopt.solvers.procrustes import Procrustes, ProcrustesStats
 from strategies import means_with, orthonormal, with_spectrum
 
@@ -138,6 +139,21 @@ def test_an_svd_that_fails_is_a_recorded_fallback_and_two_that_fail_are_an_error
             Procrustes("svd").run(problem)
 
 
+@pytest.mark.parametrize("wrong", [np.ones, np.zeros, lambda shape: np.full(shape, np.nan)])
+def test_singular_vectors_that_are_not_orthonormal_are_a_failure_of_lapack_too(wrong, monkeypatch, rng):
+    problem = problem_with([1.0, 0.9, 0.8], 20, np.float64, rng)
+    with monkeypatch.context() as patch:
+        patch.setattr(np.linalg, "svd", lambda *_, **__: (wrong((20, 3)), np.ones(3), wrong((3, 3))))
+        patch.setattr(np.linalg, "eigh", lambda *_: (np.ones(3), wrong((3, 3))))
+        candidate = Procrustes("gram").run(problem)
+    assert candidate.stats.method == "svd"
+    assert candidate.stats.fallback == (
+        "gram: LAPACK's syevd: eigenvectors that are not orthonormal; "
+        "LAPACK's gesdd: singular vectors that are not orthonormal"
+    )
+    np.testing.assert_allclose(candidate.U, solve(problem).U, rtol=0, atol=1e-14)
+
+
 @pytest.mark.parametrize("method", ["gram", "newton-schulz"])
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("r", "kappa"), [(60, 50.0), (60, 100.0), (60, 119.0), (300, 550.0)])
@@ -152,3 +168,13 @@ def test_a_proximal_term_alone_decides_where_the_means_are_zero(rng):
     prox = orthonormal(7, 4, rng)
     problem = NearestETF(np.zeros((7, 4)), prox=1e-200 * prox, delta=1e-200)
     np.testing.assert_allclose(solve(problem).U, prox, rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("d", "rank"), [(5, 1), (8, 2), (24, 12), (60, 2)])
+def test_the_directions_that_a_structured_range_leaves_are_orthogonal_to_it(d, rank, dtype):
+    P = helmert(d, full=True).T[:, :rank].astype(dtype)
+    E = _polar._complement(P, d - rank)
+    rounding = 3 * d * float(np.finfo(dtype).eps)
+    assert np.linalg.norm(P.T @ E) <= rounding
+    assert np.linalg.norm(E.T @ E - np.eye(d - rank)) <= rounding

@@ -73,6 +73,18 @@ def test_a_mean_common_to_all_classes_does_not_loosen_the_promise(shift, smalles
     assert error <= 2 * 10 * 4 * 2.0**-52 * kappa
 
 
+@pytest.mark.parametrize("shift", [2.0**7, 2.0**14, 2.0**30])
+@pytest.mark.parametrize("frame", ["simplex", "reduced"])
+def test_nor_does_one_whose_mean_rounds(frame, shift, rng):
+    H = shift * np.array([[1.0], [-2.0], [3.0], [1.0], [0.7], [-1.3]]) + rng.integers(-(2**20), 2**20, (6, 5)) / 2**20
+    F = simplex_etf(5) if frame == "simplex" else simplex_etf(5, reduced=True)
+    R = simplex_etf(5, reduced=True)
+    centred = oracles.exact(H) * (oracles.mp.eye(5) - oracles.mp.ones(5, 5) / 5)
+    U, _, s = oracles.exact_polar(2 * centred * oracles.exact(R).T)
+    error = np.linalg.norm(nearest_etf(H, frame=F).etf - oracles.rounded(U) @ R) / np.linalg.norm(R, 2)
+    assert error <= 10 * 5 * 2.0**-52 * float(s[-1] / s[0])
+
+
 @every_method
 @pytest.mark.parametrize("seed", [746, 2144, 2577, 4231])
 def test_singular_values_that_a_dominating_proximal_term_clusters_do_not_loosen_the_promise(seed, method):

@@ -166,8 +166,18 @@ def long_columns(rng: np.random.Generator) -> Iterator[Residual]:
         off = float(abs(mpmath.mpf(certificate.gap) / mpmath.mpf(2) ** term.exponent - gap))
     yield Residual(off, gap_rounding(d, 1, eta, norm), "computed gap against sixty digits")
     yield Residual(eta, 1.05 * (certificate.feasibility + d * U), "eta against its bound")
-    bound = solve(p, throw=False).certificate.distance_bound
-    yield at_least(bound, math.sqrt(2 * 2 * d * U), "distance bound, which must leave room for d roundings")
+    solution = solve(p)
+    counted = _counted(np.asarray(solution.U, dtype=np.float64))
+    with e.digits():
+        best = mpmath.mpf(1) / mpmath.sqrt(d)
+        distance = mpmath.sqrt(mpmath.fsum((mpmath.mpf(float(x)) - best) ** 2 * n for x, n in counted))
+    yield Residual(float(distance), solution.certificate.distance_bound, "distance from the minimiser")
+    yield Residual(solution.certificate.feasibility, 20 * EPS, "feasibility, which must not grow with d")
+
+
+def _counted(X: Matrix) -> list[tuple[float, int]]:
+    values, counts = np.unique(X, return_counts=True)
+    return list(zip(values.tolist(), counts.tolist(), strict=True))
 
 
 def backward_stability(rng: np.random.Generator) -> Iterator[Residual]:
@@ -214,13 +224,20 @@ def _linear_term(p: NearestETF) -> Any:
     return A if p.prox is None else A + mpmath.mpf(p.delta) * e.exact(p.prox)
 
 
-def _bound(p: NearestETF, gap: float, eta_computed: float, sigma: float, turn: int) -> float:
+def _bound(p: NearestETF, V: Matrix, sigma: float, factor: int) -> float:
     """Return the bound of (e) on the distance, from what was computed, in the problem's own units."""
-    norm = float(np.linalg.norm(p.linear_term))
-    nuclear = float(np.linalg.svd(p.linear_term, compute_uv=False).sum())
-    eta = 1.05 * (eta_computed + p.d * p.r * U)
-    excess = max(gap, 0.0) + gap_rounding(p.d, p.r, eta, norm) + eta / 2 * nuclear
-    return math.sqrt(2 * excess / sigma) + eta * math.sqrt(p.r) + turn * change(p) / sigma
+    certificate, A = certify(p, V), p.linear_term
+    norm = float(np.linalg.norm(A))
+    nuclear = float(np.linalg.svd(A, compute_uv=False).sum())
+    eta = 1.05 * (certificate.feasibility + p.d * p.r * U)
+    excess = max(certificate.gap, 0.0) + gap_rounding(p.d, p.r, eta, norm) + eta / 2 * nuclear
+    K = np.asarray(V.T @ A + A.T @ V) / 2
+    size, m = float(np.linalg.norm(K)), max(0.0, -certificate.curvature)
+    nu = certificate.stationarity + (svd_units(p.d, p.r) + p.r + 2) * U * norm
+    nu += (p.r + 2) * U * float(np.linalg.norm(V)) * size
+    nu = 1.01 * nu + eta * size + math.sqrt(p.r) * (m + svd_units(p.r, p.r) * U * size)
+    by_gap = math.sqrt(2 * excess / sigma) + eta * math.sqrt(p.r)
+    return min(by_gap, eta + factor * nu / sigma) + factor * change(p) / sigma
 
 
 def _graded(rng: np.random.Generator, lowest: float) -> NearestETF:
@@ -244,7 +261,7 @@ def distances(rng: np.random.Generator) -> Iterator[Residual]:
     yield Residual(float(np.linalg.norm(V - best)), certificate.distance_bound, "distance from the minimiser")
     yield Residual(float(np.linalg.norm((V - best) @ F)), certificate.etf_distance_bound, "distance of the ETFs")
     if certificate.unique:
-        own = _bound(p, certificate.gap, certificate.feasibility, certificate.margin, 2)
+        own = _bound(p, V, certificate.margin, 2)
         yield Residual(abs(certificate.distance_bound / own - 1), 1e-6, "etfopt's bound against that of (e)")
 
 
@@ -264,7 +281,7 @@ def partial_distances(rng: np.random.Generator) -> Iterator[Residual]:
     distance = float(np.linalg.norm((V - best) @ p.F))
     yield Residual(distance, certificate.etf_distance_bound, "distance of the ETFs")
     if k < p.r and certificate.etf_unique:
-        own = _bound(p, certificate.gap, certificate.feasibility, float(S[k - 1]) * 2.0**term.exponent, 4)
+        own = _bound(p, V, float(S[k - 1]) * 2.0**term.exponent, 4)
         unseen = 2 * float(np.linalg.norm(Q[:, k:].T @ p.F))
         unseen += 2.02 * math.sqrt(p.r) * (svd_units(p.d, p.r) + p.r) * U * float(np.linalg.norm(p.F))
         total = own * float(np.linalg.norm(p.F, 2)) + unseen

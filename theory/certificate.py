@@ -40,15 +40,27 @@ $$\|(U-U^*)F\|_F \le \|F\|_2\bigl(\sqrt{2e/\hat\sigma_k} + \bar\eta\sqrt r + 4\o
    + 2\|\hat Q_2'F\|_F + 2.02\sqrt r\,(p+r)\,u\,\|F\|_F,$$
 
 for every k with $\hat\sigma_k > 0$, $\hat Q_2$ the computed right singular vectors after the k-th (for k = r with 2 in
-place of 4, and nothing after the bracket). These two are `distance_bound` and `etf_distance_bound`.
+place of 4, and nothing after the bracket). With the computed K = sym(U'A_s), its computed smallest eigenvalue
+$\hat\lambda$, the computed $\hat\rho$ of $\|A_s - UK\|_F$ and
+
+$$\nu = 1.01\,\bigl(\hat\rho + (p+r+2)\,u\,\|A_s\|_F + (r+2)\,u\,\|U\|_F\|K\|_F\bigr) + \bar\eta\|K\|_F
+   + \sqrt r\,\bigl(\max(0, -\hat\lambda) + (11r + 100)\,u\,\|K\|_F\bigr),$$
+
+both remain true with $\bar\eta + 4\nu/\hat\sigma_k$ in place of $\sqrt{2e/\hat\sigma_k} + \bar\eta\sqrt r$ (for k = r
+with 2 in place of 4). The smaller of the two are `distance_bound` and `etf_distance_bound`. The gap is of second order
+in the distance, so that the first is never below the root of rounding, of U to float32 for instance; $\nu$ is of first
+order, and serves only near minimisers.
 
 (f) *What it decides.* `optimal(t)`, and so `converged`, proves that V of (b) has, for the exact A,
 
 $$gap(V) \le (1+2ru)\,t\sum\hat\sigma_i + \gamma + \tfrac{\bar\eta}2\sum\hat\sigma_i + 2\sqrt r\,\omega:$$
 
-a nearly least objective. It never proves that U is a minimiser, nor, without a margin, that U is near one; and since
-$\gamma$ and the error of $\hat\eta$ grow with d and the tolerances do not, it may reject a minimiser for d far above r
-(seen for r = 1 and $10^5$ equal entries).
+a nearly least objective. It never proves that U is a minimiser, nor, without a margin, that U is near one. A sum of d
+equal terms can round d times the same way, and did: at $10^5$ equal entries a minimiser was rejected. So U'U and U'A
+are summed by halves down to 2048 rows (`tall_product`), which leaves $\log_2(d/2048)$ additions of relative error at
+most u to each sum beyond what 2048 rows cost: in Frobenius norm, for U'U, u times $\||U|'|U|\|_F \le \|U\|_F^2$, once
+where the solver normalises and once where $\hat\eta$ is computed. The tolerance of feasibility,
+$(100 + \log_2\max(1, d/2048))\,r\,u_w$, grows by the sum of both. The bounds of (e) hold for sums in any order.
 
 `margin` is $\sigma_{min}(A)$ to within $\omega$. Let $\theta = Cu_w(2\|H\|\|F\| + \delta\|U_{prox}\|)$, $u_w$ the eps
 of the working dtype. `unique` says whether margin > $\theta$. False proves that some change of A of norm at most
@@ -134,11 +146,16 @@ $\gamma_{C+1}\|x\|/\sqrt C$, which enters C columns, so that with the factor $2/
 $\frac{C+1}{2\sqrt{C-1}}$; subtracting, and the factor with its root, quotient and product, $\frac2{\sqrt{C-1}}$;
 delta and the sum 1. In all $\frac{C+5}{2\sqrt{C-1}} + 1 \le C + 4$. With (S), $\|A-\hat A\|_F \le \omega$.
 
-Now (1) for $\hat A$ and V, with $gap(V) \le e$ by (b), bounds the distance of V from $\hat A$'s
-minimiser $\hat U$; (d) bounds that of $\hat U$ from $U^*$; (b) that of U from V. For the ETF split $I = \bar Q_1\bar
-Q_1' + \bar Q_2\bar Q_2'$: on $\bar Q_1$ as before with the second part of (d); on $\bar Q_2$, $\|V-U^*\|_2 \le 2$,
-and $\|\bar Q_2'F\|_F \le \|\hat Q_2'F\|_F + p\,u\sqrt r\|F\|_F$, whose computation costs another $\gamma_r\sqrt
-r\|F\|_F$.
+Now (1) for $\hat A$ and V, with $gap(V) \le e$ by (b), bounds the distance of V from $\hat A$'s minimiser $\hat U$;
+(d) bounds that of $\hat U$ from $U^*$; (b) that of U from V. For the other bound let W be a polar factor of U. Since
+$|s-1| \le |s^2-1|$ for the singular values s of U, $\|U-W\|_F \le \eta$. Whatever symmetric K is, $K_+ = K + mI$ with
+$m = \max(0, -\hat\lambda) + (11r + 100)u\|K\|_F$ is semidefinite ((S) for eigenvalues), so that W is a minimiser for
+$WK_+$ by (c), and $\|\hat A - WK_+\|_F \le \|\hat A - A_s\|_F + \|A_s - UK\|_F + \eta\|K\|_F + \sqrt r\,m \le \nu$: a
+product with the r rows of K and the subtraction round by at most $\gamma_{r+1}$. By (d), for $WK_+$ and $\hat A$, at
+distance $\nu$ at most, W is within $2\nu/\hat\sigma_r$ of $\hat U$, or on $\bar Q_1$ within $4\nu/\hat\sigma_k$. For
+the ETF split $I = \bar Q_1\bar Q_1' + \bar Q_2\bar Q_2'$: on $\bar Q_1$ as before with the second part of (d); on
+$\bar Q_2$, $\|V-U^*\|_2 \le 2$, and $\|\bar Q_2'F\|_F \le \|\hat Q_2'F\|_F + p\,u\sqrt r\|F\|_F$, whose computation
+costs another $\gamma_r\sqrt r\|F\|_F$.
 
 *(f)* The first is (e) with $|gap_A(V) - gap_{\hat A}(V)| \le 2\sqrt r\omega$. By Weyl's theorem $|\sigma_{min}(A) -
 \hat\sigma_r| \le \omega$. If $\hat\sigma_r \le \theta$, some $\hat A + E$ with $\|E\|_2 \le \theta$ is rank

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from etfopt._inputs import as_nonnegative, room_hint
@@ -44,10 +43,9 @@ def require_frame(H: Tensor, frame: Tensor | None) -> None:
 
 
 def usable_delta(H: Tensor, frame: Tensor | None, prox: Tensor, delta: float) -> float:
-    """Check the proximal term; return delta, at most the largest number of the dtype."""
+    """Check the proximal term; return delta."""
     require_matrix(prox, "prox")
     shape = (H.shape[-2], H.shape[-1] if frame is None else frame.shape[0])
     if tuple(prox.shape[-2:]) != shape:
         raise InputError(f"prox has shape {tuple(prox.shape)}; it must end in {shape}")
-    # beyond the range of the dtype the proximal point is the answer, and the largest number says so as well
-    return min(as_nonnegative(delta, "delta"), torch.finfo(torch.promote_types(H.dtype, torch.float32)).max)
+    return as_nonnegative(delta, "delta")

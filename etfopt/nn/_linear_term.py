@@ -12,7 +12,17 @@ from torch import Tensor
 from etfopt._tensors import full_precision, lasting_product
 from etfopt.errors import InputError
 
-__all__ = ["RowMap", "centred", "frame_factor", "linear_term", "linear_term_vjp", "on_frame", "unchanged"]
+__all__ = [
+    "RowMap",
+    "centred",
+    "frame_factor",
+    "linear_term",
+    "linear_term_vjp",
+    "on_frame",
+    "scaled_linear_term",
+    "size_of",
+    "unchanged",
+]
 
 RowMap: TypeAlias = Callable[[Tensor], Tensor]
 """X -> XF for some F, and so of a product of matrices what it makes of the last factor, which may be far smaller."""
@@ -83,6 +93,34 @@ def linear_term(H: Tensor, prox: Tensor | None, weight: Tensor | float, frame: T
     if prox is None:
         return X
     return X.add_(prox, alpha=weight) if isinstance(weight, float) else X + weight * prox
+
+
+def scaled_linear_term(H: Tensor, prox: Tensor | None, delta: float, frame: Tensor | None) -> Tensor:
+    """Return 2HF' + delta U_prox over a positive number for each matrix, a constant to autograd, of any finite sizes.
+
+    With h, f and p the sizes of H, F and the proximal point, it is (H/h)(F/f)' + q U_prox/p over 1 + q, where
+    q = delta p/(c h f), c = `frame_factor`, may be out of range itself.
+    """
+    f = None if frame is None else size_of(frame)
+    scaled = H / size_of(H), frame if frame is None or f is None else frame / f
+    if prox is None or not delta:
+        return linear_term(scaled[0], prox, delta, scaled[1])
+    X, p = linear_term(scaled[0], None, delta, scaled[1]), size_of(prox)
+    # by roots, of which any product of two is in range, in float64 where the device has it; infinite where H is zero
+    wide = H.dtype if H.device.type == "mps" else torch.float64
+    root = p.to(wide).sqrt() * math.sqrt(delta) / _largest(H).to(wide).sqrt()
+    q = (root if f is None else root / f.to(wide).sqrt()).square() / frame_factor(H.shape[-1], frame)
+    return X * (1 / (1 + q)).to(X) + (prox / p) * (1 / (1 + 1 / q)).to(X)
+
+
+def size_of(X: Tensor) -> Tensor:
+    """Largest entry of each matrix, (..., 1, 1), or 1 if it is zero; a constant to autograd."""
+    size = _largest(X)
+    return torch.where(size > 0, size, torch.ones_like(size))
+
+
+def _largest(X: Tensor) -> Tensor:
+    return X.detach().abs().amax(dim=(-2, -1), keepdim=True)
 
 
 def linear_term_vjp(dA: Tensor, frame: Tensor | None) -> Tensor:

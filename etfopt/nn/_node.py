@@ -26,6 +26,9 @@ __all__ = ["single_minimiser"]
 ORDINARY = (1e-6, 1e6)
 """Norms of linear terms that need no scaling: squares and inverses stay in range, and keep their digits."""
 
+FAINTEST = 1e-30
+"""Smallest proximal weight that is not scaled: it keeps its digits in float32."""
+
 
 def single_minimiser(H: Tensor, prox: Tensor | None, weight: float, frame: Tensor | None) -> Tensor | None:
     """Return the polar factor of `linear_term`, or None for what must go another way.
@@ -39,7 +42,7 @@ def single_minimiser(H: Tensor, prox: Tensor | None, weight: float, frame: Tenso
         return None  # nothing is gained near collapse, and nothing may be decomposed
     if forward_ad._current_level >= 0 or torch._C._functorch.get_interpreter_stack():
         return None  # a function of autograd that serves these costs twice as much
-    if weight > ORDINARY[1]:
+    if weight > ORDINARY[1] or 0 < weight < FAINTEST:
         return None
     U: Tensor | None = _Node.apply(H, prox, weight, frame)[0]  # type: ignore[no-untyped-call] # torch leaves apply untyped
     return U

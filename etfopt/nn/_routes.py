@@ -125,9 +125,9 @@ def pseudo_inverse(x: Tensor) -> Tensor:
 def _by_svd(A: Tensor) -> Found:
     P, S, Qh = torch.linalg.svd(A, full_matrices=False)
     Q = Qh.mT.contiguous()
-    # LAPACK splits clustered singular values at tens of rounding units; left alone are pairs of small ones, where
-    # rounding is all there is
-    return _turned(P @ Qh, A, Q, S, smallest=S[..., :1, None]), Q, S
+    # LAPACK splits clustered singular values at tens of rounding units, and a null direction from them; left alone are
+    # pairs of small ones, where rounding is all there is
+    return _turned(P @ Qh, A, Q, S, smallest=S[..., :1, None] / 2), Q, S
 
 
 def _turned(U: Tensor, A: Tensor, Q: Tensor, S: Tensor, smallest: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from etfopt.errors import InputError
 from etfopt.geometry import simplex_etf
 from etfopt.nn._arguments import require_batches, require_frame, require_matrix, usable_delta
 from etfopt.nn._gauge import without_gauge
-from etfopt.nn._linear_term import centred, frame_factor, linear_term, on_frame
+from etfopt.nn._linear_term import frame_factor, on_frame, scaled_linear_term, size_of
 from etfopt.nn._node import single_minimiser
 from etfopt.nn._routes import require_method
 from etfopt.nn.polar import polar
@@ -84,7 +84,7 @@ def polar_factor(A: Tensor, method: str = "auto") -> Tensor:
         raise InputError(f"A has shape {tuple(A.shape)}; it needs at least as many rows as columns (..., d >= r)")
     with full_precision(A):
         work = A.to(working_dtype(A))
-        U = polar(work / _size(work), method)
+        U = polar(work / size_of(work), method)
     return U.to(A.dtype)
 
 
@@ -153,7 +153,6 @@ def nearest_etf(
     if H.shape[-1] < 2:
         raise InputError(f"H has shape {tuple(H.shape)}; it needs a column for each of C >= 2 classes")
     require_frame(H, frame)
-    factor = frame_factor(H.shape[-1], frame)
     with full_precision(H):
         work = H.to(working_dtype(H))
         if prox is None:
@@ -161,17 +160,18 @@ def nearest_etf(
         else:
             delta, prox = usable_delta(H, frame, prox, delta), prox.to(work)
             require_batches(H, prox, "H", "prox")
-        U = single_minimiser(work, prox, delta / factor, frame) if method == "auto" else None
+        weight = delta / frame_factor(H.shape[-1], frame)
+        U = single_minimiser(work, prox, weight, frame) if method == "auto" else None
         if U is None:
             require_finite(H, "H")
             for X, name in ((prox, "prox"), (frame, "frame")):
                 if X is not None:
                     require_finite(X, name)
-            size = _size(work, least=delta)
-            if method in ("gram", "newton-schulz") and frame is None and not delta:
-                U = without_gauge(centred(work / size), method)
-            else:
-                U = polar(linear_term(work / size, prox, (delta / size) / factor, frame), method)
+            A = scaled_linear_term(work, prox, delta, frame)
+            # what cancels is small, and squares of it must stay in range
+            A = A / size_of(A)
+            bare = method in ("gram", "newton-schulz") and frame is None and not delta
+            U = without_gauge(A, method) if bare else polar(A, method)
     return U.to(H.dtype)
 
 
@@ -271,13 +271,3 @@ def frame_tensor(C: int, like: Tensor, *, reduced: bool = False) -> Tensor:
 @lru_cache(maxsize=16)
 def _cached_frame(C: int, reduced: bool) -> Array:
     return simplex_etf(C, reduced=reduced)
-
-
-def _size(X: Tensor, least: float = 0.0) -> Tensor:
-    """Largest entry of each matrix, (..., 1, 1), but not below `least`; a constant to autograd.
-
-    U is a function of direction only, so dividing A by any constant is exact; this one keeps every finite input in
-    range.
-    """
-    size = X.detach().abs().amax(dim=(-2, -1), keepdim=True).clamp(min=least)
-    return torch.where(size > 0, size, torch.ones_like(size))
