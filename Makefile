@@ -91,7 +91,7 @@ wheel: $(READY) ## build the wheel and try it with each extra alone, outside the
 	$(BIN)/python .ci/wheel.py $(if $(EXTRA),--extra $(EXTRA))
 
 pictures: $(READY) ## run the demonstration and draw README's pictures from it (docs/images/)
-	mkdir -p build && $(BIN)/etfopt demo --out build/demo --quiet > build/demo.txt
+	mkdir -p build && $(BIN)/etfopt demo --out build/demo --overwrite --quiet > build/demo.txt
 	$(BIN)/python docs/pictures.py build/demo.txt build/demo/curves.png
 
 check: lint audit docs test ## all that CI runs
