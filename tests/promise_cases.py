@@ -3,10 +3,10 @@
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 
-import digits
 import numpy as np
 from scipy.linalg import hadamard, helmert
 
+import digits
 from etfopt import simplex_etf
 from strategies import retract
 

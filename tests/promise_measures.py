@@ -10,16 +10,16 @@ import contextlib
 from collections.abc import Callable, Iterator
 from functools import cached_property
 
-import digits
 import numpy as np
 import torch
-from promise_cases import Case, Matrix
 
+import digits
 from blind import blind
 from etfopt import InputError, NearestETF, solve
 from etfopt.adjoint import nearest_etf_vjp
 from etfopt.nn.functional import nearest_etf
 from etfopt.solvers.procrustes import Procrustes
+from promise_cases import Case, Matrix
 
 EPS = 2.0**-52
 WORST = float("inf")

@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fuzzing import fuzz, outcome
 from hypothesis import given
 from hypothesis import strategies as st
 
 from etfopt.files import load_matrix
+from fuzzing import fuzz, outcome
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("pytorch_lightning")

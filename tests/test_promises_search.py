@@ -10,10 +10,10 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
-import digits
 import numpy as np
 import pytest
 
+import digits
 import oracles
 
 pytest.importorskip("torch")
