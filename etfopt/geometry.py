@@ -266,6 +266,7 @@ def refined_polar(A: Array, U: Array, Q: Array, S: Array) -> Array:
     return np.asarray(U @ (1.5 * turn - 0.5 * turn @ (turn.T @ UtU @ turn)))
 
 
+@own_errstate
 def tall_product(X: Array, Y: Array) -> Array:
     r"""Return the product X'Y, whose rounding hardly grows with the number of rows.
 

@@ -29,7 +29,7 @@ from etfopt.experiments.config import DataConfig, TrainConfig, read_config  # no
 from etfopt.experiments.data import load_images  # noqa: E402 - after the skips
 from etfopt.experiments.data._image_file import read_image  # noqa: E402 - after the skips
 from etfopt.experiments.data.cache import mapped  # noqa: E402 - after the skips
-from etfopt.experiments.folder import open_folder, read_starts, resume_from  # noqa: E402 - after the skips
+from etfopt.experiments.folder import read_starts, refuse_occupied, resume_from  # noqa: E402 - after the skips
 from etfopt.experiments.results import load_run  # noqa: E402 - after the skips
 from etfopt.experiments.study_file import parse_study, read_study  # noqa: E402 - after the skips
 from etfopt.experiments.study_folder import load_study, save_study  # noqa: E402 - after the skips
@@ -169,7 +169,7 @@ def everything(path: Path) -> Any:
     """Whatever reads the folder of a run."""
     result = outcome(lambda: load_run(path))
     outcome(lambda: make_report(path.parent))
-    outcome(lambda: open_folder(path, resuming=False))
+    outcome(lambda: refuse_occupied(path, overwrite=True))
     outcome(lambda: read_starts(path))
     outcome(lambda: result and result.margins())
     identity = checkpoints.Identity(CONFIG.digest(), 1, "32-true")

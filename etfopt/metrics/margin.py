@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torchmetrics.utilities.plot import plot_curve
 
 from etfopt._tensors import require_floats
 from etfopt.errors import InputError, require_extra
@@ -200,11 +201,8 @@ class CosineMargin(KeepsRows):
         if not (isinstance(val, Tensor) and val.numel() > 1):
             return super().plot(val, ax)
         require_extra("plots", "matplotlib")
-        from matplotlib import pyplot as plt
-
-        axes: Any = plt.subplots()[1] if ax is None else ax
-        axes.plot(val.detach().cpu().numpy())
-        axes.set(xlabel="sample", ylabel=type(self).__name__)
+        curve = torch.arange(len(val)), val.detach().cpu()
+        axes: Any = plot_curve(curve, ax=ax, label_names=("sample", type(self).__name__))[1]  # type: ignore[arg-type]
         return axes.figure, axes
 
     def _stored_margins(self) -> Tensor:

@@ -10,7 +10,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from etfopt._tensors import tracing, visible
+from etfopt._tensors import readable, tracing, visible
 from etfopt.errors import InputError
 
 __all__ = ["LoadChecked", "Tracking", "refuse_second_run", "refuse_trace", "state_dtype", "where_valid"]
@@ -110,7 +110,7 @@ class Tracking(LoadChecked):
 
     def note_one_class(self, lone: Tensor) -> None:
         """Warn of a batch of one class, once; where that would wait for a device, with `raise_rejected`."""
-        if self._told:
+        if self._told or not readable(lone):  # a transform changes no state, and raises when the step would
             return
         if not visible(lone):
             self._lone = lone if self._lone is None else self._lone.to(lone.device) | lone
