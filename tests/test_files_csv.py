@@ -127,18 +127,26 @@ def test_marks_comments_quotes_and_ends_of_lines_are_no_obstacle(path: Path, tex
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("1.5;2\n3;4\n", r"line 1, column 1: '1.5;2' is no number: the file has semicolons.*sep=';', header=None"),
+        ("1.5;2\n3;4\n", r"the file has semicolons.*sep=';', header=None"),
         ("1,5;2,5\n3,5;4,5\n", r"the file has semicolons.*sep=';', decimal=','"),
         ("1.5\t2\n3\t4\n", r"the file has tabs.*sep='\\t'"),
         ("1.5 2\n3 4\n", r"the file has spaces"),
-        ('"1,5","2,5"\n', r"the file has decimal commas"),
-        ("a\tb\n1.5\t2\n", r"line 2, column 1: .* the file has tabs"),
+        (
+            '"1,5","2,5"\n',
+            r"'1,5' is no number: write a decimal comma as a point, and leave out commas between thousands",
+        ),
+        ("a\tb\n1.5\t2\n", r"the file has tabs.*sep='\\t'\)"),
+        ("a;b\n0,5;1,5\n", r"the file has semicolons.*sep=';', decimal=','\)"),
+        ("   1.0e+00   2.5e+00\n   3.0e+00   4.5e+00\n", r"the file has spaces.*sep='\\s\+', header=None"),
+        ("mean\n0,5\n1,5\n", r"its header has 1 fields, and the row below has 2.*write points"),
+        ("a,b,c\n1.5,2\n3,4\n", r"its header has 3 fields, and the row below has 2"),
+        ("dim,0,1\na,1.5,2\n", r"line 1, column 1: 'dim' is no number; if the first row holds names, pass header=True"),
         ("1.5,2\n\n3,4,5\n", r"line 3 has 3 columns, and the first one 2"),
         ("1.5,2,\n3,4,\n", r"line 1, column 3: '': a value is missing"),
         ("1.5,2\nNA,4\n", r"line 2, column 1: 'NA': a value is missing"),
         ("NA,NA\n1.5,2\n", r"line 1, column 1: 'NA': a value is missing"),
         ("1.5,x\n3,4\n", r"line 1, column 2: 'x' is no number"),
-        ("a,b\n1.5,2\nc,d\n", r"line 3, column 1: 'c' is no number; only the first row may hold names"),
+        ("a,b\n1.5,2\nc,d\n", r"line 3, column 1: 'c' is no number; if the first column holds names, pass index=True"),
         ("1.5+2j,2\n", r"'1.5\+2j' is complex; real numbers are needed"),
         ("1_000,2\n3,4\n", r"'1_000' is no number"),
         ('"1.5,2\n3,4\n', r"quotes that do not match"),
@@ -221,3 +229,11 @@ def test_the_writer_of_quotes_is_understood(path: Path) -> None:
     with path.open("w", newline="") as file:
         csv.writer(file, quoting=csv.QUOTE_ALL).writerows(MEANS.tolist())
     np.testing.assert_array_equal(load_matrix(path), MEANS)
+
+
+def test_a_header_that_is_one_short_names_no_index_as_r_writes_it(tmp_path: Path) -> None:
+    path = tmp_path / "m.csv"
+    path.write_text('"V1","V2"\n"3",0,0.2\n"7",0.5,0.3\n')
+    with pytest.warns(UserWarning, match="for which the header has no name, is an index: left out; a 2 x 2 matrix"):
+        matrix = load_matrix(path)
+    assert matrix.tolist() == [[0, 0.2], [0.5, 0.3]]

@@ -216,3 +216,17 @@ def test_a_solution_does_not_replace_its_problem(tmp_path: Path) -> None:
     assert "ends in .npz" in refused("solve", problem, "--out", tmp_path / "x.npy")
     assert "its folder is not there" in refused("solve", problem, "--out", tmp_path / "no" / "x.npz")
     assert snapshot(tmp_path) == before
+
+
+def test_a_solution_replaces_an_earlier_solution_and_no_other_archive(tmp_path: Path) -> None:
+    from etfopt import nearest_etf
+    from etfopt.files import refuse_as_output, save_solution
+
+    out = tmp_path / "nearest.npz"
+    for _ in range(2):
+        refuse_as_output(out, [])
+        save_solution(nearest_etf(np.eye(4, 3)), out)
+    np.savez(out, precious=np.ones(3))
+    with pytest.raises(InputError, match="holds other data than a solution; choose another name with --out"):
+        refuse_as_output(out, [])
+    assert np.load(out)["precious"].tolist() == [1, 1, 1]

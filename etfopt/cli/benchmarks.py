@@ -242,7 +242,8 @@ def compare(
 
     def kept() -> str:
         where = f"kept in {files[0]}" if files else "nothing was written"
-        return f"{len(rows)} of {len(grid)} cells: {where}. To start again: the same command"
+        again = " with --overwrite" if files and not overwrite else ""
+        return f"{len(rows)} of {len(grid)} cells: {where}. To start again: the same command{again}"
 
     with interruptible(kept):
         try:

@@ -54,7 +54,9 @@ def solve(
         H = load_matrix(means, key, **names)
         start = None if prox is None else load_matrix(prox, prox_key, **(names if _is_csv(prox) else {}))
     except InputError as error:
-        raise InputError(re.sub(r"(header|index)=True or \1=False", r"--\1 or --no-\1", str(error))) from error
+        text = re.sub(r"(header|index)=True or \1=False", r"--\1 or --no-\1", str(error))
+        text = re.sub(r"pass (header|index)=True", r"pass --\1", text)
+        raise InputError(text.replace("name one with key", "name one with --key, or --prox-key")) from error
     H = H.T if transpose else H
     frame = simplex_etf(H.shape[1], reduced=True) if reduced and H.ndim == 2 and H.shape[1] >= 2 else None
     try:

@@ -231,7 +231,8 @@ def _refuse_typed(ctx: typer.Context, allowed: tuple[str, ...], why: str) -> Non
     sources = {name: ctx.get_parameter_source(name) for name in ctx.params}
     typed = [name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"]
     if wrong := [name for name in typed if name not in allowed]:
-        raise InputError(f"--{wrong[0].replace('_', '-')} has no meaning {why}")
+        spelt = {parameter.name: parameter.opts[0] for parameter in ctx.command.params}
+        raise InputError(f"{spelt[wrong[0]]} has no meaning {why}")
 
 
 def _assignments(settings: list[str]) -> dict[str, str]:

@@ -48,6 +48,7 @@ def read_table(path: Path, header: bool | None, index: bool | None) -> NDArray[n
         lines = list(_lines(decoded_text(read_bounded(path, LARGEST))))
         if not lines:
             raise ValueError("it holds no numbers")
+        _require_commas(lines)
         names = _found(lines, header, index)
         body = lines[names.header :]
         if not body:
@@ -67,6 +68,20 @@ def _lines(text: str) -> Iterator[Line]:
     for number, line in enumerate(re.split(r"\r\n|\r|\n", text), start=1):
         if content := line.partition("#")[0].strip(" \t"):
             yield number, content
+
+
+def _require_commas(lines: list[Line]) -> None:
+    """Raise `ValueError` where another mark separates the fields, with the line of pandas that reads such a file."""
+    sample = [line for _, line in lines[:20]]
+    for mark, name, separator in ((";", "semicolons", ";"), ("\t", "tabs", "\\t"), (" ", "spaces", r"\s+")):
+        if all(mark in line and (mark == ";" or "," not in line) and '"' not in line for line in sample):
+            decimal = ", decimal=','" if any(re.search(r"\d,\d", line) for line in sample) else ""
+            named = re.match(r"[^\W\d]", sample[0]) and not NUMBER.match(sample[0])
+            header = "" if named else ", header=None"
+            raise ValueError(
+                f"the file has {name}, and numbers separated by commas are needed: pandas.read_csv(old, "
+                f"sep='{separator}'{decimal}{header}).to_csv(new, header=False, index=False)"
+            )
 
 
 def _fields(line: str) -> list[str]:
@@ -95,6 +110,16 @@ def _found(lines: list[Line], header: bool | None, index: bool | None) -> _Names
         whys.append("the first column, which has no name, is an index")
     if header is None and _may_be_names(first, [line for _, line in lines[1:]]):
         raise ValueError(_ambiguous("row", first[:4], "header"))
+    if header and len(lines) > 1:
+        width = len(_fields(lines[1][1]))
+        if 2 <= len(first) == width - 1 and index is not False:  # as R writes the names of rows
+            index = True
+            whys.append("the first column, for which the header has no name, is an index")
+        elif len(first) != width:
+            raise ValueError(
+                f"its header has {len(first)} fields, and the row below has {width}: complete one of them. If the "
+                "commas are decimal marks, write points"
+            )
     if index is None:
         halves = [line.partition(",") for _, line in lines[bool(header) :]]
         column = [name.strip(' \t"') for name, *_ in halves]
@@ -157,7 +182,12 @@ def _fault(lines: list[Line], index: bool) -> str:
         except ValueError as error:
             return f"line {number} has {error}"
         for column, field in enumerate(fields, start=1 + index):
-            if problem := _problem(field, line):
+            place = ""
+            if number == lines[0][0]:
+                place = "; if the first row holds names, pass header=True"
+            elif column == 1:
+                place = "; if the first column holds names, pass index=True"
+            if problem := _problem(field, place):
                 return f"line {number}, column {column}: {problem}"
         width = width or len(fields)
         if len(fields) != width:
@@ -165,7 +195,7 @@ def _fault(lines: list[Line], index: bool) -> str:
     return ""
 
 
-def _problem(field: str, line: str) -> str:
+def _problem(field: str, place: str) -> str:
     """Say why a field is no number, with the remedy; nothing if it is one."""
     if NUMBER.fullmatch(field):
         return ""
@@ -173,11 +203,9 @@ def _problem(field: str, line: str) -> str:
         return f"{field!r}: a value is missing; fill it or leave out its row"
     if field.endswith(("j", "j)")):
         return f"{field!r} is complex; real numbers are needed"
-    decimal = ", decimal=','" if re.search(r"\d,\d", line) else ""
-    for mark, name in ((";", "semicolons"), ("\t", "tabs"), (" ", "spaces"), (",", "decimal commas")):
-        if mark in field:
-            return (
-                f"{field[:40]!r} is no number: the file has {name}, and numbers separated by commas are needed: "
-                f"pandas.read_csv(old, sep={mark!r}{decimal}, header=None).to_csv(new, header=False, index=False)"
-            )
-    return f"{field[:40]!r} is no number; only the first row may hold names"
+    if re.fullmatch(r"[+-]?\d+(,\d+)+", field):
+        return (
+            f"{field[:40]!r} is no number: write a decimal comma as a point, and leave out commas between thousands; "
+            "pandas.read_csv has decimal=',' and thousands=',' for them"
+        )
+    return f"{field[:40]!r} is no number{place}"

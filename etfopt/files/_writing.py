@@ -6,10 +6,11 @@ import json
 import math
 import os
 import tempfile
+import zipfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 
@@ -17,6 +18,9 @@ from etfopt.errors import InputError
 from etfopt.solution import Solution
 
 __all__ = ["refuse_as_output", "refuse_occupied", "save_solution", "strict_json", "whole"]
+
+PARTS = ("U", "etf", "weight", "scale", "distance", "gap", "margin")
+"""Names of the arrays of a solution, in their order."""
 
 
 def save_solution(solution: Solution, path: Path | str) -> None:
@@ -72,23 +76,30 @@ def refuse_as_output(path: Path | str, inputs: Iterable[Path | str]) -> None:
     Raises
     ------
     InputError
-        If the path does not end in ``.npz``, is a folder or in none, or is one of the inputs.
+        If the path does not end in ``.npz``, is a folder or in none, is one of the inputs, or holds anything
+        but an earlier solution.
     """
     if _solution_path(path) in [Path(file).resolve() for file in inputs]:
         raise InputError(f"{path}: is a file that the problem is read from; choose another name with --out")
+    if not _is_replaceable(Path(path)):
+        raise InputError(f"{path}: holds other data than a solution; choose another name with --out")
+
+
+def _is_replaceable(path: Path) -> bool:
+    """Whether nothing is there, or an earlier solution."""
+    if not path.exists():
+        return True
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.namelist() == [f"{name}.npy" for name in PARTS]
+    except (OSError, zipfile.BadZipFile):
+        return False
 
 
 def _write(solution: Solution, file: IO[bytes]) -> None:
-    np.savez(
-        file,
-        U=solution.U,
-        etf=solution.etf,
-        weight=solution.weight,
-        scale=solution.scale,
-        distance=solution.distance,
-        gap=solution.certificate.gap,
-        margin=solution.certificate.margin,
-    )
+    kept = {"gap": solution.certificate.gap, "margin": solution.certificate.margin}
+    arrays: dict[str, Any] = {name: kept[name] if name in kept else getattr(solution, name) for name in PARTS}
+    np.savez(file, allow_pickle=False, **arrays)
 
 
 @contextmanager
