@@ -288,3 +288,23 @@ def test_what_the_solvers_find_counts_as_a_rotation_with_room(dtype, r, d, rng):
         assert is_rotation(U)
         assert is_rotation(U.double().float())
         assert not is_rotation(U * (1 - 30 * torch.finfo(dtype).eps))
+
+
+def moved(average: nn.Module) -> nn.Module:
+    return average.to(torch.float32)
+
+
+def loaded(average: nn.Module) -> nn.Module:
+    fresh = AveragedModel(Network(nn.Linear(D, D), NearestETFHead(D, C)), use_buffers=True).eval()
+    fresh.load_state_dict(average.state_dict())
+    return fresh
+
+
+@pytest.mark.parametrize("way", [copy.deepcopy, lambda a: pickle.loads(pickle.dumps(a.module)), moved, loaded])
+def test_a_graph_of_an_average_in_evaluation_is_right_after_a_copy_a_move_and_a_load(way, rng):
+    _, average = averaged(rng)
+    x = batch(rng, 5)
+    expected = average.eval()(x)
+    compiled = torch.compile(way(average), backend="eager")
+    torch.testing.assert_close(compiled(x), expected, rtol=0, atol=1e-5)
+    torch.compiler.reset()

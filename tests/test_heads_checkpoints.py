@@ -139,3 +139,16 @@ def test_a_simplex_frame_that_was_rounded_to_bfloat16_is_still_one():
     head = NearestETFHead(D, C, temperature="auto", frame=torch.tensor(simplex_etf(C, reduced=True)))
     head.load_state_dict({name: value.bfloat16() for name, value in head.state_dict().items()})
     assert head.weight.isfinite().all()
+
+
+@pytest.mark.parametrize("assign", [False, True])
+@pytest.mark.parametrize("make", STATEFUL)
+def test_a_checkpoint_of_low_precision_does_not_round_the_frame_that_the_head_was_built_with(make, assign, rng):
+    frame = torch.tensor(np.array(simplex_etf(C, reduced=True)), dtype=torch.float32)
+    first, second = make(D, C, frame=frame), make(D, C, frame=frame)
+    first(batch(rng), LABELS)
+    second.load_state_dict({name: X.bfloat16() for name, X in first.state_dict().items()}, assign=assign)
+    assert torch.equal(second.frame, frame)
+    second(batch(rng), LABELS)
+    gram = (C * torch.eye(C) - 1) / (C - 1)
+    torch.testing.assert_close(second.weight @ second.weight.T, gram, rtol=0, atol=1e-5)

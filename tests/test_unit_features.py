@@ -30,6 +30,9 @@ def test_first_and_second_derivatives_hold_where_entries_are_zero_or_tied(row):
         x = torch.zeros(1, 3, requires_grad=True)
         UnitFeatures(5.0)(x).sum().backward()
         assert x.grad.tolist() == [[5.0, 5.0, 5.0]]
+        assert not torch.func.hessian(lambda v: UnitFeatures(5.0)(v).sum())(x.detach()).any()
+        (slope,) = torch.autograd.grad(UnitFeatures(5.0)(x).sum(), x, create_graph=True)
+        assert not torch.autograd.grad(slope.sum(), x)[0].any()
         return
     x = torch.tensor([row], dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(UnitFeatures(5.0), x)

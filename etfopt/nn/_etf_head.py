@@ -112,6 +112,12 @@ class ETFHead(Head, Rotated):
         if self._first_frame is not None and prefix + "bias" in state_dict:
             # release 0.1 stored no frame: a state of it is for heads that are built with its frame
             state_dict.setdefault(prefix + "frame", self._first_frame.to(self.U.device, copy=True))
+        frame, first = state_dict.get(prefix + "frame"), self._first_frame
+        if frame is not None and first is not None and frame.dtype.itemsize < 4:
+            # a checkpoint of low precision: where it is the frame of this head, rounded, the frame itself is at hand
+            rounded = first.to(frame.device, frame.dtype)
+            if not (first.is_meta or frame.is_meta) and torch.equal(rounded, frame):
+                state_dict[prefix + "frame"] = first.to(self.U.device if not self.U.is_meta else "cpu", copy=True)
         super()._translate(state_dict, prefix)
 
     def _check_frame(self, frame: Tensor) -> None:

@@ -84,7 +84,7 @@ def _scaled(features: Tensor, temperature: float) -> Tensor:
     h = features / largest.masked_fill(zero, 1)
     # a zero row is divided by 1. The norm of ones stands in for its own: no derivative is taken where a norm has none
     norm: Tensor = torch.linalg.vector_norm(h.masked_fill(zero, 1), dim=-1, keepdim=True)
-    return temperature * h / norm.masked_fill(zero, 1)
+    return h * (temperature / norm.masked_fill(zero, 1))
 
 
 class Head(LoadChecked, abc.ABC):

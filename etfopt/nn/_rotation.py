@@ -85,25 +85,37 @@ class Rotated(Tracking):
     def train(self, mode: bool = True) -> Self:
         """Set the mode. The rotation is looked at again: for graphs now, and at the next use."""
         super().train(mode)
-        if not mode and readable(self.U) and not self.U.is_meta:
+        self._look_for_graphs()
+        self._known = None
+        return self
+
+    def _look_for_graphs(self) -> None:
+        """In evaluation, find the rotation where values can be looked at: graphs cannot."""
+        if not self.training and readable(self.U) and not self.U.is_meta:
             try:
                 self._looked_up(self.U)
             except InputError:
                 self._mended = None  # whoever uses it is told
-        self._known = None
-        return self
 
     def _load_from_state_dict(self, *arguments: Any) -> None:
         super()._load_from_state_dict(*arguments)
         self._forget_rotation()
+        self._look_for_graphs()
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         self._forget_rotation()
-        return super()._apply(fn, recurse)
+        super()._apply(fn, recurse)
+        self._look_for_graphs()
+        return self
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what a copy takes over: not what is known of another buffer."""
         return {**self.__dict__, "_known": None, "_mended": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take a state over, and look at its rotation."""
+        super().__setstate__(state)  # type: ignore[no-untyped-call] # torch leaves it untyped
+        self._look_for_graphs()
 
 
 def is_rotation(U: Tensor) -> Tensor:

@@ -16,9 +16,10 @@ from etfopt.errors import InputError
 __all__ = ["LoadChecked", "Tracking", "refuse_second_run", "refuse_trace", "state_dtype", "where_valid"]
 
 ONE_CLASS = (
-    "labels hold one class only in this batch. The mean of the batch is then the mean of that class, so that its "
-    "centred class mean is exactly zero and the head learns nothing of the class. Shuffle the training data, drop a "
-    "last batch of one sample (drop_last=True), or stratify the batches. This warning comes once"
+    "labels hold one class only in this batch. The mean of the batch is then the mean of that class: its centred class "
+    "mean is exactly zero, and until the next batch the bias is centred by that class alone, so that an evaluation or "
+    "a checkpoint in between predicts badly. Shuffle the training data, drop a last batch of one sample "
+    "(drop_last=True), or stratify the batches. This warning comes once"
 )
 
 
