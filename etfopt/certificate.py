@@ -56,8 +56,8 @@ class Certificate:
         Whether the nearest ETF U F is unique: whether F' vanishes on the numerical null space of A, up to the root of
         rounding (what it sees there is part of `etf_distance_bound`).
     distance_bound : float
-        Bound on :math:`\|U - U^*\|_F`: the smaller of :math:`\sqrt{2\,gap/\sigma_{min}(A)}`, which serves any U, and
-        :math:`2\,stationarity/\sigma_{min}(A)`, which serves a U near the minimiser, plus what infeasibility of U and
+        Bound on :math:`\|U - U^*\|_F`: the smaller of :math:`\sqrt{2\,gap/\sigma_{min}(A)}`, which holds for any U, and
+        :math:`2\,stationarity/\sigma_{min}(A)`, which is small near the minimiser, plus what infeasibility of U and
         rounding of A, of its SVD and of the gap can add; inf where U* is not `unique`.
     etf_distance_bound : float
         Bound on :math:`\|UF - U^*F\|_F` for every minimiser U*, from the smallest singular value of A that is not

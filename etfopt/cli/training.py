@@ -117,7 +117,7 @@ def train(
 ) -> None:
     """Train a network with one of the heads and print its neural-collapse measures.
 
-    A run that was stopped goes on from its last checkpoint with --resume. A folder with an earlier run is refused
+    --resume continues a stopped run from its last checkpoint. A folder with an earlier run is refused
     unless --overwrite is given. A study trains many runs, into runs/STUDY/, and leaves out what is finished. Defaults
     are in brackets.
 

@@ -114,7 +114,7 @@ class ETFHead(Head, Rotated):
             state_dict.setdefault(prefix + "frame", self._first_frame.to(self.U.device, copy=True))
         frame, first = state_dict.get(prefix + "frame"), self._first_frame
         if frame is not None and first is not None and frame.dtype.itemsize < 4:
-            # a checkpoint of low precision: where it is the frame of this head, rounded, the frame itself is at hand
+            # a checkpoint of low precision: where it is the frame of this head, rounded, the exact frame is kept
             rounded = first.to(frame.device, frame.dtype)
             if not (first.is_meta or frame.is_meta) and torch.equal(rounded, frame):
                 state_dict[prefix + "frame"] = first.to(self.U.device if not self.U.is_meta else "cpu", copy=True)
