@@ -53,19 +53,19 @@ oldest: $(UV) ## the suite with the lowest versions that pyproject.toml allows (
 	$(call suite_resolved_to,lowest-direct)
 
 notebooks: $(READY) ## execute the notebooks anew and write them with their outputs
-	$(BIN)/python tests/notebook_runs.py
+	$(BIN)/python -m tests.tools.notebook_runs
 
 study: $(READY) ## train notebooks/studies/NAME.toml and publish its report: make study NAME=heads
 	$(BIN)/etfopt train notebooks/studies/$(NAME).toml
 	$(BIN)/etfopt report runs/$(NAME) --out notebooks/results/$(NAME)
 
 mutate: $(READY) ## break the code on purpose, some hundred times, and see that the tests notice
-	$(BIN)/python tests/mutation.py --jobs 2 --json build/mutation.json
+	$(BIN)/python -m tests.tools.mutation --jobs 2 --json build/mutation.json
 
 # PyTorch's compiler does not bear a tracer beside it, so what it compiles is left out
 coverage: $(READY) ## lines and branches that the tests reach; at least 98 % of all but bench, experiments and cli
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest --ignore tests/test_modes.py --ignore tests/test_mutation.py
+	$(BIN)/coverage run -m pytest --ignore tests/nn/test_modes.py --ignore tests/package/test_mutation.py
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report --show-missing --skip-covered --fail-under 98 \
 	  --include 'etfopt/*.py,etfopt/solvers/*,etfopt/nn/*,etfopt/metrics/*'

@@ -53,8 +53,8 @@ assert all(torch.isfinite(torch.as_tensor(value)).all() for value in measure.com
 
 TRAIN = """
 from pathlib import Path
-from etfopt.experiments.config import TrainConfig
-from etfopt.experiments.train import train
+from etfopt.experiments.settings import TrainConfig
+from etfopt.experiments.training.train import train
 result = train(TrainConfig().with_settings({"training.epochs": 1}), Path("run"))
 assert result.trained == 1 and len(result.history) == 2
 """

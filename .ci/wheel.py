@@ -24,8 +24,8 @@ from rich.console import Console
 from rich.table import Table
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "tests"))
-import extras  # noqa: E402 - lies beside the tests, which read the same table
+sys.path.insert(0, str(ROOT))
+from tests.tools import extras  # noqa: E402 - lies beside the tests, which read the same table
 
 CORE_FILES = ("etfopt/py.typed", "etfopt/bench/digits_means.npz")
 MEANS = "1,0,0\n0,1,0\n0,0,1\n1,1,0\n"

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from etfopt._inputs import Array, Float64Array
+from etfopt._arrays import Array, Float64Array
 from etfopt._scaling import in_range, normalized, rescaled
 
 __all__ = ["LinearTerm", "frame_term", "gathered", "proximal_term", "simplex_term", "without_common_mean"]

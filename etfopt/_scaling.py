@@ -10,7 +10,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 
-from etfopt._inputs import Array, Float64Array
+from etfopt._arrays import Array, Float64Array
 
 __all__ = ["in_range", "normalized", "own_errstate", "rescaled"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from etfopt._inputs import as_matrix, require_shape
+from etfopt._arrays import as_matrix, require_shape
 from etfopt._scaling import own_errstate
 from etfopt.certificate import certify
 from etfopt.errors import ConvergenceError, InputError

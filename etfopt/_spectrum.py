@@ -6,10 +6,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from etfopt._inputs import Array, Float64Array
-from etfopt._polar import Unsuitable
+from etfopt._arrays import Array, Float64Array
 from etfopt.errors import InputError
 from etfopt.geometry import sym, tall_product
+from etfopt.polar import Unsuitable
 from etfopt.problem import NearestETF
 
 __all__ = ["Spectrum", "spectrum_at", "spectrum_of"]

@@ -16,12 +16,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from etfopt._inputs import Array, Float64Array, as_matrix, require_shape
-from etfopt._kkt import kkt_memory, kkt_vjp
+from etfopt._arrays import Array, Float64Array, as_matrix, require_shape
 from etfopt._scaling import in_range, normalized, own_errstate, rescaled
 from etfopt._spectrum import Spectrum, spectrum_at, spectrum_of
 from etfopt.errors import InputError
 from etfopt.geometry import tall_product
+from etfopt.implicit import kkt_memory, kkt_vjp
 from etfopt.problem import NearestETF, require_problem
 
 __all__ = ["Gradient", "kkt_memory", "kkt_vjp", "nearest_etf_jvp", "nearest_etf_vjp", "polar_derivative"]

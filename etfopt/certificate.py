@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from etfopt._inputs import Array, as_matrix, require_shape
+from etfopt._arrays import Array, as_matrix, require_shape
 from etfopt._scaling import normalized, own_errstate, rescaled
 from etfopt.geometry import SVD, TALL, feasibility, sym, tall_product, thin_svd
 from etfopt.problem import LinearTerm, NearestETF, require_problem

@@ -10,7 +10,7 @@ import numpy as np
 import scipy.linalg
 from numpy.typing import ArrayLike, DTypeLike
 
-from etfopt._inputs import Array, Float64Array, Seed, as_generator, as_integer, as_matrix
+from etfopt._arrays import Array, Float64Array, Seed, as_generator, as_integer, as_matrix
 from etfopt._scaling import normalized, own_errstate
 from etfopt.errors import ConvergenceError, InputError
 

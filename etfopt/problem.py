@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import ArrayLike
 
-from etfopt._inputs import Array, Float64Array, as_matrix, as_nonnegative, require_shape, room_hint
+from etfopt._arrays import Array, Float64Array, as_matrix, as_nonnegative, require_shape, room_hint
 from etfopt._linear_term import (
     LinearTerm,
     frame_term,
@@ -17,10 +17,10 @@ from etfopt._linear_term import (
     simplex_term,
     without_common_mean,
 )
-from etfopt._polar import GramSpectrum, gram_spectrum
 from etfopt._scaling import normalized, own_errstate, rescaled
 from etfopt.errors import InputError
 from etfopt.geometry import simplex_etf, tall_product
+from etfopt.polar import GramSpectrum, gram_spectrum
 
 __all__ = ["LinearTerm", "NearestETF"]
 

@@ -8,7 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
-from etfopt._inputs import Array
+from etfopt._arrays import Array
 from etfopt._scaling import normalized, own_errstate, rescaled
 from etfopt.certificate import Certificate
 from etfopt.geometry import polar_factor

@@ -40,7 +40,7 @@ from etfopt.bench.summary import performance_profile, ratios, summarise
 from etfopt.bench.timing import conditions
 from etfopt.solvers.procrustes import Procrustes
 from etfopt.solvers.relaxation import ConvexRelaxation
-from etfopt.solvers.trust_region import ConjugateGradient, SteepestDescent, TrustRegion
+from etfopt.solvers.riemannian import ConjugateGradient, SteepestDescent, TrustRegion
 
 plt.rcParams.update(plotting.STYLE)
 

@@ -32,7 +32,7 @@ import etfopt
 from etfopt import plotting
 from etfopt.bench.problems import choose_problems
 from etfopt.solvers.relaxation import ConvexRelaxation
-from etfopt.solvers.trust_region import TrustRegion
+from etfopt.solvers.riemannian import TrustRegion
 
 plt.rcParams.update(plotting.STYLE)
 np.set_printoptions(precision=4, suppress=True)

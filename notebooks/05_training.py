@@ -31,13 +31,13 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 
-from etfopt.experiments.comparison import compare, few_seeds
 from etfopt.experiments.data import load_images
-from etfopt.experiments.results import load_run
-from etfopt.experiments.study_file import parse_study
-from etfopt.experiments.study_numbers import QUANTITIES
-from etfopt.experiments.study_report import make_report
-from etfopt.experiments.study_runs import run_study
+from etfopt.experiments.studies.numbers import QUANTITIES
+from etfopt.experiments.studies.plan_file import parse_study
+from etfopt.experiments.studies.report import make_report
+from etfopt.experiments.studies.runs import run_study
+from etfopt.experiments.studies.statistics import compare, few_seeds
+from etfopt.experiments.training.results import load_run
 from etfopt.plotting import cosines, draw_matrix, draw_measure
 
 HEADS = ("learned", "fixed", "nearest")

@@ -35,9 +35,9 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from etfopt.certificate import certify
-from etfopt.experiments.config import TrainConfig
-from etfopt.experiments.train import train
-from etfopt.experiments.trainer import quiet_lightning
+from etfopt.experiments.settings import TrainConfig
+from etfopt.experiments.training.machine import quiet_lightning
+from etfopt.experiments.training.train import train
 from etfopt.metrics import CosineMargin, NeuralCollapse
 from etfopt.plotting import cosines, draw_matrix
 

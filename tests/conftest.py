@@ -10,7 +10,7 @@ from hypothesis import Phase, settings
 settings.register_profile("dev", max_examples=25, deadline=None)
 settings.register_profile("ci", max_examples=150, deadline=None, derandomize=True)
 settings.register_profile("deep", max_examples=5000, deadline=None)
-# for tests/mutation.py: that a test fails is enough, the simplest example is not wanted
+# for tests/tools/mutation.py: that a test fails is enough, the simplest example is not wanted
 settings.register_profile("mutants", settings.get_profile("dev"), phases=[Phase.explicit, Phase.generate])
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
 

@@ -11,7 +11,7 @@ from scipy.optimize import minimize
 from torch import Tensor
 
 from etfopt import simplex_etf
-from etfopt._inputs import Array
+from etfopt._arrays import Array
 from etfopt.nn import FixedETFHead, NearestETFHead
 from etfopt.nn.functional import nearest_etf
 from theory.draws import Matrix, stiefel, unit_columns

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from etfopt import InputError, NearestETF, solve
-from etfopt._inputs import Array
+from etfopt._arrays import Array
 from etfopt.adjoint import kkt_vjp, nearest_etf_jvp, nearest_etf_vjp, polar_derivative
 from etfopt.geometry import polar_factor, sym
 from etfopt.nn import functional

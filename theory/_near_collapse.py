@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from etfopt.adjoint import polar_derivative
-from etfopt.nn._collapsed import BINOMIAL, MOST_TERMS, STEPS, _terms, collapsed_derivative, near_collapse
+from etfopt.nn.polar._collapsed import BINOMIAL, MOST_TERMS, STEPS, _terms, collapsed_derivative, near_collapse
 from theory._exact import digits
 from theory.draws import Matrix, polar, stiefel
 from theory.registry import Part, Residual, at_least

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from etfopt import NearestETF, simplex_etf, solve
-from etfopt._inputs import Array
+from etfopt._arrays import Array
 from etfopt.adjoint import polar_derivative
 from theory._feature_landscape import layer, loss, optimise, saddle, spurious, value_and_gradient
 from theory.draws import Matrix, polar, stiefel, unit_columns

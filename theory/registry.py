@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from etfopt._inputs import Seed, as_generator, as_integer
+from etfopt._arrays import Seed, as_generator, as_integer
 
 __all__ = [
     "CLAIMS",

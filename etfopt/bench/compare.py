@@ -19,7 +19,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from etfopt._inputs import as_integer, as_positive
+from etfopt._arrays import as_integer, as_positive
 from etfopt.bench.lineup import Entrant
 from etfopt.bench.measure import Cell, Row, Status, blank, measure
 from etfopt.bench.problems import NamedProblem

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from etfopt._inputs import as_positive
+from etfopt._arrays import as_positive
 from etfopt.errors import InputError, MissingExtraError
 from etfopt.solvers.base import Solver
 from etfopt.solvers.procrustes import Procrustes
@@ -38,7 +38,7 @@ class Entrant:
 def _trust_region(
     name: str, limit: float, derivatives: Literal["analytic", "autograd"] = "analytic", restarts: int = 0
 ) -> Entrant:
-    from etfopt.solvers.trust_region import TrustRegion
+    from etfopt.solvers.riemannian import TrustRegion
 
     # the limit is that of each start
     seconds = limit / (restarts + 1)
@@ -46,7 +46,7 @@ def _trust_region(
 
 
 def _first_order(name: str, limit: float) -> Entrant:
-    from etfopt.solvers.trust_region import ConjugateGradient, SteepestDescent
+    from etfopt.solvers.riemannian import ConjugateGradient, SteepestDescent
 
     kind = ConjugateGradient if name == "conjugate-gradient" else SteepestDescent
     return Entrant(name, kind(max_iterations=FIRST_ORDER_ITERATIONS, max_seconds=limit), local=True)

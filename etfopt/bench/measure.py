@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from etfopt._inputs import Array, as_generator
+from etfopt._arrays import Array, as_generator
 from etfopt.bench.lineup import Entrant
 from etfopt.bench.problems import NamedProblem
 from etfopt.certificate import Certificate, certify

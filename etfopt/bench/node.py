@@ -15,7 +15,7 @@ require_extra("torch", "torch")
 import torch
 from torch import Tensor, nn
 
-from etfopt.bench.allocations import Allocations
+from etfopt._memory import Allocations
 from etfopt.bench.timing import BATCH, seconds
 from etfopt.bench.units import DELTA, SPECTRA
 from etfopt.geometry import simplex_etf

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from etfopt._inputs import Float64Array, as_generator
+from etfopt._arrays import Float64Array, as_generator
 from etfopt.adjoint import kkt_memory, kkt_vjp, nearest_etf_vjp
 from etfopt.bench.problems import drifting_means
 from etfopt.bench.timing import linear_layer, median_seconds, peak_bytes
@@ -18,7 +18,7 @@ from etfopt.certificate import certify
 from etfopt.geometry import simplex_etf
 from etfopt.problem import NearestETF
 from etfopt.solvers.procrustes import Procrustes
-from etfopt.solvers.trust_region import TrustRegion
+from etfopt.solvers.riemannian import TrustRegion
 
 __all__ = ["CASES", "Case", "Row", "bench"]
 

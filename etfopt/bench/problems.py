@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike
 
-from etfopt._inputs import Array, Float64Array, Seed, as_generator, as_matrix
+from etfopt._arrays import Array, Float64Array, Seed, as_generator, as_matrix
 from etfopt.errors import InputError
 from etfopt.files import load_matrix
 from etfopt.geometry import polar_factor, random_stiefel, simplex_etf

@@ -15,7 +15,7 @@ import numpy as np
 import scipy
 from numpy.typing import DTypeLike
 
-from etfopt._inputs import Seed, as_generator
+from etfopt._arrays import Seed, as_generator
 
 __all__ = ["as_records", "conditions", "linear_layer", "median_seconds", "peak_bytes", "seconds"]
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from etfopt._inputs import Array, Seed, as_generator
+from etfopt._arrays import Array, Seed, as_generator
 from etfopt.adjoint import nearest_etf_vjp
 from etfopt.bench.timing import linear_layer, seconds
 from etfopt.geometry import random_stiefel, simplex_etf

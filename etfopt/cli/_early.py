@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from etfopt._inputs import as_integer, as_nonnegative, as_positive
+from etfopt._arrays import as_integer, as_nonnegative, as_positive
 from etfopt.cli import _values as values
 from etfopt.errors import InputError
 

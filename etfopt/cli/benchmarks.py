@@ -11,8 +11,8 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from etfopt import _bench_tables as tables
-from etfopt._inputs import as_integer
+from etfopt._arrays import as_integer
+from etfopt.cli import _bench_tables as tables
 from etfopt.cli._app import OVERWRITE, console, interruptible, make_folder, one_of, progress
 from etfopt.cli._values import DEVICES, METHODS, PROBLEMS, SOLVERS
 from etfopt.errors import InputError
@@ -143,9 +143,9 @@ def bench_head(
         as_integer(C, "classes", at_least=2)
     as_integer(batch, "batch", at_least=2)
     as_integer(rounds, "rounds", at_least=1)
+    from etfopt.bench.head import HEADS, bench_heads
     from etfopt.bench.node import usable_device
     from etfopt.bench.timing import as_records, conditions
-    from etfopt.experiments.head_cost import HEADS, bench_heads
 
     usable_device(device)
     _make_folder(out, ["bench.json"], overwrite)

@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from etfopt import _tables as tables
-from etfopt._inputs import as_integer
+from etfopt._arrays import as_integer
+from etfopt.cli import _tables as tables
 from etfopt.cli._app import OVERWRITE, console, interruptible, progress
 from etfopt.cli._early import require_folder
 
@@ -34,7 +34,7 @@ def demo(
     """
     as_integer(epochs, "epochs", at_least=1)
     require_folder(out)
-    from etfopt.experiments.demo import plan, run_demo
+    from etfopt.experiments.studies.demo import plan, run_demo
 
     start = time.perf_counter()
     configs = plan(epochs)

@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from etfopt import _diagnosis as diagnosis
+from etfopt.cli import _diagnosis as diagnosis
 from etfopt.cli._app import console
 from etfopt.files import strict_json
 

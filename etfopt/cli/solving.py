@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from etfopt import _tables as tables
+from etfopt.cli import _tables as tables
 from etfopt.cli._app import console
 from etfopt.errors import InputError
 

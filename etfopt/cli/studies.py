@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from etfopt import _tables as tables
+from etfopt.cli import _tables as tables
 from etfopt.cli._app import console, interruptible, progress
 from etfopt.cli._early import require_file, require_folder
 from etfopt.errors import InputError
 
 if TYPE_CHECKING:
-    from etfopt.experiments.study_runs import Outcome
+    from etfopt.experiments.studies.runs import Outcome
 
 __all__ = ["report", "train_study"]
 
@@ -24,10 +24,10 @@ def train_study(path: Path, out: Path, jobs: int, dry_run: bool, quiet: bool, ma
     """Train what is not finished of a study; end with status 1 if a run has failed."""
     require_file(path)
     require_folder(out)
-    from etfopt.experiments.study_file import read_study
-    from etfopt.experiments.study_folder import State, divergence
-    from etfopt.experiments.study_folder import progress as progress_of
-    from etfopt.experiments.study_runs import run_study
+    from etfopt.experiments.studies.plan_file import read_study
+    from etfopt.experiments.studies.progress import State, divergence
+    from etfopt.experiments.studies.progress import progress as progress_of
+    from etfopt.experiments.studies.runs import run_study
 
     study = read_study(path)
     folder = out / study.name
@@ -66,7 +66,7 @@ def _write_report(
     runs: Path, folder: Path, baselines: Sequence[str] = (), epochs: tuple[int, int] | None = None
 ) -> str:
     """Write the report of what is finished; return a sentence on what is in it."""
-    from etfopt.experiments.study_report import make_report, write_report
+    from etfopt.experiments.studies.report import make_report, write_report
 
     found = make_report(runs, baselines, epochs)
     files = write_report(found, folder)

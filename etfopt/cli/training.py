@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from etfopt import _tables as tables
-from etfopt._inputs import as_integer
+from etfopt._arrays import as_integer
+from etfopt.cli import _tables as tables
 from etfopt.cli import _values as values
 from etfopt.cli._app import console, interruptible, one_of
 from etfopt.cli._early import require_file, require_folder, require_machine, require_settings
@@ -17,7 +17,7 @@ from etfopt.cli.studies import train_study
 from etfopt.errors import InputError
 
 if TYPE_CHECKING:
-    from etfopt.experiments.results import RunResult
+    from etfopt.experiments.training.results import RunResult
 
 __all__ = ["train"]
 
@@ -188,11 +188,11 @@ RESUMING = ("resume", "from_epoch", "threads", "quiet", "accelerator", "devices"
 
 def _trained(settings: dict[str, Any], config: Path | None, out: Path | None, **options: Any) -> RunResult:
     """Train a new run. Lightning takes as long to import as PyTorch, and comes after the settings are checked."""
-    from etfopt.experiments.config import TrainConfig, read_config
+    from etfopt.experiments.settings import TrainConfig, read_config
 
     final = TrainConfig().with_settings(settings) if config is None else read_config(config, settings)
     path = out or Path("runs") / final.label
-    from etfopt.experiments.train import kept, train
+    from etfopt.experiments.training.train import kept, train
 
     with interruptible(lambda: kept(path)):
         return train(final, path, **options)
@@ -200,7 +200,7 @@ def _trained(settings: dict[str, Any], config: Path | None, out: Path | None, **
 
 def _resumed(path: Path, from_epoch: int | None, **options: Any) -> RunResult:
     """Go on with a run."""
-    from etfopt.experiments.train import kept, resume
+    from etfopt.experiments.training.train import kept, resume
 
     with interruptible(lambda: kept(path)):
         result = resume(path, from_epoch=from_epoch, **options)
@@ -211,7 +211,7 @@ def _resumed(path: Path, from_epoch: int | None, **options: Any) -> RunResult:
 
 
 def _print_result(result: RunResult) -> None:
-    from etfopt.experiments.trainer import process_rank
+    from etfopt.experiments.training.machine import process_rank
 
     if process_rank():
         return  # one of several processes speaks

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from etfopt import _tables as tables
-from etfopt._inputs import as_integer
+from etfopt._arrays import as_integer
+from etfopt.cli import _tables as tables
 from etfopt.cli._app import console, interruptible, one_of, progress
 from etfopt.cli._theory import registry as find_registry
 from etfopt.cli._values import CLAIMS

@@ -7,7 +7,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from etfopt._tensors import require_finite, require_floats, require_labels
+from etfopt._torch import require_finite, require_floats, require_labels
 from etfopt.errors import InputError
 
 EPS = torch.finfo(torch.float64).eps

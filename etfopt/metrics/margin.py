@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torchmetrics.utilities.plot import plot_curve
 
-from etfopt._tensors import require_floats
+from etfopt._torch import require_floats
 from etfopt.errors import InputError, require_extra
 from etfopt.metrics._checks import EPS, check_batch, in_float64, last_set, require_values
 from etfopt.metrics._precise import centred, norm

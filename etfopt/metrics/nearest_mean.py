@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from etfopt._tensors import require_floats
+from etfopt._torch import require_floats
 from etfopt.errors import InputError
 from etfopt.metrics._checks import EPS, check_batch, classifier, predict, require_values
 from etfopt.metrics._precise import centred

@@ -42,7 +42,6 @@ from etfopt.errors import require_extra
 require_extra("torch", "torch")
 
 from etfopt.nn.class_means import ClassMeans
-from etfopt.nn.heads import FixedETFHead, LearnedHead, NearestETFHead, UnitFeatures
-from etfopt.nn.temperature import collapse_temperature
+from etfopt.nn.heads import FixedETFHead, LearnedHead, NearestETFHead, UnitFeatures, collapse_temperature
 
 __all__ = ["ClassMeans", "FixedETFHead", "LearnedHead", "NearestETFHead", "UnitFeatures", "collapse_temperature"]

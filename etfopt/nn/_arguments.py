@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from etfopt._inputs import as_nonnegative, room_hint
-from etfopt._tensors import require_floats
+from etfopt._arrays import as_nonnegative, room_hint
+from etfopt._torch import require_floats
 from etfopt.errors import InputError
 
 __all__ = ["require_batches", "require_frame", "require_matrix", "usable_delta"]

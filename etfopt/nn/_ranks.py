@@ -24,7 +24,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from etfopt._tensors import visible
+from etfopt._torch import visible
 from etfopt.errors import InputError
 
 if TYPE_CHECKING:

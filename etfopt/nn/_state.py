@@ -10,7 +10,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from etfopt._tensors import readable, tracing, visible
+from etfopt._torch import readable, tracing, visible
 from etfopt.errors import InputError
 
 __all__ = ["LoadChecked", "Tracking", "refuse_second_run", "refuse_trace", "state_dtype", "where_valid"]

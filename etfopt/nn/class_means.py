@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
-from etfopt._inputs import as_integer
-from etfopt._tensors import require_finite, require_floats, require_labels, visible
+from etfopt._arrays import as_integer
+from etfopt._torch import require_finite, require_floats, require_labels, visible
 from etfopt.errors import InputError
-from etfopt.nn._batch import as_ignored, class_sums
 from etfopt.nn._ranks import Ranks
 from etfopt.nn._state import Tracking, refuse_second_run, refuse_trace, state_dtype, where_valid
+from etfopt.nn.pooling import as_ignored, class_sums
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup

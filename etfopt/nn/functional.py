@@ -7,16 +7,16 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from etfopt._inputs import Array
-from etfopt._tensors import full_precision, require_finite, working_dtype
+from etfopt._arrays import Array
+from etfopt._torch import full_precision, require_finite, working_dtype
 from etfopt.errors import InputError
 from etfopt.geometry import simplex_etf
 from etfopt.nn._arguments import require_batches, require_frame, require_matrix, usable_delta
-from etfopt.nn._gauge import without_gauge
-from etfopt.nn._linear_term import frame_factor, on_frame, scaled_linear_term, size_of
-from etfopt.nn._node import single_minimiser
-from etfopt.nn._routes import require_method
-from etfopt.nn.polar import polar
+from etfopt.nn.polar._gauge import without_gauge
+from etfopt.nn.polar._linear_term import frame_factor, on_frame, scaled_linear_term, size_of
+from etfopt.nn.polar._routes import require_method
+from etfopt.nn.polar._single import single_minimiser
+from etfopt.nn.polar.node import polar
 
 __all__ = ["frame_tensor", "nearest_etf", "nearest_minimiser", "on_frame", "polar_factor", "require_method"]
 

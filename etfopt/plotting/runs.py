@@ -30,7 +30,7 @@ __all__ = [
 
 
 class Run(Protocol):
-    """What a picture needs of a training run; `etfopt.experiments.results.RunResult` has it."""
+    """What a picture needs of a training run; `etfopt.experiments.training.results.RunResult` has it."""
 
     @property
     def history(self) -> Sequence[Mapping[str, float]]:

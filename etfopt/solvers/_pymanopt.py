@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from etfopt._inputs import Float64Array
+from etfopt._arrays import Float64Array
 from etfopt._scaling import normalized, rescaled
 from etfopt.errors import require_extra
 from etfopt.geometry import sym

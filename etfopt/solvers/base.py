@@ -7,7 +7,7 @@ import enum
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from etfopt._inputs import Array
+from etfopt._arrays import Array
 from etfopt.problem import NearestETF
 
 __all__ = ["Candidate", "Solver", "Stats", "Termination", "TracePoint"]

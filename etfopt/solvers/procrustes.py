@@ -9,11 +9,11 @@ from typing import Literal
 
 import numpy as np
 
-from etfopt._inputs import Array
-from etfopt._polar import Unsuitable, gram_polar, newton_schulz_polar, newton_schulz_steps
+from etfopt._arrays import Array
 from etfopt._scaling import own_errstate
 from etfopt.errors import InputError
 from etfopt.geometry import svd_polar
+from etfopt.polar import Unsuitable, gram_polar, newton_schulz_polar, newton_schulz_steps
 from etfopt.problem import NearestETF
 from etfopt.solvers.base import Candidate, Solver, Stats, Termination
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import scipy.linalg
 
-from etfopt._inputs import Array, Float64Array, as_integer
+from etfopt._arrays import Array, Float64Array, as_integer
 from etfopt._scaling import own_errstate
 from etfopt.errors import ConvergenceError, InputError, require_extra
 from etfopt.geometry import feasibility, polar_factor, sym

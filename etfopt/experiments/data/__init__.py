@@ -5,16 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from etfopt.experiments.data.decoding import ImageFiles, decoded
-from etfopt.experiments.data.folder import load_folder, load_tiny_imagenet
+from etfopt.experiments.data.image_folders import load_folder, load_tiny_imagenet
 from etfopt.experiments.data.images import Images, Split, require_classes, standardized
 from etfopt.experiments.data.names import FOLDER, TORCHVISION, known_classes
 from etfopt.experiments.data.packaged import load_digits, load_mnist5k, load_ufm
 from etfopt.experiments.data.sampling import EpochBatches, batches
 from etfopt.experiments.data.selection import for_testing, selected
-from etfopt.experiments.data.torchvision_sets import load_imagenet, load_torchvision
+from etfopt.experiments.data.torchvision import load_imagenet, load_torchvision
 
 if TYPE_CHECKING:
-    from etfopt.experiments.config import DataConfig
+    from etfopt.experiments.settings import DataConfig
 
 __all__ = ["EpochBatches", "Images", "Split", "batches", "load_images"]
 

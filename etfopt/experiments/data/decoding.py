@@ -22,7 +22,7 @@ from etfopt.experiments.data.images import Labelled
 from etfopt.experiments.data.selection import Selection
 
 if TYPE_CHECKING:
-    from etfopt.experiments.config import DataConfig
+    from etfopt.experiments.settings import DataConfig
 
 __all__ = ["ImageFiles", "decoded"]
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from etfopt.errors import InputError
 
 if TYPE_CHECKING:
-    from etfopt.experiments.config import DataConfig
+    from etfopt.experiments.settings import DataConfig
 
 __all__ = ["FOLDER", "TORCHVISION", "known_classes", "known_data"]
 

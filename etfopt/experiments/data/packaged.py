@@ -12,7 +12,7 @@ from etfopt.experiments.data.images import Images, Labelled, Split
 from etfopt.experiments.data.selection import selected
 
 if TYPE_CHECKING:
-    from etfopt.experiments.config import DataConfig
+    from etfopt.experiments.settings import DataConfig
 
 __all__ = ["load_digits", "load_mnist5k", "load_ufm"]
 

@@ -15,7 +15,7 @@ from etfopt.errors import InputError
 from etfopt.experiments.data.images import Labelled
 
 if TYPE_CHECKING:
-    from etfopt.experiments.config import DataConfig
+    from etfopt.experiments.settings import DataConfig
 
 __all__ = ["Selection", "class_shares", "for_testing", "held_out", "selected"]
 

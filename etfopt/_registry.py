@@ -1,0 +1,117 @@
+"""Names for one kind of thing, each with an import path, so that what is named is imported only when it is used."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from etfopt.errors import InputError
+
+__all__ = ["Registry", "modules_of"]
+
+IMPORT_PATH = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
+
+
+@dataclass(frozen=True)
+class Registry:
+    """The things of one kind that can be named: built-in ones by name, anyone's own by import path.
+
+    Making a registry, and checking a name against it, imports nothing of what is named.
+
+    Attributes
+    ----------
+    kind : str
+        What is named, as messages say it: "solver".
+    paths : mapping
+        From names to import paths, "package.module:attribute".
+
+    Examples
+    --------
+    >>> from etfopt._registry import Registry
+    >>> means = Registry("mean", {"arithmetic": "statistics:fmean", "geometric": "statistics:geometric_mean"})
+    >>> means.load("arithmetic")([1, 2, 6]), means.load("statistics:median")([1, 2, 6])
+    (3.0, 2)
+    """
+
+    kind: str
+    paths: Mapping[str, str]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.paths)
+
+    def checked(self, name: object, argument: str = "") -> str:
+        """Return a name that is known or has the form of an import path.
+
+        Parameters
+        ----------
+        name : object
+            What was given.
+        argument : str
+            Of which argument or setting, for the message. The kind, if empty.
+
+        Raises
+        ------
+        InputError
+            If it is neither. The known names are listed.
+        """
+        if isinstance(name, str) and (name in self.paths or IMPORT_PATH.fullmatch(name)):
+            return name
+        raise InputError(
+            f"{argument or self.kind} = {name!r} is not known; choose one of: {', '.join(self.paths)}; or name your "
+            "own by its import path, package.module:name"
+        )
+
+    def load(self, name: str, argument: str = "") -> Any:
+        """Import what a name or an import path stands for.
+
+        Parameters
+        ----------
+        name, argument
+            Of `checked`.
+
+        Raises
+        ------
+        InputError
+            If the name is not known, or there is no such module or nothing of that name in it.
+        MissingExtraError
+            If it needs an extra that is not installed.
+        """
+        name = self.checked(name, argument)
+        module, _, attribute = self.paths.get(name, name).partition(":")
+        try:
+            found: Any = importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+                raise  # the module is there, and fails by itself
+            raise InputError(
+                f"{argument or self.kind} = {name!r}: there is no module {error.name}; install it, or start from the "
+                "folder that it lies in"
+            ) from error
+        if attribute == "__all__":
+            attribute = found.__all__[0]
+        try:
+            for part in attribute.split("."):
+                found = getattr(found, part)
+        except AttributeError as error:
+            raise InputError(f"{argument or self.kind} = {name!r}: {error}; name what the module defines") from error
+        return found
+
+
+def modules_of(package: str, folder: Path) -> dict[str, str]:
+    """Return a path for each public module of a folder: the module `trust_region` offers "trust-region".
+
+    A module offers the first name of its ``__all__``. So one more module is one more name, and nothing else changes.
+
+    Parameters
+    ----------
+    package : str
+        The folder's dotted name.
+    folder : Path
+        Where the modules lie. Nothing in it is imported.
+    """
+    names = sorted(path.stem for path in folder.glob("[!_]*.py") if path.stem != "base")
+    return {name.replace("_", "-"): f"{package}.{name}:__all__" for name in names}

@@ -1,0 +1,208 @@
+"""Tables of the benchmarks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from etfopt.bench.head import HeadRow
+    from etfopt.bench.measure import Row as ComparisonRow
+    from etfopt.bench.node import NodeRow
+    from etfopt.bench.pipelines import Row
+    from etfopt.bench.summary import Summary
+    from etfopt.bench.units import UnitRow
+
+__all__ = ["comparison", "head_costs", "node_costs", "pipelines", "unit_costs"]
+
+
+def pipelines(rows: Sequence[Row], conditions: Mapping[str, object]) -> Table:
+    """Tabulate the closed form against the paper's pipeline, with the conditions as caption."""
+    table = Table(title="One step, forward + backward, closed form against the paper's pipeline", title_justify="left")
+    for name in ("d", "C", "closed form", "the paper's", "ratio", "memory", "paper's memory", "linear layer"):
+        table.add_column(name, justify="right", no_wrap=name == "ratio")
+    for row in rows:
+        slow = None if row.paper_forward is None else row.paper_forward + (row.paper_backward or 0.0)
+        table.add_row(
+            str(row.d),
+            str(row.C),
+            _seconds(row.forward + row.backward),
+            "cannot run" if slow is None else _seconds(slow),
+            "-" if row.ratio is None else f"{row.ratio:,.0f} x",
+            _bytes(row.memory),
+            _bytes(row.paper_memory),
+            _seconds(row.linear),
+        )
+    table.caption = _conditions(conditions)
+    return table
+
+
+def _open(title: str) -> Table:
+    """Return a table without frame, so that eighty columns are enough for numbers in seven."""
+    return Table(title=title, title_justify="left", caption_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+
+
+def unit_costs(rows: Sequence[UnitRow]) -> Iterator[Table]:
+    """Tabulate the methods of the closed form in units of products and linear layers, a table for each problem."""
+    groups: dict[str, list[UnitRow]] = {}
+    for row in rows:
+        groups.setdefault(f"{row.d} x {row.C}, {row.spectrum}", []).append(row)
+    for problem, group in groups.items():
+        table = _open(f"The methods of the closed form, {problem}")
+        for name in ("dtype", "method"):
+            table.add_column(name, no_wrap=True)
+        for name in ("forward", "backward", "A'A", "A'B", "layers"):
+            table.add_column(name, justify="right", no_wrap=True)
+        last = ""
+        for row in group:
+            table.add_row(
+                row.dtype if row.dtype != last else "",
+                row.method if row.method == row.route else f"{row.method} ({row.route})",
+                _seconds(row.forward),
+                _seconds(row.backward),
+                *(f"{row.total / unit:.3g}" for unit in (row.square, row.product, row.linear)),
+            )
+            last = row.dtype
+        if problem == list(groups)[-1]:
+            table.caption = UNITS_NOTE
+        yield table
+
+
+UNITS_NOTE = (
+    "medians of a solve and its gradient; in brackets the route that kept the promised accuracy. A'A, A'B, layers: "
+    "forward and backward in units of a product of the matrix with itself (half the operations), with another, and of "
+    "a linear layer's forward and backward pass at batch 256"
+)
+
+
+def node_costs(rows: Sequence[NodeRow], conditions: Mapping[str, object]) -> Table:
+    """Tabulate what the differentiable node costs."""
+    table = _open("The node, float32")
+    table.add_column("d x C, means")
+    table.add_column("method", no_wrap=True)
+    for name in ("forward", "and\nbackward", "A'A", "linear\nlayers", "memory /\n(dC + C^2)"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(
+            f"{row.d} x {row.C}, {row.spectrum}",
+            row.method,
+            _seconds(row.forward),
+            _seconds(row.total),
+            f"{row.total / row.product:.3g}",
+            f"{row.total / row.linear:.3g}",
+            f"{row.memory:.2g}",
+        )
+    table.caption = _conditions(conditions)
+    return table
+
+
+def head_costs(rows: Sequence[HeadRow], conditions: Mapping[str, object]) -> Table:
+    """Tabulate what the heads cost in training."""
+    table = Table(title="A training step of ResNet-18, 32 x 32 images", title_justify="left")
+    table.add_column("head", no_wrap=True)
+    for name in ("C", "batch", "step", "over\nlearned", "head\nalone", "adds to\na step"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(
+            row.head,
+            str(row.C),
+            str(row.batch),
+            _seconds(row.step),
+            f"{row.ratio:.3f} x",
+            _seconds(row.alone),
+            f"{row.share:+.3%}",
+        )
+    table.caption = _conditions(conditions)
+    return table
+
+
+def _conditions(conditions: Mapping[str, object]) -> str:
+    return ", ".join(
+        f"{key} {value:.3g}" if isinstance(value, float) else f"{key} {value}" for key, value in conditions.items()
+    )
+
+
+def comparison(rows: Sequence[ComparisonRow], conditions: Mapping[str, object], width: int = 120) -> Iterator[Table]:
+    """Tabulate a comparison, a table for each problem, with the conditions below the last.
+
+    Below 118 columns the range of times is left out, below 100 the stationarity too.
+    """
+    from etfopt.bench.summary import summarise
+
+    lines = summarise(rows)
+    problems = list(dict.fromkeys(row.problem for row in rows))
+    for problem in problems:
+        group = [row for row in rows if row.problem == problem]
+        first = group[0]
+        title = f"{problem}: d = {first.d}, C = {first.C}, r = {first.r}, delta = {first.delta:g}, {first.dtype}"
+        table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, caption_justify="left")
+        table.add_column("solver", width=24, no_wrap=True)
+        for name, least in COMPARED.items():
+            if width >= least:
+                table.add_column(name, justify="right", no_wrap=True)
+        table.add_column("certified")
+        for line in lines:
+            if line.problem == problem:
+                name, *cells, certified = _compared(line)
+                shown = [cell for cell, least in zip(cells, COMPARED.values(), strict=True) if width >= least]
+                table.add_row(name, *shown, certified)
+        notes = list(dict.fromkeys(row.message for row in group if row.message))
+        if problem == problems[-1]:
+            notes += [COMPARISON_NOTE, _conditions(conditions)]
+        table.caption = Text("\n".join(notes)) if notes else None
+        yield table
+
+
+COMPARED = {"time": 0, "range": 118, "gap": 0, "stat.": 100, "in UF": 0, "iter.": 0}
+"""Columns of the comparison, and how wide a page must be for them."""
+
+COMPARISON_NOTE = (
+    "time and iterations: medians over the starts; gap, stationarity and distance in U F from the nearest ETF: the "
+    "worst, all relative; certified: feasible, and the gap within what the solver promises"
+)
+
+
+def _compared(line: Summary) -> tuple[str, ...]:
+    def power(value: float | None) -> str:
+        if value is None:
+            return "-"
+        return "0" if value <= 0 else f"{value:.1e}"
+
+    span = line.runs > 1 and line.fastest is not None and line.slowest is not None
+    certified = f"{line.certified} of {line.runs}"
+    return (
+        line.solver,
+        "-" if line.seconds is None else _seconds(line.seconds),
+        _span(line.fastest or 0.0, line.slowest or 0.0) if span else "",
+        power(line.relative_gap),
+        power(line.relative_stationarity),
+        power(line.etf_distance),
+        "-" if line.iterations is None else f"{line.iterations:.0f}",
+        f"{certified}, {line.reason}" if line.reason else certified,
+    )
+
+
+def _seconds(value: float) -> str:
+    unit, size = _unit(value)
+    return f"{value / size:.3g} {unit}"
+
+
+def _span(low: float, high: float) -> str:
+    unit, size = _unit(high)
+    return f"{low / size:.3g} - {high / size:.3g} {unit}"
+
+
+def _unit(seconds: float) -> tuple[str, float]:
+    return next(((unit, size) for unit, size in (("s", 1.0), ("ms", 1e-3)) if seconds >= size), ("µs", 1e-6))
+
+
+def _bytes(value: float) -> str:
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if value < 1024:
+            return f"{value:.3g} {unit}"
+        value /= 1024
+    return f"{value:,.0f} TiB"

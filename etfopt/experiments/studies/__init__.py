@@ -1,0 +1,1 @@
+"""Studies: many runs with the same seeds, and what their differences show."""

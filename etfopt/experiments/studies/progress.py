@@ -1,0 +1,171 @@
+"""The folder of a study: its plan, and how far each of its runs has come."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+
+from etfopt.errors import InputError
+from etfopt.experiments.settings import TrainConfig
+from etfopt.experiments.studies.plan import Planned, Study
+from etfopt.experiments.training.files import make_folder, read_config, read_json, read_lines, write_json
+from etfopt.experiments.training.folder import CONFIG, RESULTS, is_empty
+from etfopt.experiments.training.recorder import LINES
+
+__all__ = ["STUDY", "Progress", "State", "divergence", "load_study", "progress", "record_divergence", "save_study"]
+
+STUDY, DIVERGED = "study.json", "diverged.json"
+
+
+class State(Enum):
+    """How far a run has come."""
+
+    NEW = "new"
+    STARTED = "started"
+    FINISHED = "finished"
+    DIVERGED = "diverged"
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run of a study has come.
+
+    Attributes
+    ----------
+    run : Planned
+        The run.
+    state : State
+        New, started, finished or diverged.
+    epochs : int
+        Epochs that are done.
+    """
+
+    run: Planned
+    state: State
+    epochs: int
+
+
+def save_study(folder: Path, study: Study) -> None:
+    """Write the plan beside the runs, so that a report knows what is missing.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the study.
+    study : Study
+        The plan.
+    """
+    make_folder(folder)
+    write_json(folder / STUDY, {"study": study.to_dict()})
+
+
+def load_study(folder: Path) -> Study:
+    """Read what `save_study` wrote.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the study.
+
+    Returns
+    -------
+    Study
+        The plan.
+
+    Raises
+    ------
+    InputError
+        If it is missing, damaged, of another schema, or no study.
+    """
+    values = read_json(folder / STUDY).get("study")
+    try:
+        if not isinstance(values, dict):
+            raise InputError("a table is needed")
+        study = Study.from_dict(values)
+        study.runs()  # the seeds, and names that make folders
+        return study
+    except (TypeError, KeyError, ValueError, AttributeError) as error:  # InputError is a ValueError
+        raise InputError(f"{folder / STUDY}: holds no study: {error}") from error
+
+
+def progress(folder: Path, runs: Sequence[Planned]) -> list[Progress]:
+    """Return the state of every run of a study.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the study.
+    runs : sequence of Planned
+        The plan.
+
+    Returns
+    -------
+    list of Progress
+        In the plan's order.
+
+    Raises
+    ------
+    InputError
+        If a folder is that of a run of another configuration, or of none; all of these are named.
+    """
+    found, foreign = [], []
+    for run in runs:
+        path = folder / run.folder
+        if is_empty(path):
+            found.append(Progress(run, State.NEW, 0))
+        elif not (path / CONFIG).exists() or read_config(path / CONFIG).digest() != run.config.digest():
+            foreign.append(run.folder)
+        else:
+            found.append(Progress(run, *_state(path, run.config)))
+    if foreign:
+        raise InputError(
+            f"{folder}: {', '.join(foreign)} {'are runs' if len(foreign) > 1 else 'is a run'} of another configuration "
+            "than the study's; remove what is not needed any more, or choose another folder"
+        )
+    return found
+
+
+def _state(path: Path, config: TrainConfig) -> tuple[State, int]:
+    lines = read_lines(path / LINES) if (path / LINES).exists() else []
+    done = int(lines[-1]["epoch"]) if lines else 0
+    if done == config.training.epochs and all((path / name).exists() for name in RESULTS):
+        return State.FINISHED, done
+    return State.DIVERGED if divergence(path, config) else State.STARTED, done
+
+
+def record_divergence(path: Path, config: TrainConfig, message: str) -> None:
+    """Write down in the folder of a run that it diverged: it would again.
+
+    Parameters
+    ----------
+    path : Path
+        Folder of the run.
+    config : TrainConfig
+        What diverged.
+    message : str
+        Epoch, step, batch and samples.
+    """
+    write_json(path / DIVERGED, {"config": config.digest(), "message": message})
+
+
+def divergence(path: Path, config: TrainConfig) -> str | None:
+    """Return how a run of this configuration diverged, or None if it did not.
+
+    Parameters
+    ----------
+    path : Path
+        Folder of the run.
+    config : TrainConfig
+        A record of another one does not count.
+
+    Returns
+    -------
+    str or None
+        The message with which it stopped.
+    """
+    if not (path / DIVERGED).exists():
+        return None
+    record = read_json(path / DIVERGED)
+    return str(record.get("message")) if record.get("config") == config.digest() else None

@@ -1,0 +1,232 @@
+"""All runs of a study: what is finished is skipped, what was interrupted goes on, a few at a time."""
+
+from __future__ import annotations
+
+import functools
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from multiprocessing.connection import wait as wait_for
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+from etfopt._arrays import as_integer
+from etfopt.bench.worker import sigint_blocked
+from etfopt.errors import ConvergenceError, EtfoptError, InputError
+from etfopt.experiments.data import load_images
+from etfopt.experiments.settings import build_head
+from etfopt.experiments.studies.plan import Planned, Study
+from etfopt.experiments.studies.progress import Progress, State, progress, record_divergence, save_study
+from etfopt.experiments.training.files import StorageError
+from etfopt.experiments.training.machine import Machine
+from etfopt.experiments.training.train import train
+
+__all__ = ["Outcome", "run_study"]
+
+POLL_SECONDS, GRACE_SECONDS = 0.2, 30.0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a run.
+
+    Attributes
+    ----------
+    run : Planned
+    error : EtfoptError, optional
+        Why it did not come to its end.
+    """
+
+    run: Planned
+    error: EtfoptError | None = None
+
+
+def run_study(
+    study: Study,
+    folder: Path,
+    *,
+    jobs: int = 1,
+    on_epoch: Callable[[], None] | None = None,
+    on_run: Callable[[Outcome], None] | None = None,
+    **machine: Any,
+) -> list[Outcome]:
+    """Train what is not finished yet of a study.
+
+    Parameters
+    ----------
+    study : Study
+    folder : Path
+        Folder of the study, made if missing; each run has a folder in it.
+    jobs : int
+        Runs at a time. With more than one, each is trained in a process of its own, with one thread.
+    on_epoch, on_run : callable, optional
+        Called after every epoch of every run, and when a run has ended.
+    **machine
+        Accelerator, devices, precision, threads; see `Machine`.
+
+    Returns
+    -------
+    list of Outcome
+        Of the runs that were trained now, in the order of their ends. One that fails does not keep the others from
+        being trained; one that diverges is recorded, and not tried again.
+
+    Raises
+    ------
+    InputError
+        If a folder is of another configuration, or data cannot be read, before anything is trained.
+    StorageError
+        If a file cannot be written: the other runs would not fare better.
+
+    Notes
+    -----
+    Whatever ends a study early, Ctrl-C and SIGTERM included, every finished epoch is kept, and the same call goes on.
+    """
+    if as_integer(jobs, "jobs", at_least=1) > (os.cpu_count() or 1):
+        raise InputError(f"jobs = {jobs} is more than the {os.cpu_count()} processors of this machine")
+    if jobs > 1 and (Machine(**machine).threads > 1 or Machine(**machine).devices > 1):
+        raise InputError(f"jobs = {jobs} goes with one thread and one device a run")
+    todo = [p for p in progress(folder, study.runs()) if p.state in (State.NEW, State.STARTED)]
+    _check_data(todo)
+    save_study(folder, study)
+    start = functools.partial(_at_once, jobs=jobs) if jobs > 1 else _in_turn
+    ended = []
+    with _sigterm_as_exit(), closing(start(todo, folder, machine, on_epoch)) as outcomes:
+        for outcome in outcomes:
+            if on_run:
+                on_run(outcome)
+            if isinstance(outcome.error, StorageError):
+                raise outcome.error
+            ended.append(outcome)
+    return ended
+
+
+@functools.lru_cache(maxsize=1)
+def _images(data: Any) -> Any:
+    """Return the data of a configuration; most studies have one, and it is read once."""
+    return load_images(data)
+
+
+def _check_data(todo: Sequence[Progress]) -> None:
+    """Read all data once and see whether d is large enough for C, before the first run."""
+    for config in {p.run.variant: p.run.config for p in todo}.values():
+        build_head(config, _images(config.data).num_classes)
+
+
+def _train(run: Planned, folder: Path, machine: dict[str, Any], on_epoch: Callable[[], None] | None) -> Outcome:
+    """Train one run, or go on with it."""
+    path = folder / run.folder
+    try:
+        train(run.config, path, images=_images(run.config.data), resume=True, on_epoch=on_epoch, **machine)
+    except ConvergenceError as error:
+        record_divergence(path, run.config, str(error))
+        return Outcome(run, ConvergenceError(str(error)))
+    except EtfoptError as error:
+        return Outcome(run, error)
+    return Outcome(run)
+
+
+# --- one after the other -------------------------------------------------------------------------------------------
+
+
+def _in_turn(
+    todo: Sequence[Progress], folder: Path, machine: dict[str, Any], on_epoch: Callable[[], None] | None
+) -> Generator[Outcome, None, None]:
+    for p in todo:
+        yield _train(p.run, folder, machine, on_epoch)
+
+
+@contextmanager
+def _sigterm_as_exit() -> Iterator[None]:
+    """Let SIGTERM end this block as `SystemExit` does, where a run does not heed it itself."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def leave(*_: Any) -> None:
+        raise SystemExit(128 + signal.SIGTERM)
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+# --- in processes of their own -------------------------------------------------------------------------------------
+
+_ticks: Any = None  # of a worker: where it says that an epoch is done
+
+
+def _begin_worker(ticks: Any) -> None:
+    global _ticks  # noqa: PLW0603 - the one way in which a pool hands a queue to its processes
+    _ticks = ticks
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the first process passes it on
+
+
+def _end_with_parent() -> None:
+    """End this process when the first one was killed: nobody would know of it, and a run can be cut off anywhere."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
+def _train_in_worker(run: Planned, folder: Path, machine: dict[str, Any]) -> Outcome:
+    try:
+        return _train(run, folder, machine, lambda: _ticks.put(None))
+    except (KeyboardInterrupt, SystemExit):
+        # the run is closed; this process must not ask for the next one, since another that was stopped while it
+        # asked may have taken the pool's lock with it
+        os._exit(128 + signal.SIGTERM)
+
+
+def _at_once(
+    todo: Sequence[Progress], folder: Path, machine: dict[str, Any], on_epoch: Callable[[], None] | None, jobs: int
+) -> Generator[Outcome, None, None]:
+    context = multiprocessing.get_context("spawn")
+    ticks, others = context.SimpleQueue(), set(multiprocessing.active_children())
+    pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=_begin_worker, initargs=(ticks,))
+    waiting, whole = list(todo), False
+    running: set[Future[Outcome]] = set()
+    try:
+        while waiting or running:
+            while waiting and len(running) < jobs:  # no more: what the pool has taken up cannot be cancelled
+                with sigint_blocked():  # the pool starts a process when it is handed work
+                    running.add(pool.submit(_train_in_worker, waiting.pop(0).run, folder, machine))
+            done, running = wait(running, POLL_SECONDS, FIRST_COMPLETED)
+            while not ticks.empty():
+                ticks.get()
+                if on_epoch:
+                    on_epoch()
+            yield from (future.result() for future in done)
+        whole = True
+    except BrokenProcessPool as error:
+        raise EtfoptError(
+            "a process of the study was killed, for want of memory perhaps; finished epochs are kept: try fewer jobs"
+        ) from error
+    finally:
+        if not whole:
+            _stop(set(multiprocessing.active_children()) - others)
+        pool.shutdown(cancel_futures=True)
+        ticks.close()
+
+
+def _stop(processes: set[BaseProcess]) -> None:
+    """Tell processes to end, which a run does between two batches, and end those that do not: no run is lost by it."""
+    for process in processes:
+        process.terminate()
+    deadline, left = time.monotonic() + GRACE_SECONDS, {process.sentinel: process for process in processes}
+    while left and time.monotonic() < deadline:
+        ended = wait_for(list(left), deadline - time.monotonic())
+        left = {sentinel: process for sentinel, process in left.items() if sentinel not in ended}
+    for process in left.values():
+        process.kill()

@@ -1,0 +1,141 @@
+"""The Lightning module: a backbone under a head, and the measures of both splits."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+
+from etfopt.errors import ConvergenceError, InputError
+from etfopt.experiments.data.augment import augmented
+from etfopt.experiments.networks.losses import LOSSES
+from etfopt.experiments.networks.optimizers import build_optimizer, build_schedule
+from etfopt.experiments.settings import TrainConfig
+from etfopt.experiments.training.measures import Measured, SplitMeasures
+from etfopt.experiments.training.shares import share_weight
+from etfopt.nn.heads import AnyHead
+
+__all__ = ["Classifier"]
+
+NAMED = 8
+"""Samples of a bad batch that an error names."""
+
+
+class Classifier(pl.LightningModule):
+    """A backbone and a head with a loss and an optimiser, and neural-collapse measures on both splits.
+
+    Parameters
+    ----------
+    backbone : nn.Module
+        Images to features, (n, d).
+    head : LearnedHead, FixedETFHead or NearestETFHead
+    config : TrainConfig
+    """
+
+    def __init__(self, backbone: nn.Module, head: AnyHead, config: TrainConfig) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head = head
+        self.config = config
+        self.train_measures = SplitMeasures(head)
+        self.test_measures = SplitMeasures(head)
+        self.measured: dict[str, Measured] = {}  # by split, at the last validation
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the logits of a batch of images.
+
+        Parameters
+        ----------
+        images : Tensor, shape (n, channels, height, width)
+            Standardised.
+
+        Returns
+        -------
+        Tensor, shape (n, C)
+            Logits.
+        """
+        logits: Tensor = self.head(self.backbone(images))
+        return logits
+
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
+        """Return the loss of a batch, such that its mean over the processes is that of the whole batch.
+
+        The batch is augmented by draws that depend on seed, epoch, batch and process alone.
+
+        Returns
+        -------
+        Tensor, shape ()
+            The loss.
+
+        Raises
+        ------
+        InputError
+            If the batch cannot be used.
+        """
+        images, labels = batch
+        key = (self.config.seed, self.current_epoch, batch_idx, self.global_rank)
+        images = augmented(images, self.config.data.augmentation, *key)
+        with self._diverging(f"step {self.global_step + 1}, in epoch {self.current_epoch + 1}", batch_idx):
+            loss = LOSSES[self.config.loss.name](self.head(self.backbone(images), labels), labels)
+            if not torch.isfinite(loss):
+                raise InputError(f"the loss is {float(loss.detach())}")
+        return loss * share_weight(labels)
+
+    def validation_step(self, batch: list[Tensor], batch_idx: int, dataloader_idx: int = 0) -> None:  # noqa: ARG002 - same
+        """Add a batch of one split to its measures."""
+        images, labels = batch
+        measures = (self.train_measures, self.test_measures)[dataloader_idx]
+        with self._diverging(f"the end of epoch {self.current_epoch + 1}"):
+            features = self.backbone(images)
+            loss = LOSSES[self.config.loss.name](self.head(features), labels)
+            measures.update(features, labels, self.head, loss)
+
+    def on_validation_epoch_end(self) -> None:
+        """Finish the measures of both splits."""
+        self.measured = {
+            "train": self.train_measures.finish(self.head),
+            "test": self.test_measures.finish(self.head),
+        }
+
+    @contextmanager
+    def _diverging(self, where: str, batch_idx: int | None = None) -> Iterator[None]:
+        """Turn what the head or the measures refuse in a diverging run into an error that says when and what to do."""
+        try:
+            yield
+        except InputError as error:
+            optimizer, head = self.config.optimizer, self.config.head
+            rate = (
+                f"optimizer.gain = {optimizer.gain:g}"
+                if optimizer.name == "agd"
+                else f"optimizer.learning_rate = {optimizer.learning_rate:g}"
+            )
+            if batch_idx is not None:
+                where += f", in batch {batch_idx + 1}{self._samples(batch_idx)}"
+            raise ConvergenceError(
+                f"training diverged at {where}: {error}. Lower {rate} or head.temperature = {head.temperature}"
+            ) from error
+
+    def _samples(self, batch_idx: int) -> str:
+        """Name the samples of a batch of this epoch, where the loader's sampler can be asked again."""
+        sampler: Any = getattr(self.trainer.train_dataloader, "sampler", None)
+        if not hasattr(sampler, "set_epoch"):
+            return ""
+        indices = next(itertools.islice(sampler, batch_idx, None))
+        return f" (samples {', '.join(map(str, indices[:NAMED]))}{', ...' * (len(indices) > NAMED)})"
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Return the configured optimiser over the trainable parameters, and the schedule of its rate, if any."""
+        schedule, epochs = self.config.schedule, self.config.training.epochs
+        optimizer = build_optimizer(self, self.config.optimizer)
+        by_step = schedule.interval == "step"
+        epoch_steps = int(self.trainer.estimated_stepping_batches) // epochs if by_step else 1
+        scheduler = build_schedule(optimizer, schedule, epochs, epoch_steps)
+        if scheduler is None:
+            return optimizer
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": schedule.interval}}

@@ -1,0 +1,297 @@
+"""The folder of a run: what is there, what may be taken away, and from where a run goes on."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from etfopt.errors import InputError
+from etfopt.experiments.settings import TrainConfig
+from etfopt.experiments.training.checkpoints import Identity, checkpoints, choose, load, prune
+from etfopt.experiments.training.environment import environment
+from etfopt.experiments.training.files import (
+    LARGEST,
+    read_config,
+    read_json,
+    read_lines,
+    write_config,
+    write_json,
+)
+from etfopt.experiments.training.machine import Machine
+from etfopt.experiments.training.means import read_means
+from etfopt.experiments.training.recorder import HISTORY, LINES, MARGINS, MEANS, MEANS_BY_EPOCH, SCALARS, Recorder
+from etfopt.files._text import parse_json, read_bounded
+
+__all__ = [
+    "CONFIG",
+    "ENVIRONMENT",
+    "RESULTS",
+    "Start",
+    "begin",
+    "finish",
+    "is_empty",
+    "read_starts",
+    "refuse_occupied",
+    "refuse_other_settings",
+    "resume_from",
+]
+
+CONFIG, ENVIRONMENT = "config.json", "environment.json"
+RESULTS = (HISTORY, MEANS, MARGINS)
+CHECKPOINTS = "checkpoints/epoch-*.ckpt"
+# the configuration marks a run, and is removed last
+PATTERNS = (*RESULTS, LINES, MEANS_BY_EPOCH, ENVIRONMENT, CHECKPOINTS, f"{SCALARS}/events.out.tfevents.*", CONFIG)
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where a run goes on.
+
+    Attributes
+    ----------
+    checkpoint : Path or None
+        None is the beginning.
+    epoch : int
+        Epochs that are done.
+    """
+
+    checkpoint: Path | None
+    epoch: int
+
+
+def refuse_occupied(path: Path, *, overwrite: bool) -> None:
+    """Refuse a folder in which a new run would remove files that somebody may still need. Changes nothing.
+
+    Parameters
+    ----------
+    path : Path
+        The folder; it may be missing.
+    overwrite : bool
+        Whether an earlier run may be removed. Files that are of no run may never be.
+
+    Raises
+    ------
+    InputError
+        If it holds files of these names that are of no run, or a run of which an epoch is finished.
+    """
+    there = [str(file.relative_to(path)) for file in _files(path)]
+    if there and not _is_run(path / CONFIG):
+        raise InputError(f"{path}: holds {', '.join(there)}, and not of an earlier run; choose another folder")
+    if there and not overwrite and (epochs := _finished_epochs(path)):
+        raise InputError(
+            f"{path}: holds an earlier run, {_described(path)}, with {epochs} finished epoch{'s' * (epochs > 1)}; "
+            f"choose another folder with --out, continue that run with "
+            f"--resume {shlex.quote(str(path))}, or replace it with --overwrite"
+        )
+
+
+def refuse_other_settings(path: Path, config: TrainConfig) -> None:
+    """Refuse a folder with a run of other settings than those of a run that is to be continued there.
+
+    Parameters
+    ----------
+    path : Path
+        The folder; it may be missing.
+    config : TrainConfig
+        The settings.
+
+    Raises
+    ------
+    InputError
+        If it holds files of another run or of none.
+    """
+    if _files(path) and read_config(path / CONFIG).digest() != config.digest():
+        raise InputError(
+            f"{path}: is a run of another configuration, {_described(path)}; choose another folder, or replace "
+            "it with --overwrite"
+        )
+
+
+def _finished_epochs(path: Path) -> int:
+    """Return how many epochs of a run would be lost with its folder."""
+    ends = checkpoints(path / "checkpoints")
+    if ends or any((path / name).exists() for name in (MEANS, MARGINS)):
+        return max([*ends, _recorded(path), 1])
+    # an epoch is finished when its checkpoint is written, after its line
+    return max(0, _recorded(path) - 1)
+
+
+def _recorded(path: Path) -> int:
+    """Return the last epoch that a run has written down; a file that cannot be read counts as one that is needed."""
+    try:
+        lines = read_lines(path / LINES) if (path / LINES).exists() else []
+        return int(lines[-1]["epoch"]) if lines else 0
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return 2
+
+
+def _described(path: Path) -> str:
+    try:
+        config = read_config(path / CONFIG)
+    except InputError:
+        return "written by another version of etfopt"
+    return f"{config.data.name}, head {config.head.name}, seed {config.seed}, {config.training.epochs} epochs planned"
+
+
+def begin(path: Path, config: TrainConfig, start: Start, machine: Machine) -> None:
+    """Prepare the folder of a run that is about to start, or to go on.
+
+    Parameters
+    ----------
+    path : Path
+        Of the run.
+    config : TrainConfig
+        Written down.
+    start : Start
+        Where it goes on.
+    machine : Machine
+        Written down.
+
+    Raises
+    ------
+    InputError
+        If records of the folder cannot be read or do not reach that far.
+    """
+    starts = read_starts(path) if start.epoch else []
+    try:
+        for file in [*_torn(path), *(_ahead(path, start.epoch) if start.epoch else _files(path))]:
+            file.unlink()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be cleared of the earlier run: {error.strerror}") from error
+    if not start.epoch:
+        write_config(path / CONFIG, config)
+    here = {"epoch": start.epoch, "seed": config.seed, **asdict(machine), **environment()}
+    write_json(path / ENVIRONMENT, {"starts": [*starts, here]})
+
+
+def read_starts(path: Path) -> list[dict[str, Any]]:
+    """Read with what a run was started, and started again.
+
+    Parameters
+    ----------
+    path : Path
+        Folder of the run.
+
+    Returns
+    -------
+    list of dict
+        As `begin` wrote them; none where nothing is written down.
+
+    Raises
+    ------
+    InputError
+        If the file is damaged, or of another version.
+    """
+    file = path / ENVIRONMENT
+    starts = read_json(file).get("starts") if file.exists() else []
+    if not isinstance(starts, list) or not all(isinstance(s, dict) and _is_git(s.get("git")) for s in starts):
+        raise InputError(f"{file}: is damaged: it holds no list of starts; remove it to go on without")
+    return starts
+
+
+def _is_git(value: object) -> bool:
+    if not isinstance(value, dict):
+        return value is None
+    return isinstance(value.get("revision"), str) and isinstance(value.get("dirty"), bool)
+
+
+def resume_from(path: Path, config: TrainConfig, identity: Identity, from_epoch: int | None) -> Start:
+    """Return where a run goes on: at the start, in a folder without files of a run.
+
+    Parameters
+    ----------
+    path : Path
+        Of the run.
+    config : TrainConfig
+        As it is to be trained.
+    identity : Identity
+        What a checkpoint must belong to.
+    from_epoch : int or None
+        None is the newest checkpoint.
+
+    Returns
+    -------
+    Start
+        Checkpoint and epoch.
+
+    Raises
+    ------
+    InputError
+        If the folder is of no run or of another configuration, or the checkpoint cannot be used.
+    """
+    if not _files(path):
+        return Start(None, 0)
+    refuse_other_settings(path, config)
+    checkpoint = choose(path / "checkpoints", identity, from_epoch)
+    if checkpoint is None and (epochs := _finished_epochs(path)):
+        if epochs == config.training.epochs and all((path / name).exists() for name in RESULTS):
+            return Start(None, epochs)
+        raise InputError(
+            f"{path}: holds the records of {epochs} finished epoch{'s' * (epochs > 1)} and no checkpoint to continue "
+            "from; put the checkpoints back, or train again in another folder"
+        )
+    epoch = next((e for e, file in checkpoints(path / "checkpoints").items() if file == checkpoint), 0)
+    if epoch:
+        read_means(path / MEANS_BY_EPOCH, epoch + 1)
+    return Start(checkpoint, epoch)
+
+
+def finish(path: Path, config: TrainConfig) -> None:
+    """Write the results of a run whose last epoch is done, from its checkpoint, where they are not there.
+
+    Parameters
+    ----------
+    path : Path
+        Of the run.
+    config : TrainConfig
+        As it was trained.
+    """
+    prune(path / "checkpoints")
+    if all((path / name).exists() for name in RESULTS):
+        return
+    recorder = Recorder(path, None)
+    recorder.load_state_dict(load(checkpoints(path / "checkpoints")[config.training.epochs])["callbacks"]["Recorder"])
+    recorder.write_lines()
+    recorder.write_results(read_means(path / MEANS_BY_EPOCH, config.training.epochs + 1)[-1])
+
+
+def is_empty(path: Path) -> bool:
+    """Return whether a folder holds no file of a run, or is not there.
+
+    Parameters
+    ----------
+    path : Path
+        The folder.
+
+    Returns
+    -------
+    bool
+        True also where it holds files of other kinds.
+    """
+    return not _files(path)
+
+
+def _files(path: Path) -> list[Path]:
+    return [file for pattern in PATTERNS for file in sorted(path.glob(pattern))]
+
+
+def _ahead(path: Path, epoch: int) -> list[Path]:
+    """Return what a run that goes on from an epoch must not find: later checkpoints, and results."""
+    later = [file for e, file in checkpoints(path / "checkpoints").items() if e > epoch]
+    return [*later, *(path / name for name in RESULTS if (path / name).exists())]
+
+
+def _torn(path: Path) -> list[Path]:
+    """Return files that were being written when a process was killed."""
+    return [file for pattern in PATTERNS for file in path.glob(pattern + ".part")]
+
+
+def _is_run(config: Path) -> bool:
+    """Whether a file is the configuration of a run, of whatever version."""
+    try:
+        record = parse_json(read_bounded(config, LARGEST))
+    except ValueError:  # InputError is one
+        return False
+    return isinstance(record, dict) and isinstance(record.get("schema"), int) and record.keys() == {"schema", "config"}

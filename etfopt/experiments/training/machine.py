@@ -1,0 +1,170 @@
+"""The Lightning trainer of a run, and the surroundings it needs: threads, quiet, which process this is."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from lightning_fabric.utilities.exceptions import MisconfigurationException
+from pytorch_lightning.callbacks import RichProgressBar
+
+from etfopt._arrays import as_integer
+from etfopt.errors import InputError
+from etfopt.experiments.settings import TrainingConfig
+from etfopt.experiments.training.checkpoints import AtomicCheckpoints
+
+__all__ = ["Machine", "build_trainer", "process_rank", "quiet_lightning", "use_threads"]
+
+
+@dataclass(frozen=True)
+class Machine:
+    """On what a run is trained; the values are those of ``pytorch_lightning.Trainer``.
+
+    Attributes
+    ----------
+    accelerator : str
+        "auto", "cpu", "gpu", ...
+    devices : int
+        Number of devices, each with a process of its own. They share every batch.
+    strategy : str
+        "auto", "ddp", ...
+    precision : str
+        "32-true", "bf16-mixed", "64-true", ...
+    threads : int
+        CPU threads. On networks as small as the demonstration's, waiting for a second thread costs more than it
+        brings, and on a busy machine far more.
+
+    Raises
+    ------
+    InputError
+        If there are fewer processors than threads.
+    """
+
+    accelerator: str = "auto"
+    devices: int = 1
+    strategy: str = "auto"
+    precision: str = "32-true"
+    threads: int = 1
+
+    def __post_init__(self) -> None:
+        as_integer(self.devices, "devices", at_least=1)
+        if as_integer(self.threads, "threads", at_least=1) > (os.cpu_count() or 1):
+            raise InputError(f"threads = {self.threads} is more than the {os.cpu_count()} processors of this machine")
+
+
+def build_trainer(
+    machine: Machine, training: TrainingConfig, callbacks: Sequence[pl.Callback], progress_bar: bool
+) -> pl.Trainer:
+    """Return the trainer of a run.
+
+    Parameters
+    ----------
+    machine : Machine
+        Where it runs.
+    training : TrainingConfig
+        Epochs and clipping.
+    callbacks : sequence of Callback
+        Recorder, checkpoints and the like.
+    progress_bar : bool
+        Whether Lightning draws its own.
+
+    Returns
+    -------
+    pl.Trainer
+        Without a logger of its own.
+
+    Raises
+    ------
+    InputError
+        If Lightning refuses the machine.
+    """
+    on_gpu = machine.accelerator in ("gpu", "cuda") or (machine.accelerator == "auto" and torch.cuda.is_available())
+    try:
+        return pl.Trainer(
+            max_epochs=training.epochs,
+            gradient_clip_val=training.gradient_clip,
+            accelerator=machine.accelerator,
+            devices=machine.devices,
+            strategy=machine.strategy,
+            precision=machine.precision,  # type: ignore[arg-type] # Lightning checks the string
+            sync_batchnorm=on_gpu and machine.devices > 1,
+            use_distributed_sampler=False,  # its samplers repeat samples to fill the last batch
+            plugins=[AtomicCheckpoints()],
+            callbacks=[*callbacks, *([RichProgressBar(leave=False)] if progress_bar else [])],
+            logger=False,
+            enable_progress_bar=progress_bar,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+        )
+    except (ValueError, RuntimeError, MisconfigurationException) as error:
+        raise InputError(f"{machine}: Lightning refuses this: {error}") from error
+
+
+def process_rank() -> int:
+    """Return the rank of this process as its launcher says, before Lightning has started; 0 without a launcher.
+
+    Returns
+    -------
+    int
+        From 0.
+    """
+    names = ("RANK", "SLURM_PROCID", "LOCAL_RANK")
+    return next((int(os.environ[name]) for name in names if os.environ.get(name, "").isdigit()), 0)
+
+
+@contextmanager
+def use_threads(count: int) -> Iterator[None]:
+    """Use so many CPU threads in this block.
+
+    Parameters
+    ----------
+    count : int
+        As of `torch.set_num_threads`; what was set before comes back after it.
+
+    Yields
+    ------
+    None
+        The block runs with so many.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+UNNEEDED = (
+    ".*does not have many workers.*",
+    ".*treespec, LeafSpec.* is deprecated.*",  # a note from torch to Lightning's developers
+)
+
+
+@contextmanager
+def quiet_lightning() -> Iterator[None]:
+    """Silence Lightning's notes on hardware and its advice on workers: the data are tensors in memory.
+
+    Yields
+    ------
+    None
+        The block runs in silence.
+    """
+    loggers: list[Any] = [logging.getLogger(name) for name in ("pytorch_lightning", "lightning_fabric")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            for message in UNNEEDED:
+                warnings.filterwarnings("ignore", message=message)
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -1,0 +1,202 @@
+"""Writes down what was measured after every epoch, in the folder of the run and in its checkpoints."""
+
+from __future__ import annotations
+
+import io
+import math
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+from torch import Tensor
+
+from etfopt._memory import Allocations
+from etfopt.experiments.training.classifier import Classifier
+from etfopt.experiments.training.files import Record, append_line, write_atomically, write_json, write_lines
+from etfopt.experiments.training.means import append_means
+from etfopt.experiments.training.tensorboard import Scalars, open_scalars
+
+__all__ = ["COST", "HISTORY", "LINES", "MARGINS", "MEANS", "MEANS_BY_EPOCH", "SCALARS", "Recorder"]
+
+LINES = "metrics.jsonl"
+MEANS_BY_EPOCH = "class_means_by_epoch.npy"
+SCALARS = "tensorboard"
+HISTORY, MEANS, MARGINS = "history.json", "class_means.npy", "margins.npz"
+
+COST = ("step_ms", "step_bytes")
+"""What a line says beside the measures of its epoch."""
+
+WARM_UP_STEPS = 10
+
+
+class Recorder(pl.Callback):
+    """Times the steps of a run, counts the memory of one, and records its measures.
+
+    After every epoch: a line of JSON, the class means of the training split, an event for TensorBoard. At the end:
+    the history, the last class means, the sorted margins of both splits. A checkpoint holds what is needed to write
+    all of them again up to its epoch, but for the class means of earlier epochs.
+
+    Parameters
+    ----------
+    path : Path
+        Folder of the run.
+    on_epoch : callable or None
+        Called after every epoch.
+
+    Attributes
+    ----------
+    history : list of dict
+        One record an epoch, epoch 0 before any training.
+    steps_ms : list of float
+        Median milliseconds of a training step in each epoch of the history.
+    step_bytes : float
+        The most memory that tensors made in a training step took at a time, activations and gradients included. The
+        second step is asked, for the first makes the optimiser's state; NaN before.
+    steps_bytes : list of float
+        What was known of it in each epoch of the history.
+    margins : dict
+        Sorted margins of the last epoch by split.
+    """
+
+    def __init__(self, path: Path, on_epoch: Callable[[], None] | None) -> None:
+        self.path, self.on_epoch = path, on_epoch
+        self.history: list[Record] = []
+        self.steps_ms: list[float] = []
+        self.step_bytes, self.steps_bytes = math.nan, list[float]()
+        self.margins: dict[str, Tensor] = {}
+        self._seconds: list[float] = []
+        self._start = 0.0
+        self._allocations: Allocations | None = None
+        self._scalars: Scalars | None = None
+
+    # --- time and memory -----------------------------------------------------------------------------------------
+
+    def on_train_batch_start(self, trainer: pl.Trainer, module: pl.LightningModule, *_: Any) -> None:
+        """Start the clock, or the counter of bytes."""
+        if trainer.global_step and math.isnan(self.step_bytes):
+            self._allocations = Allocations(module.device).__enter__()
+        self._start = time.perf_counter()
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        """Stop the clock, or the counter; a step that is watched takes longer, and is not timed."""
+        if self._allocations is None:
+            self._seconds.append(time.perf_counter() - self._start)
+        else:
+            self.step_bytes = float(self._stop_counting())
+
+    def _stop_counting(self) -> int:
+        allocations, self._allocations = self._allocations, None
+        if allocations is None:
+            return 0
+        allocations.__exit__(None, None, None)
+        return allocations.peak
+
+    def step_ms(self) -> float:
+        """Return the median over the epochs of the median step in milliseconds; NaN if there was none.
+
+        Returns
+        -------
+        float
+            Milliseconds.
+        """
+        return statistics.median([ms for ms in self.steps_ms if not math.isnan(ms)] or [math.nan])
+
+    def _epoch_ms(self) -> float:
+        first = len(self.steps_ms) <= 1  # epoch 0 is before any step
+        seconds = self._seconds[WARM_UP_STEPS if first and len(self._seconds) > WARM_UP_STEPS else 0 :]
+        self._seconds = []
+        return 1e3 * statistics.median(seconds or [math.nan])
+
+    # --- records -------------------------------------------------------------------------------------------------
+
+    def on_train_start(self, trainer: pl.Trainer, _module: pl.LightningModule) -> None:
+        """Bring the files to the state of the checkpoint that was loaded, if one was."""
+        if trainer.is_global_zero and trainer.current_epoch:
+            self.write_lines()
+
+    def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Record what was measured."""
+        assert isinstance(module, Classifier)
+        epoch = trainer.current_epoch + 1 if trainer.state.fn == "fit" else 0
+        measured = module.measured
+        record: Record = {"epoch": epoch}
+        for split, found in measured.items():
+            record |= {f"{split}_{name}": value for name, value in found.values.items()}
+        self.history.append(record)
+        self.steps_ms.append(self._epoch_ms())
+        self.steps_bytes.append(self.step_bytes)
+        self.margins = {split: found.margins for split, found in measured.items()}
+        if trainer.is_global_zero:
+            self._write(epoch, measured["train"].class_means)
+
+    def _write(self, epoch: int, means: Tensor) -> None:
+        append_means(self.path / MEANS_BY_EPOCH, means.numpy(), epoch)
+        append_line(self.path / LINES, self._line(epoch))
+        self._scalars = self._scalars or open_scalars(self.path / SCALARS, epoch)
+        if self._scalars:
+            self._scalars.add(epoch, self._line(epoch))
+
+    def _line(self, epoch: int) -> Record:
+        return {**self.history[epoch], "step_ms": self.steps_ms[epoch], "step_bytes": self.steps_bytes[epoch]}
+
+    def on_train_epoch_end(self, *_: Any) -> None:
+        """Report a finished epoch."""
+        if self.on_epoch:
+            self.on_epoch()
+
+    # --- the end -------------------------------------------------------------------------------------------------
+
+    def write_lines(self) -> None:
+        """Write the lines of all epochs anew."""
+        write_lines(self.path / LINES, list(map(self._line, range(len(self.history)))))
+
+    def write_history(self) -> None:
+        """Write all records into one file."""
+        write_json(
+            self.path / HISTORY, {"step_ms": self.step_ms(), "step_bytes": self.step_bytes, "epochs": self.history}
+        )
+
+    def write_results(self, last_means: np.ndarray[Any, np.dtype[np.float64]]) -> None:
+        """Write what a finished run leaves: history, last class means, sorted margins.
+
+        Parameters
+        ----------
+        last_means : ndarray, shape (d, C)
+            Class means of the training split after the last epoch.
+        """
+        arrays = {MEANS: lambda file: np.save(file, last_means), MARGINS: self._save_margins}
+        for name, save in arrays.items():
+            buffer = io.BytesIO()
+            save(buffer)
+            write_atomically(self.path / name, buffer.getvalue())
+        self.write_history()
+
+    def _save_margins(self, file: io.BytesIO) -> None:
+        np.savez(file, train=self.margins["train"].numpy(), test=self.margins["test"].numpy())
+
+    def close(self) -> None:
+        """Close what is open, also where a step did not come to its end."""
+        self._stop_counting()
+        if self._scalars:
+            self._scalars.close()
+
+    # --- checkpoints ---------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps."""
+        return {
+            "history": self.history,
+            "steps_ms": self.steps_ms,
+            "steps_bytes": self.steps_bytes,
+            "margins": self.margins,
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over what a checkpoint kept."""
+        self.history, self.steps_ms = list(state_dict["history"]), list(state_dict["steps_ms"])
+        self.steps_bytes, self.margins = list(state_dict["steps_bytes"]), dict(state_dict["margins"])
+        self.step_bytes = self.steps_bytes[-1]

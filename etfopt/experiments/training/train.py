@@ -1,0 +1,255 @@
+"""One training run: Lightning fits a classifier, and what it measured after every epoch is written down."""
+
+from __future__ import annotations
+
+import shlex
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.utilities.exceptions import SIGTERMException
+from torch import nn
+
+from etfopt.errors import ConvergenceError, InputError
+from etfopt.experiments.data import Images, batches, load_images
+from etfopt.experiments.networks.backbones import build_backbone
+from etfopt.experiments.settings import TrainConfig, build_head
+from etfopt.experiments.training._termination import heeding_sigterm
+from etfopt.experiments.training.checkpoints import EpochCheckpoint, Identity, checkpoints
+from etfopt.experiments.training.classifier import Classifier
+from etfopt.experiments.training.files import StorageError, locked, make_folder, read_config, refuse_locked
+from etfopt.experiments.training.folder import CONFIG, Start, begin, finish, refuse_occupied, resume_from
+from etfopt.experiments.training.machine import Machine, build_trainer, process_rank, quiet_lightning, use_threads
+from etfopt.experiments.training.means import read_means
+from etfopt.experiments.training.random_states import RandomStates, seeded
+from etfopt.experiments.training.recorder import MEANS_BY_EPOCH, Recorder
+from etfopt.experiments.training.results import RunResult, load_run
+from etfopt.experiments.training.shares import share
+
+__all__ = ["RunResult", "kept", "make_folder", "resume", "train"]
+
+
+def train(
+    config: TrainConfig,
+    path: Path,
+    *,
+    images: Images | None = None,
+    backbone: nn.Module | None = None,
+    on_epoch: Callable[[], None] | None = None,
+    progress_bar: bool = False,
+    overwrite: bool = False,
+    resume: bool = False,
+    from_epoch: int | None = None,
+    **machine: Any,
+) -> RunResult:
+    """Train one network and write configuration, measures, class means and checkpoints into a folder.
+
+    Parameters
+    ----------
+    config : TrainConfig
+    path : Path
+        Folder of the run, made if missing.
+    images : Images, optional
+        The data, if they are at hand; otherwise they are loaded by name.
+    backbone : nn.Module, optional
+        For ``config.backbone.name = "custom"``: any module with features of dimension ``config.backbone.dim``.
+    on_epoch : callable, optional
+        Called after every epoch.
+    progress_bar : bool
+        Whether Lightning draws its own, step by step.
+    overwrite : bool
+        Whether the files of an earlier run in the folder are removed. Without it, a folder with a run of which an
+        epoch is finished is refused. Files that are of no run are never removed.
+    resume : bool
+        Go on from the last checkpoint in the folder, if there is one. On the CPU with one thread the weights are those
+        of a run that was never interrupted, to the last bit. A finished run is returned as it is.
+    from_epoch : int, optional
+        Resume from the checkpoint of this epoch; the last two are kept.
+    **machine
+        Accelerator, devices, strategy, precision, threads; see `Machine`.
+
+    Returns
+    -------
+    RunResult
+
+    Raises
+    ------
+    InputError
+        If the folder cannot be used, holds an earlier run or files of these names that are of no run, or another
+        process is at work on it; if the machine has not what is asked for; if a run or its checkpoint cannot be
+        resumed, with the reason.
+    ConvergenceError
+        If the network diverges, naming epoch, step, batch and samples.
+    StorageError
+        If a file cannot be written, since the disk is full, say.
+
+    Warns
+    -----
+    UserWarning
+        If the loss is dot-regression and the temperature is above 1, where collapse is no minimiser.
+
+    Notes
+    -----
+    Whatever ends a run early, Ctrl-C, SIGTERM, a crash or one of these errors, the measures of finished epochs and
+    the last two checkpoints are kept whole.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from etfopt.experiments.settings import TrainConfig
+    >>> from etfopt.experiments.training.train import train
+    >>> config = TrainConfig().with_settings({"training.epochs": 1, "backbone.width": 16, "backbone.dim": 12})
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     result = train(config, Path(folder) / "run")
+    >>> [record["epoch"] for record in result.history]
+    [0, 1]
+    """
+    computer, rank = Machine(**machine), process_rank()
+    _warn_of_cone(config)
+    if resume and overwrite:
+        raise InputError("resume = True and overwrite = True exclude each other: continue the run, or replace it")
+    if rank == 0 and not resume:
+        refuse_locked(path)
+        refuse_occupied(path, overwrite=overwrite)  # before data are read, which may take long
+    with quiet_lightning():
+        build_trainer(computer, config.training, (), progress_bar=False)  # refused before data are read
+    images = load_images(config.data) if images is None else images
+    epochs, model = config.training.epochs, _build(config, images, backbone)  # refused before anything changes
+    identity = Identity(config.digest(), computer.devices, computer.precision)
+    with ExitStack() as stack:
+        heed = stack.enter_context(heeding_sigterm())
+        for context in (quiet_lightning(), use_threads(computer.threads)):
+            stack.enter_context(context)
+        recorder = Recorder(path, on_epoch)
+        callbacks = [heed, RandomStates(), recorder, EpochCheckpoint(path / "checkpoints", identity)]
+        trainer = build_trainer(computer, config.training, callbacks, progress_bar)
+        if rank == 0:
+            make_folder(path)
+            stack.enter_context(locked(path))
+            if not resume:
+                refuse_occupied(path, overwrite=overwrite)  # again: another process may have come first
+        start = resume_from(path, config, identity, from_epoch) if resume else Start(None, 0)
+        if start.epoch == epochs:
+            if rank == 0:
+                finish(path, config)
+            return load_run(path)
+        if rank == 0:
+            begin(path, config, start, computer)
+        # not earlier: reading a configuration makes heads, and may draw
+        with seeded(config.seed, rank), _ending(path, recorder, rank):
+            _fit(trainer, model, images, start)
+            means = read_means(path / MEANS_BY_EPOCH, epochs + 1)
+            if rank == 0:
+                recorder.write_results(means[-1])
+    cost = recorder.step_ms(), recorder.step_bytes
+    return RunResult(config, recorder.history, means, *cost, path, epochs - start.epoch)
+
+
+def _warn_of_cone(config: TrainConfig) -> None:
+    tau = config.head.temperature
+    if config.loss.name == "dot-regression" and not isinstance(tau, str) and tau > 1:
+        warnings.warn(
+            f"head.temperature = {tau:g} with dot-regression: the loss is zero on a cone around each row, at cosine "
+            f"1/{tau:g}, so the network does not collapse to the ETF; use head.temperature = 1",
+            stacklevel=3,
+        )
+
+
+@contextmanager
+def _ending(path: Path, recorder: Recorder, rank: int) -> Iterator[None]:
+    """Leave the history of the finished epochs where a run ends early, and say in its errors what is kept."""
+    try:
+        yield
+    except BaseException as error:
+        if rank == 0:
+            with suppress(StorageError):
+                recorder.write_history()
+        if isinstance(error, StorageError):
+            raise StorageError(f"{error}. {kept(path)}") from error
+        if isinstance(error, ConvergenceError):
+            again = "A resumed run would diverge again: train with other settings, in another folder"
+            raise ConvergenceError(f"{error}. {_what_is_kept(path)}. {again}") from error
+        raise
+    finally:
+        recorder.close()
+
+
+def resume(path: Path, **options: Any) -> RunResult:
+    """Go on with the run in a folder, as its own configuration says; see `train`.
+
+    Parameters
+    ----------
+    path : Path
+        Folder of the run.
+    **options : object
+        As of `train`.
+
+    Returns
+    -------
+    RunResult
+        As `train` returns it.
+
+    Raises
+    ------
+    InputError
+        If the folder is of no run, or as `train` says.
+    """
+    return train(read_config(path / CONFIG), path, resume=True, **options)
+
+
+def kept(path: Path) -> str:
+    """Say what is kept of a run that has stopped early, and how to go on.
+
+    Parameters
+    ----------
+    path : Path
+        Folder of the run.
+
+    Returns
+    -------
+    str
+        A sentence for the user.
+    """
+    if not (path / CONFIG).exists():
+        return f"Nothing was written to {path}/. To start again: the same command"
+    return f"{_what_is_kept(path)}. To go on: etfopt train --resume {shlex.quote(str(path))}"
+
+
+def _what_is_kept(path: Path) -> str:
+    epoch = max(checkpoints(path / "checkpoints"), default=0)
+    return f"Kept: {path}/, with the checkpoint of epoch {epoch}" if epoch else f"Kept: {path}/; no epoch was finished"
+
+
+def _fit(trainer: pl.Trainer, model: Classifier, images: Images, start: Start) -> None:
+    """Measure, unless that was done before, then train; an interruption surfaces as one."""
+    config, rank, size = model.config, trainer.global_rank, trainer.world_size
+    whole = batches(images.train, config.training.batch_size, config.seed, config.data.batches)
+    training = share(whole, rank, size, training=True)
+    order: Any = training.sampler
+    order.set_epoch(start.epoch)  # Lightning says so, too, but after it has started the loader
+    splits = [share(batches(split), rank, size, training=False) for split in (images.train, images.test)]
+    # Lightning casts after it has loaded a checkpoint, which would round 64-bit weights to 32
+    trainer.strategy.precision_plugin.convert_module(model)
+    try:
+        if not start.epoch:
+            trainer.validate(model, splits, verbose=False)
+        trainer.fit(model, training, splits, ckpt_path=start.checkpoint, weights_only=True)
+    except SIGTERMException:
+        raise
+    except SystemExit:
+        # Lightning turns Ctrl-C into a bare exit
+        raise KeyboardInterrupt from None
+
+
+def _build(config: TrainConfig, images: Images, backbone: nn.Module | None = None) -> Classifier:
+    """Build backbone, then head, from the seed alone, so that the backbone is the same under every head."""
+    with torch.random.fork_rng():
+        torch.manual_seed(config.seed)
+        backbone = build_backbone(config, images, backbone)
+        head = build_head(config, images.num_classes)
+    return Classifier(backbone, head, config)

@@ -1,0 +1,136 @@
+r"""The paper's gradient: the implicit function theorem on the optimality conditions, with dense linear algebra."""
+
+from __future__ import annotations
+
+import numpy as np
+import scipy.linalg
+from numpy.typing import ArrayLike
+
+from etfopt._arrays import Array, Float64Array, as_matrix, require_shape
+from etfopt._scaling import own_errstate
+from etfopt.errors import InputError
+from etfopt.geometry import sym
+from etfopt.problem import NearestETF, require_problem
+
+__all__ = ["kkt_memory", "kkt_vjp"]
+
+
+def kkt_memory(d: int, r: int) -> int:
+    """Return the bytes that `kkt_vjp` holds at its peak.
+
+    They are two r(r+1)/2 x dr matrices and their product, in float64.
+
+    Parameters
+    ----------
+    d, r : int
+        Rows and columns of U.
+
+    Returns
+    -------
+    int
+        Bytes.
+
+    Notes
+    -----
+    The formula whose cost this is: ``theory/gradient.py``.
+
+    Examples
+    --------
+    >>> from etfopt.adjoint import kkt_memory
+    >>> round(kkt_memory(512, 100) / 2**30, 1)  # GiB
+    4.0
+    """
+    p = r * (r + 1) // 2
+    return 8 * (2 * p * d * r + p * p)
+
+
+@own_errstate
+def kkt_vjp(problem: NearestETF, U: ArrayLike, cotangent: ArrayLike) -> Array:
+    r"""Pull a cotangent G = dL/dU of the minimiser back to H by the formula that the paper uses.
+
+    With the Lagrangian Hessian :math:`\mathcal H` (one block :math:`2FF' + \delta I - \Lambda` a row of U,
+    :math:`\Lambda = \mathrm{sym}(U'\nabla f)`), the Jacobian J of the r(r+1)/2 constraints U'U = I, and
+    :math:`\mathcal B = \partial^2 f/\partial U\partial H`,
+
+    .. math:: DU^* = \mathcal H^{-1}J'(J\mathcal H^{-1}J')^{-1}J\mathcal H^{-1}\mathcal B - \mathcal H^{-1}\mathcal B.
+
+    It equals `nearest_etf_vjp` at the minimiser, at the price of :math:`O(r^5 d)` time and `kkt_memory` bytes. It is
+    here as a baseline and as an oracle.
+
+    Parameters
+    ----------
+    problem : NearestETF
+        A of full column rank, or the Hessian's block is singular.
+    U : array_like, shape (d, r)
+        The minimiser. That it is one is not checked: the formula takes any point, and is wrong elsewhere.
+    cotangent : array_like, shape (d, r)
+        G = dL/dU.
+
+    Returns
+    -------
+    ndarray, shape (d, C)
+        dL/dH in the problem's dtype.
+
+    Raises
+    ------
+    InputError
+        If a shape does not fit, or the Hessian's block is not positive definite.
+
+    References
+    ----------
+    Gould, Hartley and Campbell (2022), Deep declarative networks, equality-constrained case. Markou, Ajanthan and
+    Gould (2024). That both formulas agree: ``theory/gradient.py``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import etfopt
+    >>> from etfopt.adjoint import kkt_vjp, nearest_etf_vjp
+    >>> problem = etfopt.NearestETF(np.eye(5, 3), prox=np.eye(5, 3), delta=0.1)
+    >>> U, G = etfopt.solve(problem).U, np.eye(5, 3)[::-1]
+    >>> bool(np.allclose(kkt_vjp(problem, U, G), nearest_etf_vjp(problem, U, G).H))
+    True
+    """
+    require_problem(problem)
+    U, G = (np.asarray(as_matrix(x, name), dtype=np.float64) for x, name in ((U, "U"), (cotangent, "cotangent")))
+    for matrix, name in ((U, "U"), (G, "cotangent")):
+        require_shape(matrix, (problem.d, problem.r), name)
+    F = np.asarray(problem.F, dtype=np.float64)
+    block = 2 * F @ F.T + problem.delta * np.eye(problem.r) - sym(U.T @ problem.gradient(U))
+    try:
+        factor = scipy.linalg.cho_factor(block)
+    except scipy.linalg.LinAlgError as error:
+        raise InputError(
+            f"the Lagrangian's Hessian is not positive definite at U, with smallest eigenvalue "
+            f"{np.linalg.eigvalsh(block)[0]:.1e}: U is not the only minimiser; add a proximal term "
+            "(prox=..., delta > 0)"
+        ) from error
+    J = _constraint_jacobian(U)
+    solve = _BlockSolve(factor, U.shape)
+    w = -solve(G.reshape(1, -1))
+    T = solve(J)
+    s = -scipy.linalg.solve(J @ T.T, J @ w.T, assume_a="pos")
+    direction = (w + s.T @ T).reshape(U.shape)
+    return np.asarray(-2 * direction @ F, dtype=problem.dtype)
+
+
+class _BlockSolve:
+    """Solve with the Hessian, whose d equal diagonal blocks act on the rows of U, for row vectors of length dr."""
+
+    def __init__(self, factor: tuple[Float64Array, bool], shape: tuple[int, int]) -> None:
+        self.factor, self.r = factor, shape[1]
+
+    def __call__(self, rows: Float64Array) -> Float64Array:
+        blocks = rows.reshape(-1, self.r)
+        return np.asarray(scipy.linalg.cho_solve(self.factor, blocks.T).T).reshape(rows.shape)
+
+
+def _constraint_jacobian(U: Float64Array) -> Float64Array:
+    """Return the derivative of (U'U)_ij, i <= j, with respect to the entries of U: shape (r(r+1)/2, dr)."""
+    d, r = U.shape
+    i, j = np.triu_indices(r)
+    J = np.zeros((len(i), d, r))
+    row = np.arange(len(i))
+    J[row, :, i] += U[:, j].T
+    J[row, :, j] += U[:, i].T
+    return J.reshape(len(i), d * r)

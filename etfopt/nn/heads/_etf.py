@@ -1,0 +1,154 @@
+r"""What the heads share whose classifier is a rotated frame."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from etfopt._arrays import room_hint
+from etfopt._torch import full_precision, require_finite, require_floats
+from etfopt.errors import InputError
+from etfopt.geometry import simplex_etf
+from etfopt.nn._state import state_dtype
+from etfopt.nn.functional import on_frame
+from etfopt.nn.heads._rotation import Rotated
+from etfopt.nn.heads.base import Head
+
+__all__ = ["ETFHead", "affine"]
+
+
+class ETFHead(Head, Rotated):
+    """A head whose classifier is the ETF of a rotation U: no parameters, and U and the frame as buffers.
+
+    Subclasses have a buffer or a submodule with the mean that the bias centres by, see `_center`.
+    """
+
+    frame: Tensor | None
+
+    def __init__(
+        self,
+        dim: int,
+        num_classes: int,
+        *,
+        temperature: float | str,
+        confidence: float,
+        ignore_index: int,
+        frame: Tensor | None,
+    ) -> None:
+        super().__init__(dim, num_classes, temperature=temperature, confidence=confidence, ignore_index=ignore_index)
+        self._automatic = isinstance(temperature, str)
+        if frame is not None:
+            self._check_frame(frame)
+        r = num_classes if frame is None else len(frame)
+        self._check_room(r, simplex=frame is None)
+        self.register_buffer("U", torch.eye(dim, r, dtype=state_dtype()))  # the canonical rotation
+        self._first_frame = frame
+        if frame is not None:
+            frame = frame.detach().to(torch.promote_types(frame.dtype, torch.float32))
+            self._first_frame = frame if frame.is_meta else frame.to("cpu", copy=True)
+            frame = frame.to(self.U.device, copy=True)
+        self.register_buffer("frame", frame)
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Restore the state of construction: the frame, the first rotation, and the mean that the bias centres by."""
+        if self.frame is not None and self._first_frame is not None:
+            # a frame that was given on the meta device has no values: NaN until a state is loaded
+            self.frame.fill_(torch.nan) if self._first_frame.is_meta else self.frame.copy_(self._first_frame)
+        self.U.copy_(self._first_rotation())
+        self._forget_rotation()
+        self._rejected, self._lone, self._told = None, None, False
+
+    def _first_rotation(self) -> Tensor:
+        return torch.eye(*self.U.shape, dtype=self.U.dtype, device=self.U.device)
+
+    @property
+    def weight(self) -> Tensor:
+        r"""Classifier weight :math:`W = \sqrt C (UF)'/\|F\|_F`, shape (C, d): for the simplex, rows of unit norm."""
+        return self._weight(self.rotation())
+
+    @property
+    def bias(self) -> Tensor:  # type: ignore[override] # of averaged models too it must fit the weight
+        r"""Bias :math:`b = -W\mu_G` that centres the features, shape (C,), detached."""
+        return self._centring_bias(self.weight)
+
+    def _center(self) -> Tensor:
+        r"""Return :math:`\mu_G`, shape (d,)."""
+        raise NotImplementedError
+
+    def _centring_bias(self, weight: Tensor) -> Tensor:
+        with full_precision(weight):
+            return -(weight @ self._center().to(weight.dtype))
+
+    def _classified(self, f: Tensor) -> Tensor:
+        """Return logits by the classifier as it is."""
+        weight = self.weight
+        return affine(f, weight, self._centring_bias(weight))
+
+    def _misfits(self, state_dict: dict[str, Any], prefix: str) -> list[str]:
+        wrong = super()._misfits(state_dict, prefix)
+        frame, old = state_dict.get(prefix + "frame"), state_dict.get(prefix + "bias")
+        # entries that come one by one, as some loaders bring them, say nothing of the frame
+        whole = all(
+            prefix + name in state_dict for name, X in self._buffers.items() if name != "frame" and X is not None
+        )
+        if frame is not None and self.frame is None:
+            wrong.append("it holds a frame, and this head has the simplex: pass frame= to the constructor")
+        elif frame is None and self.frame is not None and whole and old is None:
+            wrong.append("it is of a head with the simplex, and this head has another frame: leave frame= out")
+        elif old is not None and self._first_frame is not None and self._first_frame.is_meta:
+            wrong.append("it is of release 0.1, which stored no frame, and frame= was on the meta device: pass values")
+        if old is not None and tuple(old.shape) != (self.num_classes,):
+            wrong.append(f"bias has shape {tuple(old.shape)} and not ({self.num_classes},)")
+        if not wrong and whole and frame is not None:
+            self._check_frame(frame)
+        return wrong
+
+    def _translate(self, state_dict: dict[str, Any], prefix: str) -> None:
+        if self._first_frame is not None and prefix + "bias" in state_dict:
+            # release 0.1 stored no frame: a state of it is for heads that are built with its frame
+            state_dict.setdefault(prefix + "frame", self._first_frame.to(self.U.device, copy=True))
+        frame, first = state_dict.get(prefix + "frame"), self._first_frame
+        if frame is not None and first is not None and frame.dtype.itemsize < 4:
+            # a checkpoint of low precision: where it is the frame of this head, rounded, the exact frame is kept
+            rounded = first.to(frame.device, frame.dtype)
+            if not (first.is_meta or frame.is_meta) and torch.equal(rounded, frame):
+                state_dict[prefix + "frame"] = first.to(self.U.device if not self.U.is_meta else "cpu", copy=True)
+        super()._translate(state_dict, prefix)
+
+    def _check_frame(self, frame: Tensor) -> None:
+        require_floats(frame, "frame", ("r", self.num_classes))
+        if frame.is_meta:
+            return
+        require_finite(frame, "frame")
+        if not frame.any():
+            raise InputError(f"frame of shape {tuple(frame.shape)} is zero; pass one with a non-zero entry")
+        wide = frame.detach().to("cpu", torch.float64)
+        gram = wide.mT @ wide
+        simplex = torch.from_numpy(simplex_etf(self.num_classes))
+        wanted = simplex * (gram.trace() / simplex.trace())
+        rounding = max(1e-3, 4 * torch.finfo(frame.dtype).eps) * float(gram.abs().max())
+        if self._automatic and not torch.allclose(gram, wanted, rtol=0, atol=rounding):
+            raise InputError("temperature='auto' is known for simplex frames only, and frame is another; pass a number")
+
+    def _check_room(self, r: int, *, simplex: bool) -> None:
+        if self.dim < r:
+            reduced = f"torch.from_numpy(etfopt.simplex_etf({self.num_classes}, reduced=True))"
+            hint = room_hint(self.dim, self.num_classes, simplex=simplex, reduced=reduced, name="dim")
+            raise InputError(f"dim = {self.dim} is smaller than the r = {r} rows of the frame; {hint}")
+
+    def _weight(self, U: Tensor) -> Tensor:
+        C, frame = self.num_classes, self.frame
+        # rows of unit mean-square norm, whatever the frame's size
+        scale = math.sqrt(C) if frame is None else math.sqrt(C) / torch.linalg.matrix_norm(frame)
+        with full_precision(U):
+            return scale * on_frame(U, frame).mT
+
+
+def affine(f: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Return logits in the precision of the features."""
+    return functional.linear(f, weight.to(f.dtype), bias.to(f.dtype))

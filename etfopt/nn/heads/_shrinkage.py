@@ -1,0 +1,49 @@
+r"""Class means shrunk to their nearest ETF: classifiers between the two.
+
+The nearest ETF of :math:`H = PSQ'` is :math:`PQ'F`. It keeps the directions in which the class means differ and gives
+all of them the same weight, also those in which they hardly differ and few samples cannot tell noise from signal. With
+F = M, :math:`s\,PQ'M + (1-s)\,H` has the same singular vectors and a spectrum between the flat one and that of H:
+linear shrinkage, as of covariance matrices (Ledoit and Wolf, 2004), with the nearest ETF as the target.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from etfopt._arrays import as_positive
+from etfopt.errors import InputError
+
+__all__ = ["as_shrinkage", "shrunk_rows"]
+
+
+def as_shrinkage(value: object, name: str) -> float:
+    """Return an intensity in (0, 1], or raise `InputError`."""
+    s = as_positive(value, name)
+    if s > 1:
+        raise InputError(f"{name} must lie in (0, 1]; got {s:g}: 1 is the nearest ETF itself")
+    return s
+
+
+def shrunk_rows(etf: Tensor, H: Tensor, s: float) -> Tensor:
+    r"""Return the rows of :math:`s\,E + (1-s) \sqrt C\, H'`, brought to the lengths of those of E.
+
+    Parameters
+    ----------
+    etf : Tensor, shape (C, d)
+        The rows E of the nearest ETF's classifier, of Frobenius norm sqrt(C).
+    H : Tensor, shape (d, C)
+        The class means, of Frobenius norm 1. A column of zeros gives the row of E.
+    s : float
+        Intensity in (0, 1]; 1 gives E.
+    """
+    if s == 1:
+        return etf
+    rows = s * etf + (1 - s) * math.sqrt(H.shape[-1]) * H.mT
+    size = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
+    unit = rows / size.masked_fill(size == 0, 1)
+    # U'U = I holds the lengths of E constant: no gradient
+    shrunk: Tensor = unit * torch.linalg.vector_norm(etf.detach(), dim=1, keepdim=True)
+    return shrunk

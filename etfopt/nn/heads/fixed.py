@@ -1,0 +1,197 @@
+r"""The fixed baseline: an ETF that does not follow the class means."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from etfopt.errors import InputError
+from etfopt.nn._ranks import Ranks
+from etfopt.nn._state import refuse_trace, where_valid
+from etfopt.nn.functional import frame_tensor
+from etfopt.nn.heads._etf import ETFHead
+from etfopt.nn.heads.temperature import CONFIDENCE
+from etfopt.nn.pooling import counted_samples, one_class
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
+
+__all__ = ["FixedETFHead"]
+
+
+class FixedETFHead(ETFHead):
+    r"""The fixed baseline: the canonical simplex ETF :math:`W = \sqrt{C/(C-1)}\,(I - 11'/C)\,I_{C\times d}`.
+
+    The bias is :math:`b = -W\mu_G` with the mean of the training batch, held constant; in evaluation the last one is
+    used. It is kept in the buffer ``global_mean`` (d,). The frame is a part of the state too, see `NearestETFHead`.
+
+    Parameters
+    ----------
+    dim, num_classes : int
+        d and C; dim must be at least the frame's number of rows.
+    temperature : float or "auto"
+        As in `Head`.
+    confidence : float
+        As in `Head`.
+    ignore_index : int
+        Where labels are given, samples with this one do not count in :math:`\mu_G`.
+    frame : Tensor, shape (r, C), optional
+        None is ``etfopt.simplex_etf(C)``, r = C; the reduced simplex, r = C-1, is enough for dim = C-1.
+    generator : torch.Generator, optional
+        If given, the ETF is that of a random rotation U, uniform on the Stiefel manifold, instead of the canonical one.
+    process_group : ProcessGroup, optional
+        As in `ClassMeans`: under torch.distributed the mean is that of all ranks' batches.
+    synchronize : bool
+        As in `ClassMeans`.
+
+    Raises
+    ------
+    InputError
+        If an argument is out of range, or the frame does not fit.
+
+    References
+    ----------
+    Zhu et al. (2021), A geometric analysis of neural collapse with unconstrained features; Yang et al. (2022), Inducing
+    neural collapse with a fixed ETF. What features a fixed W leads to: ``theory/unconstrained_features.py``.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from etfopt.nn import FixedETFHead
+    >>> head = FixedETFHead(dim=4, num_classes=3)
+    >>> head(torch.randn(5, 4)).shape
+    torch.Size([5, 3])
+    >>> torch.allclose(head.weight @ head.weight.T, 1.5 * torch.eye(3) - 0.5, atol=1e-5)
+    True
+    """
+
+    global_mean: Tensor
+
+    def __init__(
+        self,
+        dim: int,
+        num_classes: int,
+        *,
+        temperature: float | str = 5.0,
+        confidence: float = CONFIDENCE,
+        ignore_index: int = -100,
+        frame: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        process_group: ProcessGroup | None = None,
+        synchronize: bool = True,
+    ) -> None:
+        super().__init__(
+            dim,
+            num_classes,
+            temperature=temperature,
+            confidence=confidence,
+            ignore_index=ignore_index,
+            frame=frame,
+        )
+        self.register_buffer("global_mean", torch.zeros(dim, dtype=self.U.dtype))
+        self.ranks = Ranks(process_group, synchronize)
+        self._drawn: tuple[torch.device, Tensor] | None = None  # the generator, as it was
+        if generator is not None:
+            self._drawn = generator.device, generator.get_state()
+            self.U.copy_(_random_rotation(self.U.shape, generator))
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Restore the state of construction: frame, rotation, and a bias of zero."""
+        super().reset_parameters()
+        self.global_mean.zero_()
+
+    def _first_rotation(self) -> Tensor:
+        if self._drawn is None:
+            return super()._first_rotation()
+        device, state = self._drawn
+        return _random_rotation(self.U.shape, torch.Generator(device).set_state(state))
+
+    def _center(self) -> Tensor:
+        return self.global_mean
+
+    def _translate(self, state_dict: dict[str, Any], prefix: str) -> None:
+        super()._translate(state_dict, prefix)
+        bias = state_dict.pop(prefix + "bias", None)
+        if bias is not None:  # of release 0.1
+            U, frame = state_dict.get(prefix + "U", self.U), state_dict.get(prefix + "frame", self.frame)
+            state_dict[prefix + "global_mean"] = _mean_of(bias, U, frame)
+
+    def forward(self, features: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Return logits; in training, set the bias to that of the batch first.
+
+        Parameters
+        ----------
+        features : Tensor, shape (n, d)
+            Of any norm.
+        labels : Tensor of integers, shape (n,), optional
+            Checked; see `ignore_index`.
+
+        Returns
+        -------
+        Tensor, shape (n, C)
+            Logits.
+
+        Raises
+        ------
+        InputError
+            If features or labels do not fit.
+        """
+        if not self.training:
+            f = self.normalize(features)
+            self._check_labels(features, labels)
+            return self._classified(f)
+        refuse_trace(self)
+        error = None
+        f = self.U.new_zeros(0, self.dim)
+        try:
+            f = self.normalize(features)
+            labels = self._check_labels(features, labels)
+        except InputError as found:
+            error = found
+            if self.ranks.group() is None:
+                raise
+        self._follow(f.detach(), None if error else labels, error)
+        return self._classified(f)
+
+    # not compiled, for the reason that ClassMeans gives
+    @torch.compiler.disable  # type: ignore[untyped-decorator] # torch leaves it untyped
+    @torch.no_grad()
+    def _follow(self, f: Tensor, labels: Tensor | None, error: InputError | None) -> None:
+        """Set the mean that the bias centres by to that of the batch, over all ranks."""
+        with torch.autocast(f.device.type, enabled=False):
+            f = f.to(torch.promote_types(f.dtype, self.global_mean.dtype))
+            known = labels is not None
+            if labels is None:
+                labels = torch.zeros(f.shape[0], dtype=torch.int64, device=f.device)
+            counted, bad = counted_samples(f, labels, self.num_classes, self.ignore_index)
+            if self.ranks.group() is None:
+                self.note_one_class(one_class(labels, counted) if known else counted.sum() == 1)
+            pooled = self.ranks.total([torch.where(counted[:, None], f, 0).sum(dim=0), counted.sum()], error, bad)
+            total, number = pooled.sums
+            mu = (total / number.clamp(min=1)).to(self.global_mean.dtype)
+            valid = number > 0 if pooled.refused is None else (number > 0) & ~pooled.refused
+            self.global_mean.copy_(where_valid(valid, mu, self.global_mean))
+            self.count_rejected(pooled.refused)
+
+
+def _random_rotation(shape: torch.Size, generator: torch.Generator) -> Tensor:
+    """Return the Q of a Gaussian matrix, R's diagonal positive: then Q is uniform on the Stiefel manifold."""
+    Q, R = torch.linalg.qr(torch.randn(shape, generator=generator, dtype=torch.float64, device=generator.device))
+    rotation: Tensor = Q * R.diagonal().sign()
+    return rotation
+
+
+def _mean_of(bias: Tensor, U: Tensor, frame: Tensor | None) -> Tensor:
+    """Return a mean with the bias b = -W mu for W = c F'U': mu = Uz with -c F'z = b."""
+    dtype = torch.promote_types(bias.dtype, torch.float32)
+    if bias.is_meta:
+        return torch.empty(len(U), dtype=dtype, device="meta")
+    wide = bias.to("cpu", torch.float64)
+    F = frame_tensor(len(wide), wide) if frame is None else frame.to(wide)
+    z = torch.linalg.pinv(F.mT) @ wide * (torch.linalg.matrix_norm(F) / -math.sqrt(len(wide)))
+    mean: Tensor = U.to(wide) @ z
+    return mean.to(bias.device, dtype)

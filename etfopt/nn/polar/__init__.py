@@ -1,0 +1,5 @@
+"""The polar factor of tensors, differentiable, and the routes that compute it."""
+
+from etfopt.nn.polar.node import polar
+
+__all__ = ["polar"]

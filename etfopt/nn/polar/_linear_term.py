@@ -1,0 +1,136 @@
+r"""The linear term of the problem as tensors, up to its size, and products with a frame; None is the simplex M = M'."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+from etfopt._torch import full_precision, lasting_product
+from etfopt.errors import InputError
+
+__all__ = [
+    "RowMap",
+    "centred",
+    "frame_factor",
+    "linear_term",
+    "linear_term_vjp",
+    "on_frame",
+    "scaled_linear_term",
+    "size_of",
+    "unchanged",
+]
+
+RowMap: TypeAlias = Callable[[Tensor], Tensor]
+"""X -> XF for some F, and so of a product of matrices what it makes of the last factor, which may be far smaller."""
+
+
+def unchanged(X: Tensor) -> Tensor:
+    """Return X: the `RowMap` of F = I."""
+    return X
+
+
+def on_frame(X: Tensor, frame: Tensor | None, *, transpose: bool = False) -> Tensor:
+    """Return X F, or X F'; None is the simplex M = M'.
+
+    XM is X without the mean of its columns, over sqrt(C-1): no product is needed, and the mean costs no digits.
+
+    Parameters
+    ----------
+    X : Tensor, shape (..., d, r), or (..., d, C) if `transpose`
+        Any matrices.
+    frame : Tensor, shape (r, C), or None
+        None is ``etfopt.simplex_etf(C)``.
+    transpose : bool
+        Whether F' is meant.
+
+    Returns
+    -------
+    Tensor, shape (..., d, C), or (..., d, r) if `transpose`
+        The product, in the dtype of X.
+
+    Raises
+    ------
+    InputError
+        If the frame is no matrix, or its rows (its columns, if `transpose`) are not as many as the columns of X.
+
+    Notes
+    -----
+    Both frames of the simplex: ``theory/simplex.py``.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from etfopt.nn.functional import frame_tensor, on_frame
+    >>> X = torch.arange(6.0).reshape(2, 3)
+    >>> torch.allclose(on_frame(X, None), X @ frame_tensor(3, X), atol=1e-6)
+    True
+    """
+    if frame is None:
+        if X.shape[-1] < 2:
+            raise InputError(f"X has shape {tuple(X.shape)}; the simplex has C >= 2 columns")
+        return centred(X) / math.sqrt(X.shape[-1] - 1)
+    if frame.dim() != 2 or frame.shape[-1 if transpose else 0] != X.shape[-1]:
+        side = "columns" if transpose else "rows"
+        raise InputError(
+            f"X has shape {tuple(X.shape)} and frame {tuple(frame.shape)}; frame must have {X.shape[-1]} {side}"
+        )
+    F = frame.to(X)
+    return X @ (F.mT if transpose else F)
+
+
+def frame_factor(C: int, frame: Tensor | None) -> float:
+    """Return the c of 2HF' = c HN with N the frame's transpose, or what centres the columns for the simplex."""
+    return 2 / math.sqrt(C - 1) if frame is None else 2.0
+
+
+def linear_term(H: Tensor, prox: Tensor | None, weight: Tensor | float, frame: Tensor | None) -> Tensor:
+    """Return 2HF'/c + weight U_prox, with c = `frame_factor`: the linear term over c for weight = delta/c."""
+    X = centred(H) if frame is None else lasting_product(H, frame.to(H).mT)
+    if prox is None:
+        return X
+    return X.add_(prox, alpha=weight) if isinstance(weight, float) else X + weight * prox
+
+
+def scaled_linear_term(H: Tensor, prox: Tensor | None, delta: float, frame: Tensor | None) -> Tensor:
+    """Return 2HF' + delta U_prox over a positive number for each matrix, a constant to autograd, of any finite sizes.
+
+    With h, f and p the sizes of H, F and the proximal point, it is (H/h)(F/f)' + q U_prox/p over 1 + q, where
+    q = delta p/(c h f), c = `frame_factor`, may be out of range itself.
+    """
+    f = None if frame is None else size_of(frame)
+    scaled = H / size_of(H), frame if frame is None or f is None else frame / f
+    if prox is None or not delta:
+        return linear_term(scaled[0], prox, delta, scaled[1])
+    X, p = linear_term(scaled[0], None, delta, scaled[1]), size_of(prox)
+    # by roots, of which any product of two is in range, in float64 where the device has it; infinite where H is zero
+    wide = H.dtype if H.device.type == "mps" else torch.float64
+    root = p.to(wide).sqrt() * math.sqrt(delta) / _largest(H).to(wide).sqrt()
+    q = (root if f is None else root / f.to(wide).sqrt()).square() / frame_factor(H.shape[-1], frame)
+    return X * (1 / (1 + q)).to(X) + (prox / p) * (1 / (1 + 1 / q)).to(X)
+
+
+def size_of(X: Tensor) -> Tensor:
+    """Largest entry of each matrix, (..., 1, 1), or 1 if it is zero; a constant to autograd."""
+    size = _largest(X)
+    return torch.where(size > 0, size, torch.ones_like(size))
+
+
+def _largest(X: Tensor) -> Tensor:
+    return X.detach().abs().amax(dim=(-2, -1), keepdim=True)
+
+
+def linear_term_vjp(dA: Tensor, frame: Tensor | None) -> Tensor:
+    """Pull a cotangent of `linear_term` back to H; for one frame a `RowMap`."""
+    if frame is None:
+        return centred(dA)
+    with full_precision(dA):
+        return lasting_product(dA, frame.to(dA))
+
+
+def centred(X: Tensor) -> Tensor:
+    """Return X without the mean of its columns."""
+    return torch.sub(X, X.sum(dim=-1, keepdim=True), alpha=1 / X.shape[-1])  # a mean would be one operation more

@@ -1,0 +1,300 @@
+"""The command line as a stranger meets it: help with examples that parse, errors that help, completion."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("typer")
+from typer.main import get_command
+
+from etfopt.cli import _values as values
+from etfopt.cli import app
+from tests.tools.terminal import command, environment
+
+ROOT = get_command(app)
+
+
+def commands(group=ROOT, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """Yield the names of every command and group."""
+    yield path
+    for name, one in getattr(group, "commands", {}).items():
+        yield from commands(one, (*path, name))
+
+
+def found(path: tuple[str, ...]):
+    group = ROOT
+    for name in path:
+        group = group.commands[name]
+    return group
+
+
+def examples(path: tuple[str, ...]) -> list[str]:
+    """The commands in the help of a command, without their comments."""
+    blocks = re.findall(r"```\n(.*?)```", found(path).help or "", re.DOTALL)
+    return [line.strip() for block in blocks for line in block.splitlines() if line.strip()]
+
+
+PATHS = list(commands())
+
+
+def run(*arguments: str, cwd: Path, **changes: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(*arguments), cwd=cwd, env=environment(**changes), capture_output=True, text=True, check=False
+    )
+
+
+def test_all_commands_are_met() -> None:
+    assert {path[0] for path in PATHS if path} == {
+        *("solve", "train", "report", "demo", "compare", "verify", "doctor", "bench")
+    }
+    assert {("bench", "node"), ("bench", "head")} <= set(PATHS)
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: " ".join(path) or "etfopt")
+def test_every_help_has_examples_that_fit_a_line_and_parse(path: tuple[str, ...]) -> None:
+    assert examples(path)
+    for line in examples(path):
+        assert len(line) <= 74, line
+        program, *words = shlex.split(line.partition(">")[0], comments=True)
+        assert program == "etfopt"
+        assert tuple(words[: len(path)]) == path
+        group, rest, context = ROOT, words, None
+        while rest and rest[0] in getattr(group, "commands", {}):
+            group, rest = group.commands[rest[0]], rest[1:]
+        with group.make_context("etfopt", rest, parent=context) as context:  # refuses what it does not know
+            assert context.params is not None
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: " ".join(path) or "etfopt")
+def test_every_option_says_what_it_is_and_what_it_is_if_not_given(path: tuple[str, ...]) -> None:
+    for option in found(path).params:
+        text = option.help or ""
+        assert len(text) > 5, option.name
+        optional = option.default is None and option.param_type_name == "option" and path == ("train",)
+        if optional and option.name not in ("config", "settings", "resume", "from_epoch"):
+            assert re.search(r"\[.+\]$", text), option.name
+
+
+def test_the_program_alone_prints_its_help(tmp_path: Path) -> None:
+    alone, asked = run(cwd=tmp_path), run("--help", cwd=tmp_path)
+    assert asked.returncode == 0
+    assert (alone.stdout + alone.stderr).strip() == asked.stdout.strip()
+    module = subprocess.run(
+        [sys.executable, "-m", "etfopt", "--version"], cwd=tmp_path, env=environment(), capture_output=True, check=False
+    )
+    assert module.stdout == run("--version", cwd=tmp_path).stdout.encode()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["trian"], "No such command 'trian'"),
+        (["train", "--epoch", "3"], "No such option: --epoch"),
+        (["train", "--epochs", "many"], "Invalid value for '--epochs'"),
+        (["solve"], "Missing argument"),
+        (["bench", "nodes"], "nodes"),
+        (["bench", "--largest", "3"], "largest must be an integer of at least 10"),
+    ],
+)
+def test_what_is_mistyped_is_named_and_the_status_is_2(arguments: list[str], words: str, tmp_path: Path) -> None:
+    done = run(*arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    assert words in re.sub(r"\s+", " ", done.stderr)
+    assert "Traceback" not in done.stderr
+    assert not done.stdout
+
+
+def complete(line: str, cwd: Path) -> list[str]:
+    """What bash is offered for the last word of a line."""
+    words = line.split(" ")
+    asked = {"_ETFOPT_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(len(words) - 1)}
+    done = run(cwd=cwd, **asked)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
+
+
+@pytest.mark.parametrize(
+    ("line", "offered"),
+    [
+        ("etfopt ver", ["verify"]),
+        ("etfopt bench ", ["node", "head"]),
+        ("etfopt solve --tr", ["--transpose"]),
+        ("etfopt train --head n", ["nearest"]),
+        ("etfopt train --optimizer ada", ["adam", "adamw"]),
+        ("etfopt verify --claim gr", ["gradient"]),
+        ("etfopt compare --solver clara", ["clarabel"]),
+    ],
+)
+def test_bash_completes_commands_options_and_values(line: str, offered: list[str], tmp_path: Path) -> None:
+    assert complete(line, tmp_path) == offered
+
+
+@pytest.mark.skipif(not Path("/bin/bash").exists(), reason="there is no bash")
+def test_the_completion_that_is_shown_works_in_bash(tmp_path: Path) -> None:
+    shown = run("--show-completion", cwd=tmp_path, _TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION="1")
+    script = run("--show-completion", "bash", cwd=tmp_path, _TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION="1").stdout
+    assert "complete -o default -F" in script, shown.stderr
+    program = tmp_path / "etfopt"
+    program.write_text(f'#!/bin/bash\nexec {shlex.join(command())} "$@"\n')
+    program.chmod(0o755)
+    (tmp_path / "completion.sh").write_text(
+        f"{script}\nCOMP_WORDS=(etfopt train --head le)\nCOMP_CWORD=3\n_etfopt_completion {program}\n"
+        'echo "${COMPREPLY[@]}"\n'
+    )
+    done = subprocess.run(
+        ["/bin/bash", "completion.sh"], cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False
+    )
+    assert done.stdout.strip() == "learned", done.stderr
+
+
+def test_the_values_that_are_completed_are_those_that_are_known() -> None:
+    pytest.importorskip("pytorch_lightning")
+    from etfopt.bench.lineup import SOLVERS
+    from etfopt.bench.problems import FAMILIES
+    from etfopt.errors import InputError
+    from etfopt.experiments.data.names import CLASSES
+    from etfopt.experiments.networks.losses import LOSSES
+    from etfopt.experiments.settings import HEADS, TrainConfig
+    from etfopt.experiments.settings._run import _hints
+    from etfopt.nn.polar._routes import METHODS
+    from theory.registry import CLAIMS
+
+    assert values.CLAIMS == CLAIMS
+    assert set(values.SOLVERS) == set(SOLVERS)
+    assert set(values.PROBLEMS) == {*FAMILIES, "digits"}
+    assert set(values.METHODS) == set(METHODS)
+    assert values.HEADS == HEADS
+    assert tuple(_hints(TrainConfig)) == values.SETTINGS
+    assert set(values.LOSSES) == set(LOSSES)
+    assert set(values.DATA) == {*CLASSES, "ufm", "imagefolder:"}
+    said = {
+        "backbone.name": values.BACKBONES,
+        "data.batches": values.BATCHES,
+        "data.augmentation": values.AUGMENTATIONS,
+        "optimizer.name": values.OPTIMIZERS,
+        "schedule.name": values.SCHEDULES,
+    }
+    for setting, names in said.items():
+        with pytest.raises(InputError) as refused:
+            TrainConfig().with_settings({setting: "no such name"})
+        listed = re.search(r"choose one of: (.*)$", str(refused.value))[1].split(", ")
+        assert set(names) == set(listed) - {"custom"}, setting
+    for averaging in values.AVERAGINGS:
+        TrainConfig().with_settings({"head.averaging": averaging})
+
+
+REFUSED_EARLY = {
+    "optimizer.speed": [1],
+    "speed": [1],
+    "head.name": ["best", ""],
+    "data.name": ["cats", "imagefolder:"],
+    "backbone.name": ["vit"],
+    "loss.name": ["hinge"],
+    "data.batches": ["sorted"],
+    "data.augmentation": ["mixup"],
+    "optimizer.name": ["lion"],
+    "schedule.name": ["poly"],
+    "seed": [-1, "-1"],
+    "training.epochs": [0, "-3"],
+    "training.batch_size": [1],
+    "backbone.width": [0],
+    "backbone.dim": [-4],
+    "optimizer.learning_rate": [0.0, -1.0, float("nan"), "inf"],
+    "optimizer.weight_decay": [-1e-3],
+    "schedule.warmup": [-1.0],
+    "head.delta": [-1e-3, "nan"],
+    "head.temperature": ["0", "-2", "nan"],
+}
+
+
+@pytest.mark.parametrize("name", REFUSED_EARLY)
+def test_what_is_refused_before_pytorch_is_imported_is_what_the_settings_refuse(name: str) -> None:
+    pytest.importorskip("torch")
+    from etfopt.cli._early import require_settings
+    from etfopt.errors import InputError
+    from etfopt.experiments.settings import TrainConfig
+
+    for value in REFUSED_EARLY[name]:
+        said = []
+        for check in (require_settings, TrainConfig().with_settings):
+            with pytest.raises(InputError) as refused:
+                check({name: value})
+            said.append(str(refused.value).partition("; choose one of:")[0])  # in another order
+        assert said[0] == said[1]
+
+
+def test_what_the_settings_accept_is_accepted_before_pytorch_is_imported(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    from etfopt.cli._early import CHOICES, INTEGERS, NUMBERS, require_settings
+    from etfopt.experiments.settings import TrainConfig
+
+    defaults = TrainConfig().to_dict()
+    for name in (*CHOICES, *INTEGERS, *NUMBERS, "head.temperature", "data.name"):
+        topic, _, key = name.rpartition(".")
+        value = (defaults[topic] if topic else defaults)[key]
+        for given in (value, str(value)):
+            if value is not None:
+                require_settings({name: given})
+    for name, least in INTEGERS.items():
+        require_settings({name: least})
+    require_settings({"head.temperature": "auto"})
+    require_settings({"data.name": f"imagefolder:{tmp_path}"})
+    require_settings({"backbone.width": "none", "optimizer.learning_rate": "fast"})  # judged by the setting itself
+
+
+EARLY = {
+    "head": ["train", "--head", "best"],
+    "data": ["train", "--data", "imagefolder:nowhere"],
+    "set": ["train", "--set", "optimizer.learning_rate=-1"],
+    "name": ["train", "--set", "optimizer.speed=1"],
+    "epochs": ["train", "--epochs", "0"],
+    "threads": ["train", "--threads", "100000"],
+    "jobs": ["train", "study.toml", "--jobs", "100000"],
+    "from epoch": ["train", "--from-epoch", "3"],
+    "resume": ["train", "--resume", "nowhere"],
+    "config": ["train", "--config", "nowhere.toml"],
+    "study": ["train", "nowhere.toml"],
+    "out": ["train", "--out", "file"],
+    "report": ["report", "nowhere"],
+}
+
+
+@pytest.mark.parametrize("name", EARLY)
+def test_names_numbers_and_paths_are_refused_without_importing_torch(name: str, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    code = (
+        "import sys\nfrom etfopt.cli import main\n"
+        "try:\n    main()\nexcept SystemExit as done:\n    assert done.code == 2, done.code\n"
+        "assert not {'torch', 'matplotlib', 'pymanopt', 'cvxpy'} & set(sys.modules)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *EARLY[name]], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.startswith("error: ")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_completion_does_not_wait_for_torch(tmp_path: Path) -> None:
+    code = (
+        "import sys; sys.argv[:] = ['etfopt']\nfrom etfopt.cli import main\n"
+        "try:\n    main()\nexcept SystemExit as done:\n    assert not done.code\n"
+        "assert not {'torch', 'matplotlib', 'pymanopt', 'cvxpy'} & set(sys.modules)\n"
+    )
+    asked = {"_ETFOPT_COMPLETE": "complete_bash", "COMP_WORDS": "etfopt train --head n", "COMP_CWORD": "3"}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env={**environment(**asked), "PATH": os.environ["PATH"]},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "nearest"

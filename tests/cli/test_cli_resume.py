@@ -1,0 +1,109 @@
+"""etfopt train --resume, called in this process: what it takes up, what it refuses, what it says."""
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("pytorch_lightning")
+
+from typer.testing import CliRunner
+
+from etfopt import cli
+from etfopt.cli import app
+from etfopt.errors import ConvergenceError, EtfoptError, InputError, MissingExtraError
+from etfopt.experiments.settings import TrainConfig
+from etfopt.experiments.training.files import StorageError
+from etfopt.experiments.training.train import train
+
+
+def call(*arguments: object):
+    return CliRunner().invoke(app, ["train", *map(str, arguments), "--quiet"])
+
+
+def refused(*arguments: object) -> str:
+    result = call(*arguments)
+    assert isinstance(result.exception, InputError), result.output
+    return str(result.exception)
+
+
+def test_a_stopped_run_is_resumed_and_a_finished_one_left_alone(tmp_path: Path) -> None:
+    sizes = {"backbone.width": 8, "backbone.dim": 12, "training.batch_size": 256}
+    train(TrainConfig().with_settings({"training.epochs": 2, **sizes}), tmp_path)
+    (tmp_path / "checkpoints" / "epoch-0002.ckpt").write_bytes(b"")
+    said = refused("--resume", tmp_path)
+    assert "epoch-0002.ckpt: is truncated or damaged" in said
+    assert "use --from-epoch 1" in said
+    done = call("--resume", tmp_path, "--from-epoch", 1)
+    assert done.exit_code == 0, done.output
+    assert f"Written to {tmp_path}/" in done.stdout
+    assert "numerical_rank" in done.stdout
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["epoch"] for line in lines] == [0, 1, 2]
+    done = call("--resume", tmp_path)
+    assert done.exit_code == 0, done.output
+    assert f"{tmp_path} is finished, 2 of 2 epochs: nothing was done" in done.stderr
+
+
+def test_what_cannot_be_resumed_is_refused(tmp_path: Path) -> None:
+    nowhere = tmp_path / "nowhere"
+    assert "nowhere/config.json: cannot be read: No such file" in refused("--resume", nowhere)
+    assert "--batch-size has no meaning with --resume" in refused("--resume", nowhere, "--batch-size", 128)
+    assert "from_epoch = 3 has no meaning without --resume" in refused("--from-epoch", 3)
+    assert not nowhere.exists()
+
+
+def test_a_run_that_diverges_is_a_failure_and_does_not_advise_to_resume_it(tmp_path: Path) -> None:
+    """It would diverge again, whether an epoch was finished or not; what was typed is no mistake, so not status 2."""
+    arguments = ["train", "--set", "optimizer.learning_rate=1e30", "--set", "backbone.width=8", "--quiet"]
+    command = [sys.executable, "-m", "etfopt", *arguments, "--out", str(tmp_path / "run")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stderr
+    assert f"Kept: {tmp_path}/run/; no epoch was finished. A resumed run would diverge again: train with" in done.stderr
+    assert "Lower optimizer.learning_rate = 1e+30" in done.stderr
+    assert "--resume" not in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (InputError("a"), 2),
+        (MissingExtraError("a"), 2),
+        (ConvergenceError("a"), 1),
+        (StorageError("a"), 1),
+        (EtfoptError("a"), 1),
+    ],
+)
+def test_the_exit_status_tells_a_mistake_from_a_failure(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: EtfoptError, status: int
+) -> None:
+    def failing() -> None:
+        raise error
+
+    monkeypatch.setattr(cli, "app", failing)
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == status
+    assert capsys.readouterr().err == "error: a\n"
+
+
+@pytest.mark.parametrize(("stop", "status"), [(KeyboardInterrupt(), 130), (SystemExit(128 + signal.SIGTERM), 143)])
+def test_a_stop_says_what_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: BaseException, status: int
+) -> None:
+    def stopped(*_: object, **__: object) -> None:
+        raise stop
+
+    monkeypatch.setattr("etfopt.experiments.training.train.train", stopped)
+    result = call("--out", tmp_path)
+    assert result.exit_code == status
+    assert f"interrupted. Nothing was written to {tmp_path}/. To start again: the same command" in result.stderr
+    (tmp_path / "config.json").touch()  # a run that has begun has one
+    result = call("--out", tmp_path)
+    assert result.exit_code == status
+    assert f"interrupted. Kept: {tmp_path}/; no epoch was finished" in result.stderr
+    assert f"To go on: etfopt train --resume {tmp_path}" in result.stderr

@@ -1,0 +1,215 @@
+"""The symmetries of the problem, for every solver and for the bridge: each answer is judged by its own certificate."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from etfopt import InputError, NearestETF, certify, solve
+from etfopt.adjoint import nearest_etf_vjp
+from etfopt.solvers.base import Solver
+from etfopt.solvers.procrustes import Procrustes
+from etfopt.solvers.relaxation import ConvexRelaxation
+from etfopt.solvers.riemannian import ConjugateGradient, SteepestDescent, TrustRegion
+from tests.tools import oracles
+from tests.tools.strategies import Draw, draws, orthonormal
+
+torch = pytest.importorskip("torch")
+from etfopt.nn.functional import nearest_etf
+
+SOFT = {"kinds": ("generic", "repeated", "clustered"), "dtypes": (np.float64,), "limit": 0, "max_classes": 4}
+some = settings(max_examples=max(4, settings().max_examples // 6))
+"""A sixth of the profile's examples: there are ten methods, five symmetries, and slow solvers among them."""
+
+
+def solved_by(solver: Solver) -> Callable[[NearestETF], np.ndarray]:
+    return lambda problem: solve(problem, solver, throw=False).U
+
+
+def bridge(problem: NearestETF, dtype: torch.dtype = torch.float64) -> np.ndarray:
+    prox = None if problem.prox is None else torch.tensor(problem.prox, dtype=dtype)
+    H, frame = torch.tensor(problem.H, dtype=dtype), torch.tensor(problem.F, dtype=dtype)
+    return nearest_etf(H, prox, problem.delta, frame).double().numpy()
+
+
+SINGLE = 1e-5
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to U, the relative gap that it promises here, and hence how near to the minimiser it comes."""
+
+    run: Callable[[NearestETF], np.ndarray]
+    gap: float
+
+    def etf(self, problem: NearestETF) -> tuple[np.ndarray, float]:
+        """Return U F and how far it may be from the nearest ETF, by the certificate; check the promised gap."""
+        U = self.run(problem)
+        certificate = certify(problem, U)
+        assert certificate.relative_gap <= self.gap
+        assert certificate.feasibility <= (1e-5 if self.gap == SINGLE else 1e-12)
+        return U @ problem.F, certificate.etf_distance_bound
+
+
+METHODS = {
+    "svd": Method(solved_by(Procrustes("svd")), 1e-13),
+    "gram": Method(solved_by(Procrustes("gram")), 1e-13),
+    "newton-schulz": Method(solved_by(Procrustes("newton-schulz")), 1e-13),
+    "trust region": Method(solved_by(TrustRegion(restarts=1)), 1e-10),
+    # these two promise nothing within so few iterations: what they reach is judged all the same
+    "conjugate gradient": Method(solved_by(ConjugateGradient(restarts=1, max_iterations=100)), np.inf),
+    "steepest descent": Method(solved_by(SteepestDescent(restarts=1, max_iterations=30)), np.inf),
+    "clarabel": Method(solved_by(ConvexRelaxation()), 1e-6),
+    "scs": Method(solved_by(ConvexRelaxation("SCS")), 1e-4),
+    "bridge": Method(bridge, 1e-13),
+    "bridge, single precision": Method(lambda problem: bridge(problem, torch.float32), SINGLE),
+}
+
+
+def changed(problem: NearestETF, H: np.ndarray, prox: Callable[[np.ndarray], np.ndarray], t: float = 1) -> NearestETF:
+    moved = None if problem.prox is None else prox(problem.prox)
+    return NearestETF(t * H, moved, t * problem.delta, problem.F)
+
+
+def rotated(draw: Draw) -> tuple:
+    Q = orthonormal(draw.problem.d, draw.problem.d, draw.rng)
+    return changed(draw.problem, Q @ draw.problem.H, lambda X: Q @ X), lambda E: Q @ E
+
+
+def permuted(draw: Draw) -> tuple:
+    F, order = draw.problem.F, draw.rng.permutation(draw.problem.C)
+    # F P = R F where the frame has full rank; the simplex M has not, and there M P = P M
+    R = np.eye(len(order))[:, order] if len(F) == len(order) else F[:, order] @ np.linalg.pinv(F)
+    return changed(draw.problem, draw.problem.H[:, order], lambda X: X @ R), lambda E: E[:, order]
+
+
+def scaled(draw: Draw) -> tuple:
+    t = 10.0 ** draw.rng.uniform(-6, 6)
+    return changed(draw.problem, draw.problem.H, lambda X: X, t), lambda E: E
+
+
+def shifted(draw: Draw) -> tuple:
+    b = 3 * draw.rng.standard_normal((draw.problem.d, 1))
+    return changed(draw.problem, draw.problem.H + b, lambda X: X), lambda E: E
+
+
+def padded(draw: Draw) -> tuple:
+    def pad(X: np.ndarray) -> np.ndarray:
+        return np.vstack([X, np.zeros((2, X.shape[1]))])
+
+    return changed(draw.problem, pad(draw.problem.H), pad), pad
+
+
+SYMMETRIES = {function.__name__: function for function in (rotated, permuted, scaled, shifted, padded)}
+every_method = pytest.mark.parametrize("method", METHODS)
+
+
+@every_method
+@pytest.mark.parametrize("symmetry", SYMMETRIES)
+@some
+@given(draw=draws(deltas=(1e-3, 0.5), proxes=("none", "near"), **SOFT))
+def test_a_symmetry_of_the_problem_is_one_of_the_answer(symmetry, method, draw):
+    other, expected = SYMMETRIES[symmetry](draw)
+    (etf, bound), (moved, moved_bound) = METHODS[method].etf(draw.problem), METHODS[method].etf(other)
+    assert np.linalg.norm(moved - expected(etf)) <= bound + moved_bound
+
+
+@every_method
+@some
+@given(draw=draws(deltas=(1e-3, 0.5), proxes=("none", "near", "far"), **SOFT))
+def test_every_method_agrees_with_sixty_digits_in_the_etf_and_the_gap(method, draw):
+    problem = draw.problem
+    etf, bound = METHODS[method].etf(problem)
+    if solve(problem).certificate.unique:
+        A = oracles.exact_linear_term(problem.H, problem.F, problem.prox, problem.delta)
+        U, _, s = oracles.exact_polar(A)
+        assert np.linalg.norm(etf - oracles.rounded(U) @ problem.F) <= bound
+        # the gap is what the objective exceeds |H|^2 + |F|^2 + delta/2 (r + |prox|^2) - |A|_* by
+        prox = 0.0 if problem.prox is None else problem.prox
+        least = -float(sum(s)) + problem.delta / 2 * (problem.r + np.sum(np.square(prox)))
+        least += np.sum(problem.H**2) + np.sum(problem.F**2)
+        excess = oracles.objective(METHODS[method].run(problem), problem.H, problem.F, problem.prox, problem.delta)
+        assert excess - least <= (METHODS[method].gap * float(sum(s)) + 1e-12 * (1 + least)) * 1.01
+    else:
+        best = solve(problem)
+        assert np.linalg.norm(etf - best.etf) <= bound + best.certificate.etf_distance_bound
+
+
+@pytest.mark.parametrize("method", METHODS)
+@some
+@given(draw=draws(deltas=(0.5,), proxes=("none", "near"), **SOFT))
+def test_a_gradient_at_the_answer_of_any_method_is_that_at_the_closed_forms_or_refused(method, draw):
+    problem, G, U = draw.problem, draw.cotangent(), METHODS[method].run(draw.problem)
+    if certify(problem, U).relative_stationarity < 1e-7:
+        expected = nearest_etf_vjp(problem, solve(problem).U, G).H
+        found = nearest_etf_vjp(problem, U, G).H
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4 * (1 + np.linalg.norm(G)))
+    elif certify(problem, U).relative_stationarity > 1e-5:
+        with pytest.raises(InputError, match="not the minimiser"):
+            nearest_etf_vjp(problem, U, G)
+
+
+@pytest.mark.parametrize("solver", [ConjugateGradient, SteepestDescent])  # the trust region's trace begins a step later
+@pytest.mark.parametrize("size", [1e-6, 1.0, 1e6])
+def test_a_trace_is_in_the_units_of_the_objective(solver, size, rng):
+    problem, start = NearestETF(size * rng.standard_normal((7, 4))), orthonormal(7, 4, rng)
+    trace = solve(problem, solver(max_iterations=5), initial_point=start, throw=False).stats.trace
+    assert trace[0].objective == pytest.approx(problem.objective(start), rel=1e-9)
+
+
+# --- the gradient of the bridge -----------------------------------------------------------------------------------
+
+
+def leaves(problem: NearestETF) -> tuple[torch.Tensor, Callable[[torch.Tensor], torch.Tensor]]:
+    """Return H as a leaf, and the map to U."""
+    prox = None if problem.prox is None else torch.tensor(problem.prox)
+    H, frame = torch.tensor(problem.H, requires_grad=True), torch.tensor(problem.F)
+    return H, lambda X: nearest_etf(X, prox, problem.delta, frame)
+
+
+proximal = draws(deltas=(0.03, 0.5), proxes=("near", "far"), **SOFT) | draws(
+    frames=("reduced",), proxes=("none",), **SOFT
+)
+
+
+@given(proximal)
+def test_the_bridges_gradient_turns_with_the_means(draw):
+    problem, G = draw.problem, torch.tensor(draw.cotangent())
+    Q = orthonormal(problem.d, problem.d, draw.rng)
+    other = changed(problem, Q @ problem.H, lambda X: Q @ X)
+    (H, U), (turned, turned_U) = leaves(problem), leaves(other)
+    U(H).backward(G)
+    turned_U(turned).backward(torch.tensor(Q) @ G)
+    size = 1e-9 * (1 + float(H.grad.abs().max()) ** 2)
+    np.testing.assert_allclose(turned.grad, Q @ H.grad.numpy(), rtol=0, atol=size)
+
+
+@given(proximal)
+def test_the_rows_of_the_bridges_gradient_sum_to_zero(draw):
+    H, U = leaves(draw.problem)
+    U(H).backward(torch.tensor(draw.cotangent()))
+    np.testing.assert_allclose(H.grad.sum(dim=1), 0, rtol=0, atol=1e-13 * (1 + float(H.grad.abs().max())))
+
+
+@given(proximal)
+def test_a_cotangent_that_only_stretches_u_gives_the_bridge_no_gradient(draw):
+    (H, U), S = leaves(draw.problem), draw.rng.standard_normal((draw.problem.r, draw.problem.r))
+    found = U(H)
+    found.backward(found.detach() @ torch.tensor(S + S.T))
+    smallest = np.linalg.svd(draw.problem.linear_term, compute_uv=False)[-1]
+    assert torch.linalg.norm(H.grad) <= 1e-13 * np.linalg.norm(S) / smallest
+
+
+@given(proximal, st.booleans())
+def test_pulling_back_through_the_bridge_is_the_adjoint_of_pushing_forward(draw, batched):
+    H, U = leaves(draw.problem)
+    G, D = torch.tensor(draw.cotangent()), torch.tensor(draw.rng.standard_normal(H.shape))
+    if batched:
+        H, G, D = torch.stack([H.detach()] * 2), torch.stack([G, -2 * G]), torch.stack([D, D.flip(-1)])
+    pulled = torch.func.vjp(U, H.detach())[1](G)[0]
+    pushed = torch.func.jvp(U, (H.detach(),), (D,))[1]
+    size = float(torch.linalg.norm(pulled) * torch.linalg.norm(D) + torch.linalg.norm(pushed) * torch.linalg.norm(G))
+    assert float((pulled * D).sum()) == pytest.approx(float((G * pushed).sum()), abs=1e-11 * (1 + size))

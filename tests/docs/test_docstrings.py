@@ -1,0 +1,184 @@
+"""Every public name says what it takes, gives and refuses, and where it comes from; its examples run as written."""
+
+import doctest
+import importlib
+import re
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests import ROOT
+
+pytest.importorskip("numpydoc")
+torch = pytest.importorskip("torch")
+for extra in ("pymanopt", "cvxpy", "torchmetrics", "pytorch_lightning", "typer", "matplotlib"):
+    pytest.importorskip(extra)
+from tests.tools import docstrings
+from tests.tools.public_names import Name, modules, public_names
+
+RULES = (
+    docstrings.form,
+    docstrings.parameters,
+    docstrings.returns,
+    docstrings.shapes,
+    docstrings.raises,
+    docstrings.sources,
+    docstrings.examples,
+)
+SOURCES = sorted([*(ROOT / "etfopt").rglob("*.py"), *(ROOT / "docs").glob("*.md"), *(ROOT / "docs").glob("[eh]*/*.md")])
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
+def test_every_public_docstring_keeps_the_rule(rule) -> None:
+    wrong = {path: found for path, name in public_names().items() if (found := rule(name))}
+    assert not wrong
+
+
+def test_public_names_are_found_by_the_hundred_and_members_with_them() -> None:
+    assert len(public_names()) > 300
+    assert {"etfopt.problem.NearestETF", "etfopt.problem.NearestETF.objective"} <= public_names().keys()
+
+
+@pytest.mark.parametrize("module", modules())
+def test_every_module_says_what_it_is_for(module: str) -> None:
+    assert importlib.import_module(module).__doc__ or module == "etfopt.solvers"  # which is empty on purpose
+
+
+# --- the rules themselves: each must see what it is there for -------------------------------------------------------
+
+
+def refuses(X):
+    if not X:
+        raise ValueError("X is empty")
+
+
+def without_words(X: np.ndarray, size: int) -> np.ndarray:
+    """Return something."""
+    refuses(X)
+    if size:
+        raise TypeError(f"size = {size}")
+    try:
+        raise KeyError(size)
+    except KeyError:
+        return X
+
+
+def without_shapes(X: np.ndarray) -> np.ndarray:
+    """Return something.
+
+    Parameters
+    ----------
+    X : ndarray
+        Its size is not said.
+
+    Returns
+    -------
+    ndarray
+        Nor is this one's.
+    """
+    return X
+
+
+def test_each_rule_sees_what_is_missing(monkeypatch) -> None:
+    bare, shapeless = Name("test_docstrings.without_words", without_words), Name("t.without_shapes", without_shapes)
+    assert docstrings.parameters(bare) == ["parameters without a word: X, size"]
+    assert docstrings.returns(bare)
+    assert docstrings.raises(bare) == ["raises TypeError and does not say so"]  # a caught one is none
+    assert docstrings.parameters(shapeless) == docstrings.returns(shapeless) == docstrings.raises(shapeless) == []
+    assert docstrings.shapes(shapeless) == ["no shape of X", "no shape of what is returned"]
+    assert docstrings.form(Name("test_docstrings.refuses", refuses)) == ["no docstring"]
+    monkeypatch.setattr(without_shapes, "__module__", "etfopt.geometry")
+    assert docstrings.sources(shapeless)
+    assert docstrings.examples(shapeless)
+
+
+def test_what_a_check_raises_its_caller_raises() -> None:
+    from etfopt._arrays import as_matrix
+    from etfopt.geometry import polar_factor
+
+    assert docstrings.raised_by(as_matrix) == docstrings.raised_by(polar_factor) == {"InputError"}
+
+
+# --- where the proofs are -------------------------------------------------------------------------------------------
+
+
+def test_every_file_of_the_theory_that_is_cited_exists() -> None:
+    cited = {(path.name, name) for path in SOURCES for name in re.findall(r"theory/(\w+)\.py", path.read_text())}
+    assert len(cited) > 20
+    assert not [citation for citation in cited if not (ROOT / "theory" / f"{citation[1]}.py").exists()]
+
+
+def test_the_code_that_a_claim_names_cites_the_claim() -> None:
+    from theory import registry
+
+    missing = defaultdict(list)
+    for claim in registry.claims():
+        for used in set(re.findall(r"`(etfopt\.[\w.]+)`", claim.used_in)):
+            if f"theory/{claim.id}.py" not in _documentation(used):
+                missing[used].append(claim.id)
+    assert not missing
+
+
+def _documentation(dotted: str) -> str:
+    """The docstrings of an object and of the class and module that hold it."""
+    parts, texts = dotted.split("."), []
+    found = importlib.import_module("etfopt")
+    for part in parts[1:]:
+        try:
+            found = getattr(found, part)
+        except AttributeError:
+            found = importlib.import_module(f"{found.__name__}.{part}")
+        texts.append(getattr(found, "__doc__", None) or "")
+    return "\n".join(texts[-2:])
+
+
+# --- examples -------------------------------------------------------------------------------------------------------
+
+WITH_EXAMPLES = sorted(
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+    for path in (ROOT / "etfopt").rglob("*.py")
+    if ">>> " in path.read_text()
+)
+
+
+@pytest.mark.parametrize("module", WITH_EXAMPLES)
+def test_the_examples_of_a_module_run_as_written(module: str, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    options = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+    with torch.random.fork_rng(), np.printoptions(precision=4, suppress=True):
+        torch.manual_seed(0)
+        failed, attempted = doctest.testmod(importlib.import_module(module), report=True, optionflags=options)
+    assert attempted > 0
+    assert failed == 0
+
+
+# --- the reference of the documentation -----------------------------------------------------------------------------
+
+
+def referenced() -> list[object]:
+    """What docs/api.md lists; of a module, all that it exports."""
+    found: list[object] = []
+    for block in re.findall(r"```\{eval-rst\}\n(.*?)```", (ROOT / "docs" / "api.md").read_text(), re.DOTALL):
+        current = re.search(r"\.\. currentmodule:: (\S+)", block)
+        entries = re.findall(r"^   (\w[\w.]*)$", block, re.MULTILINE)
+        for entry in entries:
+            listed = _resolved(f"{current[1]}.{entry}" if current else entry)
+            exported = getattr(listed, "__all__", ())
+            found += [listed, *(getattr(listed, name) for name in exported)]
+    return found
+
+
+def _resolved(dotted: str) -> object:
+    try:
+        return importlib.import_module(dotted)
+    except ModuleNotFoundError:
+        owner, _, name = dotted.rpartition(".")
+        return getattr(_resolved(owner), name)
+
+
+def test_every_public_name_is_in_the_reference() -> None:
+    listed = referenced()
+    names = [name for name in public_names().values() if name.owner is None and not name.command]
+    assert not [name.path for name in names if not any(name.found is other for other in listed)]

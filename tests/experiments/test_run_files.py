@@ -1,0 +1,318 @@
+"""The files of a run: strict, of one schema, whole after a crash, and read back as they were written."""
+
+import itertools
+import json
+import math
+import platform
+import random
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pl = pytest.importorskip("pytorch_lightning")
+
+from etfopt.errors import InputError
+from etfopt.experiments.settings import TrainConfig
+from etfopt.experiments.training import environment as environment_module
+from etfopt.experiments.training.environment import environment
+from etfopt.experiments.training.files import (
+    StorageError,
+    append_line,
+    read_config,
+    read_lines,
+    write_atomically,
+    write_config,
+    write_json,
+)
+from etfopt.experiments.training.means import append_means, read_means
+from etfopt.experiments.training.random_states import RandomStates, seeded
+from etfopt.experiments.training.results import load_run
+from etfopt.experiments.training.shares import Shares
+from etfopt.experiments.training.train import RunResult, train
+from etfopt.metrics import NumericalRank
+
+SMALL = TrainConfig().with_settings(
+    {"training.epochs": 2, "backbone.width": 8, "backbone.dim": 12, "training.batch_size": 256}
+)
+
+
+@pytest.fixture(scope="module")
+def result(tmp_path_factory: pytest.TempPathFactory) -> RunResult:
+    return train(SMALL, tmp_path_factory.mktemp("run"))
+
+
+def strict(text: str | bytes) -> dict:
+    return json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+
+
+def test_every_file_says_its_schema(result: RunResult) -> None:
+    for name in ("config.json", "environment.json", "history.json"):
+        assert strict((result.path / name).read_text())["schema"] == 1
+    lines = (result.path / "metrics.jsonl").read_text().splitlines()
+    assert [strict(line)["schema"] for line in lines] == [1, 1, 1]
+    assert [strict(line)["epoch"] for line in lines] == [0, 1, 2]
+
+
+def test_a_run_is_read_back_from_its_folder(result: RunResult) -> None:
+    again = load_run(result.path)
+    assert again.config == result.config
+    assert again.history == result.history
+    np.testing.assert_array_equal(again.class_means, result.class_means)
+    assert again.step_ms == pytest.approx(result.step_ms)
+    assert again.step_bytes == result.step_bytes
+    assert again.finished
+    np.testing.assert_array_equal(np.load(result.path / "class_means.npy"), result.class_means[-1])
+    assert strict((result.path / "history.json").read_text())["epochs"] == result.history
+
+
+def test_the_margins_of_both_splits_are_kept_sorted(result: RunResult) -> None:
+    for split, n in (("train", 1437), ("test", 360)):
+        margins = result.margins(split)
+        assert margins.shape == (n,)
+        assert (np.diff(margins) >= 0).all()
+        assert margins.mean() == pytest.approx(result.history[-1][f"{split}_cosine_margin"], abs=1e-14)
+
+
+def test_every_measure_of_the_method_is_in_the_record(result: RunResult) -> None:
+    names = {
+        *("loss", "accuracy", "nc1", "vci", "numerical_rank", "nc2", "nc3", "nc4", "ncc_mismatch", "cosine_margin"),
+        *("equinorm_means", "equinorm_weights", "equinorm_difference"),
+        *("etf_distance_means", "etf_distance_weights", "etf_distance_between"),
+    }
+    for record in result.history:
+        assert set(record) == {"epoch", *(f"{split}_{name}" for split in ("train", "test") for name in names)}
+        assert all(math.isfinite(value) for value in record.values())
+
+
+def test_epochs_to_reach_an_accuracy_or_a_margin(tmp_path: Path) -> None:
+    values = [(0.1, -0.2), (0.99, 0.4), (0.98, 1.0), (1.0, 0.9)]
+    history = [{"epoch": e, "train_accuracy": a, "train_cosine_margin": m} for e, (a, m) in enumerate(values)]
+    run = RunResult(
+        TrainConfig().with_settings({"training.epochs": 3}), history, np.zeros((4, 16, 10)), 1.0, 2e6, tmp_path
+    )
+    assert [run.epochs_to(a) for a in (0.05, 0.99, 1.0)] == [0, 1, 3]
+    assert [run.epochs_to(m, "train_cosine_margin") for m in (0.3, 1.0, 1.1)] == [1, 2, None]
+
+
+# --- one file after another ----------------------------------------------------------------------------------------
+
+
+def test_a_failed_write_leaves_the_file_before_and_no_other(tmp_path: Path) -> None:
+    write_atomically(tmp_path / "file", b"first")
+    write_atomically(tmp_path / "file", b"second")
+    (tmp_path / "file.part").mkdir()
+    with pytest.raises(StorageError, match=r"file: cannot be written"):
+        write_atomically(tmp_path / "file", b"third")
+    assert (tmp_path / "file").read_bytes() == b"second"
+    with pytest.raises(StorageError, match="No such file"):
+        write_atomically(tmp_path / "no" / "file", b"")
+
+
+def test_a_torn_last_line_is_left_out_and_a_torn_one_before_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "lines"
+    append_line(path, {"epoch": 0, "nc1": math.nan, "loss": math.inf})
+    append_line(path, {"epoch": 1, "nc1": 0.1})
+    text = path.read_text()
+    assert [strict(line)["nc1"] for line in text.splitlines()] == [None, 0.1]
+    path.write_text(text + text[:20])
+    first, second = read_lines(path)
+    assert math.isnan(first["nc1"])
+    assert second == {"epoch": 1, "nc1": 0.1}
+    path.write_text(text[:20] + "\n" + text)
+    with pytest.raises(InputError, match="lines: is damaged"):
+        read_lines(path)
+
+
+def test_class_means_grow_by_an_epoch_and_later_ones_are_dropped(tmp_path: Path) -> None:
+    path, means = tmp_path / "means.npy", np.random.default_rng(0).standard_normal((120, 3, 4))
+    for epoch in range(120):  # the number of epochs grows to three digits
+        append_means(path, means[epoch], epoch)
+    np.testing.assert_array_equal(read_means(path, 120), means)
+    append_means(path, -means[7], 7)
+    np.testing.assert_array_equal(np.load(path), [*means[:7], -means[7]])
+    assert path.stat().st_size == 128 + 8 * 8 * 12
+    append_means(path, means[0].T, 0)
+    assert np.load(path).shape == (1, 4, 3)
+
+
+def test_class_means_that_are_not_there_are_missed(tmp_path: Path) -> None:
+    path = tmp_path / "means.npy"
+    append_means(path, np.zeros((3, 4)), 0)
+    with pytest.raises(InputError, match=r"holds the class means of 1 epochs; 2 were expected"):
+        read_means(path, 2)
+    with pytest.raises(InputError, match=r"holds 1 epochs of shape \(3, 4\); 2 of shape \(3, 4\) were expected"):
+        append_means(path, np.zeros((3, 4)), 2)
+    with pytest.raises(InputError, match=r"1 of shape \(4, 3\) were expected"):
+        append_means(path, np.zeros((4, 3)), 1)
+    path.write_bytes(b"rubbish")
+    for use in (lambda: read_means(path, 1), lambda: append_means(path, np.zeros((3, 4)), 1)):
+        with pytest.raises(InputError, match=r"means\.npy: is damaged"):
+            use()
+
+
+def test_a_configuration_goes_round_and_knows_itself(tmp_path: Path) -> None:
+    settings = {"head.name": "fixed", "head.averaging": 0.25, "seed": 2**63}
+    path, config = tmp_path / "config.json", TrainConfig().with_settings(settings)
+    write_config(path, config)
+    assert read_config(path) == config
+    assert config.digest() == TrainConfig().with_settings(settings).digest()
+    assert len({config.digest(), TrainConfig().digest(), TrainConfig(seed=1).digest()}) == 3
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "is damaged"),
+        ("[]", "is not a file of a run"),
+        ('{"head": "nearest"}', "is not a file of a run"),
+        ('{"schema": 2, "config": {}}', "written by another version of etfopt; this one reads schema 1"),
+        ('{"schema": 1, "config": {"head": "best"}}', "holds no configuration of a run: head = 'best'"),
+        ('{"schema": 1, "config": {"colour": 3}}', "holds no configuration of a run: .*colour"),
+        ('{"schema": 1, "config": 3}', "holds no configuration of a run"),
+    ],
+)
+def test_a_file_that_is_no_configuration_is_refused(tmp_path: Path, content: str, message: str) -> None:
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(InputError, match=rf"config\.json: (was )?{message}"):
+        read_config(tmp_path / "config.json")
+
+
+# --- surroundings --------------------------------------------------------------------------------------------------
+
+
+def test_the_environment_names_versions_platform_and_time(result: RunResult) -> None:
+    (start,) = strict((result.path / "environment.json").read_text())["starts"]
+    assert start["torch"] == torch.__version__
+    assert start["numpy"] == np.__version__
+    assert start["platform"] == f"{platform.system()} {platform.machine()}"
+    assert {"etfopt", "python", "platform", "processors", "git", "date", "seed", "precision", "threads"} <= set(start)
+    assert start["date"].endswith("+00:00")
+
+
+def test_the_revision_is_that_of_a_checkout_of_the_package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def git(*words: str) -> None:
+        identity = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
+        subprocess.run(["git", "-C", str(tmp_path), *identity, *words], check=True, capture_output=True)
+
+    package = tmp_path / "etfopt" / "__init__.py"
+    package.parent.mkdir()
+    package.touch()
+    monkeypatch.setattr(environment_module.etfopt, "__file__", str(package))
+
+    def found() -> dict | None:
+        environment_module._git.cache_clear()
+        return environment()["git"]
+
+    try:
+        git("init", "--quiet")
+        assert found() is None  # a checkout, but not of the package
+        git("add", "."), git("commit", "--quiet", "-m", "first")
+        assert found()["dirty"] is False
+        assert len(found()["revision"]) == 40
+        package.write_text("changed")
+        assert found()["dirty"] is True
+    finally:
+        environment_module._git.cache_clear()
+
+
+def draw() -> tuple[float, float, float]:
+    return float(torch.rand(())), random.random(), float(np.random.random())  # noqa: NPY002 - what is tested
+
+
+def test_the_generators_are_seeded_by_process_and_put_back() -> None:
+    torch.manual_seed(0), random.seed(0), np.random.seed(0)  # noqa: NPY002 - what is tested
+    expected = draw()
+    torch.manual_seed(0), random.seed(0), np.random.seed(0)  # noqa: NPY002 - what is tested
+    inside = []
+    for seed, rank in ((1, 0), (1, 0), (1, 1), (2, 0)):
+        with seeded(seed, rank):
+            inside.append(draw())
+    assert inside[0] == inside[1]
+    assert all(len(set(values)) == 3 for values in zip(*inside, strict=True))
+    assert draw() == expected
+
+
+def test_an_epoch_goes_on_with_the_generators_where_the_last_one_ended_resumed_or_not() -> None:
+    trainer, module = pl.Trainer(logger=False, enable_checkpointing=False), pl.LightningModule()
+    whole, resumed = RandomStates(), RandomStates()
+    with seeded(1, 0):
+        whole.on_train_epoch_start(trainer, module)
+        first = draw()
+        whole.on_train_epoch_end(trainer, module)
+        next_one = draw()
+        resumed.load_state_dict(whole.state_dict())
+        for states in (whole, resumed):
+            states.on_train_epoch_start(trainer, module)
+            assert draw() == next_one != first
+        RandomStates().on_train_epoch_start(trainer, module)
+        assert draw() != next_one  # there was no last epoch
+
+
+def test_tensorboard_shows_what_was_measured(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboardX")
+    from tensorboardX.proto.event_pb2 import Event
+    from tensorboardX.record_writer import masked_crc32c
+
+    result = train(SMALL, tmp_path)
+    (file,) = (tmp_path / "tensorboard").iterdir()
+    content, events = file.read_bytes(), []
+    while content:
+        size = int.from_bytes(content[:8], "little")
+        assert masked_crc32c(content[12 : 12 + size]) == int.from_bytes(content[12 + size : 16 + size], "little")
+        events.append(Event.FromString(content[12 : 12 + size]))
+        content = content[16 + size :]
+    shown = {
+        event.step: {v.tag: v.simple_value for v in event.summary.value} for event in events if event.summary.value
+    }
+    assert set(shown) == {0, 1, 2}
+    for record in result.history:
+        values = shown[record["epoch"]]
+        assert values["train/nc1"] == pytest.approx(record["train_nc1"], rel=1e-6)
+        assert values["test/etf_distance_means"] == pytest.approx(record["test_etf_distance_means"], rel=1e-6)
+
+
+def test_the_precision_reaches_the_network(tmp_path: Path, result: RunResult) -> None:
+    found = train(SMALL, tmp_path, precision="bf16-mixed", accelerator="cpu")
+    loss, expected = found.history[0]["train_loss"], result.history[0]["train_loss"]  # of one and the same network
+    assert loss != expected
+    assert loss == pytest.approx(expected, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("machine", "message"),
+    [({"accelerator": "abacus"}, "abacus"), ({"precision": "8"}, "8"), ({"devices": 0}, "devices")],
+)
+def test_a_machine_that_is_not_there_is_refused(tmp_path: Path, machine: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        train(SMALL, tmp_path / "run", **machine)
+    assert not (tmp_path / "run").exists()
+
+
+def test_shares_of_a_batch_are_disjoint_and_whole() -> None:
+    chunks = [list(range(7)), list(range(7, 14)), [14, 15, 16]]
+    shares = [list(Shares(chunks, rank, 2, least=2)) for rank in range(2)]
+    assert [sorted(a + b) for a, b in zip(*shares, strict=True)] == [chunks[0], list(range(7, 17))]
+    evaluation = [list(Shares(chunks, rank, 4, least=0)) for rank in range(4)]
+    assert [sorted(itertools.chain(*parts)) for parts in zip(*evaluation, strict=True)] == chunks
+    assert evaluation[3][2] == []
+    with pytest.raises(InputError, match="a batch of 7 samples cannot be shared by 4 processes"):
+        list(Shares(chunks, 0, 4, least=2))
+
+
+def test_a_measure_that_waits_for_the_end_is_exact_over_processes() -> None:
+    """The singular values of rows that were condensed on two processes are those of all rows."""
+    g = torch.Generator().manual_seed(0)
+    X, y = torch.randn(400, 5, generator=g, dtype=torch.float64), torch.arange(400) % 3
+    ranks = [NumericalRank(3, 5) for _ in range(3)]
+    for metric, part in zip(ranks, (slice(None), slice(0, 150), slice(150, None)), strict=True):
+        metric.update(X[part], y[part], torch.ones(3, 5))
+    ranks[1].merge_state(ranks[2])
+    assert float(ranks[1].compute()) == pytest.approx(float(ranks[0].compute()), abs=1e-12)
+
+
+def test_json_of_a_run_has_its_schema_first(tmp_path: Path) -> None:
+    write_json(tmp_path / "file.json", {"value": math.nan})
+    assert (tmp_path / "file.json").read_text() == '{\n "schema": 1,\n "value": null\n}\n'

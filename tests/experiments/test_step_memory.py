@@ -1,0 +1,85 @@
+"""The memory of a training step: counted on one step, without a trace in what is trained."""
+
+import math
+from pathlib import Path
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("pytorch_lightning")
+
+from torch import Tensor, nn
+from torch.utils._python_dispatch import _get_current_dispatch_mode
+
+from etfopt.errors import ConvergenceError
+from etfopt.experiments.settings import HEADS, TrainConfig
+from etfopt.experiments.training import recorder
+from etfopt.experiments.training.files import read_lines
+from etfopt.experiments.training.results import RunResult
+from etfopt.experiments.training.train import train
+
+
+def config(epochs: int = 1, batch: int = 256, **more: object) -> TrainConfig:
+    settings = {"backbone.width": 8, "backbone.dim": 12, "training.batch_size": batch, "training.epochs": epochs}
+    return TrainConfig().with_settings({**settings, **more})
+
+
+def weights(result: RunResult) -> list[Tensor]:
+    checkpoint = max((result.path / "checkpoints").glob("*.ckpt"))
+    return list(torch.load(checkpoint, weights_only=True)["state_dict"].values())
+
+
+class Unwatched:
+    """In place of the counter: counts nothing."""
+
+    peak = 7
+
+    def __init__(self, _device: object) -> None: ...
+
+    def __enter__(self) -> "Unwatched":
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_a_step_that_is_watched_is_the_same_step(head: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen = config(**{"head.name": head})
+    watched = train(chosen, tmp_path / "watched")
+    monkeypatch.setattr(recorder, "Allocations", Unwatched)
+    plain = train(chosen, tmp_path / "plain")
+    assert plain.step_bytes == 7
+    assert all(map(torch.equal, weights(watched), weights(plain)))
+
+
+def test_gradients_and_activations_are_counted_and_more_samples_take_more(tmp_path: Path) -> None:
+    small, large = (train(config(batch=batch), tmp_path / str(batch)) for batch in (64, 512))
+    parameters = sum(x.numel() for x in weights(small) if x.is_floating_point())
+    assert small.step_bytes > 4 * (64 * 8 + 0.5 * parameters)
+    assert large.step_bytes - small.step_bytes > 4 * 448 * (8 + 12)
+    lines = read_lines(tmp_path / "64" / "metrics.jsonl")
+    assert math.isnan(lines[0]["step_bytes"])
+    assert lines[1]["step_bytes"] == small.step_bytes
+
+
+def test_a_run_of_one_step_has_no_second_to_ask_but_the_next_epoch_has(tmp_path: Path) -> None:
+    assert math.isnan(train(config(batch=2000), tmp_path / "one").step_bytes)
+    longer = train(config(epochs=3, batch=2000), tmp_path / "three")
+    known = [line["step_bytes"] for line in read_lines(longer.path / "metrics.jsonl")]
+    assert [math.isnan(value) for value in known] == [True, True, False, False]
+
+
+def test_a_step_that_fails_while_it_is_watched_leaves_no_watch_behind(tmp_path: Path) -> None:
+    class Failing(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer, self.steps = nn.Linear(64, 12), 0
+
+        def forward(self, images: Tensor) -> Tensor:
+            self.steps += self.training
+            return self.layer(images.flatten(1)) * (math.nan if self.steps == 2 else 1.0)
+
+    chosen = TrainConfig().with_settings({"backbone.name": "custom", "backbone.dim": 12, "training.epochs": 1})
+    with pytest.raises(ConvergenceError, match="step 2"):
+        train(chosen, tmp_path, backbone=Failing())
+    assert _get_current_dispatch_mode() is None

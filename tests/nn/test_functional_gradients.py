@@ -1,0 +1,158 @@
+"""Derivatives of the bridge by PyTorch's own checkers, in every mode, at every kind of spectrum."""
+
+import numpy as np
+import pytest
+
+from etfopt import simplex_etf
+from tests.tools.strategies import means_with, orthonormal, with_spectrum
+
+torch = pytest.importorskip("torch")
+from torch.autograd import gradcheck, gradgradcheck
+
+from etfopt.nn.functional import frame_tensor, nearest_etf, polar_factor
+
+SPECTRA = {
+    "generic": np.array([1.0, 0.8, 0.5]),
+    "repeated": np.array([1.0, 1.0, 0.5]),
+    "clustered": np.array([1.0, 1.0 + 1e-9, 1.0 - 1e-9]),
+    "collapsed": np.ones(3),
+}
+DIMENSIONS = {"d = C - 1": 3, "d = C": 4, "d > C": 6}
+
+
+@pytest.fixture(params=SPECTRA)
+def values(request: pytest.FixtureRequest) -> np.ndarray:
+    return SPECTRA[request.param]
+
+
+@pytest.fixture(params=DIMENSIONS)
+def d(request: pytest.FixtureRequest) -> int:
+    return DIMENSIONS[request.param]
+
+
+def means(d: int, values: np.ndarray, rng: np.random.Generator) -> torch.Tensor:
+    return torch.tensor(means_with(with_spectrum(d, values, rng)), requires_grad=True)
+
+
+def reduced() -> torch.Tensor:
+    return torch.tensor(simplex_etf(4, reduced=True))
+
+
+def cases(d: int, values: np.ndarray, rng: np.random.Generator) -> list:
+    """(function, inputs) for U and U F, with and without a proximal point, in every frame that has room."""
+    H, F, E = means(d, values, rng), reduced(), frame_tensor(4, torch.zeros(1, dtype=torch.float64))
+    prox = torch.tensor(orthonormal(d, 3, rng), requires_grad=True)
+    found = [
+        (lambda H: nearest_etf(H, frame=F), (H,)),
+        (lambda H: nearest_etf(H, frame=F) @ F, (H,)),
+        (lambda H, prox: nearest_etf(H, prox, 0.1, F), (H, prox)),
+    ]
+    if d >= 4:
+        wide = torch.tensor(orthonormal(d, 4, rng), requires_grad=True)
+        found += [
+            (lambda H: nearest_etf(H) @ E, (H,)),
+            (lambda H: nearest_etf(H, wide.detach(), 1e-3) @ E, (H,)),
+            (lambda H, prox: nearest_etf(H, prox, 0.3), (H, wide)),
+        ]
+    return found
+
+
+def test_first_derivatives_pass_gradcheck_forward_reverse_and_batched(values, d, rng):
+    for function, inputs in cases(d, values, rng):
+        assert gradcheck(function, inputs, check_forward_ad=True, check_batched_grad=True, atol=1e-4, rtol=1e-4)
+
+
+def test_second_derivatives_pass_gradgradcheck(values, d, rng):
+    for function, inputs in cases(d, values, rng):
+        assert gradgradcheck(function, inputs, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(3, 3), (5, 3), (2, 4, 3)])
+def test_the_polar_factor_passes_both_checks(shape, rng):
+    A = torch.tensor(rng.standard_normal(shape) + np.eye(*shape[-2:]), requires_grad=True)
+    assert gradcheck(polar_factor, A, check_forward_ad=True, check_batched_grad=True, atol=1e-4, rtol=1e-4)
+    assert gradgradcheck(polar_factor, A, atol=1e-4, rtol=1e-4)
+
+
+def loss(H: torch.Tensor) -> torch.Tensor:
+    """A scalar with a non-trivial Hessian."""
+    etf = nearest_etf(H, torch.eye(*H.shape[-2:], dtype=H.dtype), 0.1) @ frame_tensor(H.shape[-1], H)
+    return (etf * torch.linspace(-1, 2, etf.numel(), dtype=H.dtype).reshape(etf.shape)).sum().sin()
+
+
+def by_autograd(H: torch.Tensor) -> torch.Tensor:
+    H = H.detach().requires_grad_()
+    return torch.autograd.grad(loss(H), H)[0]
+
+
+def test_the_functional_gradient_is_the_gradient(values, rng):
+    H = means(6, values, rng).detach()
+    torch.testing.assert_close(torch.func.grad(loss)(H), by_autograd(H))
+    torch.testing.assert_close(torch.func.vjp(loss, H)[1](torch.tensor(1.0, dtype=H.dtype))[0], by_autograd(H))
+    torch.testing.assert_close(torch.func.jacrev(loss)(H), by_autograd(H))
+
+
+def test_forward_mode_is_the_gradient_too(values, rng):
+    H, D = means(6, values, rng).detach(), torch.tensor(rng.standard_normal((6, 4)))
+    value, slope = torch.func.jvp(loss, (H,), (D,))
+    torch.testing.assert_close(value, loss(H))
+    torch.testing.assert_close(slope, (by_autograd(H) * D).sum())
+    torch.testing.assert_close(torch.func.jacfwd(loss)(H), by_autograd(H))
+
+
+def test_mapped_gradients_are_the_members_gradients(rng):
+    H = torch.stack([means(6, values, rng).detach() for values in SPECTRA.values()])
+    expected = torch.stack([by_autograd(h) for h in H])
+    torch.testing.assert_close(torch.vmap(torch.func.grad(loss))(H), expected)
+    torch.testing.assert_close(torch.vmap(loss)(H), torch.stack([loss(h) for h in H]))
+
+
+def test_hessians_agree_however_they_are_taken(values, rng):
+    H = means(6, values, rng).detach()
+    V = torch.tensor(rng.standard_normal((6, 4)))
+    product = (torch.func.hessian(loss)(H) * V).sum((-2, -1))
+    leaf = H.clone().requires_grad_()
+    first = torch.autograd.grad(loss(leaf), leaf, create_graph=True)[0]
+    torch.testing.assert_close(torch.autograd.grad((first * V).sum(), leaf)[0], product)
+    torch.testing.assert_close(torch.func.jacrev(torch.func.grad(loss))(H), torch.func.hessian(loss)(H))
+    torch.testing.assert_close(torch.func.jvp(torch.func.grad(loss), (H,), (V,))[1], product)
+
+
+def test_third_derivatives_exist_at_collapse(rng):
+    H, D = means(5, np.ones(3), rng), torch.tensor(rng.standard_normal((5, 4)))
+    value = loss(H)
+    for _ in range(3):
+        value = (torch.autograd.grad(value, H, create_graph=True)[0] * D).sum()
+
+    def along(t: float) -> float:
+        H2 = (H + t * D).detach().requires_grad_()
+        first = (torch.autograd.grad(loss(H2), H2, create_graph=True)[0] * D).sum()
+        return (torch.autograd.grad(first, H2)[0] * D).sum().item()
+
+    assert value.item() == pytest.approx((along(1e-4) - along(-1e-4)) / 2e-4, rel=1e-4, abs=1e-4)
+
+
+def test_a_detached_proximal_point_is_held_constant(rng):
+    H, prox = means(6, SPECTRA["generic"], rng), torch.tensor(orthonormal(6, 4, rng), requires_grad=True)
+    nearest_etf(H, prox.detach(), 0.3).sum().backward()
+    assert prox.grad is None
+    nearest_etf(H, prox, 0.3).sum().backward()
+    assert prox.grad is not None
+
+
+@pytest.mark.parametrize("delta", [1e-1, 1e-3, 1e-5, 1e-8, 1e-11])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_small_proximal_weight_does_not_leak_into_losses_of_the_etf(delta, dtype, rng):
+    H = means(6, SPECTRA["generic"], rng).detach()
+    H = (H / torch.linalg.matrix_norm(H)).to(dtype)
+    prox, T = nearest_etf(H), torch.tensor(rng.standard_normal((6, 4)), dtype=dtype)
+
+    def slope(*arguments) -> torch.Tensor:
+        leaf = H.clone().requires_grad_()
+        F = arguments[-1] if arguments else frame_tensor(4, leaf)
+        ((nearest_etf(leaf, *arguments) @ F.to(dtype)) * T).sum().backward()
+        return leaf.grad.double()
+
+    plain, pulled = slope(None, 0.0, reduced()), slope(prox, delta, frame_tensor(4, H))
+    allowed = 30 * delta + (1e-6 if dtype == torch.float64 else 1e-4)
+    assert torch.linalg.matrix_norm(pulled - plain) <= allowed * torch.linalg.matrix_norm(plain)

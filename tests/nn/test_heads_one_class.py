@@ -1,0 +1,97 @@
+"""Batches of one class teach nothing of it: a warning says so, once."""
+
+import contextlib
+import copy
+from collections.abc import Callable
+
+import pytest
+
+from tests.tools.blind import blind
+
+torch = pytest.importorskip("torch")
+from torch import nn
+
+from etfopt.nn import ClassMeans, FixedETFHead, LearnedHead, NearestETFHead
+from tests.tools.head_cases import LABELS, C, D, batch, snapshot
+
+TRACKING: dict[str, Callable[..., nn.Module]] = {
+    "means": lambda: ClassMeans(C, D),
+    "fixed": lambda: FixedETFHead(D, C),
+    "nearest": lambda: NearestETFHead(D, C),
+}
+MESSAGE = r"one class only.*centred class mean is exactly zero.*Shuffle.*drop_last=True.*stratify"
+
+
+@pytest.mark.parametrize("name", TRACKING)
+def test_classes_that_are_fed_one_after_the_other_are_warned_of_once(name, rng):
+    module = TRACKING[name]()
+    features = batch(rng)
+    samples = [torch.arange(c, len(LABELS), C) for c in range(C)]
+    with pytest.warns(UserWarning, match=MESSAGE) as told:
+        _ = [module(features[own], LABELS[own]) for own in samples]
+    assert len(told) == 1
+
+
+CASES = {
+    "a last batch of one sample": (1, lambda y: y),
+    "one class and ignored samples": (8, lambda y: torch.where(y == 2, y, -100)),
+    "of a narrow dtype": (8, lambda y: torch.zeros_like(y, dtype=torch.uint8)),
+}
+
+
+@pytest.mark.parametrize("unseen", [False, True])
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("name", TRACKING)
+def test_a_batch_of_one_class_is_warned_of_where_values_are_looked_at(name, case, unseen, rng):
+    n, change = CASES[case]
+    module, labels = TRACKING[name](), change(LABELS[:n])
+
+    def step_and_look() -> None:
+        with blind() if unseen else contextlib.nullcontext():
+            module(batch(rng, n), labels)
+        module.eval()
+
+    with pytest.warns(UserWarning, match=MESSAGE) as told:
+        step_and_look()
+    assert len(told) == 1
+    module.train()
+    step_and_look()
+
+
+@pytest.mark.parametrize("name", TRACKING)
+def test_batches_of_two_classes_of_none_and_of_no_samples_are_not_warned_of(name, rng):
+    module = TRACKING[name]()
+    for labels in (LABELS % 2, torch.full_like(LABELS, -100), LABELS[:0]):
+        module(batch(rng, len(labels)), labels)
+        with blind():
+            module(batch(rng, len(labels)), labels)
+    module.eval()
+
+
+def test_one_sample_without_a_label_is_warned_of_by_the_fixed_head_and_several_are_not(rng):
+    head = FixedETFHead(D, C)
+    head(batch(rng))
+    with pytest.warns(UserWarning, match=MESSAGE):
+        head(batch(rng, 1))
+
+
+def test_the_learned_head_has_no_class_statistics_to_warn_of(rng):
+    LearnedHead(D, C)(batch(rng, 1), LABELS[:1])
+
+
+@pytest.mark.parametrize("name", TRACKING)
+def test_a_warning_that_is_an_error_comes_before_the_state_changes(name, rng):
+    module = TRACKING[name]()
+    before = snapshot(module)
+    with pytest.raises(UserWarning, match=MESSAGE):  # as every warning is in these tests
+        module(batch(rng, 1), LABELS[:1])
+    assert all(torch.equal(value, before[key]) for key, value in module.state_dict().items())
+
+
+def test_a_head_that_is_reset_warns_again(rng):
+    head = NearestETFHead(D, C)
+    for module in (head, copy.deepcopy(head)):
+        for _ in range(2):
+            module.reset_parameters()
+            with pytest.warns(UserWarning, match=MESSAGE):
+                module(batch(rng, 1), LABELS[:1])

@@ -1,0 +1,242 @@
+"""Every method of the node keeps the same promises where it serves, hands over where it does not, or says NaN."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from hypothesis import assume, given
+
+from etfopt import InputError, simplex_etf, solve
+from etfopt.adjoint import nearest_etf_vjp
+from tests.tools import oracles
+from tests.tools.blind import blind, coarse
+from tests.tools.strategies import draws, regular_draws, with_spectrum
+
+torch = pytest.importorskip("torch")
+from etfopt.nn import NearestETFHead
+from etfopt.nn.functional import nearest_etf, polar_factor
+from etfopt.nn.polar import _products, _routes, polar
+
+METHODS = ("auto", "svd", "gram", "newton-schulz")
+DTYPES = (torch.float32, torch.float64)
+
+LIMITS = {
+    ("svd", torch.float32): 1e5,
+    ("svd", torch.float64): 1e11,
+    ("gram", torch.float32): 7e3,
+    ("gram", torch.float64): 7e3,
+    ("newton-schulz", torch.float32): 3e3,
+    ("newton-schulz", torch.float64): 1e5,
+}
+"""Condition numbers that each method serves by itself."""
+
+
+def norm(X: np.ndarray) -> float:
+    return float(np.linalg.norm(X))
+
+
+def numpy(X: torch.Tensor) -> np.ndarray:
+    return X.detach().double().cpu().numpy()
+
+
+def spectra(kappa: float, r: int) -> Iterator[np.ndarray]:
+    """Kinds of spectra of one condition number: graded, one small, half of them small, all but one small."""
+    yield np.geomspace(1, 1 / kappa, r)
+    yield np.append(np.ones(r - 1), 1 / kappa)
+    yield np.repeat([1, 1 / kappa], [r - r // 2, r // 2])
+    yield np.append(1, np.full(r - 1, 1 / kappa))
+
+
+def conditions(method: str, dtype: torch.dtype) -> np.ndarray:
+    return np.geomspace(1, LIMITS[method, dtype], 6)
+
+
+def unseen(method: str, dtype: torch.dtype, seen: bool):
+    """A function that finds polar factors with values seen or unseen."""
+
+    def found(A: np.ndarray | torch.Tensor) -> torch.Tensor:
+        leaf = torch.as_tensor(A, dtype=dtype)
+        if seen:
+            return polar_factor(leaf, method)
+        with blind():
+            return polar_factor(leaf, method)
+
+    return found
+
+
+# --- the promises -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seen", [True, False])
+@pytest.mark.parametrize("shape", [(5, 2), (4, 3), (3, 3), (12, 10), (150, 100)])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("method", METHODS[1:])
+def test_the_promises_hold_from_condition_one_to_the_limit(method, dtype, shape, seen, rng):
+    (d, r), u = shape, torch.finfo(dtype).eps
+    for kappa in conditions(method, dtype):
+        for values in spectra(kappa, r):
+            A = numpy(torch.tensor(with_spectrum(d, values, rng), dtype=dtype))
+            U = numpy(unseen(method, dtype, seen)(A))
+            B = U.T @ A
+            assert norm(U.T @ U - np.eye(r)) <= 10 * r * u
+            assert norm(A - U @ (B + B.T) / 2) <= 15 * r * u * np.linalg.norm(A, 2)
+            assert np.linalg.norm(A, "nuc") - np.trace(B) <= 10 * r * u * np.linalg.norm(A, "nuc")
+
+
+@pytest.mark.parametrize("shape", [(6, 2), (9, 3), (30, 24), (150, 100), (300, 200)])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_with_one_faint_singular_value_the_factor_is_orthonormal_without_polish(dtype, shape, rng, monkeypatch):
+    (d, r), u = shape, torch.finfo(dtype).eps
+    monkeypatch.setattr(_routes, "_polished", lambda _: pytest.fail("this costs two products"))
+    ratio = min(r, 100)
+    for kappa in np.geomspace(1.1 * r**0.5, min(ratio, u**-0.25), 6):
+        values = np.linspace(1, kappa / ratio, r - 1)  # of which the last is as small as may be
+        A = numpy(torch.tensor(with_spectrum(d, np.append(values, 1.02 / kappa), rng), dtype=dtype))
+        U = numpy(polar_factor(torch.tensor(A, dtype=dtype)))
+        assert norm(U.T @ U - np.eye(r)) <= 10 * r * u
+        assert norm(U.T @ A - A.T @ U) <= 15 * r * u * np.linalg.norm(A, 2)
+
+
+@pytest.mark.parametrize("seen", [True, False])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("method", METHODS[1:])
+def test_factor_and_gradient_are_right_to_sixty_digits_rounded(method, dtype, seen, rng):
+    u = torch.finfo(dtype).eps
+    for kappa in conditions(method, dtype):
+        for values in spectra(kappa, 3):
+            A = torch.tensor(with_spectrum(5, values, rng), dtype=dtype, requires_grad=True)
+            G = torch.tensor(rng.standard_normal((5, 3)), dtype=dtype)
+            U = unseen(method, dtype, seen)(A)
+            slope = torch.autograd.grad(U, A, G)[0]
+            exact, (exact_U, _, s) = oracles.exact(numpy(A)), oracles.exact_polar(oracles.exact(numpy(A)))
+            gradient = oracles.rounded(oracles.exact_polar_derivative(exact, oracles.exact(numpy(G))))
+            assert norm(numpy(U) - oracles.rounded(exact_U)) <= 10 * 3 * u * float(s[-1] / s[0])
+            assert norm(numpy(slope) - gradient) <= 20 * 3 * u * float(s[-1] / s[0]) * norm(gradient)
+
+
+@pytest.mark.parametrize("method", METHODS[1:])
+@given(draw=regular_draws(max_classes=5))
+def test_any_problem_is_solved_to_ten_c_u_kappa_by_hand_over_if_need_be(method, draw):
+    problem = draw.problem
+    dtype = torch.float32 if problem.dtype == np.float32 else torch.float64
+    prox = None if problem.prox is None else torch.tensor(problem.prox, dtype=dtype)
+    H, F = torch.tensor(problem.H, dtype=dtype), torch.tensor(problem.F)
+    U, _, s = oracles.exact_polar(oracles.exact_linear_term(problem.H, problem.F, problem.prox, problem.delta))
+    found = numpy(nearest_etf(H, prox, problem.delta, F, method=method))
+    assert norm(found - oracles.rounded(U)) <= 10 * problem.C * problem.unit * float(s[-1] / s[0])
+
+
+@pytest.mark.parametrize("method", METHODS[1:])
+@given(draw=draws(kinds=("generic", "repeated", "clustered"), dtypes=(np.float64,), limit=250))
+def test_the_gradient_is_that_of_the_core(method, draw):
+    problem, solution, G = draw.problem, solve(draw.problem), draw.cotangent()
+    assume(solution.certificate.relative_gap < 1 and solution.certificate.unique)
+    H = torch.tensor(problem.H, requires_grad=True)
+    prox = None if problem.prox is None else torch.tensor(problem.prox)
+    frame = None if problem.r == problem.C else torch.tensor(problem.F)
+    slope = torch.autograd.grad(nearest_etf(H, prox, problem.delta, frame, method=method), H, torch.tensor(G))[0]
+    expected = nearest_etf_vjp(problem, solution.U, G).H
+    rounding = 10 * problem.unit * norm(G) / solution.certificate.margin
+    np.testing.assert_allclose(slope, expected, rtol=0, atol=1e-10 * np.abs(expected).max() + rounding)
+
+
+# --- what a method does not serve ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("beyond", [3.0, 1e3, np.inf])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("method", ["gram", "newton-schulz"])
+def test_beyond_the_limit_seen_matrices_are_handed_over(method, dtype, beyond, rng):
+    A = torch.tensor(with_spectrum(7, np.array([1, 0.5, 0.1 / LIMITS[method, dtype] / beyond]), rng), dtype=dtype)
+    good = torch.tensor(with_spectrum(7, np.array([1, 0.5, 0.1]), rng), dtype=dtype)
+    for X in (A, torch.stack([good, A])):
+        assert torch.equal(polar_factor(X, method), polar_factor(X, "auto"))
+
+
+@pytest.mark.parametrize("beyond", [30.0, 1e3, np.inf])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("method", ["gram", "newton-schulz"])
+def test_beyond_the_limit_unseen_matrices_are_nan_and_so_are_all_derivatives(method, dtype, beyond, rng):
+    good = torch.tensor(with_spectrum(7, np.array([1, 0.5, 0.1]), rng), dtype=dtype)
+    bad = torch.tensor(with_spectrum(7, np.array([1, 0.5, 1 / LIMITS[method, dtype] / beyond]), rng), dtype=dtype)
+    A = torch.stack([good, bad]).requires_grad_()
+    with blind():
+        U = polar_factor(A, method)
+        first = torch.autograd.grad(U.pow(3).sum(dim=(-2, -1)), A, torch.ones(2, dtype=dtype), create_graph=True)[0]
+        second = torch.autograd.grad(first.pow(2).sum(dim=(-2, -1)), A, torch.ones(2, dtype=dtype))[0]
+    for X in (U, first, second):
+        assert X[1].isnan().all()  # never a number
+        assert X[0].isfinite().all()  # the other matrix of the batch is not concerned
+    torch.testing.assert_close(U[0], polar_factor(good))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_between_served_and_refused_no_unseen_number_breaks_a_promise(dtype, rng):
+    u, outcomes = torch.finfo(dtype).eps, set()
+    for kappa in LIMITS["newton-schulz", dtype] * np.geomspace(0.5, 100, 25):
+        for values in spectra(kappa, 4):
+            A = numpy(torch.tensor(with_spectrum(6, values, rng), dtype=dtype))
+            U = numpy(unseen("newton-schulz", dtype, False)(A))
+            outcomes.add(bool(np.isnan(U).all()))
+            if not np.isnan(U).all():
+                B = U.T @ A
+                assert norm(U.T @ U - np.eye(4)) <= 10 * 4 * u
+                assert norm(A - U @ (B + B.T) / 2) <= 15 * 4 * u * np.linalg.norm(A, 2)
+    assert outcomes == {True, False}
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_beyond_the_limit_mapped_matrices_and_gradients_are_nan_as_the_compiler_computes_them(dtype, monkeypatch, rng):
+    values = np.array([1, 0.5, 0.1]), np.array([1, 0.5, 1e-3 / LIMITS["newton-schulz", dtype]])
+    A = torch.stack([torch.tensor(with_spectrum(7, s, rng), dtype=dtype) for s in values])
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    slope = torch.func.grad(lambda A: polar(A, "newton-schulz").pow(3).sum())
+    for good, bad in (torch.vmap(lambda A: polar(A, "newton-schulz"))(A), torch.vmap(slope)(A)):
+        assert good.isfinite().all()
+        assert bad.isnan().all()
+
+
+def test_rounding_coarser_than_the_dtypes_is_caught(rng):
+    A = torch.tensor(with_spectrum(40, np.linspace(0.5, 1, 20), rng), dtype=torch.float32)
+
+    with blind():
+        assert polar_factor(A, "newton-schulz").isfinite().all()
+        with coarse():
+            assert polar_factor(A, "newton-schulz").isnan().all()
+
+
+@pytest.mark.parametrize("method", ["SVD", "polar", "", None, 1])
+def test_an_unknown_method_is_refused_with_the_known_ones(method):
+    message = r"method = .* is not known; choose one of: svd, gram, newton-schulz, auto"
+    for call in (
+        lambda: nearest_etf(torch.eye(4, 3), method=method),
+        lambda: polar_factor(torch.eye(4, 3), method),
+        lambda: NearestETFHead(4, 3, method=method),
+    ):
+        with pytest.raises(InputError, match=message):
+            call()
+
+
+# --- through the steps --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kappa", [1.0, 30.0, 1e3])
+def test_the_derivative_through_the_steps_is_the_closed_form_as_the_compiler_needs_it(kappa, rng):
+    for values in spectra(kappa, 4):
+        A = torch.tensor(with_spectrum(6, values, rng), requires_grad=True)
+        G, D = (torch.tensor(rng.standard_normal((6, 4))) for _ in range(2))
+        steps, closed = _products.factor_by_products(A).U, polar(A, "newton-schulz")
+        slopes = [torch.autograd.grad(U, A, G, create_graph=True)[0] for U in (steps, closed)]
+        turns = [torch.autograd.grad((slope * D).sum(), A)[0] for slope in slopes]
+        for through, exact in (slopes, turns):
+            assert (through - exact).norm() <= 1e-11 * kappa * exact.norm()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_equal_class_means_leave_the_proximal_point_however_faint(method, rng):
+    prox = torch.linalg.qr(torch.tensor(rng.standard_normal((7, 3)))).Q
+    frame = torch.from_numpy(simplex_etf(4, reduced=True))
+    for delta in (1e-3, 1e-12, 1e-30):
+        with blind():
+            U = nearest_etf(torch.zeros(7, 4, dtype=torch.float64), prox, delta, frame, method=method)
+        torch.testing.assert_close(U, prox, rtol=0, atol=1e-13)

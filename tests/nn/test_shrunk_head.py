@@ -1,0 +1,206 @@
+"""The nearest head's options beside the paper: `shrinkage`, and classifying a batch before it is learned from."""
+
+import copy
+
+import numpy as np
+import pytest
+
+from tests.tools import oracles
+from tests.tools.blind import blind
+
+torch = pytest.importorskip("torch")
+from torch.nn.functional import cross_entropy
+
+from etfopt import InputError
+from etfopt.nn import NearestETFHead
+
+# batches of one class, and of one sample, are among the cases
+pytestmark = pytest.mark.filterwarnings("ignore:.*hold one class only:UserWarning")
+
+C, D, TAU = 5, 7, 4.0
+LACKING = [[0, 1, 2, 0, 1], [2, 2, 2], [0, 3, 3, 1], [1], [3, 2, 1, 0], [4, 0, 4], [0, 1, 2, 3, 4, 1]]
+
+
+def make(**options) -> NearestETFHead:
+    return NearestETFHead(D, C, temperature=TAU, **options).double()
+
+
+def stream(rng: np.random.Generator) -> list[tuple]:
+    return [(torch.tensor(rng.standard_normal((len(y), D)) + 0.5), torch.tensor(y)) for y in LACKING]
+
+
+def shrunk_rows(head: NearestETFHead, s: float) -> np.ndarray:
+    """Rows of s (UM)' + (1-s) H', brought to unit length; M has Frobenius norm 1, and so has H."""
+    U, seen = head.U.numpy(), head.means.seen.numpy() > 0
+    H = head.means.mean.numpy() * seen
+    rows = s * (U @ oracles.simplex(C)).T + (1 - s) * (H / max(np.linalg.norm(H), 1e-300)).T
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def unit(features: torch.Tensor) -> torch.Tensor:
+    return TAU * features / features.norm(dim=1, keepdim=True)
+
+
+@pytest.mark.parametrize("s", [1.0, 0.9, 0.5, 0.01])
+def test_the_rows_lie_between_the_class_means_and_their_nearest_etf(s, rng):
+    head = make(shrinkage=s)
+    for features, labels in stream(rng):
+        logits = head(features, labels)
+        W = shrunk_rows(head, s)
+        mu = unit(features).mean(dim=0).numpy()
+        np.testing.assert_allclose(head.weight, W, rtol=0, atol=1e-12)
+        np.testing.assert_allclose(logits, unit(features).numpy() @ W.T - W @ mu, rtol=0, atol=1e-12)
+        np.testing.assert_allclose(head.bias, -W @ mu, rtol=0, atol=1e-12)
+
+
+def test_almost_no_shrinkage_is_the_classifier_of_the_class_means(rng):
+    head = make(shrinkage=1e-12)
+    features, labels = torch.tensor(rng.standard_normal((20, D))), torch.arange(20) % C
+    head(features, labels)
+    f = unit(features)
+    means = torch.stack([f[labels == c].mean(dim=0) for c in range(C)]) - f.mean(dim=0)
+    torch.testing.assert_close(head.weight, means / means.norm(dim=1, keepdim=True), rtol=0, atol=1e-9)
+
+
+def test_before_any_batch_and_for_classes_never_seen_the_rows_are_the_etf(rng):
+    head, etf = make(shrinkage=0.3), make()
+    torch.testing.assert_close(head.weight, etf.weight, rtol=0, atol=1e-14)
+    features, labels = torch.tensor(rng.standard_normal((8, D))), torch.arange(8) % (C - 1)
+    head(features, labels)
+    etf(features, labels)
+    torch.testing.assert_close(head.weight[C - 1], etf.weight[C - 1], rtol=0, atol=1e-14)
+    assert (head.weight - etf.weight)[: C - 1].norm(dim=1).min() > 1e-3
+
+
+@pytest.mark.parametrize("options", [{"shrinkage": 0.5}, {"classify_first": True}])
+def test_the_options_leave_means_and_rotation_as_they_are(options, rng):
+    other, plain = make(**options), make()
+    for features, labels in stream(rng):
+        other(features, labels)
+        plain(features, labels)
+        for name in ("U", "prox", "means.mean", "means.steps"):
+            assert torch.equal(other.get_buffer(name), plain.get_buffer(name))
+
+
+@pytest.mark.parametrize("s", [0.7, 0.2])
+def test_the_gradient_through_shrunk_rows_is_that_of_central_differences(s, rng):
+    head = make(shrinkage=s)
+    for features, labels in stream(rng):
+        before, leaf = copy.deepcopy(head), features.clone().requires_grad_()
+        cross_entropy(head(leaf, labels), labels).backward()
+        if before.means.steps == 0:
+            continue  # the first proximal point follows the features, and is held constant by the gradient
+
+        def loss(X: np.ndarray, before: NearestETFHead = before, labels: torch.Tensor = labels) -> float:
+            return float(cross_entropy(copy.deepcopy(before)(torch.tensor(X), labels), labels))
+
+        if bool(((before.means.seen > 0) | torch.isin(torch.arange(C), labels)).all()):
+            # while classes are unseen the past of their columns is the batch's mean, held constant as well
+            slope = oracles.central_differences(loss, features.numpy(), 1e-6)
+            np.testing.assert_allclose(leaf.grad, slope, rtol=0, atol=1e-6 * (1 + np.abs(slope).max()))
+
+
+def test_cutting_the_implicit_path_cuts_that_through_the_means_too(rng):
+    features, labels = torch.tensor(rng.standard_normal((20, D))), torch.arange(20) % C
+    head, leaf = make(shrinkage=0.4, implicit_gradient=False), features.clone().requires_grad_()
+    cross_entropy(head(leaf, labels), labels).backward()
+    twin = features.clone().requires_grad_()
+    f = unit(twin)
+    cross_entropy((f - f.mean(dim=0)) @ head.weight.T, labels).backward()
+    torch.testing.assert_close(leaf.grad, twin.grad, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("s", [1.0, 0.5])
+def test_classifying_first_uses_the_classifier_of_the_batches_before(s, rng):
+    head = make(classify_first=True, shrinkage=s)
+    for features, labels in stream(rng):
+        W, leaf, twin = head.weight, features.clone().requires_grad_(), features.clone().requires_grad_()
+        logits = head(leaf, labels)
+        f = unit(twin)
+        expected = (f - f.mean(dim=0)) @ W.T
+        torch.testing.assert_close(logits, expected, rtol=0, atol=1e-12)
+        cross_entropy(logits, labels).backward()
+        cross_entropy(expected, labels).backward()
+        torch.testing.assert_close(leaf.grad, twin.grad, rtol=0, atol=1e-12)
+        # what is kept for evaluation is the updated classifier
+        np.testing.assert_allclose(head.weight, shrunk_rows(head, s), rtol=0, atol=1e-12)
+        torch.testing.assert_close(head.bias, -head.weight @ unit(features).mean(dim=0), rtol=0, atol=1e-12)
+
+
+def test_random_labels_are_not_predicted_before_they_are_learned_from(rng):
+    """One sample a class and no structure: the paper's order finds each sample in its own mean."""
+    features, labels = torch.tensor(rng.standard_normal((C, D))), torch.arange(C)
+    accuracy = {}
+    for first in (False, True):
+        head = make(classify_first=first)
+        hits = [head(features[rng.permutation(C)], labels).argmax(dim=1) == labels for _ in range(200)]
+        accuracy[first] = float(torch.stack(hits[:3]).double().mean()), float(torch.stack(hits).double().mean())
+    assert accuracy[False][0] > 0.6
+    assert accuracy[True][1] < 0.35
+
+
+@pytest.mark.parametrize(
+    "options", [{"shrinkage": 0.5}, {"classify_first": True, "shrinkage": 0.7}, {"evaluation_shrinkage": 0.1}]
+)
+def test_a_batch_that_turns_out_bad_gets_the_last_good_classifier(options, rng):
+    head = make(**options)
+    features, labels = torch.tensor(rng.standard_normal((20, D))), torch.arange(20) % C
+    head(features, labels)
+    before = copy.deepcopy(head)
+    with blind():
+        logits = head(features, torch.full_like(labels, C))
+    torch.testing.assert_close(logits, unit(features) @ before.weight.T + before.bias, rtol=0, atol=1e-12)
+    assert torch.equal(head.weight, before.weight)
+    assert torch.equal(head.bias, before.bias)
+    with pytest.raises(InputError, match="could not be used"):
+        head.eval()
+
+
+def test_saved_state_and_the_exported_layer_give_the_shrunk_classifier(rng):
+    head = make(shrinkage=0.5)
+    batches = stream(rng)
+    for features, labels in batches:
+        head(features, labels)
+    fresh = make(shrinkage=0.5)
+    fresh.load_state_dict(head.state_dict())
+    expected = head.eval()(batches[0][0])
+    assert torch.equal(fresh.eval()(batches[0][0]), expected)
+    torch.testing.assert_close(head.linear()(head.normalize(batches[0][0])), expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("reduced", [False, True])
+def test_shrunk_rows_turn_with_the_features_and_keep_the_lengths_of_the_frame(reduced, rng):
+    """Also for a frame whose columns have several lengths."""
+    lengths = torch.linspace(0.5, 1.5, C, dtype=torch.float64)
+    frame = torch.tensor(oracles.reduced_simplex(C) if reduced else oracles.simplex(C)) * lengths
+    turn = torch.tensor(np.linalg.qr(rng.standard_normal((D, D)))[0])
+    head, turned = (make(frame=frame, shrinkage=0.6) for _ in range(2))
+    turned.U.copy_(turn @ turned.U)  # where a first batch leaves a choice, it is the one nearest to this U
+    expected = np.sqrt(C) * frame.norm(dim=0) / frame.norm()
+    for features, labels in stream(rng):
+        logits, same = head(features, labels), turned(features @ turn.T, labels)
+        torch.testing.assert_close(same, logits, rtol=0, atol=1e-9)
+        torch.testing.assert_close(turned.weight, head.weight @ turn.T, rtol=0, atol=1e-9)
+        torch.testing.assert_close(head.weight.norm(dim=1), expected, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("first", [False, True])
+@pytest.mark.parametrize(("s", "later"), [(1.0, 0.01), (0.5, 0.01), (0.5, 1.0)])
+def test_evaluation_may_shrink_otherwise_than_training(s, later, first, rng):
+    head = make(shrinkage=s, evaluation_shrinkage=later, classify_first=first)
+    twin = make(shrinkage=s, classify_first=first)
+    for features, labels in stream(rng):
+        torch.testing.assert_close(head(features, labels), twin(features, labels), rtol=0, atol=1e-12)
+        W = shrunk_rows(head, later)
+        bias = -W @ unit(features).mean(dim=0).numpy()
+        np.testing.assert_allclose(head.weight, W, rtol=0, atol=1e-12)
+        np.testing.assert_allclose(head.bias, bias, rtol=0, atol=1e-12)
+        np.testing.assert_allclose(head.eval()(features), unit(features).numpy() @ W.T + bias, rtol=0, atol=1e-12)
+        head.train()
+
+
+@pytest.mark.parametrize("name", ["shrinkage", "evaluation_shrinkage"])
+@pytest.mark.parametrize("s", [0, -0.5, 1.01, float("nan"), "1", True])
+def test_a_shrinkage_outside_its_range_is_refused(s, name):
+    with pytest.raises(InputError, match=f"^{name} must"):
+        NearestETFHead(D, C, **{name: s})

@@ -1,0 +1,66 @@
+"""temperature="auto": the formula of the theory, and heads that collapse to the confidence asked for."""
+
+import math
+
+import pytest
+
+from etfopt import InputError, simplex_etf
+
+torch = pytest.importorskip("torch")
+from etfopt.nn import FixedETFHead, LearnedHead, NearestETFHead
+from etfopt.nn.heads.temperature import collapse_temperature
+from theory import temperature as theory
+
+HEADS = (LearnedHead, FixedETFHead, NearestETFHead)
+
+
+@pytest.mark.parametrize("C", [2, 3, 10, 100, 242, 1000])
+@pytest.mark.parametrize("p", [0.51, 0.9664, 0.999])
+def test_the_formula_is_that_of_the_theory(C, p):
+    assert collapse_temperature(C, p) == pytest.approx(theory.temperature(C, p), rel=1e-12)
+
+
+def test_the_default_is_the_papers_temperature_for_ten_classes():
+    assert collapse_temperature(10) == pytest.approx(5, abs=1e-3)
+    assert math.exp(-theory.bound(242, 5.0)) == pytest.approx(0.387, abs=1e-3)
+    assert math.exp(-theory.bound(1000, 5.0)) == pytest.approx(0.129, abs=1e-3)
+    assert [theory.bound(C, 5.0) for C in (10, 242, 1000)] == pytest.approx([0.034, 0.95, 2.041], abs=5e-3)
+
+
+@pytest.mark.parametrize("make", HEADS)
+@pytest.mark.parametrize(("C", "p"), [(3, 0.9), (40, 0.9664), (242, 0.5)])
+def test_a_collapsed_network_has_the_confidence_that_was_asked_for(make, C, p):
+    head = make(C, C, temperature="auto", confidence=p)
+    if make is LearnedHead:
+        with torch.no_grad():
+            head.rows.copy_(torch.tensor(simplex_etf(C)))
+    features, labels = torch.tensor(simplex_etf(C), dtype=torch.float32), torch.arange(C)
+    head(features, labels)
+    probabilities = head.eval()(features).softmax(dim=1)[labels, labels]
+    torch.testing.assert_close(probabilities, torch.full((C,), p), rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("make", HEADS)
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"temperature": "Auto"}, r"temperature must be a real number or 'auto'; got 'Auto'"),
+        ({"temperature": "auto", "confidence": 0.25}, r"confidence must lie between 1/num_classes = 0\.25.*got 0\.25"),
+        ({"temperature": "auto", "confidence": 1.0}, r"confidence must lie between.*and 1; got 1"),
+        ({"confidence": math.nan}, r"confidence must be"),
+        ({"confidence": "high"}, r"confidence must be a real number"),
+        ({"temperature": 1e16}, r"temperature must be at most 1e\+15"),
+    ],
+)
+def test_what_gives_no_temperature_is_refused(make, options, message):
+    with pytest.raises(InputError, match=message):
+        make(6, 4, **options)
+
+
+@pytest.mark.parametrize("make", [FixedETFHead, NearestETFHead])
+def test_auto_is_for_simplex_frames_of_any_size_and_shape_only(make):
+    reduced = 3 * torch.tensor(simplex_etf(4, reduced=True))
+    assert make(6, 4, temperature="auto", frame=reduced).temperature == collapse_temperature(4)
+    make(6, 4, temperature=4.0, frame=torch.eye(4))
+    with pytest.raises(InputError, match="known for simplex frames only"):
+        make(6, 4, temperature="auto", frame=torch.eye(4))
