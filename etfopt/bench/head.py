@@ -6,6 +6,10 @@ import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from etfopt.errors import require_extra
+
+require_extra("experiments", "torch", "pytorch_lightning")
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional

@@ -12,7 +12,7 @@ MODULES = (
     "etfopt.nn.heads._rotation",
     "etfopt.nn._state",
     "etfopt.nn.class_means",
-    "etfopt.nn.heads",
+    "etfopt.nn.heads.nearest",
     "etfopt.nn.polar.node",
 )
 

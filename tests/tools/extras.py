@@ -21,6 +21,7 @@ NEEDS = {  # a module and all below it; the longest name that fits counts, and w
     "etfopt.solvers.riemannian": "riemannian",
     "etfopt.solvers.relaxation": "convex",
     "etfopt._memory": "torch",
+    "etfopt.bench.head": "experiments",
     "etfopt.bench.node": "torch",
     "etfopt.bench.pipelines": "riemannian",
 }
