@@ -155,7 +155,7 @@ def test_the_completion_that_is_shown_works_in_bash(tmp_path: Path) -> None:
 
 def test_the_values_that_are_completed_are_those_that_are_known() -> None:
     pytest.importorskip("pytorch_lightning")
-    from etfopt.bench.lineup import SOLVERS
+    from etfopt.bench.lineup import ENTRANTS
     from etfopt.bench.problems import FAMILIES
     from etfopt.errors import InputError
     from etfopt.experiments.data.names import CLASSES
@@ -166,7 +166,7 @@ def test_the_values_that_are_completed_are_those_that_are_known() -> None:
     from theory.registry import CLAIMS
 
     assert values.CLAIMS == CLAIMS
-    assert set(values.SOLVERS) == set(SOLVERS)
+    assert set(values.SOLVERS) == set(ENTRANTS)
     assert set(values.PROBLEMS) == {*FAMILIES, "digits"}
     assert set(values.METHODS) == set(METHODS)
     assert values.HEADS == HEADS

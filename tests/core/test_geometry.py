@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from etfopt import ConvergenceError, polar_factor, random_stiefel, simplex_etf
-from etfopt.geometry import feasibility, sym, thin_svd
+from etfopt.geometry import sym
+from etfopt.polar import feasibility, thin_svd
 from tests.tools import oracles
 from tests.tools.strategies import REGULAR, matrices, orthonormal
 
