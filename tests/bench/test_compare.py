@@ -4,6 +4,8 @@ import dataclasses
 import json
 import math
 import multiprocessing
+import subprocess
+import sys
 from contextlib import closing
 
 import numpy as np
@@ -261,6 +263,16 @@ def test_a_solver_of_ones_own_takes_part_by_its_import_path(tmp_path, monkeypatc
     with pytest.raises(InputError, match="solver = 'own_solver:nothing' is not a Solver"):
         line_up(["own_solver:nothing"])
     assert solve(PROBLEM.problem, "own_solver:patient").stats.solver == "Mine"
+
+
+def test_the_command_finds_a_solver_in_the_working_folder(tmp_path):
+    pytest.importorskip("typer")
+    (tmp_path / "own_solver.py").write_text(MINE)
+    command = [sys.executable, "-P", "-c", "from etfopt.cli import main; main()", "compare", "--json"]
+    command += ["--problem", "tight-3x4", "--solver", "own_solver:Mine"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert [row["status"] for row in json.loads(done.stdout)["rows"]] == ["certified"]
 
 
 def test_an_explicit_problem_is_what_is_measured():
