@@ -11,8 +11,8 @@ from numpy.typing import ArrayLike
 from etfopt import _display
 from etfopt._arrays import Array, as_matrix
 from etfopt._scaling import normalized, own_errstate, rescaled
-from etfopt.geometry import sym
-from etfopt.polar import SVD, TALL, feasibility, tall_product, thin_svd
+from etfopt.polar._products import TALL, feasibility, sym, tall_product
+from etfopt.polar._svd import SVD, thin_svd
 from etfopt.problem import LinearTerm, NearestETF, require_problem
 
 __all__ = ["Certificate", "certify"]

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from etfopt import ConvergenceError, polar_factor, random_stiefel
-from etfopt.geometry import sym
-from etfopt.polar import feasibility, thin_svd
+from etfopt.polar._products import feasibility, sym
+from etfopt.polar._svd import thin_svd
 from tests.tools import oracles
 from tests.tools.strategies import REGULAR, matrices, orthonormal
 
