@@ -56,6 +56,7 @@ def main() -> None:
     The exit status is 2 where the command line asks for what cannot be done, and 1 where something failed on the way.
     """
     warnings.formatwarning = _one_line
+    sys.path.append(str(Path.cwd()))  # for import paths of the user's own; last, so that it hides no package
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal may not know a character of a table

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from etfopt._arrays import as_integer
 from etfopt.cli import _tables as tables
-from etfopt.cli import _values as values
-from etfopt.cli._app import console, interruptible, one_of
-from etfopt.cli._early import require_file, require_folder, require_machine, require_settings
+from etfopt.cli._app import console, interruptible, require_file, require_folder
+from etfopt.cli._settings import takes_settings
 from etfopt.cli.studies import train_study
 from etfopt.errors import InputError
+from etfopt.experiments.settings import Machine, TrainConfig, read_config, require_processors
+from etfopt.experiments.settings.names import FOLDER
 
 if TYPE_CHECKING:
     from etfopt.experiments.training.results import RunResult
@@ -22,74 +22,22 @@ if TYPE_CHECKING:
 __all__ = ["train"]
 
 
-# What is not given keeps its value in the configuration file, or its default; so every option's default is None here,
-# and the true one, which importing the configuration would cost seconds to look up, is named in the help.
+def _option(panel: str, text: str) -> Any:
+    """Return an option of a panel of the help."""
+    return typer.Option(help=text, rich_help_panel=panel)
 
 
-def _option(panel: str, text: str, *names: str) -> Any:
-    """Return an option of a panel of the help, whose values the shell completes."""
-    return typer.Option(help=text, rich_help_panel=panel, autocompletion=one_of(*names) if names else None)
-
-
-DATA, NETWORK, HEAD, TRAINING = "Data", "Network", "Head", "Optimisation"
 SETTINGS, AGAIN, MACHINE = "Settings and output", "Going on, and studies", "Machine"
 
 
+@takes_settings
 def train(
     ctx: typer.Context,
     study: Annotated[
         Path | None, typer.Argument(metavar="STUDY.toml", help="A study: all its runs are trained, instead of one.")
     ] = None,
-    data: Annotated[
-        str | None, _option(DATA, "digits, mnist5k, ufm, cifar10, imagefolder:PATH, ... [digits]", *values.DATA)
-    ] = None,
-    batch_size: Annotated[int | None, _option(DATA, "Samples a batch. [128]")] = None,
-    batches: Annotated[str | None, _option(DATA, "shuffled or stratified. [shuffled]", *values.BATCHES)] = None,
-    augmentation: Annotated[
-        str | None, _option(DATA, "none, flip-crop or affine-crop. [none]", *values.AUGMENTATIONS)
-    ] = None,
-    backbone: Annotated[
-        str | None,
-        _option(
-            NETWORK,
-            "mlp, convnet, convnet-flat, resnet18, resnet34, resnet50, vgg13, free. [mlp; free with ufm]",
-            *values.BACKBONES,
-        ),
-    ] = None,
-    width: Annotated[
-        int | None,
-        _option(NETWORK, "Hidden units, or channels of the first stage. [128 for mlp, 64 for the others]"),
-    ] = None,
-    dim: Annotated[int | None, _option(NETWORK, "Dimension d of the features. [the backbone's own]")] = None,
-    head: Annotated[str | None, _option(HEAD, "learned, fixed or nearest. [nearest]", *values.HEADS)] = None,
-    temperature: Annotated[
-        str | None, _option(HEAD, "Norm tau of the features, or auto. [5; 1 with dot-regression]")
-    ] = None,
-    delta: Annotated[float | None, _option(HEAD, "Proximal weight (nearest head). [0.001]")] = None,
-    averaging: Annotated[
-        str | None,
-        _option(
-            HEAD,
-            "Running means: paper, cumulative or a rate from 0 to 1 (nearest head). [paper]",
-            *values.AVERAGINGS,
-        ),
-    ] = None,
-    implicit_gradient: Annotated[
-        bool | None, _option(HEAD, "Whether the gradient passes through U*(H) (nearest head). [yes]")
-    ] = None,
-    seed: Annotated[int | None, _option(TRAINING, "Seeds network and batches. [0]")] = None,
-    epochs: Annotated[int | None, _option(TRAINING, "Passes over the training split. [60]")] = None,
-    loss: Annotated[
-        str | None,
-        _option(TRAINING, "cross-entropy or dot-regression. [cross-entropy]", *values.LOSSES),
-    ] = None,
-    optimizer: Annotated[str | None, _option(TRAINING, "sgd, adam, adamw or agd. [sgd]", *values.OPTIMIZERS)] = None,
-    learning_rate: Annotated[float | None, _option(TRAINING, "At the start, or after the warm-up. [0.05]")] = None,
-    weight_decay: Annotated[float | None, _option(TRAINING, "As PyTorch's optimisers mean it. [0.0005]")] = None,
-    schedule: Annotated[
-        str | None, _option(TRAINING, "Of the learning rate: constant, cosine or step. [cosine]", *values.SCHEDULES)
-    ] = None,
-    warmup: Annotated[float | None, _option(TRAINING, "Epochs in which the rate rises. [0]")] = None,
+    *,
+    chosen: dict[str, Any],
     config: Annotated[
         Path | None, _option(SETTINGS, "A .toml or .json file of settings; options given here win over it.")
     ] = None,
@@ -111,9 +59,14 @@ def train(
         bool, typer.Option("--dry-run", help="Of a study: list the runs and train none.", rich_help_panel=AGAIN)
     ] = False,
     threads: Annotated[int, _option(MACHINE, "CPU threads; one is fastest for a small network.")] = 1,
-    accelerator: Annotated[str, _option(MACHINE, "auto, cpu, gpu, ...", *values.ACCELERATORS)] = "auto",
+    accelerator: Annotated[
+        Literal["auto", "cpu", "gpu", "cuda", "mps", "tpu"], _option(MACHINE, "On what to train.")
+    ] = "auto",
     devices: Annotated[int, _option(MACHINE, "Devices that share every batch, a process each.")] = 1,
-    precision: Annotated[str, _option(MACHINE, "32-true, bf16-mixed, 64-true, ...", *values.PRECISIONS)] = "32-true",
+    precision: Annotated[
+        Literal["32-true", "64-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true"],
+        _option(MACHINE, "Of the computations."),
+    ] = "32-true",
 ) -> None:
     """Train a network with one of the heads and print its neural-collapse measures.
 
@@ -128,21 +81,21 @@ def train(
     etfopt train study.toml --jobs 2
     ```
     """
-    require_machine(threads=threads, jobs=jobs)
-    as_integer(devices, "devices", at_least=1)
-    if study is not None:
-        _refuse_typed(ctx, STUDYING, f"with a study: the settings are those of {study}")
-        options: dict[str, Any] = {"accelerator": accelerator, "precision": precision, "threads": threads}
-        train_study(study, out or Path("runs"), jobs or 1, dry_run, quiet, options)
-        return
-    if jobs is not None or dry_run:
-        raise InputError(f"{'--dry-run' if dry_run else '--jobs'} has no meaning without a study")
     machine: dict[str, Any] = {
         "accelerator": accelerator,
         "devices": devices,
         "precision": precision,
         "threads": threads,
     }
+    Machine(**machine)
+    require_processors(jobs or 1, "jobs")
+    if study is not None:
+        _refuse_typed(ctx, STUDYING, f"with a study: the settings are those of {study}")
+        del machine["devices"]
+        train_study(study, out or Path("runs"), jobs or 1, dry_run, quiet, machine)
+        return
+    if jobs is not None or dry_run:
+        raise InputError(f"{'--dry-run' if dry_run else '--jobs'} has no meaning without a study")
     bar = console.is_terminal and not quiet
     if resume is not None:
         _refuse_typed(ctx, RESUMING, f"with --resume: the settings are those of {resume}/config.json")
@@ -151,51 +104,30 @@ def train(
         return
     if from_epoch is not None:
         raise InputError(f"from_epoch = {from_epoch} has no meaning without --resume")
-    given = {
-        "data.name": data,
-        "head.name": head,
-        "seed": seed,
-        "training.epochs": epochs,
-        "training.batch_size": batch_size,
-        "data.batches": batches,
-        "data.augmentation": augmentation,
-        "backbone.name": backbone,
-        "backbone.width": width,
-        "backbone.dim": dim,
-        "loss.name": loss,
-        "optimizer.name": optimizer,
-        "optimizer.learning_rate": learning_rate,
-        "optimizer.weight_decay": weight_decay,
-        "schedule.name": schedule,
-        "schedule.warmup": warmup,
-        "head.temperature": temperature,
-        "head.delta": delta,
-        "head.averaging": averaging,
-        "head.implicit_gradient": implicit_gradient,
-    }
-    chosen = {name: value for name, value in given.items() if value is not None} | _assignments(settings or [])
-    require_settings(chosen)
-    if config is not None:
-        require_file(config)
-    if out is not None:
-        require_folder(out)
-    _print_result(_trained(chosen, config, out, overwrite=overwrite, progress_bar=bar, **machine))
+    settings_given = {**chosen, **_assignments(settings or [])}
+    final = TrainConfig().with_settings(settings_given) if config is None else read_config(config, settings_given)
+    _require_data(final.data.name)
+    path = out or Path("runs") / final.label
+    require_folder(path)
+    _print_result(_trained(final, path, overwrite=overwrite, progress_bar=bar, **machine))
 
 
 STUDYING = ("study", "out", "jobs", "dry_run", "threads", "quiet", "accelerator", "precision")
 RESUMING = ("resume", "from_epoch", "threads", "quiet", "accelerator", "devices", "precision")
 
 
-def _trained(settings: dict[str, Any], config: Path | None, out: Path | None, **options: Any) -> RunResult:
-    """Train a new run. Lightning takes as long to import as PyTorch, and comes after the settings are checked."""
-    from etfopt.experiments.settings import TrainConfig, read_config
-
-    final = TrainConfig().with_settings(settings) if config is None else read_config(config, settings)
-    path = out or Path("runs") / final.label
+def _trained(config: TrainConfig, path: Path, **options: Any) -> RunResult:
+    """Train a new run. PyTorch and Lightning take seconds to import, and come after the settings are checked."""
     from etfopt.experiments.training.train import kept, train
 
     with interruptible(lambda: kept(path)):
-        return train(final, path, **options)
+        return train(config, path, **options)
+
+
+def _require_data(name: str) -> None:
+    """Refuse a folder of images that is not there."""
+    if name.startswith(FOLDER) and not (folder := Path(name.removeprefix(FOLDER)).expanduser()).is_dir():
+        raise InputError(f"{folder}: there is no such folder")
 
 
 def _resumed(path: Path, from_epoch: int | None, **options: Any) -> RunResult:
