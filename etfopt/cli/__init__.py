@@ -22,14 +22,27 @@ from etfopt.cli.demonstration import demo
 from etfopt.cli.doctor import doctor
 from etfopt.cli.solving import solve
 from etfopt.cli.studies import report
-from etfopt.cli.training import train
 from etfopt.cli.verifying import verify
 
 __all__ = ["main"]
 
 PACKAGE = Path(__file__).parents[1]
 
-for command in (solve, train, report, demo, compare, verify, doctor):  # in the order of --help
+app.command()(solve)
+try:
+    from etfopt.cli._training import train
+
+    app.command()(train)
+except MissingExtraError as error:
+    reason = str(error)
+
+    @app.command("train", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+    def missing() -> None:
+        """Train a network. Needs the extra `experiments`."""
+        raise MissingExtraError(reason)
+
+
+for command in (report, demo, compare, verify, doctor):  # in the order of --help
     app.command()(command)
 
 # "bench" is a command and the name of two more

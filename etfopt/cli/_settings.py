@@ -5,14 +5,16 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 
 import typer
-from pydantic.fields import FieldInfo
 
 from etfopt.cli._app import one_of
 from etfopt.experiments.settings import TrainConfig
 from etfopt.experiments.settings.names import BACKBONES, DATA, FOLDER, HEADS, LOSSES, OPTIMIZERS
+
+if TYPE_CHECKING:
+    from pydantic.fields import FieldInfo
 
 __all__ = ["SETTING_OF", "takes_settings"]
 

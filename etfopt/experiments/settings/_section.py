@@ -6,14 +6,15 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from numbers import Integral, Real
-from typing import Any, Literal, Self, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Literal, Self, get_args, get_origin
 
-from annotated_types import Ge, Gt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
-from pydantic_core import ErrorDetails
 
 from etfopt.errors import InputError
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 __all__ = ["Section", "setting"]
 
@@ -172,8 +173,8 @@ def _in_our_words(cls: type[Section], error: ValidationError) -> InputError:
 
 
 def _refusal(field: FieldInfo, detail: ErrorDetails, value: Any) -> str:
-    least = next((bound.ge for bound in field.metadata if isinstance(bound, Ge)), None)
-    above = next((bound.gt for bound in field.metadata if isinstance(bound, Gt)), None)
+    least = next((bound.ge for bound in field.metadata if hasattr(bound, "ge")), None)
+    above = next((bound.gt for bound in field.metadata if hasattr(bound, "gt")), None)
     kind, ctx = detail["type"], detail.get("ctx", {})
     got = f"got {value!r} of type {type(value).__name__}"
     if kind == "literal_error":
