@@ -85,7 +85,7 @@ def test_the_reduced_frame_and_a_prox_reach_the_problem(folder: Path) -> None:
         (["compare", "--seeds", "0"], "seeds must be an integer of at least 1; got 0"),
         (["compare", "--limit", "0"], "limit must be finite and above 0; got 0"),
         (["compare", "--means", "nowhere.npy"], "nowhere.npy: cannot be read: No such file"),
-        (["compare", "--out", "means.npy"], "means.npy: cannot be used as a folder for results"),
+        (["compare", "--out", "means.npy"], "means.npy: cannot be used as a folder"),
         (["solve", "means.npy", "--delta", "-1"], "error: --delta must be finite and at least 0; got -1"),
         (["bench", "node", "--method", "qr"], "method = 'qr' is not known; choose one of: auto, svd, gram"),
         (["bench", "node", "--device", "abacus"], "device = 'abacus' cannot be used"),

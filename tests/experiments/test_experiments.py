@@ -204,7 +204,7 @@ def test_a_refused_number_of_threads_leaves_the_folder_alone(images, tmp_path: P
 
 def test_a_file_is_no_folder(images, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(InputError, match=r"file: cannot be used as the folder of a run"):
+    with pytest.raises(InputError, match=r"file: cannot be used as a folder"):
         train(short(), tmp_path / "file", images=images)
 
 

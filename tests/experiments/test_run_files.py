@@ -19,11 +19,9 @@ from etfopt.experiments.settings import TrainConfig
 from etfopt.experiments.training import environment as environment_module
 from etfopt.experiments.training.environment import environment
 from etfopt.experiments.training.files import (
-    StorageError,
     append_line,
-    read_config,
+    config_of,
     read_lines,
-    write_atomically,
     write_config,
     write_json,
 )
@@ -32,6 +30,7 @@ from etfopt.experiments.training.random_states import RandomStates, seeded
 from etfopt.experiments.training.results import load_run
 from etfopt.experiments.training.shares import Shares
 from etfopt.experiments.training.train import RunResult, train
+from etfopt.files import StorageError, write_atomically
 from etfopt.metrics import NumericalRank
 
 SMALL = TrainConfig().with_settings(
@@ -103,7 +102,7 @@ def test_epochs_to_reach_an_accuracy_or_a_margin(tmp_path: Path) -> None:
 def test_a_failed_write_leaves_the_file_before_and_no_other(tmp_path: Path) -> None:
     write_atomically(tmp_path / "file", b"first")
     write_atomically(tmp_path / "file", b"second")
-    (tmp_path / "file.part").mkdir()
+    (tmp_path / ".file.part").mkdir()
     with pytest.raises(StorageError, match=r"file: cannot be written"):
         write_atomically(tmp_path / "file", b"third")
     assert (tmp_path / "file").read_bytes() == b"second"
@@ -155,9 +154,9 @@ def test_class_means_that_are_not_there_are_missed(tmp_path: Path) -> None:
 
 def test_a_configuration_goes_round_and_knows_itself(tmp_path: Path) -> None:
     settings = {"head.name": "fixed", "head.averaging": 0.25, "seed": 2**63}
-    path, config = tmp_path / "config.json", TrainConfig().with_settings(settings)
-    write_config(path, config)
-    assert read_config(path) == config
+    config = TrainConfig().with_settings(settings)
+    write_config(tmp_path, config)
+    assert config_of(tmp_path) == config
     assert config.digest() == TrainConfig().with_settings(settings).digest()
     assert len({config.digest(), TrainConfig().digest(), TrainConfig(seed=1).digest()}) == 3
 
@@ -177,7 +176,7 @@ def test_a_configuration_goes_round_and_knows_itself(tmp_path: Path) -> None:
 def test_a_file_that_is_no_configuration_is_refused(tmp_path: Path, content: str, message: str) -> None:
     (tmp_path / "config.json").write_text(content)
     with pytest.raises(InputError, match=rf"config\.json: (was )?{message}"):
-        read_config(tmp_path / "config.json")
+        config_of(tmp_path)
 
 
 # --- surroundings --------------------------------------------------------------------------------------------------

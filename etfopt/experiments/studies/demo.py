@@ -13,7 +13,7 @@ from etfopt.experiments.data import load_images
 from etfopt.experiments.settings import HEADS, DataConfig, HeadConfig, TrainConfig, TrainingConfig
 from etfopt.experiments.studies.spread import Spread, plot_cosines, plot_curves, summary
 from etfopt.experiments.training.folder import refuse_occupied, refuse_other_settings
-from etfopt.experiments.training.train import RunResult, make_folder, train
+from etfopt.experiments.training.train import RunResult, train
 
 __all__ = ["DemoResult", "plan", "run_demo"]
 
@@ -100,7 +100,7 @@ def run_demo(
         refuse_occupied(folder, overwrite=True)
         if not overwrite:
             refuse_other_settings(folder, config)
-    make_folder(path)
+    files.make_folder(path)
     images = {data: load_images(data) for data in {config.data for config in configs}}
     results = []
     for folder, config in runs.items():

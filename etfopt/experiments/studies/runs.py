@@ -25,9 +25,9 @@ from etfopt.experiments.data import load_images
 from etfopt.experiments.settings import build_head
 from etfopt.experiments.studies.plan import Planned, Study
 from etfopt.experiments.studies.progress import Progress, State, progress, record_divergence, save_study
-from etfopt.experiments.training.files import StorageError
 from etfopt.experiments.training.machine import Machine
 from etfopt.experiments.training.train import train
+from etfopt.files import StorageError
 
 __all__ = ["Outcome", "run_study"]
 

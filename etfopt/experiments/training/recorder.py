@@ -16,9 +16,10 @@ from torch import Tensor
 
 from etfopt._memory import Allocations
 from etfopt.experiments.training.classifier import Classifier
-from etfopt.experiments.training.files import Record, append_line, write_atomically, write_json, write_lines
+from etfopt.experiments.training.files import Record, append_line, write_json, write_lines
 from etfopt.experiments.training.means import append_means
 from etfopt.experiments.training.tensorboard import Scalars, open_scalars
+from etfopt.files import write_atomically
 
 __all__ = ["COST", "HISTORY", "LINES", "MARGINS", "MEANS", "MEANS_BY_EPOCH", "SCALARS", "Recorder"]
 

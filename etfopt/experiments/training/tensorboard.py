@@ -6,7 +6,8 @@ import time
 from importlib.util import find_spec
 from pathlib import Path
 
-from etfopt.experiments.training.files import Record, StorageError, make_folder
+from etfopt.experiments.training.files import Record
+from etfopt.files import StorageError, make_folder
 
 __all__ = ["Scalars", "open_scalars"]
 

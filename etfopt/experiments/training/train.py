@@ -21,16 +21,17 @@ from etfopt.experiments.settings import TrainConfig, build_head
 from etfopt.experiments.training._termination import heeding_sigterm
 from etfopt.experiments.training.checkpoints import EpochCheckpoint, Identity, checkpoints
 from etfopt.experiments.training.classifier import Classifier
-from etfopt.experiments.training.files import StorageError, locked, make_folder, read_config, refuse_locked
-from etfopt.experiments.training.folder import CONFIG, Start, begin, finish, refuse_occupied, resume_from
+from etfopt.experiments.training.files import CONFIG, config_of, locked, refuse_locked
+from etfopt.experiments.training.folder import Start, begin, finish, refuse_occupied, resume_from
 from etfopt.experiments.training.machine import Machine, build_trainer, process_rank, quiet_lightning, use_threads
 from etfopt.experiments.training.means import read_means
 from etfopt.experiments.training.random_states import RandomStates, seeded
 from etfopt.experiments.training.recorder import MEANS_BY_EPOCH, Recorder
 from etfopt.experiments.training.results import RunResult, load_run
 from etfopt.experiments.training.shares import share
+from etfopt.files import StorageError, make_folder
 
-__all__ = ["RunResult", "kept", "make_folder", "resume", "train"]
+__all__ = ["RunResult", "kept", "resume", "train"]
 
 
 def train(
@@ -199,7 +200,7 @@ def resume(path: Path, **options: Any) -> RunResult:
     InputError
         If the folder is of no run, or as `train` says.
     """
-    return train(read_config(path / CONFIG), path, resume=True, **options)
+    return train(config_of(path), path, resume=True, **options)
 
 
 def kept(path: Path) -> str:
