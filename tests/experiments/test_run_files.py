@@ -250,29 +250,6 @@ def test_an_epoch_goes_on_with_the_generators_where_the_last_one_ended_resumed_o
         assert draw() != next_one  # there was no last epoch
 
 
-def test_tensorboard_shows_what_was_measured(tmp_path: Path) -> None:
-    pytest.importorskip("tensorboardX")
-    from tensorboardX.proto.event_pb2 import Event
-    from tensorboardX.record_writer import masked_crc32c
-
-    result = train(SMALL, tmp_path)
-    (file,) = (tmp_path / "tensorboard").iterdir()
-    content, events = file.read_bytes(), []
-    while content:
-        size = int.from_bytes(content[:8], "little")
-        assert masked_crc32c(content[12 : 12 + size]) == int.from_bytes(content[12 + size : 16 + size], "little")
-        events.append(Event.FromString(content[12 : 12 + size]))
-        content = content[16 + size :]
-    shown = {
-        event.step: {v.tag: v.simple_value for v in event.summary.value} for event in events if event.summary.value
-    }
-    assert set(shown) == {0, 1, 2}
-    for record in result.history:
-        values = shown[record["epoch"]]
-        assert values["train/nc1"] == pytest.approx(record["train_nc1"], rel=1e-6)
-        assert values["test/etf_distance_means"] == pytest.approx(record["test_etf_distance_means"], rel=1e-6)
-
-
 def test_the_precision_reaches_the_network(tmp_path: Path, result: RunResult) -> None:
     found = train(SMALL, tmp_path, precision="bf16-mixed", accelerator="cpu")
     loss, expected = found.history[0]["train_loss"], result.history[0]["train_loss"]  # of one and the same network

@@ -56,6 +56,7 @@ def run_study(
     jobs: int = 1,
     on_epoch: Callable[[], None] | None = None,
     on_run: Callable[[Outcome], None] | None = None,
+    logger: str = "none",
     **machine: Any,
 ) -> list[Outcome]:
     """Train what is not finished yet of a study.
@@ -69,6 +70,8 @@ def run_study(
         Runs at a time. With more than one, each is trained in a process of its own, with one thread.
     on_epoch, on_run : callable, optional
         Called after every epoch of every run, and when a run has ended.
+    logger : str
+        Logger of every run; see `train`.
     **machine
         Accelerator, devices, precision, threads; see `Machine`.
 
@@ -98,7 +101,7 @@ def run_study(
     save_study(folder, study)
     start = functools.partial(_at_once, jobs=jobs) if jobs > 1 else _in_turn
     ended = []
-    with _sigterm_as_exit(), closing(start(todo, folder, machine, on_epoch)) as outcomes:
+    with _sigterm_as_exit(), closing(start(todo, folder, {**machine, "logger": logger}, on_epoch)) as outcomes:
         for outcome in outcomes:
             if on_run:
                 on_run(outcome)

@@ -20,9 +20,10 @@ from etfopt.experiments.training.files import (
     write_config,
     write_json,
 )
+from etfopt.experiments.training.loggers import FILES as LOGS
 from etfopt.experiments.training.machine import Machine
 from etfopt.experiments.training.means import read_means
-from etfopt.experiments.training.recorder import HISTORY, LINES, MARGINS, MEANS, MEANS_BY_EPOCH, SCALARS, Recorder
+from etfopt.experiments.training.recorder import HISTORY, LINES, MARGINS, MEANS, MEANS_BY_EPOCH, Recorder
 from etfopt.files._atomic import part_of
 from etfopt.files._text import parse_json, read_bounded
 
@@ -43,7 +44,7 @@ ENVIRONMENT = "environment.json"
 RESULTS = (HISTORY, MEANS, MARGINS)
 CHECKPOINTS = ("checkpoints/epoch-*.json", "checkpoints/epoch-*.ckpt")  # removed in this order
 # the configuration marks a run, and is removed last
-PATTERNS = (*RESULTS, LINES, MEANS_BY_EPOCH, ENVIRONMENT, *CHECKPOINTS, f"{SCALARS}/events.out.tfevents.*", CONFIG)
+PATTERNS = (*RESULTS, LINES, MEANS_BY_EPOCH, ENVIRONMENT, *CHECKPOINTS, *LOGS, CONFIG)
 
 
 @dataclass(frozen=True)
