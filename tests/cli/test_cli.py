@@ -141,10 +141,10 @@ def test_demo_writes_table_and_figures(folder: Path) -> None:
     assert "Warning" not in done.stderr
     for word in ("learned", "fixed", "nearest", "NC3", "optimal"):
         assert word in done.stdout
-    for name in ("curves.png", "cosines.png"):
-        assert (folder / "runs" / "demo" / name).read_bytes().startswith(b"\x89PNG")
-    table = json.loads((folder / "runs" / "demo" / "summary.json").read_text())
-    assert set(table) == {"learned", "fixed", "nearest"}
+    report = folder / "runs" / "demo" / "report"
+    for name in ("curves-1.png", "cosines.png"):
+        assert (report / name).read_bytes().startswith(b"\x89PNG")
+    assert set(json.loads((report / "report.json").read_text())["spreads"]) == {"learned", "fixed", "nearest"}
 
 
 def test_compare_tabulates_every_pair_and_says_where_the_rest_is(folder: Path) -> None:

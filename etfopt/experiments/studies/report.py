@@ -16,15 +16,14 @@ from markdown_it import MarkdownIt
 
 from etfopt.experiments.studies.comparisons import Pair, comparisons, spread_comparisons
 from etfopt.experiments.studies.markdown import markdown
-from etfopt.experiments.studies.numbers import Collected, collect, quantities, two_epochs
-from etfopt.experiments.studies.spread import Spread
+from etfopt.experiments.studies.numbers import Collected, Spread, collect, quantities, two_epochs
 from etfopt.experiments.studies.statistics import Comparison, Steadiness
 from etfopt.experiments.training.files import write_json
 from etfopt.experiments.training.folder import read_starts
 from etfopt.files import make_folder, refuse_occupied, write_atomically
 from etfopt.plotting import draw_page, save
 
-__all__ = ["MEASURES", "Report", "make_report", "write_report"]
+__all__ = ["MEASURES", "REPORT_KEYS", "Report", "make_report", "write_report"]
 
 MEASURES = (
     "train_accuracy",

@@ -57,6 +57,7 @@ def run_study(
     on_epoch: Callable[[], None] | None = None,
     on_run: Callable[[Outcome], None] | None = None,
     logger: str = "none",
+    overwrite: bool = False,
     **machine: Any,
 ) -> list[Outcome]:
     """Train what is not finished yet of a study.
@@ -72,6 +73,8 @@ def run_study(
         Called after every epoch of every run, and when a run has ended.
     logger : str
         Logger of every run; see `train`.
+    overwrite : bool
+        Whether all runs are trained anew, and earlier ones in their folders are replaced.
     **machine
         Accelerator, devices, precision, threads; see `Machine`.
 
@@ -96,12 +99,19 @@ def run_study(
         raise InputError(f"jobs = {jobs} is more than the {os.cpu_count()} processors of this machine")
     if jobs > 1 and (Machine(**machine).threads > 1 or Machine(**machine).devices > 1):
         raise InputError(f"jobs = {jobs} goes with one thread and one device a run")
-    todo = [p for p in progress(folder, study.runs()) if p.state in (State.NEW, State.STARTED)]
+    if overwrite:
+        todo = [Progress(run, State.NEW, 0) for run in study.runs()]
+    else:
+        todo = [p for p in progress(folder, study.runs()) if p.state in (State.NEW, State.STARTED)]
     _check_data(todo)
     save_study(folder, study)
+    options = {**machine, "logger": logger, "overwrite": overwrite}
     start = functools.partial(_at_once, jobs=jobs) if jobs > 1 else _in_turn
     ended = []
-    with _sigterm_as_exit(), closing(start(todo, folder, {**machine, "logger": logger}, on_epoch)) as outcomes:
+    with (
+        _sigterm_as_exit(),
+        closing(start(todo, folder, options, on_epoch)) as outcomes,
+    ):
         for outcome in outcomes:
             if on_run:
                 on_run(outcome)
@@ -123,11 +133,12 @@ def _check_data(todo: Sequence[Progress]) -> None:
         build_head(config, _images(config.data).num_classes)
 
 
-def _train(run: Planned, folder: Path, machine: dict[str, Any], on_epoch: Callable[[], None] | None) -> Outcome:
+def _train(run: Planned, folder: Path, options: dict[str, Any], on_epoch: Callable[[], None] | None) -> Outcome:
     """Train one run, or go on with it."""
     path = folder / run.folder
     try:
-        train(run.config, path, images=_images(run.config.data), resume=True, on_epoch=on_epoch, **machine)
+        resume = not options["overwrite"]
+        train(run.config, path, images=_images(run.config.data), resume=resume, on_epoch=on_epoch, **options)
     except ConvergenceError as error:
         record_divergence(path, run.config, str(error))
         return Outcome(run, ConvergenceError(str(error)))
@@ -140,10 +151,10 @@ def _train(run: Planned, folder: Path, machine: dict[str, Any], on_epoch: Callab
 
 
 def _in_turn(
-    todo: Sequence[Progress], folder: Path, machine: dict[str, Any], on_epoch: Callable[[], None] | None
+    todo: Sequence[Progress], folder: Path, options: dict[str, Any], on_epoch: Callable[[], None] | None
 ) -> Generator[Outcome, None, None]:
     for p in todo:
-        yield _train(p.run, folder, machine, on_epoch)
+        yield _train(p.run, folder, options, on_epoch)
 
 
 @contextmanager
@@ -183,9 +194,9 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _train_in_worker(run: Planned, folder: Path, machine: dict[str, Any]) -> Outcome:
+def _train_in_worker(run: Planned, folder: Path, options: dict[str, Any]) -> Outcome:
     try:
-        return _train(run, folder, machine, lambda: _ticks.put(None))
+        return _train(run, folder, options, lambda: _ticks.put(None))
     except (KeyboardInterrupt, SystemExit):
         # the run is closed; this process must not ask for the next one, since another that was stopped while it
         # asked may have taken the pool's lock with it
@@ -193,7 +204,7 @@ def _train_in_worker(run: Planned, folder: Path, machine: dict[str, Any]) -> Out
 
 
 def _at_once(
-    todo: Sequence[Progress], folder: Path, machine: dict[str, Any], on_epoch: Callable[[], None] | None, jobs: int
+    todo: Sequence[Progress], folder: Path, options: dict[str, Any], on_epoch: Callable[[], None] | None, jobs: int
 ) -> Generator[Outcome, None, None]:
     context = multiprocessing.get_context("spawn")
     ticks, others = context.SimpleQueue(), set(multiprocessing.active_children())
@@ -204,7 +215,7 @@ def _at_once(
         while waiting or running:
             while waiting and len(running) < jobs:  # no more: what the pool has taken up cannot be cancelled
                 with sigint_blocked():  # the pool starts a process when it is handed work
-                    running.add(pool.submit(_train_in_worker, waiting.pop(0).run, folder, machine))
+                    running.add(pool.submit(_train_in_worker, waiting.pop(0).run, folder, options))
             done, running = wait(running, POLL_SECONDS, FIRST_COMPLETED)
             while not ticks.empty():
                 ticks.get()
