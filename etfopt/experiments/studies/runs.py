@@ -6,12 +6,11 @@ import functools
 import multiprocessing
 import os
 import signal
-import threading
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass
 from multiprocessing.connection import wait as wait_for
 from multiprocessing.process import BaseProcess
@@ -19,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from etfopt._arrays import as_integer
-from etfopt.bench.worker import sigint_blocked
+from etfopt._processes import end_with_parent, on_sigterm, sigint_blocked
 from etfopt.errors import ConvergenceError, EtfoptError, InputError
 from etfopt.experiments.data import load_images
 from etfopt.experiments.settings import build_head
@@ -109,7 +108,7 @@ def run_study(
     start = functools.partial(_at_once, jobs=jobs) if jobs > 1 else _in_turn
     ended = []
     with (
-        _sigterm_as_exit(),
+        on_sigterm(_leave),
         closing(start(todo, folder, options, on_epoch)) as outcomes,
     ):
         for outcome in outcomes:
@@ -119,6 +118,10 @@ def run_study(
                 raise outcome.error
             ended.append(outcome)
     return ended
+
+
+def _leave() -> None:
+    raise SystemExit(128 + signal.SIGTERM)
 
 
 @functools.lru_cache(maxsize=1)
@@ -157,23 +160,6 @@ def _in_turn(
         yield _train(p.run, folder, options, on_epoch)
 
 
-@contextmanager
-def _sigterm_as_exit() -> Iterator[None]:
-    """Let SIGTERM end this block as `SystemExit` does, where a run does not heed it itself."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def leave(*_: Any) -> None:
-        raise SystemExit(128 + signal.SIGTERM)
-
-    before = signal.signal(signal.SIGTERM, leave)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
 # --- in processes of their own -------------------------------------------------------------------------------------
 
 _ticks: Any = None  # of a worker: where it says that an epoch is done
@@ -182,16 +168,8 @@ _ticks: Any = None  # of a worker: where it says that an epoch is done
 def _begin_worker(ticks: Any) -> None:
     global _ticks  # noqa: PLW0603 - the one way in which a pool hands a queue to its processes
     _ticks = ticks
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the first process passes it on
-
-
-def _end_with_parent() -> None:
-    """End this process when the first one was killed: nobody would know of it, and a run can be cut off anywhere."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
 
 
 def _train_in_worker(run: Planned, folder: Path, options: dict[str, Any]) -> Outcome:
