@@ -85,7 +85,7 @@ def test_the_reduced_frame_and_a_prox_reach_the_problem(folder: Path) -> None:
         (["compare", "--seeds", "0"], "seeds must be an integer of at least 1; got 0"),
         (["compare", "--limit", "0"], "limit must be finite and above 0; got 0"),
         (["compare", "--means", "nowhere.npy"], "nowhere.npy: cannot be read: No such file"),
-        (["compare", "--out", "means.npy"], "means.npy: cannot be used as a folder for results"),
+        (["compare", "--out", "means.npy"], "means.npy: cannot be used as a folder"),
         (["solve", "means.npy", "--delta", "-1"], "error: --delta must be finite and at least 0; got -1"),
         (["bench", "node", "--method", "qr"], "method = 'qr' is not known; choose one of: auto, svd, gram"),
         (["bench", "node", "--device", "abacus"], "device = 'abacus' cannot be used"),
@@ -100,15 +100,15 @@ def test_the_reduced_frame_and_a_prox_reach_the_problem(folder: Path) -> None:
         ),
         (["report", "nowhere"], "nowhere: there is no such folder; name the folder of a study or of runs"),
         (["train", "--dim", "9"], "dim = 9 is smaller than the r = 10 rows of the frame; set backbone.dim to at least"),
-        (["train", "--precision", "8"], "Lightning refuses this: Precision '8' is invalid"),
+        (["train", "--precision", "8"], "Invalid value for '--precision'"),
         (["train", "--devices", "0"], "devices must be an integer of at least 1; got 0"),
-        (["train", "--backbone", "custom"], "backbone.name = 'custom' is not known; choose one of: mlp"),
+        (["train", "--backbone", "custom"], "backbone.name = 'custom' needs backbone.dim"),
         (["train", "--threads", "100000"], "threads = 100000 is more than"),
         (["train", "--head", "best"], "head.name = 'best' is not known; choose one of: learned, fixed, nearest"),
         (["train", "--data", "cats"], "data.name = 'cats' is not known; choose one of: digits"),
         (["train", "--epochs", "0"], "epochs must be an integer of at least 1; got 0"),
         (["train", "--averaging", "median"], "averaging must be 'paper', 'cumulative' or a rate"),
-        (["train", "--temperature", "nan"], "temperature must be finite and above 0"),
+        (["train", "--temperature", "nan"], "head.temperature must be a real number above 0"),
         (["train", "--set", "optimizer.speed=1"], "unknown setting optimizer.speed; known are: optimizer.name"),
         (["train", "--set", "optimizer.momentum"], "--set 'optimizer.momentum' is no assignment"),
         (["train", "--config", "nowhere.toml"], "nowhere.toml: cannot be read: No such file"),
@@ -141,10 +141,10 @@ def test_demo_writes_table_and_figures(folder: Path) -> None:
     assert "Warning" not in done.stderr
     for word in ("learned", "fixed", "nearest", "NC3", "optimal"):
         assert word in done.stdout
-    for name in ("curves.png", "cosines.png"):
-        assert (folder / "runs" / "demo" / name).read_bytes().startswith(b"\x89PNG")
-    table = json.loads((folder / "runs" / "demo" / "summary.json").read_text())
-    assert set(table) == {"learned", "fixed", "nearest"}
+    report = folder / "runs" / "demo" / "report"
+    for name in ("curves-1.png", "cosines.png"):
+        assert (report / name).read_bytes().startswith(b"\x89PNG")
+    assert set(json.loads((report / "report.json").read_text())["spreads"]) == {"learned", "fixed", "nearest"}
 
 
 def test_compare_tabulates_every_pair_and_says_where_the_rest_is(folder: Path) -> None:

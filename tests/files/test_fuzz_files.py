@@ -117,7 +117,7 @@ READERS: dict[str, tuple[bytes, Callable[[Path], Any]]] = {
     "names.csv": (b",a,b\n0,1.5,2.5\n1,3.5,4.5\n", table),
     "config.json": (as_json({"config": CONFIG.to_dict()}), read_config),
     "config.toml": (b"seed = 3\n[head]\nname = 'fixed'\n[optimizer]\nlearning_rate = 0.1\n", read_config),
-    "run/config.json": (as_json({"config": CONFIG.to_dict()}), run_files.read_config),
+    "run/config.json": (as_json({"config": CONFIG.to_dict()}), lambda path: run_files.config_of(path.parent)),
     "study.toml": (STUDY.encode(), read_study),
     "metrics.jsonl": (LINES, records),
     "x.png": (saved("RGB", "PNG"), shown),
@@ -241,7 +241,7 @@ def test_a_folder_of_damaged_images_is_refused_by_the_name_of_one(place: Path) -
     for i in range(8):
         (place / "set" / "ab"[i % 2]).mkdir(parents=True, exist_ok=True)
         (place / "set" / "ab"[i % 2] / f"{i}.png").write_bytes(saved("RGB", "PNG"))
-    config = DataConfig(f"imagefolder:{place / 'set'}")
+    config = DataConfig(name=f"imagefolder:{place / 'set'}")
     assert load_images(config).shape == (3, 9, 8)
     for i in range(8):
         path = place / "set" / "ab"[i % 2] / f"{i}.png"

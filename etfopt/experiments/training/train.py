@@ -17,20 +17,24 @@ from torch import nn
 from etfopt.errors import ConvergenceError, InputError
 from etfopt.experiments.data import Images, batches, load_images
 from etfopt.experiments.networks.backbones import build_backbone
-from etfopt.experiments.settings import TrainConfig, build_head
+from etfopt.experiments.networks.heads import build_head
+from etfopt.experiments.networks.optimizers import build_optimizer, orthogonal_
+from etfopt.experiments.settings import Machine, TrainConfig
 from etfopt.experiments.training._termination import heeding_sigterm
 from etfopt.experiments.training.checkpoints import EpochCheckpoint, Identity, checkpoints
 from etfopt.experiments.training.classifier import Classifier
-from etfopt.experiments.training.files import StorageError, locked, make_folder, read_config, refuse_locked
-from etfopt.experiments.training.folder import CONFIG, Start, begin, finish, refuse_occupied, resume_from
-from etfopt.experiments.training.machine import Machine, build_trainer, process_rank, quiet_lightning, use_threads
+from etfopt.experiments.training.files import CONFIG, config_of, locked, refuse_locked
+from etfopt.experiments.training.folder import Start, begin, finish, refuse_occupied, resume_from
+from etfopt.experiments.training.loggers import RunLogger
+from etfopt.experiments.training.machine import build_trainer, process_rank, quiet_lightning, use_threads
 from etfopt.experiments.training.means import read_means
 from etfopt.experiments.training.random_states import RandomStates, seeded
 from etfopt.experiments.training.recorder import MEANS_BY_EPOCH, Recorder
 from etfopt.experiments.training.results import RunResult, load_run
 from etfopt.experiments.training.shares import share
+from etfopt.files import StorageError, make_folder
 
-__all__ = ["RunResult", "kept", "make_folder", "resume", "train"]
+__all__ = ["RunResult", "kept", "resume", "train"]
 
 
 def train(
@@ -44,6 +48,7 @@ def train(
     overwrite: bool = False,
     resume: bool = False,
     from_epoch: int | None = None,
+    logger: str = "none",
     **machine: Any,
 ) -> RunResult:
     """Train one network and write configuration, measures, class means and checkpoints into a folder.
@@ -69,6 +74,9 @@ def train(
         of a run that was never interrupted, to the last bit. A finished run is returned as it is.
     from_epoch : int, optional
         Resume from the checkpoint of this epoch; the last two are kept.
+    logger : str
+        Where the measures go besides the folder: "none", "csv", "tensorboard", "wandb", "mlflow", or the import path
+        of a Lightning logger, ``package.module:Class``. A resumed run continues its log. See `RunLogger`.
     **machine
         Accelerator, devices, strategy, precision, threads; see `Machine`.
 
@@ -109,7 +117,7 @@ def train(
     >>> [record["epoch"] for record in result.history]
     [0, 1]
     """
-    computer, rank = Machine(**machine), process_rank()
+    computer, rank, log = Machine(**machine), process_rank(), RunLogger(logger, path, config)
     _warn_of_cone(config)
     if resume and overwrite:
         raise InputError("resume = True and overwrite = True exclude each other: continue the run, or replace it")
@@ -125,7 +133,7 @@ def train(
         heed = stack.enter_context(heeding_sigterm())
         for context in (quiet_lightning(), use_threads(computer.threads)):
             stack.enter_context(context)
-        recorder = Recorder(path, on_epoch)
+        recorder = Recorder(path, on_epoch, log)
         callbacks = [heed, RandomStates(), recorder, EpochCheckpoint(path / "checkpoints", identity)]
         trainer = build_trainer(computer, config.training, callbacks, progress_bar)
         if rank == 0:
@@ -163,8 +171,10 @@ def _warn_of_cone(config: TrainConfig) -> None:
 @contextmanager
 def _ending(path: Path, recorder: Recorder, rank: int) -> Iterator[None]:
     """Leave the history of the finished epochs where a run ends early, and say in its errors what is kept."""
+    status = "failed"
     try:
         yield
+        status = "success"
     except BaseException as error:
         if rank == 0:
             with suppress(StorageError):
@@ -176,7 +186,7 @@ def _ending(path: Path, recorder: Recorder, rank: int) -> Iterator[None]:
             raise ConvergenceError(f"{error}. {_what_is_kept(path)}. {again}") from error
         raise
     finally:
-        recorder.close()
+        recorder.close(status)
 
 
 def resume(path: Path, **options: Any) -> RunResult:
@@ -199,7 +209,7 @@ def resume(path: Path, **options: Any) -> RunResult:
     InputError
         If the folder is of no run, or as `train` says.
     """
-    return train(read_config(path / CONFIG), path, resume=True, **options)
+    return train(config_of(path), path, resume=True, **options)
 
 
 def kept(path: Path) -> str:
@@ -248,8 +258,16 @@ def _fit(trainer: pl.Trainer, model: Classifier, images: Images, start: Start) -
 
 def _build(config: TrainConfig, images: Images, backbone: nn.Module | None = None) -> Classifier:
     """Build backbone, then head, from the seed alone, so that the backbone is the same under every head."""
+    config.check_room(images.num_classes)
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
-        backbone = build_backbone(config, images, backbone)
-        head = build_head(config, images.num_classes)
-    return Classifier(backbone, head, config)
+        backbone = build_backbone(config.backbone, images.train[0:2][0], len(images.train), backbone)
+        if config.optimizer.name == "agd":
+            orthogonal_(backbone)
+        head = build_head(config.head, config.backbone.feature_dim, images.num_classes, config.seed)
+        if config.optimizer.name == "agd":
+            for rows in head.parameters():
+                nn.init.orthogonal_(rows)
+    model = Classifier(backbone, head, config)
+    build_optimizer(model, config.optimizer)  # what it refuses, it refuses before anything is written
+    return model
