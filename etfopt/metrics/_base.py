@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from etfopt._arrays import as_integer
+from etfopt._scalars import as_integer
 from etfopt.errors import InputError, require_extra
 from etfopt.metrics._checks import last_set, same_everywhere
 

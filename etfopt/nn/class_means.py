@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
-from etfopt._arrays import as_integer
+from etfopt._scalars import as_integer
 from etfopt._torch import require_finite, require_floats, require_labels, visible
 from etfopt.errors import InputError
 from etfopt.nn._ranks import Ranks

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.optim import lr_scheduler
 
-from etfopt._arrays import as_positive
 from etfopt._registry import called
+from etfopt._scalars import as_positive
 from etfopt.errors import InputError
 from etfopt.experiments.settings.names import OPTIMIZERS, is_own
 

@@ -13,7 +13,7 @@ import math
 import torch
 from torch import Tensor
 
-from etfopt._arrays import as_positive
+from etfopt._scalars import as_positive
 from etfopt.errors import InputError
 
 __all__ = ["as_shrinkage", "shrunk_rows"]

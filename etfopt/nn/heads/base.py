@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from etfopt._arrays import as_integer
+from etfopt._scalars import as_integer
 from etfopt._torch import require_finite, require_floats, require_labels
 from etfopt.nn._state import LoadChecked
 from etfopt.nn.heads.temperature import CONFIDENCE, as_temperature

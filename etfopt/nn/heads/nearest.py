@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from etfopt import solution as core
-from etfopt._arrays import as_integer, as_nonnegative
+from etfopt._scalars import as_integer, as_nonnegative
 from etfopt._torch import visible
 from etfopt.errors import InputError
 from etfopt.nn._state import refuse_trace, where_valid

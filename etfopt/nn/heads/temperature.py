@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from etfopt._arrays import as_integer, as_positive
+from etfopt._scalars import as_integer, as_positive
 from etfopt.errors import InputError
 
 __all__ = ["CONFIDENCE", "LARGEST_TEMPERATURE", "as_temperature", "collapse_temperature"]
