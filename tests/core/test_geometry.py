@@ -47,11 +47,6 @@ def test_a_polar_factor_agrees_with_sixty_digits(A):
     assert np.linalg.norm(polar_factor(A) - oracles.rounded(U)) <= 10 * A.shape[1] * unit(A) * kappa
 
 
-@given(matrices(dtypes=(np.float64,), kinds=("generic", "repeated", "clustered"), limit=0))
-def test_a_polar_factor_agrees_with_newtons_iteration(A):
-    np.testing.assert_allclose(polar_factor(A), oracles.newton_polar(A), rtol=0, atol=1e-13)
-
-
 @given(matrices(dtypes=(np.float64,), kinds=("generic", "repeated"), limit=0), st.integers(0, 2**32 - 1))
 def test_rotations_on_either_side_pass_through_a_polar_factor(A, seed):
     rng = np.random.default_rng(seed)
