@@ -17,7 +17,7 @@ from etfopt.frames import frame_matrix, simplex_etf
 from etfopt.polar._gram import GramSpectrum, gram_spectrum
 from etfopt.polar._products import tall_product
 
-__all__ = ["LinearTerm", "NearestETF"]
+__all__ = ["NearestETF"]
 
 
 class NearestETF:
