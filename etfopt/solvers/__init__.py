@@ -27,7 +27,11 @@ def as_solver(solver: Solver | str, **options: Any) -> Solver:
     """Return a solver from itself, or from its name or import path and the hyper-parameters of its class."""
     found = SOLVERS.load(solver, "solver") if isinstance(solver, str) else solver
     if isinstance(solver, str) and isinstance(found, type) and issubclass(found, Solver):
-        found = found(**options)
+        try:
+            found = found(**options)
+        except TypeError as error:
+            remedy = "give its parameters defaults, or name an instance"
+            raise InputError(f"solver = {solver!r}: {error}", "solver", solver, remedy) from error
     if not isinstance(found, Solver):
         remedy = f"pass an instance such as Procrustes(), or a name, one of: {', '.join(SOLVERS)}"
         raise InputError(f"solver = {solver!r} is not a Solver", "solver", solver, remedy)
