@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-import scipy.linalg
 from numpy.typing import ArrayLike, DTypeLike
 
 from etfopt._arrays import Array, Float64Array, Seed, as_generator, as_integer, as_matrix
@@ -149,7 +148,7 @@ def thin_svd(A: Array, failures: list[str] | None = None) -> SVD:
     # NumPy's own LAPACK first: SciPy brings a second one, whose waiting threads slow NumPy's products down severalfold
     routines: dict[str, Callable[[], tuple[Array, Array, Array]]] = {
         "gesdd": lambda: np.linalg.svd(A, full_matrices=False),
-        "gesvd": lambda: scipy.linalg.svd(A, full_matrices=False, check_finite=False, lapack_driver="gesvd"),
+        "gesvd": lambda: _gesvd(A),
     }
     for name, routine in routines.items():
         try:
@@ -165,6 +164,12 @@ def thin_svd(A: Array, failures: list[str] | None = None) -> SVD:
         f"no SVD of a {A.shape[0]} x {A.shape[1]} {A.dtype} matrix with largest entry {np.abs(A).max():.3g}: "
         "LAPACK's gesdd and gesvd both failed; try float64, or rescale the input"
     )
+
+
+def _gesvd(A: Array) -> tuple[Array, Array, Array]:
+    import scipy.linalg  # here, as it is rarely needed and adds a fifth to the time of importing torch
+
+    return scipy.linalg.svd(A, full_matrices=False, check_finite=False, lapack_driver="gesvd")
 
 
 @own_errstate

@@ -10,7 +10,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from etfopt._torch import readable, tracing, visible
+from etfopt._torch import in_backward, readable, tracing, visible
 from etfopt.errors import InputError
 
 __all__ = ["LoadChecked", "Tracking", "refuse_second_run", "refuse_trace", "state_dtype", "where_valid"]
@@ -169,7 +169,7 @@ def refuse_second_run(module: nn.Module) -> None:
     Checkpointing runs the forward a second time there: the state has moved on by then, and the recomputed values
     would be others than those that the loss saw.
     """
-    if not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1:
+    if not torch.compiler.is_compiling() and in_backward():
         raise InputError(
             f"{type(module).__name__} is run in training mode inside a backward pass, as torch.utils.checkpoint does: "
             "the second run would update its state again. Checkpoint the backbone only, and leave the head outside"

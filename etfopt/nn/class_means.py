@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from etfopt._arrays import as_integer
-from etfopt._torch import require_finite, require_floats, require_labels, visible
+from etfopt._torch import outside_graphs, require_finite, require_floats, require_labels, visible
 from etfopt.errors import InputError
 from etfopt.nn._ranks import Ranks
 from etfopt.nn._state import Tracking, refuse_second_run, refuse_trace, state_dtype, where_valid
@@ -179,7 +179,7 @@ class ClassMeans(Tracking):
 
     # Not compiled: AOTAutograd (PyTorch 2.13) may save a buffer for the backward pass and write to it before that,
     # which gives another gradient and no error. Under fullgraph=True this is an error; else the rest is compiled.
-    @torch.compiler.disable  # type: ignore[untyped-decorator] # torch leaves it untyped
+    @outside_graphs
     def _train(self, features: Tensor, labels: Tensor | None) -> Tensor:
         update = self.updated(features, labels)
         if update is None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from etfopt._torch import outside_graphs
 from etfopt.errors import InputError
 from etfopt.nn._ranks import Ranks
 from etfopt.nn._state import refuse_trace, where_valid
@@ -158,7 +159,7 @@ class FixedETFHead(ETFHead):
         return self._classified(f)
 
     # not compiled, for the reason that ClassMeans gives
-    @torch.compiler.disable  # type: ignore[untyped-decorator] # torch leaves it untyped
+    @outside_graphs
     @torch.no_grad()
     def _follow(self, f: Tensor, labels: Tensor | None, error: InputError | None) -> None:
         """Set the mean that the bias centres by to that of the batch, over all ranks."""

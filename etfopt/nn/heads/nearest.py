@@ -12,7 +12,7 @@ from torch import Tensor
 
 from etfopt import _solve
 from etfopt._arrays import as_integer, as_nonnegative
-from etfopt._torch import visible
+from etfopt._torch import outside_graphs, visible
 from etfopt.errors import InputError
 from etfopt.nn._state import refuse_trace, where_valid
 from etfopt.nn.class_means import ClassMeans, MeansUpdate
@@ -221,7 +221,7 @@ class NearestETFHead(ETFHead):
         return logits
 
     # not compiled, for the reason that ClassMeans gives
-    @torch.compiler.disable  # type: ignore[untyped-decorator] # torch leaves it untyped
+    @outside_graphs
     def _train(self, features: Tensor, labels: Tensor | None) -> Tensor:
         error, f = None, self.U.new_zeros(0, self.dim)
         try:

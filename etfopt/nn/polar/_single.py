@@ -13,9 +13,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
-from etfopt._torch import readable, visible
+from etfopt._torch import in_forward_mode, readable, transforms, visible
 from etfopt.nn.polar._collapsed import Collapsed, collapsed_derivative, near_collapse
 from etfopt.nn.polar._linear_term import RowMap, linear_term, linear_term_vjp, unchanged
 from etfopt.nn.polar._routes import NARROW_FROM, Decomposition, decompose, squared
@@ -40,7 +39,7 @@ def single_minimiser(H: Tensor, prox: Tensor | None, weight: float, frame: Tenso
         return None
     if H.shape[1] < NARROW_FROM and not visible(H):
         return None  # nothing is gained near collapse, and nothing may be decomposed
-    if forward_ad._current_level >= 0 or torch._C._functorch.get_interpreter_stack():
+    if in_forward_mode() or transforms():
         return None  # a function of autograd that serves these costs twice as much
     if weight > ORDINARY[1] or 0 < weight < FAINTEST:
         return None

@@ -16,9 +16,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
-from etfopt._torch import full_precision, visible, widened
+from etfopt._torch import full_precision, in_forward_mode, outside_graphs, transforms, visible, widened
 from etfopt.nn.polar._linear_term import RowMap, unchanged
 from etfopt.nn.polar._products import factor_by_products, poisoned
 from etfopt.nn.polar._routes import GATHER_FROM, Found, condition, find_factors, pseudo_inverse
@@ -58,8 +57,8 @@ def polar(A: Tensor, method: str = "auto") -> Tensor:
     """
     if not torch.compiler.is_compiling():
         return _first(_apply(_Polar, A, method))
-    levels = _transforms()
-    forward = forward_ad._current_level >= 0  # read here, so that the graph is guarded by it
+    levels = transforms()
+    forward = in_forward_mode()
     if not forward and levels in ((), ("Grad",)):
         return _first(_apply(_CompiledPolar, A, method))
     # of other transforms the compiler makes zeros or NaN, without a word, if it meets a rule of ours; and of dual
@@ -71,17 +70,10 @@ def polar(A: Tensor, method: str = "auto") -> Tensor:
     return uncompiled
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator] # torch leaves it untyped
+@outside_graphs
 def _uncompiled(A: Tensor, method: str) -> Tensor:
     """Leave the graph, which is an error where the whole is to be one graph."""
     return polar(A, method)
-
-
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator] # torch leaves it untyped
-def _transforms() -> tuple[str, ...]:
-    """Return the names of the transforms of torch.func at work, outermost first."""
-    # torch has public names neither for them nor for the level of forward mode
-    return tuple(level.key().name for level in torch._C._functorch.get_interpreter_stack() or [])
 
 
 def _apply(function: type[torch.autograd.Function], *arguments: Tensor | str) -> Any:
