@@ -47,6 +47,7 @@ def test_a_disk_that_is_full_leaves_no_half_written_file(monkeypatch, tmp_path: 
 torch = pytest.importorskip("torch")
 from torch.utils.checkpoint import checkpoint
 
+from etfopt import _torch
 from etfopt.nn import ClassMeans, NearestETFHead, UnitFeatures
 from etfopt.nn.functional import polar_factor
 from etfopt.nn.polar import node
@@ -80,7 +81,7 @@ def test_only_a_single_gradient_is_left_to_the_compiler(rng):
     seen = []
 
     def noted(X: torch.Tensor) -> torch.Tensor:
-        seen.append(node._transforms())
+        seen.append(_torch.transforms())
         return X.sum()
 
     torch.func.grad(noted)(A)
