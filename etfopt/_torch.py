@@ -6,7 +6,7 @@ import math
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from typing import ParamSpec, TypeVar
+from typing import ParamSpec, Self, TypeVar
 
 import torch
 from torch import Tensor
@@ -18,8 +18,12 @@ from torch.utils._pytree import tree_leaves
 
 from etfopt.errors import InputError
 
+Inputs = ParamSpec("Inputs")
+Output = TypeVar("Output")
+
 __all__ = [
     "BatchNorm",
+    "ByKeyword",
     "TorchDispatchMode",
     "constant_in_graphs",
     "full_precision",
@@ -40,6 +44,19 @@ __all__ = [
     "widened",
     "working_dtype",
 ]
+
+
+class ByKeyword:
+    """A class whose constructor takes keywords only: heads take dim first, and two sizes are easily swapped."""
+
+    def __new__(cls, *positional: object, **_: object) -> Self:
+        """Refuse positional arguments by an error that shows the right call."""
+        if positional:
+            raise TypeError(
+                f"{cls.__name__} takes its arguments by keyword, and got {positional!r} without: write "
+                f"{cls.__name__}(num_classes=..., dim=...)"
+            )
+        return super().__new__(cls)
 
 
 def require_floats(value: object, name: str, shape: tuple[int | str, ...] | None) -> Tensor:
@@ -152,10 +169,6 @@ def _as_dense(value: object, name: str) -> Tensor:
 
 
 # --- what torch has no public name for, or only one that loads the compiler
-
-
-Inputs = ParamSpec("Inputs")
-Output = TypeVar("Output")
 
 
 def outside_graphs(f: Callable[Inputs, Output]) -> Callable[Inputs, Output]:

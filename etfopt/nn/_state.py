@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import warnings
 from collections.abc import Callable
@@ -23,13 +24,23 @@ ONE_CLASS = (
 )
 
 
-def state_dtype() -> torch.dtype:
-    """Return the dtype of new state: the default one, but float32 at the least."""
-    return torch.promote_types(torch.get_default_dtype(), torch.float32)
+def state_dtype(dtype: torch.dtype | None) -> torch.dtype:
+    """Return the dtype of new state: the given or the default one, but at least float32."""
+    return torch.promote_types(dtype or torch.get_default_dtype(), torch.float32)
 
 
 class LoadChecked(nn.Module):
     """A module that refuses a checkpoint that does not fit by name, before any of its own tensors changes."""
+
+    def __init__(self, dtype: torch.dtype | None = None) -> None:
+        super().__init__()
+        if dtype is not None and not dtype.is_floating_point:
+            raise InputError(f"dtype must be a real floating-point dtype; got {dtype}: pass torch.float32")
+        self._asked = dtype or torch.get_default_dtype()  # what the module was built in or moved to
+
+    def _outer_dtype(self, X: Tensor) -> torch.dtype:
+        """Return the dtype that other layers are in: lower than that of the state X, where that was asked for."""
+        return self._asked if self._asked.itemsize < 4 else X.dtype
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
         wrong = self._misfits(state_dict, prefix)
@@ -57,6 +68,7 @@ class LoadChecked(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         was_meta = self._holds_meta()
+        self._asked = fn(torch.empty(0, dtype=self._asked)).dtype
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call] # torch leaves it untyped
         if was_meta and not self._holds_meta():
             self._reset_buffers()  # from the meta device there is nothing to copy: this is uninitialised memory
@@ -78,8 +90,8 @@ class Tracking(LoadChecked):
     that batches were refused, and that a batch held one class. It is no state, and so in no buffer.
     """
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, dtype: torch.dtype | None = None) -> None:
+        super().__init__(dtype)
         self._rejected: Tensor | None = None
         self._lone: Tensor | None = None
         self._told = False
@@ -121,7 +133,7 @@ class Tracking(LoadChecked):
     def _warn_of_one_class(self) -> None:
         told, self._told = self._told, True
         if not told:
-            warnings.warn(f"{type(self).__name__}: {ONE_CLASS}", UserWarning, stacklevel=2)
+            warnings.warn(f"{type(self).__name__}: {ONE_CLASS}", UserWarning, stacklevel=_level_of_caller())
 
     def train(self, mode: bool = True) -> Self:
         """Set the mode, then raise what bad batches left to say."""
@@ -152,6 +164,14 @@ class Tracking(LoadChecked):
             return moved
 
         return super()._apply(keeping_digits, recurse)
+
+
+def _level_of_caller() -> int:
+    """Return the stack level of the line outside this package and torch that led to the caller of this function."""
+    frame, level = inspect.currentframe(), 0
+    while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] in ("etfopt", "torch"):
+        frame, level = frame.f_back, level + 1
+    return level
 
 
 def refuse_trace(module: nn.Module) -> None:

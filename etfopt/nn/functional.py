@@ -8,17 +8,17 @@ import torch
 from torch import Tensor
 
 from etfopt._arrays import Array
+from etfopt._options import as_method
 from etfopt._torch import full_precision, require_finite, working_dtype
 from etfopt.errors import InputError
 from etfopt.geometry import simplex_etf
 from etfopt.nn._arguments import require_batches, require_frame, require_matrix, usable_delta
 from etfopt.nn.polar._gauge import without_gauge
 from etfopt.nn.polar._linear_term import frame_factor, on_frame, scaled_linear_term, size_of
-from etfopt.nn.polar._routes import require_method
 from etfopt.nn.polar._single import single_minimiser
 from etfopt.nn.polar.node import polar
 
-__all__ = ["frame_tensor", "nearest_etf", "nearest_minimiser", "on_frame", "polar_factor", "require_method"]
+__all__ = ["frame_tensor", "nearest_etf", "nearest_minimiser", "on_frame", "polar_factor"]
 
 
 def polar_factor(A: Tensor, method: str = "auto") -> Tensor:
@@ -77,7 +77,7 @@ def polar_factor(A: Tensor, method: str = "auto") -> Tensor:
             [-0.5000,  0.0000],
             [ 0.0000,  0.0000]])
     """
-    require_method(method)
+    as_method(method)
     require_matrix(A, "A")
     require_finite(A, "A")
     if A.shape[-2] < A.shape[-1]:
@@ -148,7 +148,7 @@ def nearest_etf(
     >>> H.grad.shape
     torch.Size([4, 3])
     """
-    require_method(method)
+    as_method(method)
     require_matrix(H, "H")
     if H.shape[-1] < 2:
         raise InputError(f"H has shape {tuple(H.shape)}; it needs a column for each of C >= 2 classes")

@@ -155,6 +155,7 @@ def test_the_completion_that_is_shown_works_in_bash(tmp_path: Path) -> None:
 
 def test_the_values_that_are_completed_are_those_that_are_known() -> None:
     pytest.importorskip("pytorch_lightning")
+    from etfopt._options import METHODS
     from etfopt.bench.lineup import SOLVERS
     from etfopt.bench.problems import FAMILIES
     from etfopt.errors import InputError
@@ -162,7 +163,6 @@ def test_the_values_that_are_completed_are_those_that_are_known() -> None:
     from etfopt.experiments.networks.losses import LOSSES
     from etfopt.experiments.settings import HEADS, TrainConfig
     from etfopt.experiments.settings._run import _hints
-    from etfopt.nn.polar._routes import METHODS
     from theory.registry import CLAIMS
 
     assert values.CLAIMS == CLAIMS

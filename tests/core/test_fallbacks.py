@@ -106,7 +106,7 @@ def test_a_change_of_mode_inside_a_compiled_graph_leaves_the_report_for_later():
 
 def test_modules_say_how_they_were_made():
     assert repr(UnitFeatures(2.5)) == "UnitFeatures(temperature=2.5)"
-    assert repr(ClassMeans(3, 5, 0.5)) == "ClassMeans(num_classes=3, dim=5, averaging=0.5)"
+    assert repr(ClassMeans(num_classes=3, dim=5, averaging=0.5)) == "ClassMeans(num_classes=3, dim=5, averaging=0.5)"
 
 
 @pytest.mark.parametrize("reentrant", [False, True])

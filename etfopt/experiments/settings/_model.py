@@ -5,12 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from etfopt._options import METHODS, as_averaging, as_temperature
 from etfopt.errors import InputError
 from etfopt.experiments.networks.backbones import BACKBONES
 from etfopt.experiments.settings._fields import Section, choice, flag, integer, number, optional, setting
-from etfopt.nn import ClassMeans
-from etfopt.nn.heads.temperature import CONFIDENCE, as_temperature
-from etfopt.nn.polar._routes import METHODS
 
 __all__ = ["HEADS", "BackboneConfig", "HeadConfig", "LossConfig"]
 
@@ -18,11 +16,11 @@ HEADS = ("learned", "fixed", "nearest")
 
 
 def _averaging(value: Any, name: str) -> str | float:  # noqa: ARG001 - a check's signature; ClassMeans names it alike
-    return ClassMeans(2, 1, value).averaging
+    return as_averaging(value)
 
 
 def _temperature(value: Any, name: str) -> str | float:  # noqa: ARG001 - a check's signature; the heads name it alike
-    temperature = as_temperature(value, 10, CONFIDENCE)
+    temperature = as_temperature(value, 10)
     return value if isinstance(value, str) else temperature
 
 

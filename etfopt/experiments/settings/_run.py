@@ -22,7 +22,7 @@ from etfopt.experiments.settings._training import OptimizerConfig, ScheduleConfi
 from etfopt.files import strict_json
 from etfopt.files._text import parse_json, parse_toml, read_bounded
 from etfopt.nn import FixedETFHead, LearnedHead, NearestETFHead
-from etfopt.nn.heads import AnyHead
+from etfopt.nn.heads import Head
 
 __all__ = ["TrainConfig", "build_head", "read_config"]
 
@@ -250,7 +250,7 @@ def read_config(path: Path, settings: Mapping[str, Any] | None = None) -> TrainC
     return config.with_settings({**named(values), **settings}) if settings else config
 
 
-def build_head(config: TrainConfig, num_classes: int) -> AnyHead:
+def build_head(config: TrainConfig, num_classes: int) -> Head:
     """Return the head that a configuration names.
 
     Parameters

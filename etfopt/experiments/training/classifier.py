@@ -19,7 +19,7 @@ from etfopt.experiments.networks.optimizers import build_optimizer, build_schedu
 from etfopt.experiments.settings import TrainConfig
 from etfopt.experiments.training.measures import Measured, SplitMeasures
 from etfopt.experiments.training.shares import share_weight
-from etfopt.nn.heads import AnyHead
+from etfopt.nn.heads import Head
 
 __all__ = ["Classifier"]
 
@@ -38,7 +38,7 @@ class Classifier(pl.LightningModule):
     config : TrainConfig
     """
 
-    def __init__(self, backbone: nn.Module, head: AnyHead, config: TrainConfig) -> None:
+    def __init__(self, backbone: nn.Module, head: Head, config: TrainConfig) -> None:
         super().__init__()
         self.backbone = backbone
         self.head = head

@@ -43,8 +43,8 @@ class Rotated(Tracking):
 
     U: Tensor
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, dtype: torch.dtype | None = None) -> None:
+        super().__init__(dtype)
         self._known: tuple[Tensor, int] | None = None  # the buffer that was looked at, and its version then
         self._mended: Mended | None = None
 

@@ -8,26 +8,17 @@ import torch
 from torch import Tensor
 
 from etfopt._torch import readable
-from etfopt.errors import InputError
 from etfopt.nn.polar._factors import GATHER_FROM, Decomposition, Products, condition, pseudo_inverse
 from etfopt.nn.polar._gram import gram
 from etfopt.nn.polar._products import factor_by_products, poisoned
 
-__all__ = ["METHODS", "NARROW_FROM", "decompose", "find_factors", "require_method", "squared"]
-
-METHODS = ("svd", "gram", "newton-schulz", "auto")
+__all__ = ["NARROW_FROM", "decompose", "find_factors", "squared"]
 
 RESOLVED = 8e3
 """Condition number that a Gram matrix in float64 resolves, for a factor in float32 or one that is refined."""
 
 NARROW_FROM = 64
 """Columns from which float32 matrices are first tried in float32; below, float64 costs next to nothing."""
-
-
-def require_method(method: str) -> None:
-    """Raise `InputError` unless this is the name of a method."""
-    if method not in METHODS:
-        raise InputError(f"method = {method!r} is not known; choose one of: {', '.join(METHODS)}")
 
 
 def find_factors(A: Tensor, method: str, look: bool) -> Decomposition | Products:

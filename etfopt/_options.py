@@ -1,4 +1,4 @@
-r"""The feature temperature that a wanted confidence at collapse asks for."""
+r"""The options of the PyTorch bridge that are names and numbers, checked without importing torch."""
 
 from __future__ import annotations
 
@@ -7,7 +7,16 @@ import math
 from etfopt._arrays import as_integer, as_positive
 from etfopt.errors import InputError
 
-__all__ = ["CONFIDENCE", "LARGEST_TEMPERATURE", "as_temperature", "collapse_temperature"]
+__all__ = [
+    "CONFIDENCE",
+    "LARGEST_TEMPERATURE",
+    "METHODS",
+    "as_averaging",
+    "as_method",
+    "as_shrinkage",
+    "as_temperature",
+    "collapse_temperature",
+]
 
 CONFIDENCE = 0.9664
 """The confidence at collapse of the paper's released scripts: tau = 5 for C = 10 classes."""
@@ -15,13 +24,16 @@ CONFIDENCE = 0.9664
 LARGEST_TEMPERATURE = 1e15
 """Beyond it the squares of features could leave the range of float32."""
 
+METHODS = ("svd", "gram", "newton-schulz", "auto")
+"""How the bridge finds a polar factor."""
+
 
 def collapse_temperature(num_classes: int, confidence: float = CONFIDENCE) -> float:
     r"""Return the temperature at which a collapsed network has this softmax probability for the right class.
 
-    With features of norm :math:`\tau` and classifier rows of unit norm, no network brings the mean cross-entropy of
-    balanced classes below :math:`\log(1 + (C-1)e^{-\tau C/(C-1)})`, which is reached at collapse to the simplex ETF
-    and nowhere else. There every sample has the probability :math:`p = 1/(1 + (C-1)e^{-\tau C/(C-1)})`, so
+    With features of norm :math:`\tau` and classifier rows of unit norm, the mean cross-entropy of balanced classes is
+    at least :math:`\log(1 + (C-1)e^{-\tau C/(C-1)})`. Only collapse to the simplex ETF reaches this bound. There every
+    sample has the probability :math:`p = 1/(1 + (C-1)e^{-\tau C/(C-1)})`, so
 
     .. math:: \tau = \frac{C-1}{C} \, \log\frac{(C-1)\,p}{1-p}.
 
@@ -50,6 +62,7 @@ def collapse_temperature(num_classes: int, confidence: float = CONFIDENCE) -> fl
 
     Examples
     --------
+    >>> from etfopt.nn import collapse_temperature
     >>> [round(collapse_temperature(C), 2) for C in (10, 100, 242, 1000)]
     [5.0, 7.87, 8.81, 10.26]
     """
@@ -64,34 +77,37 @@ def collapse_temperature(num_classes: int, confidence: float = CONFIDENCE) -> fl
     return (C - 1) / C * math.log(odds)
 
 
-def as_temperature(value: object, num_classes: int, confidence: float) -> float:
-    """Return a head's temperature from what its caller asks for.
-
-    Parameters
-    ----------
-    value : float or "auto"
-        A number in (0, 1e15] is taken as it is.
-    num_classes : int
-        C, for "auto".
-    confidence : float
-        For "auto", as in `collapse_temperature`.
-
-    Returns
-    -------
-    float
-        tau.
-
-    Raises
-    ------
-    InputError
-        If the value is neither, or out of range.
-    """
-    automatic = collapse_temperature(num_classes, confidence)
+def as_temperature(value: object, num_classes: int) -> float:
+    """Return a positive number as it is and "auto" as `collapse_temperature`, or raise `InputError`."""
     if isinstance(value, str):
         if value != "auto":
             raise InputError(f"temperature must be a real number or 'auto'; got {value!r}")
-        return automatic
+        return collapse_temperature(num_classes)
     temperature = as_positive(value, "temperature")
     if temperature > LARGEST_TEMPERATURE:
         raise InputError(f"temperature must be at most {LARGEST_TEMPERATURE:g}; got {temperature:g}")
     return temperature
+
+
+def as_averaging(value: object) -> str | float:
+    """Return the name of a rule for running means, or a constant rate, or raise `InputError`."""
+    if isinstance(value, str) and value in ("paper", "cumulative"):
+        return value
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value <= 1:
+        return float(value)
+    raise InputError(f"averaging must be 'paper', 'cumulative' or a rate in (0, 1]; got {value!r}")
+
+
+def as_shrinkage(value: object, name: str) -> float:
+    """Return an intensity in (0, 1], or raise `InputError`."""
+    s = as_positive(value, name)
+    if s > 1:
+        raise InputError(f"{name} must lie in (0, 1]; got {s:g}: 1 is the nearest ETF itself")
+    return s
+
+
+def as_method(value: object) -> str:
+    """Return the name of a method, or raise `InputError`."""
+    if isinstance(value, str) and value in METHODS:
+        return value
+    raise InputError(f"method = {value!r} is not known; choose one of: {', '.join(METHODS)}")
