@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 
 from etfopt._arrays import as_integer, as_positive
+from etfopt._names import AVERAGINGS, METHODS
 from etfopt.errors import InputError
 
 __all__ = [
     "CONFIDENCE",
     "LARGEST_TEMPERATURE",
-    "METHODS",
     "as_averaging",
     "as_method",
     "as_shrinkage",
@@ -23,9 +23,6 @@ CONFIDENCE = 0.9664
 
 LARGEST_TEMPERATURE = 1e15
 """Beyond it the squares of features could leave the range of float32."""
-
-METHODS = ("svd", "gram", "newton-schulz", "auto")
-"""How the bridge finds a polar factor."""
 
 
 def collapse_temperature(num_classes: int, confidence: float = CONFIDENCE) -> float:
@@ -91,7 +88,7 @@ def as_temperature(value: object, num_classes: int) -> float:
 
 def as_averaging(value: object) -> str | float:
     """Return the name of a rule for running means, or a constant rate, or raise `InputError`."""
-    if isinstance(value, str) and value in ("paper", "cumulative"):
+    if isinstance(value, str) and value in AVERAGINGS:
         return value
     if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value <= 1:
         return float(value)

@@ -99,7 +99,7 @@ def _is_replaceable(path: Path) -> bool:
 def _write(solution: Solution, file: IO[bytes]) -> None:
     kept = {"gap": solution.certificate.gap, "margin": solution.certificate.margin}
     arrays: dict[str, Any] = {name: kept[name] if name in kept else getattr(solution, name) for name in PARTS}
-    np.savez(file, allow_pickle=False, **arrays)
+    np.savez(file, **arrays)  # before NumPy 2.2 allow_pickle would be one more array
 
 
 @contextmanager

@@ -36,11 +36,10 @@ class LoadChecked(nn.Module):
         super().__init__()
         if dtype is not None and not dtype.is_floating_point:
             raise InputError(f"dtype must be a real floating-point dtype; got {dtype}: pass torch.float32")
-        self._asked = dtype or torch.get_default_dtype()  # what the module was built in or moved to
 
     def _outer_dtype(self, X: Tensor) -> torch.dtype:
-        """Return the dtype that other layers are in: lower than that of the state X, where that was asked for."""
-        return self._asked if self._asked.itemsize < 4 else X.dtype
+        """Return the dtype that the layers around this one are in, for a part X of the state."""
+        return X.dtype
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
         wrong = self._misfits(state_dict, prefix)
@@ -68,7 +67,6 @@ class LoadChecked(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         was_meta = self._holds_meta()
-        self._asked = fn(torch.empty(0, dtype=self._asked)).dtype
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call] # torch leaves it untyped
         if was_meta and not self._holds_meta():
             self._reset_buffers()  # from the meta device there is nothing to copy: this is uninitialised memory
@@ -92,9 +90,13 @@ class Tracking(LoadChecked):
 
     def __init__(self, dtype: torch.dtype | None = None) -> None:
         super().__init__(dtype)
+        self._asked = dtype or torch.get_default_dtype()  # what the module was built in, or cast to
         self._rejected: Tensor | None = None
         self._lone: Tensor | None = None
         self._told = False
+
+    def _outer_dtype(self, X: Tensor) -> torch.dtype:
+        return self._asked if self._asked.itemsize < 4 else X.dtype
 
     def reset_parameters(self) -> None:
         """Restore the state of construction."""
@@ -163,6 +165,7 @@ class Tracking(LoadChecked):
                 return X.to(moved.device, torch.promote_types(moved.dtype, torch.float32))
             return moved
 
+        self._asked = fn(torch.empty(0, dtype=self._asked)).dtype
         return super()._apply(keeping_digits, recurse)
 
 

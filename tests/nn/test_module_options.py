@@ -1,11 +1,13 @@
 """Options that the heads share with other modules of torch, and the order of the sizes."""
 
+import inspect
+
 import pytest
 
 from etfopt import InputError, simplex_etf
 
 torch = pytest.importorskip("torch")
-from etfopt.nn import ClassMeans, FixedETFHead, NearestETFHead
+from etfopt.nn import ClassMeans, FixedETFHead, LearnedHead, NearestETFHead
 from tests.tools.head_cases import HEADS, LABELS, STATEFUL, C, D, batch, class_means, same, snapshot
 
 MODULES = [*HEADS, class_means]
@@ -15,6 +17,17 @@ MODULES = [*HEADS, class_means]
 def test_sizes_by_position_are_refused_with_the_right_call(sizes):
     with pytest.raises(TypeError, match=r"write ClassMeans\(num_classes=\.\.\., dim=\.\.\.\)"):
         ClassMeans(*sizes)
+
+
+def test_the_signature_of_a_head_names_every_option():
+    assert list(inspect.signature(LearnedHead).parameters) == [
+        *("dim", "num_classes", "temperature", "ignore_index", "device", "dtype"),
+    ]
+    assert {"delta", "synchronize", "frame", "temperature", "device"} <= inspect.signature(
+        NearestETFHead
+    ).parameters.keys()
+    with pytest.raises(TypeError, match="confidence"):
+        NearestETFHead(D, C, confidence=0.9)
 
 
 @pytest.mark.parametrize("make", MODULES)
@@ -28,7 +41,7 @@ def test_a_module_built_on_the_meta_device_is_like_one_moved_there(make):
 
 @pytest.mark.parametrize("make", STATEFUL)
 @pytest.mark.parametrize("options", [{}, {"frame": "reduced"}, {"generator": 7}])
-def test_a_head_built_on_the_meta_device_is_as_new_once_it_is_materialised(make, options, rng):
+def test_a_head_built_on_the_meta_device_is_as_new_once_it_is_materialised(make, options):
     def made(**more):
         given = dict(options)
         if "generator" in given:

@@ -12,7 +12,6 @@ from tests.tools.head_cases import HEADS
 from theory import temperature as theory
 
 
-
 @pytest.mark.parametrize("C", [2, 3, 10, 100, 242, 1000])
 @pytest.mark.parametrize("p", [0.51, 0.9664, 0.999])
 def test_the_formula_is_that_of_the_theory(C, p):

@@ -29,7 +29,8 @@ def borrowed(source: str) -> list[str]:
     """Private names of others that a module uses."""
     found = []
     for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Attribute) and private(node.attr) and ast.unparse(node.value) not in OURS:
+        attribute = isinstance(node, ast.Attribute) and private(node.attr) and node.attr != "_replace"
+        if attribute and ast.unparse(node.value) not in OURS:
             found.append(ast.unparse(node))
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("torch"):
             found += [f"{node.module}.{x.name}" for x in node.names if private(f"{node.module}.{x.name}")]

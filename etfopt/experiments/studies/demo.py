@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -56,8 +56,8 @@ def plan(epochs: int, seeds: Sequence[int] = SEEDS, data: str = "digits") -> lis
     list of TrainConfig
         Head by head.
     """
-    base = TrainConfig(data=DataConfig(data), training=TrainingConfig(epochs))
-    return [replace(base, head=HeadConfig(head), seed=seed) for seed in seeds for head in HEADS]
+    base = TrainConfig(data=DataConfig(name=data), training=TrainingConfig(epochs=epochs))
+    return [base.model_copy(update={"head": HeadConfig(name=head), "seed": seed}) for seed in seeds for head in HEADS]
 
 
 def run_demo(

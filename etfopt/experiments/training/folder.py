@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from etfopt.errors import InputError
-from etfopt.experiments.settings import TrainConfig
+from etfopt.experiments.settings import Machine, TrainConfig
 from etfopt.experiments.training.checkpoints import Identity, checkpoints, choose, load, prune
 from etfopt.experiments.training.environment import environment
 from etfopt.experiments.training.files import (
@@ -19,7 +19,6 @@ from etfopt.experiments.training.files import (
     write_config,
     write_json,
 )
-from etfopt.experiments.training.machine import Machine
 from etfopt.experiments.training.means import read_means
 from etfopt.experiments.training.recorder import HISTORY, LINES, MARGINS, MEANS, MEANS_BY_EPOCH, SCALARS, Recorder
 from etfopt.files._text import parse_json, read_bounded

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import Metric
 
+from etfopt.experiments.networks.heads import AnyHead
 from etfopt.metrics import CosineMargin, NearestMeanMismatch, NeuralCollapse, NumericalRank
-from etfopt.nn.heads import Head
 
 __all__ = ["Measured", "SplitMeasures"]
 
@@ -69,14 +69,14 @@ class SplitMeasures(nn.Module):
         Gives d and C.
     """
 
-    def __init__(self, head: Head) -> None:
+    def __init__(self, head: AnyHead) -> None:
         super().__init__()
         self.loss = _MeanLoss()
         self.collapse = NeuralCollapse(num_classes=head.num_classes, dim=head.dim)
         self.rank = NumericalRank(num_classes=head.num_classes, dim=head.dim)
         self._kept: list[tuple[Tensor, Tensor]] = []
 
-    def update(self, features: Tensor, labels: Tensor, head: Head, loss: Tensor) -> None:
+    def update(self, features: Tensor, labels: Tensor, head: AnyHead, loss: Tensor) -> None:
         """Add a batch.
 
         Parameters
@@ -96,7 +96,7 @@ class SplitMeasures(nn.Module):
         self._kept.append((f.detach(), labels))
         self.loss.update(loss, len(labels))
 
-    def finish(self, head: Head) -> Measured:
+    def finish(self, head: AnyHead) -> Measured:
         """Return what was measured, and start anew. Every rank has to call this.
 
         Parameters

@@ -3,7 +3,8 @@ r"""What every classifier head does: normalise the features, return logits, and 
 from __future__ import annotations
 
 import abc
-from typing import TypedDict
+import inspect
+from typing import Any, ClassVar, TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -128,6 +129,11 @@ class Head(LoadChecked, abc.ABC):
     """
 
     bias: Tensor
+    __signature__: ClassVar[inspect.Signature]
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        cls.__signature__ = _whole_signature(cls)
 
     def __init__(
         self,
@@ -214,3 +220,16 @@ class Head(LoadChecked, abc.ABC):
             Sizes and temperature.
         """
         return f"dim={self.dim}, num_classes={self.num_classes}, temperature={self.temperature:g}"
+
+
+def _whole_signature(head: type[Head]) -> inspect.Signature:
+    """Return the signature of a constructor, with the options that its ``**options`` hand on to the next."""
+    parameters: dict[str, inspect.Parameter] = {}
+    for init in (vars(kind)["__init__"] for kind in head.__mro__ if "__init__" in vars(kind)):
+        own = inspect.signature(init).parameters
+        parameters = {**parameters, **{name: p for name, p in own.items() if name not in parameters}}
+        if not any(p.kind is p.VAR_KEYWORD for p in own.values()):
+            break
+    parameters.pop("self")
+    named = [p for p in parameters.values() if p.kind is not p.VAR_KEYWORD]
+    return inspect.Signature(sorted(named, key=lambda p: p.kind))
