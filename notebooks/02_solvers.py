@@ -38,9 +38,7 @@ from etfopt.bench.lineup import line_up
 from etfopt.bench.problems import choose_problems
 from etfopt.bench.summary import performance_profile, ratios, summarise
 from etfopt.bench.timing import conditions
-from etfopt.solvers.procrustes import Procrustes
-from etfopt.solvers.relaxation import ConvexRelaxation
-from etfopt.solvers.riemannian import ConjugateGradient, SteepestDescent, TrustRegion
+from etfopt.solvers import ConjugateGradient, ConvexRelaxation, Procrustes, SteepestDescent, TrustRegion
 
 plt.rcParams.update(plotting.STYLE)
 

@@ -19,7 +19,7 @@ from etfopt._memory import Allocations
 from etfopt._options import as_method
 from etfopt.bench.timing import BATCH, seconds
 from etfopt.bench.units import DELTA, SPECTRA
-from etfopt.geometry import simplex_etf
+from etfopt.frames import simplex_etf
 from etfopt.nn.functional import nearest_etf
 
 __all__ = ["SHAPES", "NodeRow", "bench_node", "growth", "usable_device"]

@@ -20,7 +20,9 @@ from numpy.typing import ArrayLike
 from etfopt._arrays import Array, Float64Array, Seed, as_generator, as_matrix
 from etfopt.errors import InputError
 from etfopt.files import load_matrix
-from etfopt.geometry import polar_factor, random_stiefel, simplex_etf
+from etfopt.frames import simplex_etf
+from etfopt.geometry import random_stiefel
+from etfopt.polar import polar_factor
 from etfopt.problem import NearestETF
 
 __all__ = ["FAMILIES", "NamedProblem", "choose_problems", "drifting_means", "from_means", "problem_grid"]

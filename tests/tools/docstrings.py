@@ -62,7 +62,7 @@ def wanted_parameters(name: Name) -> list[str]:
 
 def parameters(name: Name) -> list[str]:
     """Every parameter is there by its name; of a record, every field, as a parameter or an attribute."""
-    if name.command or (name.overrides and not name.mathematical):
+    if name.command or name.inherited or (name.overrides and not name.mathematical):
         return []
     known = name.documented(*(("Parameters", "Attributes") if name.is_class else ("Parameters",)))
     missing = [parameter for parameter in wanted_parameters(name) if parameter not in known]
@@ -82,7 +82,9 @@ def _annotations(name: Name) -> dict[str, str]:
 
 def returns(name: Name) -> list[str]:
     """What comes back is described in a section of its own; a property is described by its text."""
-    if name.is_class or name.is_property or name.command or (name.overrides and not name.mathematical):
+    if name.is_class or name.is_property or name.command or name.inherited:
+        return []
+    if name.overrides and not name.mathematical:
         return []
     annotation = _annotations(name).get("return", "None")
     if annotation in ("None", "NoReturn", "Self"):

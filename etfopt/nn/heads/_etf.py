@@ -12,7 +12,7 @@ from torch.nn import functional
 from etfopt._arrays import room_hint
 from etfopt._torch import full_precision, require_finite, require_floats
 from etfopt.errors import InputError
-from etfopt.geometry import simplex_etf
+from etfopt.frames import frame_matrix, simplex_etf
 from etfopt.nn._state import state_dtype
 from etfopt.nn.functional import on_frame
 from etfopt.nn.heads._rotation import Rotated
@@ -166,17 +166,14 @@ class ETFHead(Head, Rotated):
 
 def _named(frame: Tensor | str | None, reduced: bool, C: int, dtype: torch.dtype) -> Tensor | None:
     """Return the frame that is asked for by name or by `reduced`; None is the simplex, M itself."""
-    if reduced and not (frame is None or frame == "simplex"):
-        raise InputError("reduced=True is for the simplex, and frame= is given too; pass one of the two")
-    if reduced or (isinstance(frame, str) and frame == "reduced"):
-        return torch.from_numpy(simplex_etf(C, reduced=True)).to(dtype)
-    if isinstance(frame, str):
-        if frame != "simplex":
-            raise InputError(
-                f"frame = {frame!r} is not known; choose one of: simplex, reduced; or pass a tensor (r, C)"
-            )
-        return None
-    return frame
+    if reduced and not (frame is None or isinstance(frame, str)):
+        raise InputError(
+            "reduced=True is for the simplex, and frame= is given too; pass one of the two", "reduced", True
+        )
+    name = "reduced" if reduced and frame in (None, "simplex") else frame
+    if not isinstance(name, str):
+        return name
+    return None if name == "simplex" else torch.from_numpy(frame_matrix(name, C).copy()).to(dtype)
 
 
 def affine(f: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

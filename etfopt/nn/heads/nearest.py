@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 import torch
 from torch import Tensor
 
-from etfopt import _solve
+from etfopt import solution as core
 from etfopt._arrays import as_integer, as_nonnegative
 from etfopt._options import as_method, as_shrinkage
 from etfopt._torch import outside_graphs, visible
@@ -287,4 +287,4 @@ class NearestETFHead(ETFHead):
         arrays = [None if X is None else X.double().cpu() for X in (self.means.mean, self.prox, self.frame)]
         H, prox, frame = (None if X is None else X.numpy() for X in arrays)
         unit: Any = self._unit(torch.from_numpy(H)).numpy()
-        return _solve.nearest_etf(unit, prox=prox, delta=self.delta, frame=frame, solver=solver, throw=throw)
+        return core.nearest_etf(unit, prox=prox, delta=self.delta, frame=frame, solver=solver, throw=throw)
