@@ -1,7 +1,7 @@
 """Draw README's pictures from one run of the demonstration; `make pictures` runs it.
 
 etfopt demo --out build/demo > build/demo.txt
-python docs/pictures.py build/demo.txt build/demo/curves.png
+python docs/pictures.py build/demo.txt build/demo/report/curves-1.png
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def draw_text(text: str, path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("printed", type=Path, help="what etfopt demo printed")
-    parser.add_argument("curves", type=Path, help="its curves.png")
+    parser.add_argument("curves", type=Path, help="its curves-1.png")
     options = parser.parse_args()
     IMAGES.mkdir(exist_ok=True)
     draw_text(options.printed.read_text(encoding="utf-8"), IMAGES / "demo.png")

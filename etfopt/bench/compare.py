@@ -20,10 +20,10 @@ from dataclasses import replace
 import numpy as np
 
 from etfopt._arrays import as_integer, as_positive
+from etfopt._processes import Overtime, Worker, WorkerDied
 from etfopt.bench.lineup import Entrant
 from etfopt.bench.measure import Cell, Row, Status, blank, measure
 from etfopt.bench.problems import NamedProblem
-from etfopt.bench.worker import Overtime, Worker, WorkerDied
 from etfopt.problem import NearestETF
 
 __all__ = ["cells", "compare", "warm_up"]

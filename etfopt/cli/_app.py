@@ -113,12 +113,7 @@ OVERWRITE = typer.Option("--overwrite", help="Replace earlier results in the fol
 
 def make_folder(path: Path, names: Sequence[str], keys: Sequence[str], what: str, *, overwrite: bool) -> None:
     """Make a folder for results, or say why it cannot be one; see `etfopt.files.refuse_occupied`."""
-    from etfopt.files import refuse_occupied
+    from etfopt import files
 
-    refuse_occupied([path / name for name in names], keys, what, overwrite=overwrite)
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(
-            f"{path}: cannot be used as a folder for results: {error.strerror}; choose another with --out"
-        ) from error
+    files.refuse_occupied([path / name for name in names], keys, what, overwrite=overwrite)
+    files.make_folder(path)

@@ -30,9 +30,9 @@ def _problems() -> list[str]:
 
 
 def _solvers() -> list[str]:
-    from etfopt.bench.lineup import SOLVERS
+    from etfopt.bench.lineup import ENTRANTS
 
-    return [*SOLVERS]
+    return [*ENTRANTS]
 
 
 def bench(

@@ -33,30 +33,17 @@ def demo(
     """
     as_integer(epochs, "epochs", at_least=1)
     require_folder(out)
-    from etfopt.experiments.studies.demo import plan, run_demo
+    from etfopt.experiments.studies.demo import demo_study, run_demo
 
-    start = time.perf_counter()
-    configs = plan(epochs)
-    done = 0
-
-    def kept() -> str:
-        finished = f"{done // epochs} of {len(configs)} runs finished, a folder each; no table and no figure yet"
-        return f"Kept: {out}/, {finished}. To go on: the same command"
-
-    with interruptible(kept), progress(epochs * len(configs), quiet or as_json) as step:
-
-        def count() -> None:
-            nonlocal done
-            done += 1
-            step()
-
-        result = run_demo(configs, out, on_epoch=count, overwrite=overwrite)
+    start, study = time.perf_counter(), demo_study(epochs)
+    kept = f"Kept: {out}/, every finished epoch. To go on: the same command"
+    with interruptible(lambda: kept), progress(epochs * len(study.runs()), quiet or as_json) as step:
+        result = run_demo(study, out, on_epoch=step, overwrite=overwrite)
     if as_json:
-        print(result.files[0].read_text(), end="")
+        print((out / "report" / "report.json").read_text(), end="")
         return
-    seeds = len({config.seed for config in configs})
-    title = f"digits, {epochs} epochs: median and range over {seeds} seeds"
-    console.print(tables.spreads(result.summary, title, epochs))
+    title = f"digits, {epochs} epochs: median and range over {len(study.seeds)} seeds"
+    console.print(tables.spreads(result.report.spreads, title, epochs))
     console.print(tables.solution_table(result.nearest))
     files = ", ".join(str(file) for file in result.files)
     console.print(

@@ -1,8 +1,19 @@
-"""Class means from files, solutions and numbers into files; every reader is bounded and runs nothing it reads."""
+"""Reads class means, and writes solutions and results. Every reader limits what it reads, and executes none of it."""
 
 from __future__ import annotations
 
+from etfopt.files._atomic import StorageError, make_folder, whole, write_atomically
 from etfopt.files._matrices import load_matrix
-from etfopt.files._writing import refuse_as_output, refuse_occupied, save_solution, strict_json, whole
+from etfopt.files._writing import refuse_as_output, refuse_occupied, save_solution, strict_json
 
-__all__ = ["load_matrix", "refuse_as_output", "refuse_occupied", "save_solution", "strict_json", "whole"]
+__all__ = [
+    "StorageError",
+    "load_matrix",
+    "make_folder",
+    "refuse_as_output",
+    "refuse_occupied",
+    "save_solution",
+    "strict_json",
+    "whole",
+    "write_atomically",
+]

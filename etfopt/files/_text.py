@@ -60,7 +60,8 @@ def read_bounded(path: Path, limit: int) -> bytes:
                 raise InputError(f"{path}: is too large: it has {size:,} bytes; at most {limit:,} are read")
             return file.read(size)
     except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+        hint = "; check the path" * isinstance(error, FileNotFoundError)
+        raise InputError(f"{path}: cannot be read: {error.strerror}{hint}") from error
     except ValueError as error:  # a path that no system takes
         raise InputError(f"{str(path)!r}: cannot be read: {error}") from error
 

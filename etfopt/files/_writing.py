@@ -5,53 +5,44 @@ from __future__ import annotations
 import json
 import math
 import os
-import tempfile
 import zipfile
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
 from etfopt.errors import InputError
+from etfopt.files._atomic import whole
 from etfopt.solution import Solution
 
-__all__ = ["refuse_as_output", "refuse_occupied", "save_solution", "strict_json", "whole"]
+__all__ = ["refuse_as_output", "refuse_occupied", "save_solution", "strict_json"]
 
 PARTS = ("U", "etf", "weight", "scale", "distance", "gap", "margin")
 """Names of the arrays of a solution, in their order."""
 
 
 def save_solution(solution: Solution, path: Path | str) -> None:
-    """Write U, the ETF, the classifier weight and the certificate's numbers into an ``.npz``, whole or not at all.
+    """Write U, the ETF, the classifier weight and the certificate's numbers into an ``.npz``, completely or not at all.
 
     Parameters
     ----------
     solution : Solution
-        Its parts are stored as U, etf, weight and certificate's field names.
+        Its parts are stored as U, etf, weight and the certificate's field names.
     path : Path or str
-        Ends in ``.npz``.
+        A name that ends in ``.npz``. A file that is replaced keeps its permissions.
 
     Raises
     ------
     InputError
-        If the path does not end in ``.npz`` or cannot be written.
+        If the path does not end in ``.npz``, is a folder, or its folder is missing.
+    StorageError
+        If the file cannot be written.
     """
-    path = _solution_path(path)
-    try:
-        mode = path.stat().st_mode if path.exists() else 0o666 & ~_umask()
-        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".npz", delete=False) as file:
-            try:
-                _write(solution, file)
-                file.close()
-                Path(file.name).chmod(mode)
-                Path(file.name).replace(path)
-            except BaseException:
-                Path(file.name).unlink(missing_ok=True)
-                raise
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written: {error.strerror}") from error
+    kept = {"gap": solution.certificate.gap, "margin": solution.certificate.margin}
+    arrays: dict[str, Any] = {name: kept[name] if name in kept else getattr(solution, name) for name in PARTS}
+    with whole(_solution_path(path)) as part:
+        np.savez(part, **arrays)  # before NumPy 2.2 allow_pickle would be one more array
 
 
 def _solution_path(path: Path | str) -> Path:
@@ -94,37 +85,6 @@ def _is_replaceable(path: Path) -> bool:
             return archive.namelist() == [f"{name}.npy" for name in PARTS]
     except (OSError, zipfile.BadZipFile):
         return False
-
-
-def _write(solution: Solution, file: IO[bytes]) -> None:
-    kept = {"gap": solution.certificate.gap, "margin": solution.certificate.margin}
-    arrays: dict[str, Any] = {name: kept[name] if name in kept else getattr(solution, name) for name in PARTS}
-    np.savez(file, **arrays)  # before NumPy 2.2 allow_pickle would be one more array
-
-
-@contextmanager
-def whole(path: Path) -> Iterator[Path]:
-    """Yield a path to write to, and put what was written in place in one go: the old file or the new, never a part.
-
-    The path that is yielded lies beside the other and has its ending, by which writers of figures know the format. It
-    is removed where the block is left by an exception, `KeyboardInterrupt` included.
-
-    Parameters
-    ----------
-    path : Path
-        Of the file, in a folder that exists.
-
-    Yields
-    ------
-    Path
-        Where to write.
-    """
-    part = path.with_name(f".{path.stem}.part{path.suffix}")
-    try:
-        yield part
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def refuse_occupied(paths: Iterable[Path], keys: Iterable[str], what: str, *, overwrite: bool) -> None:
@@ -190,9 +150,3 @@ def _finite(value: object) -> object:
     if isinstance(value, (list, tuple)):
         return [_finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -85,7 +85,7 @@ def test_the_reduced_frame_and_a_prox_reach_the_problem(folder: Path) -> None:
         (["compare", "--seeds", "0"], "seeds must be an integer of at least 1; got 0"),
         (["compare", "--limit", "0"], "limit must be finite and above 0; got 0"),
         (["compare", "--means", "nowhere.npy"], "nowhere.npy: cannot be read: No such file"),
-        (["compare", "--out", "means.npy"], "means.npy: cannot be used as a folder for results"),
+        (["compare", "--out", "means.npy"], "means.npy: cannot be used as a folder"),
         (["solve", "means.npy", "--delta", "-1"], "error: --delta must be finite and at least 0; got -1"),
         (["bench", "node", "--method", "qr"], "method = 'qr' is not known; choose one of: auto, svd, gram"),
         (["bench", "node", "--device", "abacus"], "device = 'abacus' cannot be used"),
@@ -141,10 +141,10 @@ def test_demo_writes_table_and_figures(folder: Path) -> None:
     assert "Warning" not in done.stderr
     for word in ("learned", "fixed", "nearest", "NC3", "optimal"):
         assert word in done.stdout
-    for name in ("curves.png", "cosines.png"):
-        assert (folder / "runs" / "demo" / name).read_bytes().startswith(b"\x89PNG")
-    table = json.loads((folder / "runs" / "demo" / "summary.json").read_text())
-    assert set(table) == {"learned", "fixed", "nearest"}
+    report = folder / "runs" / "demo" / "report"
+    for name in ("curves-1.png", "cosines.png"):
+        assert (report / name).read_bytes().startswith(b"\x89PNG")
+    assert set(json.loads((report / "report.json").read_text())["spreads"]) == {"learned", "fixed", "nearest"}
 
 
 def test_compare_tabulates_every_pair_and_says_where_the_rest_is(folder: Path) -> None:

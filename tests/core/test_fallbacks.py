@@ -8,7 +8,7 @@ import pytest
 
 from etfopt import InputError, NearestETF, nearest_etf, simplex_etf, solve
 from etfopt.adjoint import nearest_etf_vjp
-from etfopt.files import save_solution
+from etfopt.files import StorageError, save_solution
 from etfopt.polar._gram import Unsuitable
 from etfopt.solvers.procrustes import Procrustes
 from tests.tools.strategies import orthonormal, with_spectrum
@@ -36,7 +36,7 @@ def test_a_disk_that_is_full_leaves_no_half_written_file(monkeypatch, tmp_path: 
     save_solution(solution, tmp_path / "etf.npz")
     before = (tmp_path / "etf.npz").read_bytes()
     monkeypatch.setattr(np, "savez", mock.Mock(side_effect=OSError(28, "No space left on device")))
-    with pytest.raises(InputError, match=r"etf\.npz: cannot be written: No space left on device"):
+    with pytest.raises(StorageError, match=r"etf\.npz: cannot be written: No space left on device"):
         save_solution(solution, tmp_path / "etf.npz")
     assert [path.name for path in tmp_path.iterdir()] == ["etf.npz"]
     assert (tmp_path / "etf.npz").read_bytes() == before

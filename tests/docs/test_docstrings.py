@@ -1,5 +1,6 @@
 """Every public name says what it takes, gives and refuses, and where it comes from; its examples run as written."""
 
+import dataclasses
 import doctest
 import importlib
 import re
@@ -20,8 +21,7 @@ from tests.tools.public_names import Name, modules, public_names
 
 RULES = (
     docstrings.form,
-    docstrings.parameters,
-    docstrings.returns,
+    docstrings.fields,
     docstrings.shapes,
     docstrings.raises,
     docstrings.sources,
@@ -81,17 +81,32 @@ def without_shapes(X: np.ndarray) -> np.ndarray:
     return X
 
 
+@dataclasses.dataclass
+class Record:
+    """A record whose field has no word."""
+
+    size: int
+
+
 def test_each_rule_sees_what_is_missing(monkeypatch) -> None:
-    bare, shapeless = Name("test_docstrings.without_words", without_words), Name("t.without_shapes", without_shapes)
-    assert docstrings.parameters(bare) == ["parameters without a word: X, size"]
-    assert docstrings.returns(bare)
+    bare = Name("tests.docs.test_docstrings.without_words", without_words)
+    shapeless = Name("tests.docs.test_docstrings.without_shapes", without_shapes)
+    words, missing = docstrings.form(bare)
+    assert re.fullmatch(r"Parameters \{'(X|size)', '(X|size)'\} not documented", words)
+    assert missing == "No Returns section found"
+    assert docstrings.fields(Name("r.Record", Record)) == ["parameters without a word: size"]
     assert docstrings.raises(bare) == ["raises TypeError and does not say so"]  # a caught one is none
-    assert docstrings.parameters(shapeless) == docstrings.returns(shapeless) == docstrings.raises(shapeless) == []
+    assert docstrings.form(shapeless) == docstrings.raises(shapeless) == []
     assert docstrings.shapes(shapeless) == ["no shape of X", "no shape of what is returned"]
     assert docstrings.form(Name("test_docstrings.refuses", refuses)) == ["no docstring"]
     monkeypatch.setattr(without_shapes, "__module__", "etfopt.geometry")
     assert docstrings.sources(shapeless)
     assert docstrings.examples(shapeless)
+
+
+def test_names_that_must_have_an_example_are_there() -> None:
+    there = {path.rpartition(".")[2] for path in public_names() if path.startswith("etfopt.experiments.")}
+    assert set(docstrings.SHOWN) <= there
 
 
 def test_what_a_check_raises_its_caller_raises() -> None:

@@ -4,7 +4,6 @@ import errno
 import json
 import os
 import re
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,11 +16,11 @@ pytest.importorskip("pytorch_lightning")
 from etfopt.errors import ConvergenceError, InputError
 from etfopt.experiments.data import Images, load_images
 from etfopt.experiments.settings import TrainConfig
-from etfopt.experiments.training import files as run_files
 from etfopt.experiments.training.checkpoints import AtomicCheckpoints, checkpoints, load, verify
-from etfopt.experiments.training.files import StorageError, locked
+from etfopt.experiments.training.files import locked
 from etfopt.experiments.training.results import load_run
 from etfopt.experiments.training.train import RunResult, kept, resume, train
+from etfopt.files import StorageError, _atomic
 
 CONFIG = TrainConfig().with_settings(
     {"training.epochs": 4, "backbone.width": 8, "backbone.dim": 12, "training.batch_size": 256}
@@ -78,10 +77,10 @@ def test_the_last_two_are_kept_and_any_torch_reads_them(whole: RunResult) -> Non
     content = torch.load(found[4], weights_only=True)
     assert torch.equal(content["state_dict"]["head.U"], weights(whole.path)["head.U"])
     assert content["etfopt"]["epoch"] == verify(found[4])["epoch"] == 4
-    assert not list(whole.path.rglob("*.part"))
+    assert not list(whole.path.rglob("*.part*"))
 
 
-def truncated(content: bytes) -> bytes:
+def half(content: bytes) -> bytes:
     return content[: len(content) // 2]
 
 
@@ -90,34 +89,58 @@ def flipped(content: bytes) -> bytes:
     return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
 
 
-@pytest.mark.parametrize(
-    ("spoil", "reason"),
-    [
-        (truncated, "is truncated or damaged, or no checkpoint"),
-        (lambda _: b"", "is truncated or damaged, or no checkpoint"),
-        (lambda content: content[:-1], "is truncated or damaged, or no checkpoint|something else"),
-        (flipped, "is damaged: its SHA-256 is not the one it was written with"),
-        (lambda content: content.replace(b'"schema": 1', b'"schema": 2'), "written by another version .*schema 2"),
-    ],
-    ids=["half", "empty", "one byte less", "one bit", "schema"],
-)
+def without(key: bytes) -> Callable[[bytes], bytes]:
+    return lambda content: content.replace(key, b"_" + key[1:])
+
+
+DAMAGED = "is damaged: its SHA-256 is not the one it was written with"
+SPOILT = {
+    "half": ("ckpt", half, DAMAGED),
+    "empty": ("ckpt", lambda _: b"", DAMAGED),
+    "one byte less": ("ckpt", lambda content: content[:-1], DAMAGED),
+    "one bit": ("ckpt", flipped, DAMAGED),
+    "half of the digest": ("json", half, "is damaged"),
+    "no digest": ("json", without(b"sha256"), "is damaged: it does not say sha256"),
+    "schema": ("json", lambda s: s.replace(b'"schema": 1', b'"schema": 2'), "another version .*schema 1"),
+    "format": ("json", lambda s: s.replace(b"etfopt", b"toflop"), "is not a checkpoint of etfopt"),
+}
+
+
+@pytest.mark.parametrize(("ending", "spoil", "reason"), SPOILT.values(), ids=SPOILT)
 def test_a_spoilt_checkpoint_is_refused_and_the_one_before_is_offered_and_used(
-    stopped: Path, whole: RunResult, images: Images, spoil: Callable[[bytes], bytes], reason: str
+    stopped: Path, whole: RunResult, images: Images, ending: str, spoil: Callable[[bytes], bytes], reason: str
 ) -> None:
-    newest = stopped / "checkpoints" / "epoch-0003.ckpt"
+    newest = stopped / "checkpoints" / f"epoch-0003.{ending}"
     newest.write_bytes(spoil(newest.read_bytes()))
     before = {file: file.read_bytes() for file in stopped.rglob("*") if file.is_file()}
-    with pytest.raises(InputError, match=rf"epoch-0003\.ckpt: .*({reason}).*use --from-epoch 2"):
+    with pytest.raises(InputError, match=rf"epoch-0003\..*: .*({reason}).*use --from-epoch 2"):
         train(CONFIG, stopped, images=images, resume=True)
     assert {file: file.read_bytes() for file in stopped.rglob("*") if file.is_file()} == before
+    if ending == "ckpt":
+        return
     result = train(CONFIG, stopped, images=images, resume=True, from_epoch=2)
     assert result.trained == 2
     assert same_as(whole, stopped)
 
 
+def test_a_checkpoint_without_its_digest_is_passed_over(stopped: Path, whole: RunResult, images: Images) -> None:
+    (stopped / "checkpoints" / "epoch-0003.json").unlink()
+    assert train(CONFIG, stopped, images=images, resume=True).trained == 2
+    assert same_as(whole, stopped)
+
+
+def test_checkpoints_of_the_first_version_are_refused_and_left_alone(stopped: Path, images: Images) -> None:
+    for digest in stopped.glob("checkpoints/*.json"):
+        digest.unlink()
+    before = sorted(stopped.rglob("*"))
+    with pytest.raises(InputError, match=r"no checkpoint to continue from.*only etfopt 0\.1 continues from them"):
+        train(CONFIG, stopped, images=images, resume=True)
+    assert sorted(stopped.rglob("*")) == before
+
+
 def test_a_file_of_another_library_is_no_checkpoint(stopped: Path, images: Images) -> None:
     torch.save({"state_dict": {}}, stopped / "checkpoints" / "epoch-0003.ckpt")
-    with pytest.raises(InputError, match=r"epoch-0003\.ckpt: is not a checkpoint of etfopt.*--from-epoch 2"):
+    with pytest.raises(InputError, match=r"epoch-0003\.ckpt: is damaged: its SHA-256 .*--from-epoch 2"):
         train(CONFIG, stopped, images=images, resume=True)
 
 
@@ -127,7 +150,10 @@ def test_a_checkpoint_of_another_run_is_refused(
     other = CONFIG.model_copy(update={"seed": 1})
     with pytest.raises(Stopped):
         train(other, tmp_path / "other", images=images, on_epoch=stop_after(1))
-    (tmp_path / "other" / "checkpoints" / "epoch-0001.ckpt").rename(stopped / "checkpoints" / "epoch-0003.ckpt")
+    for ending in ("ckpt", "json"):
+        (tmp_path / "other" / "checkpoints" / f"epoch-0001.{ending}").rename(
+            stopped / "checkpoints" / f"epoch-0003.{ending}"
+        )
     with pytest.raises(InputError, match=r"belongs to another configuration than this run's config\.json"):
         train(CONFIG, stopped, images=images, resume=True)
     with pytest.raises(InputError, match="is a run of another configuration"):
@@ -187,7 +213,7 @@ def test_a_finished_run_is_left_as_it_is(whole: RunResult, images: Images) -> No
 def test_resuming_in_an_empty_folder_starts(tmp_path: Path, images: Images) -> None:
     config = CONFIG.with_settings({"training.epochs": 1})
     assert train(config, tmp_path / "new", images=images, resume=True).trained == 1
-    with pytest.raises(InputError, match=r"config\.json: cannot be read: No such file"):
+    with pytest.raises(InputError, match=r"nowhere: holds no run: .*name the folder of a run"):
         resume(tmp_path / "nowhere")
 
 
@@ -204,35 +230,37 @@ def test_a_full_disk_stops_the_run_and_leaves_the_last_good_checkpoint(
     def fill() -> None:
         epochs.append(None)
         if len(epochs) == 3:  # the third checkpoint goes, by way of its temporary name, to a device without room
-            (path / "checkpoints" / "epoch-0003.ckpt.part").symlink_to("/dev/full")
+            (path / "checkpoints" / ".epoch-0003.part.ckpt").symlink_to("/dev/full")
 
     with pytest.raises(
         StorageError, match=r"epoch-0003\.ckpt: .*No space left on device.*Kept: .*checkpoint of epoch 2"
     ):
         train(CONFIG, path, images=images, on_epoch=fill)
     assert list(checkpoints(path / "checkpoints")) == [2, 1]
-    assert not list(path.rglob("*.part"))
+    assert not list(path.rglob("*.part*"))
     assert train(CONFIG, path, images=images, resume=True).trained == 2
     assert same_as(whole, path)
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="finds out by /proc which file is written")
-@pytest.mark.parametrize("name", ["metrics.jsonl", "class_means_by_epoch.npy", "epoch-0002.ckpt.part"])
+@pytest.mark.parametrize(
+    "name", ["metrics.jsonl", "class_means_by_epoch.npy", ".epoch-0002.part.ckpt", ".epoch-0002.part.json"]
+)
 def test_a_disk_that_fills_amid_any_file_leaves_a_run_that_goes_on(
     tmp_path: Path, whole: RunResult, images: Images, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    write, writes = run_files.write_through, []
+    write, writes = _atomic.write_through, []
 
     def fail(descriptor: int, content: bytes) -> None:
         if Path(f"/proc/self/fd/{descriptor}").readlink().name == name:
             writes.append(name)
-            if len(writes) == (1 if name.endswith(".part") else 3):
+            if len(writes) == (1 if ".part" in name else 3):
                 os.write(descriptor, content[: len(content) // 2])
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         write(descriptor, content)
 
     with monkeypatch.context() as patch:
-        patch.setattr(run_files, "write_through", fail)
+        patch.setattr(_atomic, "write_through", fail)
         with pytest.raises(StorageError, match=r"No space left on device.*To go on: etfopt train --resume"):
             train(CONFIG, tmp_path, images=images)
     for line in (tmp_path / "metrics.jsonl").read_text().splitlines():
@@ -285,7 +313,6 @@ def test_what_is_kept_is_said(stopped: Path, tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_says_what_it_is(whole: RunResult) -> None:
-    with zipfile.ZipFile(whole.path / "checkpoints" / "epoch-0004.ckpt") as archive:
-        facts = json.loads(archive.comment)
+    facts = json.loads((whole.path / "checkpoints" / "epoch-0004.json").read_text())
     assert facts["format"] == "etfopt checkpoint"
     assert (facts["schema"], facts["epoch"], facts["processes"]) == (1, 4, 1)

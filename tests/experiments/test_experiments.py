@@ -10,11 +10,12 @@ import torch
 from etfopt.errors import ConvergenceError, InputError
 from etfopt.experiments.data import batches, load_images
 from etfopt.experiments.networks.heads import build_head
-from etfopt.experiments.settings import HEADS, DataConfig, HeadConfig, TrainConfig
-from etfopt.experiments.studies.spread import Spread, cosines, summary
+from etfopt.experiments.settings import HEADS, DataConfig, TrainConfig
+from etfopt.experiments.studies.numbers import Spread, quantities
 from etfopt.experiments.training.classifier import Classifier
 from etfopt.experiments.training.train import RunResult, _build, train
 from etfopt.metrics import NeuralCollapse
+from etfopt.plotting import cosines
 
 
 @pytest.fixture(scope="module")
@@ -205,7 +206,7 @@ def test_a_refused_number_of_threads_leaves_the_folder_alone(images, tmp_path: P
 
 def test_a_file_is_no_folder(images, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(InputError, match=r"file: cannot be used as the folder of a run"):
+    with pytest.raises(InputError, match=r"file: cannot be used as a folder"):
         train(short(), tmp_path / "file", images=images)
 
 
@@ -243,14 +244,14 @@ def test_bad_settings_are_refused_when_they_are_made(setting: dict[str, object],
         TrainConfig().with_settings({names.get(key, key): value for key, value in setting.items()})
 
 
-def fake(seed: int, accuracies: list[float], head: str = "nearest") -> RunResult:
-    keys = ("cosine_margin", "nc1", "nc2", "nc3")
+def fake(seed: int, accuracies: list[float]) -> RunResult:
+    keys = ("cosine_margin", "nc1", "nc2", "nc3", "equinorm_difference")
     history = [
         {"epoch": e, "train_accuracy": a, "test_accuracy": a / 2, **{f"train_{k}": a + seed for k in keys}}
         for e, a in enumerate(accuracies)
     ]
     return RunResult(
-        TrainConfig(head=HeadConfig(name=head), seed=seed),
+        TrainConfig(seed=seed),
         history,
         np.zeros((len(history), 16, 10)),
         1.0 + seed,
@@ -259,15 +260,15 @@ def fake(seed: int, accuracies: list[float], head: str = "nearest") -> RunResult
     )
 
 
-def test_the_summary_takes_medians_and_counts_never_as_infinite() -> None:
-    runs = [fake(0, [0.1, 0.995, 1.0]), fake(1, [0.1, 0.2, 0.99]), fake(2, [0.1, 0.2, 0.3]), fake(0, [0.5], "fixed")]
-    table = summary(runs)
-    assert list(table) == ["nearest", "fixed"]
-    assert table["nearest"]["epochs_to_99"] == Spread(2, 1, float("inf"))
-    assert table["nearest"]["epochs_to_100"] == Spread(float("inf"), 2, float("inf"))
-    assert table["nearest"]["test_accuracy"] == Spread(0.495, 0.15, 0.5)
-    assert table["nearest"]["nc1"].median == pytest.approx(1.99)
-    assert table["nearest"]["step_ms"] == Spread(2.0, 1.0, 3.0)
+def test_the_spread_takes_medians_and_counts_never_as_infinite() -> None:
+    runs = [fake(0, [0.1, 0.995, 1.0]), fake(1, [0.1, 0.2, 0.99]), fake(2, [0.1, 0.2, 0.3])]
+    rows = [quantities(run, (0, 2)) for run in runs]
+    spreads = {key: Spread.of([row[key] for row in rows]) for key in rows[0]}
+    assert spreads["epochs_to_99"] == Spread(2, 1, float("inf"))
+    assert spreads["epochs_to_100"] == Spread(float("inf"), 2, float("inf"))
+    assert spreads["test_accuracy_second"] == Spread(0.495, 0.15, 0.5)
+    assert spreads["nc1"].median == pytest.approx(1.99)
+    assert spreads["step_ms"] == Spread(2.0, 1.0, 3.0)
 
 
 def test_cosines_of_a_simplex_are_its_own_and_a_zero_column_has_none() -> None:

@@ -14,6 +14,8 @@ from etfopt.cli import app
 from etfopt.errors import InputError
 from etfopt.experiments.settings import TrainConfig
 from etfopt.experiments.studies.demo import run_demo
+from etfopt.experiments.studies.plan import Study
+from etfopt.experiments.studies.plan_file import parse_study
 from etfopt.experiments.training.files import locked
 from etfopt.experiments.training.train import resume, train
 
@@ -139,30 +141,32 @@ def test_records_without_a_checkpoint_to_go_on_from_are_kept(tmp_path: Path) -> 
     assert snapshot(tmp_path) == before
 
 
-def demo_runs(head: str = "nearest") -> list[TrainConfig]:
-    return [small(head__name=head, seed=seed) for seed in range(2)]
+def demo(**settings: object) -> Study:
+    base = {**SMALL, **{key.replace("__", "."): value for key, value in settings.items()}}
+    plan = {"title": "t", "question": "q", "seeds": [0, 1], "base": base, "variants": [{"name": "nearest"}]}
+    return parse_study(plan, "demo")
 
 
-def test_a_demonstration_goes_on_and_replaces_runs_of_other_settings_only_if_asked(tmp_path: Path) -> None:
+def test_a_demonstration_resumes_and_replaces_runs_of_other_settings_only_if_asked(tmp_path: Path) -> None:
     ticks: list[int] = []
-    first = run_demo(demo_runs(), tmp_path)
-    (tmp_path / "summary.json").unlink(), (tmp_path / "cosines.png").unlink(), (tmp_path / "curves.png").unlink()
-    again = run_demo(demo_runs(), tmp_path, on_epoch=lambda: ticks.append(1))
-    assert again.summary == first.summary
-    assert len(ticks) == 4  # a bar comes to its end
-    before, others = snapshot(tmp_path), [small(seed=seed, training__epochs=1) for seed in range(2)]
-    with pytest.raises(InputError, match=r"nearest-seed0: is a run of another configuration.*--overwrite"):
-        run_demo(others, tmp_path)
+    first = run_demo(demo(), tmp_path)
+    again = run_demo(demo(), tmp_path, on_epoch=lambda: ticks.append(1))
+    assert again.report.values == first.report.values
+    assert not ticks
+    before = snapshot(tmp_path)
+    with pytest.raises(InputError, match=r"nearest-seed0, nearest-seed1 are runs of another configuration"):
+        run_demo(demo(training__epochs=1), tmp_path)
     assert snapshot(tmp_path) == before
-    run_demo(others, tmp_path, overwrite=True)
+    run_demo(demo(training__epochs=1), tmp_path, overwrite=True)
     assert len((tmp_path / "nearest-seed1" / "metrics.jsonl").read_text().splitlines()) == 2
 
 
 def test_a_demonstration_replaces_no_figure_of_another_origin(tmp_path: Path) -> None:
-    (tmp_path / "curves.png").write_bytes(b"mine")
-    with pytest.raises(InputError, match=r"holds curves\.png, and not of an earlier demonstration"):
-        run_demo(demo_runs(), tmp_path)
-    assert snapshot(tmp_path) == {str(tmp_path / "curves.png"): b"mine"}
+    (tmp_path / "report").mkdir()
+    (tmp_path / "report" / "cosines.png").write_bytes(b"mine")
+    with pytest.raises(InputError, match=r"holds cosines\.png, and not of an earlier report"):
+        run_demo(demo(), tmp_path)
+    assert snapshot(tmp_path) == {str(tmp_path / "report" / "cosines.png"): b"mine"}
 
 
 def test_a_report_replaces_an_earlier_report_and_no_file_of_another_origin(finished: Path, tmp_path: Path) -> None:

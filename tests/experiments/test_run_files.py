@@ -19,11 +19,9 @@ from etfopt.experiments.settings import TrainConfig
 from etfopt.experiments.training import environment as environment_module
 from etfopt.experiments.training.environment import environment
 from etfopt.experiments.training.files import (
-    StorageError,
     append_line,
-    read_config,
+    config_of,
     read_lines,
-    write_atomically,
     write_config,
     write_json,
 )
@@ -32,6 +30,7 @@ from etfopt.experiments.training.random_states import RandomStates, seeded
 from etfopt.experiments.training.results import load_run
 from etfopt.experiments.training.shares import Shares
 from etfopt.experiments.training.train import RunResult, train
+from etfopt.files import StorageError, write_atomically
 from etfopt.metrics import NumericalRank
 
 SMALL = TrainConfig().with_settings(
@@ -103,7 +102,7 @@ def test_epochs_to_reach_an_accuracy_or_a_margin(tmp_path: Path) -> None:
 def test_a_failed_write_leaves_the_file_before_and_no_other(tmp_path: Path) -> None:
     write_atomically(tmp_path / "file", b"first")
     write_atomically(tmp_path / "file", b"second")
-    (tmp_path / "file.part").mkdir()
+    (tmp_path / ".file.part").mkdir()
     with pytest.raises(StorageError, match=r"file: cannot be written"):
         write_atomically(tmp_path / "file", b"third")
     assert (tmp_path / "file").read_bytes() == b"second"
@@ -155,9 +154,9 @@ def test_class_means_that_are_not_there_are_missed(tmp_path: Path) -> None:
 
 def test_a_configuration_goes_round_and_knows_itself(tmp_path: Path) -> None:
     settings = {"head.name": "fixed", "head.averaging": 0.25, "seed": 2**63}
-    path, config = tmp_path / "config.json", TrainConfig().with_settings(settings)
-    write_config(path, config)
-    assert read_config(path) == config
+    config = TrainConfig().with_settings(settings)
+    write_config(tmp_path, config)
+    assert config_of(tmp_path) == config
     assert config.digest() == TrainConfig().with_settings(settings).digest()
     assert len({config.digest(), TrainConfig().digest(), TrainConfig(seed=1).digest()}) == 3
 
@@ -177,7 +176,7 @@ def test_a_configuration_goes_round_and_knows_itself(tmp_path: Path) -> None:
 def test_a_file_that_is_no_configuration_is_refused(tmp_path: Path, content: str, message: str) -> None:
     (tmp_path / "config.json").write_text(content)
     with pytest.raises(InputError, match=rf"config\.json: (was )?{message}"):
-        read_config(tmp_path / "config.json")
+        config_of(tmp_path)
 
 
 # --- surroundings --------------------------------------------------------------------------------------------------
@@ -249,29 +248,6 @@ def test_an_epoch_goes_on_with_the_generators_where_the_last_one_ended_resumed_o
             assert draw() == next_one != first
         RandomStates().on_train_epoch_start(trainer, module)
         assert draw() != next_one  # there was no last epoch
-
-
-def test_tensorboard_shows_what_was_measured(tmp_path: Path) -> None:
-    pytest.importorskip("tensorboardX")
-    from tensorboardX.proto.event_pb2 import Event
-    from tensorboardX.record_writer import masked_crc32c
-
-    result = train(SMALL, tmp_path)
-    (file,) = (tmp_path / "tensorboard").iterdir()
-    content, events = file.read_bytes(), []
-    while content:
-        size = int.from_bytes(content[:8], "little")
-        assert masked_crc32c(content[12 : 12 + size]) == int.from_bytes(content[12 + size : 16 + size], "little")
-        events.append(Event.FromString(content[12 : 12 + size]))
-        content = content[16 + size :]
-    shown = {
-        event.step: {v.tag: v.simple_value for v in event.summary.value} for event in events if event.summary.value
-    }
-    assert set(shown) == {0, 1, 2}
-    for record in result.history:
-        values = shown[record["epoch"]]
-        assert values["train/nc1"] == pytest.approx(record["train_nc1"], rel=1e-6)
-        assert values["test/etf_distance_means"] == pytest.approx(record["test_etf_distance_means"], rel=1e-6)
 
 
 def test_the_precision_reaches_the_network(tmp_path: Path, result: RunResult) -> None:

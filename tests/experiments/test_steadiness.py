@@ -7,7 +7,7 @@ import pytest
 
 pytest.importorskip("pytorch_lightning")
 
-from etfopt.experiments.studies.steadiness import steadiness
+from etfopt.experiments.studies.statistics import steadiness
 
 
 def by_seed(values) -> dict[int, float | None]:

@@ -19,8 +19,9 @@ from etfopt.experiments.studies.plan import Study
 from etfopt.experiments.studies.plan_file import parse_study
 from etfopt.experiments.studies.progress import State, load_study, progress
 from etfopt.experiments.studies.runs import Outcome, run_study
-from etfopt.experiments.training.files import StorageError, locked, read_lines
+from etfopt.experiments.training.files import locked, read_lines
 from etfopt.experiments.training.recorder import COST, MARGINS
+from etfopt.files import StorageError
 
 FILE = """
 title = "Two heads"

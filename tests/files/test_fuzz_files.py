@@ -117,7 +117,7 @@ READERS: dict[str, tuple[bytes, Callable[[Path], Any]]] = {
     "names.csv": (b",a,b\n0,1.5,2.5\n1,3.5,4.5\n", table),
     "config.json": (as_json({"config": CONFIG.to_dict()}), read_config),
     "config.toml": (b"seed = 3\n[head]\nname = 'fixed'\n[optimizer]\nlearning_rate = 0.1\n", read_config),
-    "run/config.json": (as_json({"config": CONFIG.to_dict()}), run_files.read_config),
+    "run/config.json": (as_json({"config": CONFIG.to_dict()}), lambda path: run_files.config_of(path.parent)),
     "study.toml": (STUDY.encode(), read_study),
     "metrics.jsonl": (LINES, records),
     "x.png": (saved("RGB", "PNG"), shown),

@@ -22,12 +22,12 @@ from torch import nn
 from etfopt.experiments.data import load_images
 from etfopt.experiments.settings import HEADS, DataConfig, TrainConfig
 from etfopt.experiments.training import checkpoints
-from etfopt.experiments.training import files as run_files
 from etfopt.experiments.training import train as training
 from etfopt.experiments.training.checkpoints import load
 from etfopt.experiments.training.files import read_lines
 from etfopt.experiments.training.means import read_means
 from etfopt.experiments.training.recorder import COST
+from etfopt.files import _atomic
 
 EPOCHS = 3
 IMAGES = load_images(DataConfig(name="digits"))
@@ -58,12 +58,12 @@ class Fault:
         self.ending, self.when, self.left = ending, when, count
 
     def install(self) -> None:
-        write = run_files.write_through
+        write = _atomic.write_through
 
         def faulty(descriptor: int, content: bytes) -> None:
             name = str(Path(f"/proc/self/fd/{descriptor}").readlink())
-            self.left -= name.removesuffix(".part").endswith(self.ending)
-            if self.left or not name.removesuffix(".part").endswith(self.ending):
+            self.left -= name.replace(".part", "").endswith(self.ending)
+            if self.left or not name.replace(".part", "").endswith(self.ending):
                 return write(descriptor, content)
             if self.when == "amid":
                 write(descriptor, content[: len(content) // 2])
@@ -71,7 +71,7 @@ class Fault:
                 write(descriptor, content)
             return die()
 
-        run_files.write_through = faulty
+        _atomic.write_through = faulty
 
 
 class Unlinking:
@@ -83,6 +83,7 @@ class Unlinking:
 
 FAULTS = [
     *(Fault(".ckpt", when, count) for when in ("before", "amid", "after") for count in (1, 2)),
+    *(Fault(f"epoch-000{epoch}.json", when, 1) for when in ("before", "amid", "after") for epoch in (1, 2)),
     *(Fault("metrics.jsonl", when, 2) for when in ("before", "amid", "after")),
     *(Fault("class_means_by_epoch.npy", when, 2) for when in ("before", "amid", "after")),
     *(Fault(name, "amid", 1) for name in ("config.json", "environment.json", "history.json")),

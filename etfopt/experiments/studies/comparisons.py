@@ -4,64 +4,45 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Generic, TypeAlias, TypeVar
 
 from etfopt.errors import InputError
 from etfopt.experiments.studies.plan import Study
-from etfopt.experiments.studies.statistics import Comparison, compare
-from etfopt.experiments.studies.steadiness import Steadiness, steadiness
+from etfopt.experiments.studies.statistics import Comparison, Steadiness, compare, steadiness
 
-__all__ = ["COMPARED", "STEADY", "Pair", "SpreadPair", "comparisons", "pairs", "spread_comparisons"]
+__all__ = ["COMPARED", "STEADY", "Pair", "comparisons", "pairs", "spread_comparisons"]
 
 COMPARED = ("test_accuracy_first", "test_accuracy_second", "epochs_to_99", "epochs_to_100", "epochs_to_margin_1")
-"""What is compared seed by seed."""
+"""Quantities that are compared seed by seed."""
 
 STEADY = ("test_accuracy_first", "test_accuracy_second", "epochs_to_99", "cosine_margin")
-"""Of what the spread between seeds is compared."""
+"""Quantities whose spread between seeds is compared."""
 
 
 Found: TypeAlias = dict[str, dict[int, dict[str, float | None]]]
-"""By variant and seed, the quantities of a run."""
+"""The quantities of each run, by variant and seed."""
+
+Result = TypeVar("Result", Comparison, Steadiness)
 
 
 @dataclass(frozen=True)
-class Pair:
+class Pair(Generic[Result]):
     """One quantity of a variant compared with the baseline's.
 
     Attributes
     ----------
     variant, baseline : str
-        Names of the two.
+        Names of the two variants.
     quantity : str
-        One of `COMPARED`.
-    result : Comparison
-        Of variant minus baseline.
+        A name in `COMPARED`, or in `STEADY` for the spread between seeds.
+    result : Comparison or Steadiness
+        The comparison of the variant with the baseline.
     """
 
     variant: str
     baseline: str
     quantity: str
-    result: Comparison
-
-
-@dataclass(frozen=True)
-class SpreadPair:
-    """The spread between seeds of one quantity of a variant compared with the baseline's.
-
-    Attributes
-    ----------
-    variant, baseline : str
-        Names of the two.
-    quantity : str
-        One of `STEADY`.
-    result : Steadiness
-        Of variant against baseline.
-    """
-
-    variant: str
-    baseline: str
-    quantity: str
-    result: Steadiness
+    result: Result
 
 
 def pairs(study: Study, baselines: Sequence[str]) -> list[tuple[str, str]]:
@@ -114,16 +95,16 @@ def _by_seed(found: Found, variant: str, quantity: str) -> dict[int, float | Non
     return {seed: row[quantity] for seed, row in found[variant].items()}
 
 
-def comparisons(study: Study, found: Found, baselines: Sequence[str]) -> list[Pair]:
-    """Compare the variants with their baselines in all that is `COMPARED`.
+def comparisons(study: Study, found: Found, baselines: Sequence[str]) -> list[Pair[Comparison]]:
+    """Compare the variants with their baselines in every quantity of `COMPARED`.
 
     Parameters
     ----------
     study : Study
     found : dict
-        By variant and seed, the quantities of a run.
+        The quantities of each run, by variant and seed.
     baselines : sequence of str
-        Variants of the file, or whole names; the first variant where there are none.
+        Variants of the file, or whole names; an empty sequence means the first variant.
 
     Returns
     -------
@@ -132,40 +113,37 @@ def comparisons(study: Study, found: Found, baselines: Sequence[str]) -> list[Pa
 
     Notes
     -----
-    An epoch that never came counts as one after the last: such a difference is a bound, and is marked as one.
+    If a run never reached a level, its epoch counts as one after the last: the difference is then a bound, and the
+    pair is counted as censored.
     """
     lengths = {variant.name: variant.config.training.epochs for variant in study.variants}
-    return [
-        Pair(
-            ours,
-            theirs,
-            q,
-            compare(_by_seed(found, ours, q), _by_seed(found, theirs, q), 1.0 + max(lengths[ours], lengths[theirs])),
-        )
-        for ours, theirs in pairs(study, baselines)
-        for q in COMPARED
-    ]
+
+    def result(ours: str, theirs: str, quantity: str) -> Comparison:
+        never = 1.0 + max(lengths[ours], lengths[theirs])
+        return compare(_by_seed(found, ours, quantity), _by_seed(found, theirs, quantity), never)
+
+    return [Pair(*pair, q, result(*pair, q)) for pair in pairs(study, baselines) for q in COMPARED]
 
 
-def spread_comparisons(study: Study, found: Found, baselines: Sequence[str]) -> list[SpreadPair]:
-    """Compare the spread between seeds of the variants with that of their baselines, in all that is `STEADY`.
+def spread_comparisons(study: Study, found: Found, baselines: Sequence[str]) -> list[Pair[Steadiness]]:
+    """Compare how the variants and their baselines vary between seeds, in every quantity of `STEADY`.
 
     Parameters
     ----------
     study : Study
         Its variants and cells.
     found : dict
-        By variant and seed, the quantities of a run.
+        The quantities of each run, by variant and seed.
     baselines : sequence of str
-        Variants of the file, or whole names; the first variant where there are none.
+        Variants of the file, or whole names; an empty sequence means the first variant.
 
     Returns
     -------
-    list of SpreadPair
+    list of Pair
         Variant by variant.
     """
     return [
-        SpreadPair(ours, theirs, q, steadiness(_by_seed(found, ours, q), _by_seed(found, theirs, q)))
+        Pair(ours, theirs, q, steadiness(_by_seed(found, ours, q), _by_seed(found, theirs, q)))
         for ours, theirs in pairs(study, baselines)
         for q in STEADY
     ]

@@ -1,126 +1,140 @@
-"""The demonstration: three heads, three seeds, one table, one certified ETF, two figures."""
+"""The demonstration: a built-in study of three heads, its report, one certified ETF and a figure of the cosines."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from matplotlib.figure import Figure
 
-from etfopt import Solution, files, nearest_etf
-from etfopt.experiments.data import load_images
-from etfopt.experiments.settings import HEADS, DataConfig, HeadConfig, TrainConfig, TrainingConfig
-from etfopt.experiments.studies.spread import Spread, plot_cosines, plot_curves, summary
-from etfopt.experiments.training.folder import refuse_occupied, refuse_other_settings
-from etfopt.experiments.training.train import RunResult, make_folder, train
+from etfopt import Solution, nearest_etf
+from etfopt.experiments.settings import HEADS
+from etfopt.experiments.studies.plan import Study
+from etfopt.experiments.studies.plan_file import parse_study
+from etfopt.experiments.studies.report import REPORT_KEYS, Report, make_report, write_report
+from etfopt.experiments.studies.runs import run_study
+from etfopt.experiments.training.results import RunResult, load_run
+from etfopt.files import refuse_occupied
+from etfopt.plotting import cosines, draw_matrix, draw_off_diagonal, save
 
-__all__ = ["DemoResult", "plan", "run_demo"]
-
-SEEDS = (0, 1, 2)
+__all__ = ["Demonstration", "demo_study", "draw_cosines", "run_demo"]
 
 
 @dataclass(frozen=True)
-class DemoResult:
-    """What the demonstration found, and the files it wrote.
+class Demonstration:
+    """Results of the demonstration.
 
     Attributes
     ----------
-    summary : dict
-        By head, the spread of each quantity over seeds.
+    report : Report
+        The report of the study.
     nearest : Solution
-        For the class means of the first nearest-ETF run.
+        The ETF nearest to the last class means of the first run with the nearest-ETF head, scaled to norm 1.
     files : tuple of Path
-        What was written.
+        The files that were written, besides the runs.
     """
 
-    summary: dict[str, dict[str, Spread]]
+    report: Report
     nearest: Solution
     files: tuple[Path, ...]
 
 
-def plan(epochs: int, seeds: Sequence[int] = SEEDS, data: str = "digits") -> list[TrainConfig]:
-    """Return the configurations: every head with every seed, alike in all else.
+def demo_study(epochs: int) -> Study:
+    """Return the study: a perceptron on scikit-learn's digits under each head, with three seeds.
 
     Parameters
     ----------
     epochs : int
-        Of every run.
-    seeds : sequence of int
-        Of every head.
-    data : str
-        Name of the data.
+        Epochs of every run; 60 show collapse.
 
     Returns
     -------
-    list of TrainConfig
-        Head by head.
+    Study
+        Nine runs.
     """
-    base = TrainConfig(data=DataConfig(name=data), training=TrainingConfig(epochs=epochs))
-    return [base.model_copy(update={"head": HeadConfig(name=head), "seed": seed}) for seed in seeds for head in HEADS]
+    values = {
+        "title": "Three heads on handwritten digits",
+        "question": "Do networks with learned, fixed and nearest-ETF heads collapse alike?",
+        "seeds": [0, 1, 2],
+        "base": {"training.epochs": epochs},
+        "variants": [{"name": head, "head.name": head} for head in HEADS],
+    }
+    return parse_study(values, "demo")
 
 
 def run_demo(
-    configs: Sequence[TrainConfig],
-    path: Path,
-    on_epoch: Callable[[], None] | None = None,
-    *,
-    overwrite: bool = False,
-) -> DemoResult:
-    """Train every configuration, certify the ETF nearest to trained class means, and write the results into a folder.
+    study: Study, folder: Path, on_epoch: Callable[[], None] | None = None, *, overwrite: bool = False
+) -> Demonstration:
+    """Train a study, write its report, and certify the ETF nearest to class means that a network learned.
 
     Parameters
     ----------
-    configs : sequence of TrainConfig
-        As `plan` returns them.
-    path : Path
-        Folder for everything that is written: a folder a run, ``summary.json``, ``curves.png``, ``cosines.png``.
+    study : Study
+        One from `demo_study`.
+    folder : Path
+        Folder of everything that is written: a folder for each run, and ``report``.
     on_epoch : callable, optional
-        Called after every epoch of every run.
+        Called after every epoch.
     overwrite : bool
-        Whether earlier runs in the folder are replaced. Without it, runs of the same settings are continued, and those
-        that are finished are taken as they are.
+        Whether earlier runs in the folder are replaced. Otherwise runs with the same settings are resumed, and
+        finished ones are used as they are.
 
     Returns
     -------
-    DemoResult
-        For the table that is printed.
+    Demonstration
+        The numbers to print.
 
     Raises
     ------
     InputError
-        If the folder holds runs of other settings and `overwrite` is False, or files of these names that are of no
-        demonstration.
+        If the folder holds runs with other settings and `overwrite` is False, or files of other origin.
     """
-    runs = {path / f"{config.head.name}-seed{config.seed}": config for config in configs}
-    curves, matrices, numbers = path / "curves.png", path / "cosines.png", path / "summary.json"
-    heads = {config.head.name for config in configs}
-    files.refuse_occupied([numbers, curves, matrices], heads, "an earlier demonstration", overwrite=True)
-    for folder, config in runs.items():  # before the first is trained
-        refuse_occupied(folder, overwrite=True)
-        if not overwrite:
-            refuse_other_settings(folder, config)
-    make_folder(path)
-    images = {data: load_images(data) for data in {config.data for config in configs}}
-    results = []
-    for folder, config in runs.items():
-        data = images[config.data]
-        result = train(config, folder, images=data, on_epoch=on_epoch, overwrite=overwrite, resume=not overwrite)
-        results.append(result)
-        for _ in range(config.training.epochs - result.trained):
-            if on_epoch:
-                on_epoch()  # for an epoch that was trained before
-    table = summary(results)
-    rows = {head: {name: asdict(spread) for name, spread in row.items()} for head, row in table.items()}
-    with files.whole(numbers) as part:  # first: the figures are known by it
-        part.write_text(files.strict_json(rows))
-    plot_curves(results, curves)
-    plot_cosines(results, matrices)
-    return DemoResult(table, _certified(results), (numbers, curves, matrices))
+    picture = folder / "report" / "cosines.png"
+    refuse_occupied([folder / "report" / "report.json", picture], REPORT_KEYS, "an earlier report", overwrite=True)
+    for outcome in run_study(study, folder, on_epoch=on_epoch, overwrite=overwrite):
+        if outcome.error:
+            raise outcome.error
+    report = make_report(folder)
+    files = write_report(report, folder / "report")
+    runs: dict[str, list[RunResult]] = {}
+    for run in study.runs():
+        runs.setdefault(run.variant, []).append(load_run(folder / run.folder))
+    draw_cosines(runs, picture)
+    H = _shown(runs).class_means[-1]
+    return Demonstration(report, nearest_etf(H / np.linalg.norm(H)), (*files, picture))
 
 
-def _certified(results: Sequence[RunResult]) -> Solution:
-    """Solve for the ETF nearest to the last class means of the first nearest-ETF run, scaled to norm 1."""
-    shown = next((run for run in results if run.config.head.name == "nearest"), results[0])
-    H = shown.class_means[-1]
-    return nearest_etf(H / np.linalg.norm(H))
+def _shown(groups: Mapping[str, Sequence[RunResult]]) -> RunResult:
+    runs = [run for group in groups.values() for run in group]
+    return next((run for run in runs if run.config.head.name == "nearest"), runs[0])
+
+
+def draw_cosines(groups: Mapping[str, Sequence[RunResult]], path: Path) -> None:
+    """Draw how the class means turn into a simplex ETF.
+
+    Above, the matrix of cosines between the class means of the first nearest-ETF run at four epochs, and the ETF's.
+    Below, the mean distance of its off-diagonal entries from -1/(C-1), for every variant.
+
+    Parameters
+    ----------
+    groups : mapping of str to sequence of RunResult
+        Runs by variant.
+    path : Path
+        The picture; its ending chooses the format.
+    """
+    shown = _shown(groups)
+    C, last = shown.class_means.shape[2], len(shown.class_means) - 1
+    target = np.where(np.eye(C) > 0, 1.0, -1 / (C - 1))
+    figure = Figure(figsize=(12, 6), layout="constrained")
+    above, below = figure.subfigures(2, 1, squeeze=False, height_ratios=[1.0, 1.1])[:, 0]
+    epochs = sorted({0, min(1, last), last // 4, last})
+    matrices = [(f"epoch {epoch}", cosines(shown.class_means[epoch])) for epoch in epochs] + [("simplex ETF", target)]
+    panels = above.subplots(1, len(matrices))
+    for axes, (title, matrix) in zip(panels, matrices, strict=True):
+        draw_matrix(matrix, title, axes=axes)
+    above.colorbar(panels[-1].images[0], ax=panels, shrink=0.9, label="cosine")
+    above.suptitle(f"Cosines between the class means, head: {shown.config.head.name}")
+    draw_off_diagonal(groups, axes=below.subplots()).legend(frameon=False)
+    save(panels[0], path)

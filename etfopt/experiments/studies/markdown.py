@@ -7,10 +7,9 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from etfopt.experiments.studies.comparisons import Pair, SpreadPair
-from etfopt.experiments.studies.numbers import QUANTITIES
-from etfopt.experiments.studies.spread import Spread
-from etfopt.experiments.studies.statistics import LEVEL, RESAMPLES, few_seeds
+from etfopt.experiments.studies.comparisons import Pair
+from etfopt.experiments.studies.numbers import QUANTITIES, Spread
+from etfopt.experiments.studies.statistics import LEVEL, RESAMPLES, Comparison, Steadiness, few_seeds
 
 if TYPE_CHECKING:
     from etfopt.experiments.studies.report import Report
@@ -145,7 +144,7 @@ def _paired(report: Report) -> list[str]:
     return [text, *sorted(notes), _rows(head, [_pair(p, report.epochs[p.variant]) for p in pairs], 3)]
 
 
-def _names(pair: Pair | SpreadPair, epochs: tuple[int, int]) -> list[str]:
+def _names(pair: Pair[Any], epochs: tuple[int, int]) -> list[str]:
     place = ACCURACIES.get(pair.quantity)
     quantity = QUANTITIES[pair.quantity] if place is None else f"test top-1, epoch {epochs[place]}"
     return [_plain(pair.variant), _plain(pair.baseline), quantity]
@@ -165,7 +164,7 @@ def _steadiness(report: Report) -> list[str]:
     return [text, _rows(head, [_spread_pair(p, report.epochs[p.variant]) for p in pairs], 3)]
 
 
-def _spread_pair(pair: SpreadPair, epochs: tuple[int, int]) -> list[str]:
+def _spread_pair(pair: Pair[Steadiness], epochs: tuple[int, int]) -> list[str]:
     found, unit = pair.result, 100 if pair.quantity in ACCURACIES else 1
     return [
         *_names(pair, epochs),
@@ -178,7 +177,7 @@ def _spread_pair(pair: SpreadPair, epochs: tuple[int, int]) -> list[str]:
     ]
 
 
-def _pair(pair: Pair, epochs: tuple[int, int]) -> list[str]:
+def _pair(pair: Pair[Comparison], epochs: tuple[int, int]) -> list[str]:
     found, percent = pair.result, pair.quantity in ACCURACIES
 
     def text(value: float) -> str:

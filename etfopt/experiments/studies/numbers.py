@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import re
+import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -11,7 +14,7 @@ from etfopt.experiments.studies.plan import Study, Variant
 from etfopt.experiments.studies.progress import STUDY, State, divergence, load_study, progress
 from etfopt.experiments.training.results import RunResult, load_run
 
-__all__ = ["QUANTITIES", "Collected", "collect", "quantities", "two_epochs"]
+__all__ = ["QUANTITIES", "Collected", "Spread", "collect", "quantities", "two_epochs"]
 
 QUANTITIES = {
     "train_accuracy_first": "training top-1, first epoch of the two",
@@ -30,6 +33,39 @@ QUANTITIES = {
     "step_mib": "MiB a step",
 }
 """Names of what is reported of a run; measures without an epoch are those of the training split after the last one."""
+
+
+@dataclass(frozen=True)
+class Spread:
+    """The spread of a quantity over seeds; a level that was never reached counts as infinite.
+
+    Attributes
+    ----------
+    median, low, high : float
+        Median, smallest and largest value.
+    """
+
+    median: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, values: Sequence[float | None]) -> Spread:
+        """Return the spread of values.
+
+        Parameters
+        ----------
+        values : sequence of float or None
+            One value for each seed; None stands for infinity.
+
+        Returns
+        -------
+        Spread
+            Their median and range.
+        """
+        numbers = [math.inf if value is None else value for value in values]
+        return cls(statistics.median(numbers), min(numbers), max(numbers))
+
 
 NEEDED = (
     *("train_accuracy", "test_accuracy", "train_cosine_margin", "train_nc1", "train_nc2", "train_nc3"),

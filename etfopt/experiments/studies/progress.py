@@ -10,9 +10,10 @@ from pathlib import Path
 from etfopt.errors import InputError
 from etfopt.experiments.settings import TrainConfig
 from etfopt.experiments.studies.plan import Planned, Study
-from etfopt.experiments.training.files import make_folder, read_config, read_json, read_lines, write_json
-from etfopt.experiments.training.folder import CONFIG, RESULTS, is_empty
+from etfopt.experiments.training.files import CONFIG, config_of, read_json, read_lines, write_json
+from etfopt.experiments.training.folder import RESULTS, is_empty
 from etfopt.experiments.training.recorder import LINES
+from etfopt.files import make_folder
 
 __all__ = ["STUDY", "Progress", "State", "divergence", "load_study", "progress", "record_divergence", "save_study"]
 
@@ -115,7 +116,7 @@ def progress(folder: Path, runs: Sequence[Planned]) -> list[Progress]:
         path = folder / run.folder
         if is_empty(path):
             found.append(Progress(run, State.NEW, 0))
-        elif not (path / CONFIG).exists() or read_config(path / CONFIG).digest() != run.config.digest():
+        elif not (path / CONFIG).exists() or config_of(path).digest() != run.config.digest():
             foreign.append(run.folder)
         else:
             found.append(Progress(run, *_state(path, run.config)))

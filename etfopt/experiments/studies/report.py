@@ -14,16 +14,16 @@ from typing import Any
 
 from markdown_it import MarkdownIt
 
-from etfopt.experiments.studies.comparisons import Pair, SpreadPair, comparisons, spread_comparisons
+from etfopt.experiments.studies.comparisons import Pair, comparisons, spread_comparisons
 from etfopt.experiments.studies.markdown import markdown
-from etfopt.experiments.studies.numbers import Collected, collect, quantities, two_epochs
-from etfopt.experiments.studies.spread import Spread
-from etfopt.experiments.training.files import make_folder, write_atomically, write_json
+from etfopt.experiments.studies.numbers import Collected, Spread, collect, quantities, two_epochs
+from etfopt.experiments.studies.statistics import Comparison, Steadiness
+from etfopt.experiments.training.files import write_json
 from etfopt.experiments.training.folder import read_starts
-from etfopt.files import refuse_occupied
+from etfopt.files import make_folder, refuse_occupied, write_atomically
 from etfopt.plotting import draw_page, save
 
-__all__ = ["MEASURES", "Report", "make_report", "write_report"]
+__all__ = ["MEASURES", "REPORT_KEYS", "Report", "make_report", "write_report"]
 
 MEASURES = (
     "train_accuracy",
@@ -66,7 +66,7 @@ class Report:
     spreads : dict
         By variant with finished runs, the spread of each quantity over its seeds.
     pairs : list of Pair
-    spread_pairs : list of SpreadPair
+    spread_pairs : list of Pair
     origins : list of dict
         Versions and revisions that the runs were made with, each once.
     """
@@ -75,8 +75,8 @@ class Report:
     epochs: dict[str, tuple[int, int]]
     values: dict[str, dict[int, dict[str, float | None]]]
     spreads: dict[str, dict[str, Spread]]
-    pairs: list[Pair]
-    spread_pairs: list[SpreadPair]
+    pairs: list[Pair[Comparison]]
+    spread_pairs: list[Pair[Steadiness]]
     origins: list[dict[str, Any]]
 
     def to_dict(self) -> dict[str, Any]:
@@ -104,7 +104,7 @@ class Report:
         }
 
 
-def _pair(pair: Pair | SpreadPair) -> dict[str, Any]:
+def _pair(pair: Pair[Any]) -> dict[str, Any]:
     names = {"variant": pair.variant, "baseline": pair.baseline, "quantity": pair.quantity}
     return {**names, **dataclasses.asdict(pair.result)}
 

@@ -6,12 +6,11 @@ import functools
 import multiprocessing
 import os
 import signal
-import threading
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass
 from multiprocessing.connection import wait as wait_for
 from multiprocessing.process import BaseProcess
@@ -19,14 +18,14 @@ from pathlib import Path
 from typing import Any
 
 from etfopt._arrays import as_integer
-from etfopt.bench.worker import sigint_blocked
+from etfopt._processes import end_with_parent, on_sigterm, sigint_blocked
 from etfopt.errors import ConvergenceError, EtfoptError, InputError
 from etfopt.experiments.data import load_images
 from etfopt.experiments.settings import Machine
 from etfopt.experiments.studies.plan import Planned, Study
 from etfopt.experiments.studies.progress import Progress, State, progress, record_divergence, save_study
-from etfopt.experiments.training.files import StorageError
 from etfopt.experiments.training.train import train
+from etfopt.files import StorageError
 
 __all__ = ["Outcome", "run_study"]
 
@@ -55,6 +54,8 @@ def run_study(
     jobs: int = 1,
     on_epoch: Callable[[], None] | None = None,
     on_run: Callable[[Outcome], None] | None = None,
+    logger: str = "none",
+    overwrite: bool = False,
     **machine: Any,
 ) -> list[Outcome]:
     """Train what is not finished yet of a study.
@@ -68,6 +69,10 @@ def run_study(
         Runs at a time. With more than one, each is trained in a process of its own, with one thread.
     on_epoch, on_run : callable, optional
         Called after every epoch of every run, and when a run has ended.
+    logger : str
+        Logger of every run; see `train`.
+    overwrite : bool
+        Whether all runs are trained anew, and earlier ones in their folders are replaced.
     **machine
         Accelerator, devices, precision, threads; see `Machine`.
 
@@ -92,12 +97,19 @@ def run_study(
         raise InputError(f"jobs = {jobs} is more than the {os.cpu_count()} processors of this machine")
     if jobs > 1 and (Machine(**machine).threads > 1 or Machine(**machine).devices > 1):
         raise InputError(f"jobs = {jobs} goes with one thread and one device a run")
-    todo = [p for p in progress(folder, study.runs()) if p.state in (State.NEW, State.STARTED)]
+    if overwrite:
+        todo = [Progress(run, State.NEW, 0) for run in study.runs()]
+    else:
+        todo = [p for p in progress(folder, study.runs()) if p.state in (State.NEW, State.STARTED)]
     _check_data(todo)
     save_study(folder, study)
+    options = {**machine, "logger": logger, "overwrite": overwrite}
     start = functools.partial(_at_once, jobs=jobs) if jobs > 1 else _in_turn
     ended = []
-    with _sigterm_as_exit(), closing(start(todo, folder, machine, on_epoch)) as outcomes:
+    with (
+        on_sigterm(_leave),
+        closing(start(todo, folder, options, on_epoch)) as outcomes,
+    ):
         for outcome in outcomes:
             if on_run:
                 on_run(outcome)
@@ -105,6 +117,10 @@ def run_study(
                 raise outcome.error
             ended.append(outcome)
     return ended
+
+
+def _leave() -> None:
+    raise SystemExit(128 + signal.SIGTERM)
 
 
 @functools.lru_cache(maxsize=1)
@@ -119,11 +135,12 @@ def _check_data(todo: Sequence[Progress]) -> None:
         config.check_room(_images(config.data).num_classes)
 
 
-def _train(run: Planned, folder: Path, machine: dict[str, Any], on_epoch: Callable[[], None] | None) -> Outcome:
+def _train(run: Planned, folder: Path, options: dict[str, Any], on_epoch: Callable[[], None] | None) -> Outcome:
     """Train one run, or go on with it."""
     path = folder / run.folder
     try:
-        train(run.config, path, images=_images(run.config.data), resume=True, on_epoch=on_epoch, **machine)
+        resume = not options["overwrite"]
+        train(run.config, path, images=_images(run.config.data), resume=resume, on_epoch=on_epoch, **options)
     except ConvergenceError as error:
         record_divergence(path, run.config, str(error))
         return Outcome(run, ConvergenceError(str(error)))
@@ -136,27 +153,10 @@ def _train(run: Planned, folder: Path, machine: dict[str, Any], on_epoch: Callab
 
 
 def _in_turn(
-    todo: Sequence[Progress], folder: Path, machine: dict[str, Any], on_epoch: Callable[[], None] | None
+    todo: Sequence[Progress], folder: Path, options: dict[str, Any], on_epoch: Callable[[], None] | None
 ) -> Generator[Outcome, None, None]:
     for p in todo:
-        yield _train(p.run, folder, machine, on_epoch)
-
-
-@contextmanager
-def _sigterm_as_exit() -> Iterator[None]:
-    """Let SIGTERM end this block as `SystemExit` does, where a run does not heed it itself."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def leave(*_: Any) -> None:
-        raise SystemExit(128 + signal.SIGTERM)
-
-    before = signal.signal(signal.SIGTERM, leave)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+        yield _train(p.run, folder, options, on_epoch)
 
 
 # --- in processes of their own -------------------------------------------------------------------------------------
@@ -167,21 +167,13 @@ _ticks: Any = None  # of a worker: where it says that an epoch is done
 def _begin_worker(ticks: Any) -> None:
     global _ticks  # noqa: PLW0603 - the one way in which a pool hands a queue to its processes
     _ticks = ticks
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the first process passes it on
 
 
-def _end_with_parent() -> None:
-    """End this process when the first one was killed: nobody would know of it, and a run can be cut off anywhere."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
-
-
-def _train_in_worker(run: Planned, folder: Path, machine: dict[str, Any]) -> Outcome:
+def _train_in_worker(run: Planned, folder: Path, options: dict[str, Any]) -> Outcome:
     try:
-        return _train(run, folder, machine, lambda: _ticks.put(None))
+        return _train(run, folder, options, lambda: _ticks.put(None))
     except (KeyboardInterrupt, SystemExit):
         # the run is closed; this process must not ask for the next one, since another that was stopped while it
         # asked may have taken the pool's lock with it
@@ -189,7 +181,7 @@ def _train_in_worker(run: Planned, folder: Path, machine: dict[str, Any]) -> Out
 
 
 def _at_once(
-    todo: Sequence[Progress], folder: Path, machine: dict[str, Any], on_epoch: Callable[[], None] | None, jobs: int
+    todo: Sequence[Progress], folder: Path, options: dict[str, Any], on_epoch: Callable[[], None] | None, jobs: int
 ) -> Generator[Outcome, None, None]:
     context = multiprocessing.get_context("spawn")
     ticks, others = context.SimpleQueue(), set(multiprocessing.active_children())
@@ -200,7 +192,7 @@ def _at_once(
         while waiting or running:
             while waiting and len(running) < jobs:  # no more: what the pool has taken up cannot be cancelled
                 with sigint_blocked():  # the pool starts a process when it is handed work
-                    running.add(pool.submit(_train_in_worker, waiting.pop(0).run, folder, machine))
+                    running.add(pool.submit(_train_in_worker, waiting.pop(0).run, folder, options))
             done, running = wait(running, POLL_SECONDS, FIRST_COMPLETED)
             while not ticks.empty():
                 ticks.get()

@@ -1,15 +1,14 @@
-"""Checkpoints: one an epoch, put in place whole, the one before kept, and known by a digest when they are read.
+"""Checkpoints: one for every epoch, the last two kept, and verified by a digest before they are read.
 
-A checkpoint is what ``torch.save`` writes, a zip archive, whose comment is a line of JSON: format, schema, epoch,
-digest of the configuration, and the SHA-256 of the archive as it is without the comment. So ``torch.load`` reads it,
-``unzip -z`` shows what it is, and no part of one is ever taken for the whole.
+A checkpoint is a pair of files. ``epoch-0003.ckpt`` is what ``torch.save`` writes. ``epoch-0003.json``, written after
+it, says what it belongs to and its SHA-256; without a valid one, the checkpoint is not used. Each file appears
+completely or not at all, so a pair that matches is complete, whenever the process was killed.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
-import json
 import re
 import zipfile
 from dataclasses import asdict, dataclass
@@ -22,15 +21,26 @@ from lightning_fabric.plugins import CheckpointIO
 from pytorch_lightning.callbacks import Checkpoint
 
 from etfopt.errors import InputError
-from etfopt.experiments.training.files import SCHEMA, make_folder, write_atomically
-from etfopt.files._text import parse_json, read_bounded
+from etfopt.experiments.training.files import read_json, write_json
+from etfopt.files import make_folder, write_atomically
+from etfopt.files._text import read_bounded
 
-__all__ = ["AtomicCheckpoints", "EpochCheckpoint", "Identity", "checkpoints", "choose", "load", "prune", "verify"]
+__all__ = [
+    "AtomicCheckpoints",
+    "EpochCheckpoint",
+    "Identity",
+    "checkpoints",
+    "choose",
+    "files_after",
+    "load",
+    "prune",
+    "verify",
+]
 
 FORMAT = "etfopt checkpoint"
 KEPT = 2
 LARGEST = 2**36  # bytes of a checkpoint: 64 GiB
-LENGTH = 2  # bytes of the length of the comment, at the end of an archive without one
+NAME = re.compile(r"epoch-(\d{4,})\.(?:ckpt|json)")
 
 
 @dataclass(frozen=True)
@@ -56,16 +66,16 @@ class AtomicCheckpoints(CheckpointIO):
     """How Lightning reads and writes checkpoints here; the run's `EpochCheckpoint` says what they are."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
-        """Write a checkpoint; see `write_atomically`."""
+        """Write the checkpoint, then the file that vouches for it."""
         del storage_options  # the interface has it, and there are none
-        buffer = io.BytesIO()
+        path, buffer = Path(path), io.BytesIO()
         torch.save(checkpoint, buffer)
         content = buffer.getvalue()
-        facts = {"format": FORMAT, "schema": SCHEMA, **checkpoint["etfopt"]}
-        comment = json.dumps({**facts, "sha256": hashlib.sha256(content).hexdigest()}).encode()
-        path = Path(path)
         make_folder(path.parent)
-        write_atomically(path, content[:-LENGTH] + len(comment).to_bytes(LENGTH, "little") + comment)
+        path.with_suffix(".json").unlink(missing_ok=True)  # it vouches for an earlier file of this name
+        write_atomically(path, content)
+        digest = hashlib.sha256(content).hexdigest()
+        write_json(path.with_suffix(".json"), {"format": FORMAT, **checkpoint["etfopt"], "sha256": digest})
 
     def load_checkpoint(
         self,
@@ -77,19 +87,20 @@ class AtomicCheckpoints(CheckpointIO):
         return load(Path(path), map_location)
 
     def remove_checkpoint(self, path: Any) -> None:
-        """Remove a checkpoint."""
-        Path(path).unlink(missing_ok=True)
+        """Remove a checkpoint, its digest first."""
+        for file in (Path(path).with_suffix(".json"), Path(path)):
+            file.unlink(missing_ok=True)
 
 
 class EpochCheckpoint(Checkpoint):
-    """Writes a checkpoint at the end of every epoch, after all else, and then removes those before the last two.
+    """Writes a checkpoint at the end of every epoch, after all other records, then removes those before the last two.
 
     Parameters
     ----------
     folder : Path
-        For the checkpoints, made if missing.
+        Folder of the checkpoints, made if missing.
     identity : Identity
-        Written into each of them.
+        What the checkpoints belong to.
     """
 
     def __init__(self, folder: Path, identity: Identity) -> None:
@@ -108,54 +119,86 @@ class EpochCheckpoint(Checkpoint):
 
 
 def checkpoints(folder: Path) -> dict[int, Path]:
-    """Return the checkpoints of a folder by their epochs, the newest first. They are not opened.
+    """Return the checkpoints of a folder by epoch, the newest first, without opening them.
+
+    A checkpoint that has no ``.json`` beside it is left out: its process was killed before it was complete.
 
     Parameters
     ----------
     folder : Path
-        Of the checkpoints; it may be missing.
+        Folder of the checkpoints; it may be missing.
 
     Returns
     -------
     dict of int to Path
-        By epoch, the newest first.
+        The ``.ckpt`` files.
     """
-    found = {path: re.fullmatch(r"epoch-(\d{4,})\.ckpt", path.name) for path in folder.glob("epoch-*.ckpt")}
-    return dict(sorted(((int(name[1]), path) for path, name in found.items() if name), reverse=True))
+    found = _by_epoch(folder)
+    pairs = {epoch: files[0].with_suffix(".ckpt") for epoch, files in found.items() if len(files) == 2}
+    return dict(sorted(pairs.items(), reverse=True))
+
+
+def _by_epoch(folder: Path) -> dict[int, list[Path]]:
+    """Return all files of checkpoints by epoch; of each pair the ``.json`` comes first."""
+    found: dict[int, list[Path]] = {}
+    for path in sorted(folder.glob("epoch-*"), key=lambda path: path.suffix, reverse=True):
+        if name := NAME.fullmatch(path.name):
+            found.setdefault(int(name[1]), []).append(path)
+    return found
 
 
 def prune(folder: Path) -> None:
-    """Remove all checkpoints but the last two.
+    """Remove all files of checkpoints older than the last two complete ones.
 
     Parameters
     ----------
     folder : Path
-        Of the checkpoints.
+        Folder of the checkpoints.
     """
-    for old in list(checkpoints(folder).values())[KEPT:]:
-        old.unlink()
+    oldest = min(list(checkpoints(folder))[:KEPT], default=0)
+    for epoch, files in _by_epoch(folder).items():
+        for file in files if epoch < oldest else ():
+            file.unlink()
+
+
+def files_after(folder: Path, epoch: int) -> list[Path]:
+    """Return the files of all checkpoints after an epoch, in the order in which they can be removed.
+
+    Parameters
+    ----------
+    folder : Path
+        Folder of the checkpoints.
+    epoch : int
+        The last epoch whose checkpoint stays.
+
+    Returns
+    -------
+    list of Path
+        Of each pair the ``.json`` first.
+    """
+    return [file for e, files in _by_epoch(folder).items() if e > epoch for file in files]
 
 
 def verify(path: Path, identity: Identity | None = None) -> dict[str, Any]:
-    """Return what a checkpoint says of itself, after a look at every byte of it.
+    """Check every byte of a checkpoint, and return what its ``.json`` file says.
 
     Parameters
     ----------
     path : Path
-        Of the checkpoint.
+        The ``.ckpt`` file.
     identity : Identity, optional
-        What it must belong to.
+        What the checkpoint must belong to.
 
     Returns
     -------
     dict
-        Library, versions, epoch, digests.
+        Format, epoch, digests, number of processes and precision.
 
     Raises
     ------
     InputError
-        Naming file and reason: missing, truncated or damaged, of another library, of another version of etfopt, or
-        (given an identity) of another configuration, number of processes or precision.
+        If one of the two files is missing, damaged, or of another library or version; or if the checkpoint belongs
+        to another configuration, number of processes or precision than `identity` says.
     """
     facts, _ = _verified(path)
     if identity is not None and facts["config"] != identity.config:
@@ -198,30 +241,27 @@ def load(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
 
 
 def _verified(path: Path) -> tuple[dict[str, Any], bytes]:
+    facts = read_json(path.with_suffix(".json"))
+    if facts.get("format") != FORMAT:
+        raise InputError(f"{path}: is not a checkpoint of etfopt; name the folder of a run of etfopt")
+    if missing := [key for key in ("epoch", "sha256", *Identity.__annotations__) if key not in facts]:
+        raise InputError(f"{path.with_suffix('.json')}: is damaged: it does not say {', '.join(missing)}")
     content = read_bounded(path, LARGEST)
-    try:
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            comment, entries = archive.comment, archive.infolist()
-    except Exception as error:  # zipfile raises what it happens to meet in a damaged archive
-        raise InputError(f"{path}: is truncated or damaged, or no checkpoint: {error}") from error
-    try:
-        facts = parse_json(comment)
-    except ValueError:
-        facts = None
-    if not isinstance(facts, dict) or facts.get("format") != FORMAT:
-        raise InputError(f"{path}: is not a checkpoint of etfopt, but a file of something else")
-    if facts.get("schema") != SCHEMA:
-        raise InputError(
-            f"{path}: was written by another version of etfopt (schema {facts.get('schema')}); this one reads {SCHEMA}"
-        )
-    if missing := [key for key in ("sha256", *Identity.__annotations__) if key not in facts]:
-        raise InputError(f"{path}: is damaged: it does not say {', '.join(missing)}")
-    if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):  # it could unpack to any size
-        raise InputError(f"{path}: is not a checkpoint of etfopt: it is compressed, which torch.save does not do")
-    content = content[: -len(comment) - LENGTH] + bytes(LENGTH)
     if hashlib.sha256(content).hexdigest() != facts["sha256"]:
         raise InputError(f"{path}: is damaged: its SHA-256 is not the one it was written with")
-    return facts, content
+    return facts, _uncompressed(path, content)
+
+
+def _uncompressed(path: Path, content: bytes) -> bytes:
+    """Refuse an archive that could unpack to any size; ``torch.save`` does not compress."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            entries = archive.infolist()
+    except Exception as error:  # zipfile raises whatever it meets in a damaged archive
+        raise InputError(f"{path}: is not a checkpoint of etfopt: {error}") from error
+    if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+        raise InputError(f"{path}: is not a checkpoint of etfopt: it is compressed, which torch.save does not do")
+    return content
 
 
 def choose(folder: Path, identity: Identity, from_epoch: int | None = None) -> Path | None:
@@ -239,7 +279,7 @@ def choose(folder: Path, identity: Identity, from_epoch: int | None = None) -> P
     Returns
     -------
     Path or None
-        None if there is no checkpoint at all.
+        The ``.ckpt`` file; None if there is no checkpoint at all.
 
     Raises
     ------

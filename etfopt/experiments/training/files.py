@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -11,27 +10,25 @@ from typing import Any, TypeAlias
 
 from filelock import FileLock, Timeout
 
-from etfopt.errors import EtfoptError, InputError
+from etfopt.errors import InputError
 from etfopt.experiments.settings import TrainConfig
-from etfopt.files import strict_json
+from etfopt.files import _atomic, strict_json, write_atomically
+from etfopt.files._atomic import storage_error
 from etfopt.files._text import parse_json, read_bounded
 
 __all__ = [
+    "CONFIG",
     "SCHEMA",
     "Record",
-    "StorageError",
     "append_line",
+    "config_of",
     "locked",
-    "make_folder",
-    "read_config",
     "read_json",
     "read_lines",
     "refuse_locked",
-    "write_atomically",
     "write_config",
     "write_json",
     "write_lines",
-    "write_through",
 ]
 
 SCHEMA = 1
@@ -41,32 +38,9 @@ LARGEST = 2**26
 """Bytes of a JSON file of a run or a study: 64 MiB."""
 LARGEST_LINES = 2**30
 """Bytes of the records of a run: a thousand or two an epoch."""
-LOCK = ".lock"
+LOCK, CONFIG = ".lock", "config.json"
 
 Record: TypeAlias = dict[str, float]
-
-
-class StorageError(EtfoptError, OSError):
-    """A file of a run cannot be written: the disk is full, say. What was there before is still there."""
-
-
-def make_folder(path: Path) -> None:
-    """Make a folder and those above it.
-
-    Parameters
-    ----------
-    path : Path
-        The folder; it may be there.
-
-    Raises
-    ------
-    InputError
-        If it cannot be made.
-    """
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be used as the folder of a run: {error.strerror}; choose another") from error
 
 
 @contextmanager
@@ -121,77 +95,19 @@ def refuse_locked(path: Path) -> None:
             pass
 
 
-# --- whole or not at all -------------------------------------------------------------------------------------------
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Put a file in place in one go: after a crash there is the old one or the new one, and never a part.
-
-    Parameters
-    ----------
-    path : Path
-        Of the file.
-    content : bytes
-        All of it.
-
-    Raises
-    ------
-    StorageError
-        If it cannot be written.
-    """
-    part = path.with_name(path.name + ".part")
-    try:
-        try:
-            with part.open("wb") as file:
-                write_through(file.fileno(), content)
-            part.replace(path)
-            _sync_folder(path.parent)
-        except BaseException:
-            part.unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        raise StorageError(f"{path}: cannot be written: {error.strerror}") from error
-
-
-def write_through(descriptor: int, content: bytes) -> None:
-    """Write all bytes and wait until the device has them.
-
-    Parameters
-    ----------
-    descriptor : int
-        Of an open file.
-    content : bytes
-        All of it.
-    """
-    rest = memoryview(content)
-    while rest:
-        rest = rest[os.write(descriptor, rest) :]
-    os.fsync(descriptor)
-
-
-def _sync_folder(path: Path) -> None:
-    """Make the names in a folder as lasting as the files' contents, where the system knows how."""
-    with suppress(OSError):  # Windows opens no folder
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
 def _append(path: Path, content: bytes) -> None:
     """Add bytes to the end of a file; none of them stays if not all can be written."""
     try:
         with path.open("ab", buffering=0) as file:
             size = file.tell()
             try:
-                write_through(file.fileno(), content)
+                _atomic.write_through(file.fileno(), content)
             except OSError:
                 with suppress(OSError):
                     file.truncate(size)
                 raise
     except OSError as error:
-        raise StorageError(f"{path}: cannot be written: {error.strerror}") from error
+        raise storage_error(path, error) from error
 
 
 # --- JSON ----------------------------------------------------------------------------------------------------------
@@ -316,37 +232,40 @@ def _is_number(value: object) -> bool:
 # --- configuration -------------------------------------------------------------------------------------------------
 
 
-def write_config(path: Path, config: TrainConfig) -> None:
-    """Write the configuration of a run.
+def write_config(folder: Path, config: TrainConfig) -> None:
+    """Write the configuration of a run into its folder.
 
     Parameters
     ----------
-    path : Path
-        Of the file.
+    folder : Path
+        Folder of the run.
     config : TrainConfig
         The configuration.
     """
-    write_json(path, {"config": config.to_dict()})
+    write_json(folder / CONFIG, {"config": config.to_dict()})
 
 
-def read_config(path: Path) -> TrainConfig:
-    """Read what `write_config` wrote.
+def config_of(folder: Path) -> TrainConfig:
+    """Read the configuration of the run in a folder.
 
     Parameters
     ----------
-    path : Path
-        Of the file.
+    folder : Path
+        Folder of the run.
 
     Returns
     -------
     TrainConfig
-        As it was written.
+        The configuration that the run was started with.
 
     Raises
     ------
     InputError
-        If it is missing, damaged, of another schema, or no configuration.
+        If the folder holds no run, or its ``config.json`` is damaged, of another schema, or no configuration.
     """
+    path = folder / CONFIG
+    if not path.exists():
+        raise InputError(f"{folder}: holds no run: there is no {CONFIG} in it; name the folder of a run")
     settings = read_json(path).get("config", {})
     try:
         return TrainConfig.from_dict(settings)

@@ -9,22 +9,24 @@ from typing import Any
 
 from etfopt.errors import InputError
 from etfopt.experiments.settings import Machine, TrainConfig
-from etfopt.experiments.training.checkpoints import Identity, checkpoints, choose, load, prune
+from etfopt.experiments.training.checkpoints import Identity, checkpoints, choose, files_after, load, prune
 from etfopt.experiments.training.environment import environment
 from etfopt.experiments.training.files import (
+    CONFIG,
     LARGEST,
-    read_config,
+    config_of,
     read_json,
     read_lines,
     write_config,
     write_json,
 )
+from etfopt.experiments.training.loggers import FILES as LOGS
 from etfopt.experiments.training.means import read_means
-from etfopt.experiments.training.recorder import HISTORY, LINES, MARGINS, MEANS, MEANS_BY_EPOCH, SCALARS, Recorder
+from etfopt.experiments.training.recorder import HISTORY, LINES, MARGINS, MEANS, MEANS_BY_EPOCH, Recorder
+from etfopt.files._atomic import part_of
 from etfopt.files._text import parse_json, read_bounded
 
 __all__ = [
-    "CONFIG",
     "ENVIRONMENT",
     "RESULTS",
     "Start",
@@ -37,11 +39,11 @@ __all__ = [
     "resume_from",
 ]
 
-CONFIG, ENVIRONMENT = "config.json", "environment.json"
+ENVIRONMENT = "environment.json"
 RESULTS = (HISTORY, MEANS, MARGINS)
-CHECKPOINTS = "checkpoints/epoch-*.ckpt"
+CHECKPOINTS = ("checkpoints/epoch-*.json", "checkpoints/epoch-*.ckpt")  # removed in this order
 # the configuration marks a run, and is removed last
-PATTERNS = (*RESULTS, LINES, MEANS_BY_EPOCH, ENVIRONMENT, CHECKPOINTS, f"{SCALARS}/events.out.tfevents.*", CONFIG)
+PATTERNS = (*RESULTS, LINES, MEANS_BY_EPOCH, ENVIRONMENT, *CHECKPOINTS, *LOGS, CONFIG)
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,7 @@ def refuse_other_settings(path: Path, config: TrainConfig) -> None:
     InputError
         If it holds files of another run or of none.
     """
-    if _files(path) and read_config(path / CONFIG).digest() != config.digest():
+    if _files(path) and config_of(path).digest() != config.digest():
         raise InputError(
             f"{path}: is a run of another configuration, {_described(path)}; choose another folder, or replace "
             "it with --overwrite"
@@ -128,7 +130,7 @@ def _recorded(path: Path) -> int:
 
 def _described(path: Path) -> str:
     try:
-        config = read_config(path / CONFIG)
+        config = config_of(path)
     except InputError:
         return "written by another version of etfopt"
     return f"{config.data.name}, head {config.head.name}, seed {config.seed}, {config.training.epochs} epochs planned"
@@ -160,7 +162,7 @@ def begin(path: Path, config: TrainConfig, start: Start, machine: Machine) -> No
     except OSError as error:
         raise InputError(f"{path}: cannot be cleared of the earlier run: {error.strerror}") from error
     if not start.epoch:
-        write_config(path / CONFIG, config)
+        write_config(path, config)
     here = {"epoch": start.epoch, "seed": config.seed, **asdict(machine), **environment()}
     write_json(path / ENVIRONMENT, {"starts": [*starts, here]})
 
@@ -229,7 +231,8 @@ def resume_from(path: Path, config: TrainConfig, identity: Identity, from_epoch:
             return Start(None, epochs)
         raise InputError(
             f"{path}: holds the records of {epochs} finished epoch{'s' * (epochs > 1)} and no checkpoint to continue "
-            "from; put the checkpoints back, or train again in another folder"
+            "from, which is a pair of files, epoch-N.ckpt and epoch-N.json; put them back, or train again in another "
+            "folder. Checkpoints of etfopt 0.1 are single files: only etfopt 0.1 continues from them"
         )
     epoch = next((e for e, file in checkpoints(path / "checkpoints").items() if file == checkpoint), 0)
     if epoch:
@@ -278,13 +281,12 @@ def _files(path: Path) -> list[Path]:
 
 def _ahead(path: Path, epoch: int) -> list[Path]:
     """Return what a run that goes on from an epoch must not find: later checkpoints, and results."""
-    later = [file for e, file in checkpoints(path / "checkpoints").items() if e > epoch]
-    return [*later, *(path / name for name in RESULTS if (path / name).exists())]
+    return [*files_after(path / "checkpoints", epoch), *(path / name for name in RESULTS if (path / name).exists())]
 
 
 def _torn(path: Path) -> list[Path]:
     """Return files that were being written when a process was killed."""
-    return [file for pattern in PATTERNS for file in path.glob(pattern + ".part")]
+    return [file for pattern in PATTERNS for file in path.glob(str(part_of(Path(pattern))))]
 
 
 def _is_run(config: Path) -> bool:

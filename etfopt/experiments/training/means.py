@@ -10,8 +10,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from etfopt.errors import InputError
-from etfopt.experiments.training import files as run_files
-from etfopt.experiments.training.files import StorageError
+from etfopt.files import _atomic
 from etfopt.files._npy import NpyHeader, read_npy_header
 from etfopt.files._text import open_regular
 
@@ -49,12 +48,12 @@ def append_means(path: Path, means: Means, epoch: int) -> None:
             file.seek(start + epoch * len(content))
             file.truncate()
             file.flush()
-            run_files.write_through(file.fileno(), content)
+            _atomic.write_through(file.fileno(), content)
             file.seek(0)
             _write_header(file, (epoch + 1, *means.shape))
             file.flush()
     except OSError as error:
-        raise StorageError(f"{path}: cannot be written: {error.strerror}") from error
+        raise _atomic.storage_error(path, error) from error
 
 
 def _write_header(file: Any, shape: tuple[int, ...]) -> None:

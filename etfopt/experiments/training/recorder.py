@@ -16,15 +16,15 @@ from torch import Tensor
 
 from etfopt._memory import Allocations
 from etfopt.experiments.training.classifier import Classifier
-from etfopt.experiments.training.files import Record, append_line, write_atomically, write_json, write_lines
+from etfopt.experiments.training.files import Record, append_line, write_json, write_lines
+from etfopt.experiments.training.loggers import RunLogger
 from etfopt.experiments.training.means import append_means
-from etfopt.experiments.training.tensorboard import Scalars, open_scalars
+from etfopt.files import write_atomically
 
-__all__ = ["COST", "HISTORY", "LINES", "MARGINS", "MEANS", "MEANS_BY_EPOCH", "SCALARS", "Recorder"]
+__all__ = ["COST", "HISTORY", "LINES", "MARGINS", "MEANS", "MEANS_BY_EPOCH", "Recorder"]
 
 LINES = "metrics.jsonl"
 MEANS_BY_EPOCH = "class_means_by_epoch.npy"
-SCALARS = "tensorboard"
 HISTORY, MEANS, MARGINS = "history.json", "class_means.npy", "margins.npz"
 
 COST = ("step_ms", "step_bytes")
@@ -36,7 +36,7 @@ WARM_UP_STEPS = 10
 class Recorder(pl.Callback):
     """Times the steps of a run, counts the memory of one, and records its measures.
 
-    After every epoch: a line of JSON, the class means of the training split, an event for TensorBoard. At the end:
+    After every epoch: a line of JSON, the class means of the training split, a record for the logger. At the end:
     the history, the last class means, the sorted margins of both splits. A checkpoint holds what is needed to write
     all of them again up to its epoch, but for the class means of earlier epochs.
 
@@ -46,6 +46,8 @@ class Recorder(pl.Callback):
         Folder of the run.
     on_epoch : callable or None
         Called after every epoch.
+    logger : RunLogger, optional
+        Receives the measures of every epoch.
 
     Attributes
     ----------
@@ -62,8 +64,8 @@ class Recorder(pl.Callback):
         Sorted margins of the last epoch by split.
     """
 
-    def __init__(self, path: Path, on_epoch: Callable[[], None] | None) -> None:
-        self.path, self.on_epoch = path, on_epoch
+    def __init__(self, path: Path, on_epoch: Callable[[], None] | None, logger: RunLogger | None = None) -> None:
+        self.path, self.on_epoch, self.logger = path, on_epoch, logger
         self.history: list[Record] = []
         self.steps_ms: list[float] = []
         self.step_bytes, self.steps_bytes = math.nan, list[float]()
@@ -71,7 +73,6 @@ class Recorder(pl.Callback):
         self._seconds: list[float] = []
         self._start = 0.0
         self._allocations: Allocations | None = None
-        self._scalars: Scalars | None = None
 
     # --- time and memory -----------------------------------------------------------------------------------------
 
@@ -136,12 +137,14 @@ class Recorder(pl.Callback):
     def _write(self, epoch: int, means: Tensor) -> None:
         append_means(self.path / MEANS_BY_EPOCH, means.numpy(), epoch)
         append_line(self.path / LINES, self._line(epoch))
-        self._scalars = self._scalars or open_scalars(self.path / SCALARS, epoch)
-        if self._scalars:
-            self._scalars.add(epoch, self._line(epoch))
+        if self.logger:
+            self.logger.log(self._lines())
 
     def _line(self, epoch: int) -> Record:
         return {**self.history[epoch], "step_ms": self.steps_ms[epoch], "step_bytes": self.steps_bytes[epoch]}
+
+    def _lines(self) -> list[Record]:
+        return list(map(self._line, range(len(self.history))))
 
     def on_train_epoch_end(self, *_: Any) -> None:
         """Report a finished epoch."""
@@ -152,7 +155,7 @@ class Recorder(pl.Callback):
 
     def write_lines(self) -> None:
         """Write the lines of all epochs anew."""
-        write_lines(self.path / LINES, list(map(self._line, range(len(self.history)))))
+        write_lines(self.path / LINES, self._lines())
 
     def write_history(self) -> None:
         """Write all records into one file."""
@@ -178,11 +181,17 @@ class Recorder(pl.Callback):
     def _save_margins(self, file: io.BytesIO) -> None:
         np.savez(file, train=self.margins["train"].numpy(), test=self.margins["test"].numpy())
 
-    def close(self) -> None:
-        """Close what is open, also where a step did not come to its end."""
+    def close(self, status: str) -> None:
+        """Stop counting, also in the middle of a step, and finish the log.
+
+        Parameters
+        ----------
+        status : "success" or "failed"
+            How the run has ended.
+        """
         self._stop_counting()
-        if self._scalars:
-            self._scalars.close()
+        if self.logger:
+            self.logger.close(status)
 
     # --- checkpoints ---------------------------------------------------------------------------------------------
 
@@ -193,6 +202,7 @@ class Recorder(pl.Callback):
             "steps_ms": self.steps_ms,
             "steps_bytes": self.steps_bytes,
             "margins": self.margins,
+            "logger": [self.logger.name, self.logger.version] if self.logger else None,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -200,3 +210,6 @@ class Recorder(pl.Callback):
         self.history, self.steps_ms = list(state_dict["history"]), list(state_dict["steps_ms"])
         self.steps_bytes, self.margins = list(state_dict["steps_bytes"]), dict(state_dict["margins"])
         self.step_bytes = self.steps_bytes[-1]
+        name, version = state_dict["logger"] or (None, None)
+        if self.logger and self.logger.name == name:
+            self.logger.version = version

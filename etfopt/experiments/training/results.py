@@ -9,7 +9,7 @@ import numpy as np
 
 from etfopt.errors import InputError
 from etfopt.experiments.settings import TrainConfig
-from etfopt.experiments.training.files import Record, read_config, read_lines
+from etfopt.experiments.training.files import Record, config_of, read_lines
 from etfopt.experiments.training.means import Means, read_means
 from etfopt.experiments.training.recorder import COST, LINES, MARGINS, MEANS_BY_EPOCH
 from etfopt.files import load_matrix
@@ -120,7 +120,7 @@ def load_run(path: Path) -> RunResult:
         ...
     etfopt.errors.InputError: ...
     """
-    config, lines = read_config(path / "config.json"), read_lines(path / LINES)
+    config, lines = config_of(path), read_lines(path / LINES)
     if lines and (missing := [key for key in COST if any(key not in line for line in lines)]):
         raise InputError(f"{path / LINES}: is damaged: a line has no {missing[0]}")
     history = [{key: value for key, value in line.items() if key not in COST} for line in lines]

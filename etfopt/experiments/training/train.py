@@ -23,16 +23,18 @@ from etfopt.experiments.settings import Machine, TrainConfig
 from etfopt.experiments.training._termination import heeding_sigterm
 from etfopt.experiments.training.checkpoints import EpochCheckpoint, Identity, checkpoints
 from etfopt.experiments.training.classifier import Classifier
-from etfopt.experiments.training.files import StorageError, locked, make_folder, read_config, refuse_locked
-from etfopt.experiments.training.folder import CONFIG, Start, begin, finish, refuse_occupied, resume_from
+from etfopt.experiments.training.files import CONFIG, config_of, locked, refuse_locked
+from etfopt.experiments.training.folder import Start, begin, finish, refuse_occupied, resume_from
+from etfopt.experiments.training.loggers import RunLogger
 from etfopt.experiments.training.machine import build_trainer, process_rank, quiet_lightning, use_threads
 from etfopt.experiments.training.means import read_means
 from etfopt.experiments.training.random_states import RandomStates, seeded
 from etfopt.experiments.training.recorder import MEANS_BY_EPOCH, Recorder
 from etfopt.experiments.training.results import RunResult, load_run
 from etfopt.experiments.training.shares import share
+from etfopt.files import StorageError, make_folder
 
-__all__ = ["RunResult", "kept", "make_folder", "resume", "train"]
+__all__ = ["RunResult", "kept", "resume", "train"]
 
 
 def train(
@@ -46,6 +48,7 @@ def train(
     overwrite: bool = False,
     resume: bool = False,
     from_epoch: int | None = None,
+    logger: str = "none",
     **machine: Any,
 ) -> RunResult:
     """Train one network and write configuration, measures, class means and checkpoints into a folder.
@@ -71,6 +74,9 @@ def train(
         of a run that was never interrupted, to the last bit. A finished run is returned as it is.
     from_epoch : int, optional
         Resume from the checkpoint of this epoch; the last two are kept.
+    logger : str
+        Where the measures go besides the folder: "none", "csv", "tensorboard", "wandb", "mlflow", or the import path
+        of a Lightning logger, ``package.module:Class``. A resumed run continues its log. See `RunLogger`.
     **machine
         Accelerator, devices, strategy, precision, threads; see `Machine`.
 
@@ -111,7 +117,7 @@ def train(
     >>> [record["epoch"] for record in result.history]
     [0, 1]
     """
-    computer, rank = Machine(**machine), process_rank()
+    computer, rank, log = Machine(**machine), process_rank(), RunLogger(logger, path, config)
     _warn_of_cone(config)
     if resume and overwrite:
         raise InputError("resume = True and overwrite = True exclude each other: continue the run, or replace it")
@@ -127,7 +133,7 @@ def train(
         heed = stack.enter_context(heeding_sigterm())
         for context in (quiet_lightning(), use_threads(computer.threads)):
             stack.enter_context(context)
-        recorder = Recorder(path, on_epoch)
+        recorder = Recorder(path, on_epoch, log)
         callbacks = [heed, RandomStates(), recorder, EpochCheckpoint(path / "checkpoints", identity)]
         trainer = build_trainer(computer, config.training, callbacks, progress_bar)
         if rank == 0:
@@ -165,8 +171,10 @@ def _warn_of_cone(config: TrainConfig) -> None:
 @contextmanager
 def _ending(path: Path, recorder: Recorder, rank: int) -> Iterator[None]:
     """Leave the history of the finished epochs where a run ends early, and say in its errors what is kept."""
+    status = "failed"
     try:
         yield
+        status = "success"
     except BaseException as error:
         if rank == 0:
             with suppress(StorageError):
@@ -178,7 +186,7 @@ def _ending(path: Path, recorder: Recorder, rank: int) -> Iterator[None]:
             raise ConvergenceError(f"{error}. {_what_is_kept(path)}. {again}") from error
         raise
     finally:
-        recorder.close()
+        recorder.close(status)
 
 
 def resume(path: Path, **options: Any) -> RunResult:
@@ -201,7 +209,7 @@ def resume(path: Path, **options: Any) -> RunResult:
     InputError
         If the folder is of no run, or as `train` says.
     """
-    return train(read_config(path / CONFIG), path, resume=True, **options)
+    return train(config_of(path), path, resume=True, **options)
 
 
 def kept(path: Path) -> str:

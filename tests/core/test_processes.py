@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from etfopt.bench.worker import Overtime, Worker, WorkerDied
+from etfopt._processes import Overtime, Worker, WorkerDied
 
 
 def test_a_process_that_overstays_is_killed_and_replaced():
@@ -28,7 +28,7 @@ def test_a_process_that_overstays_is_killed_and_replaced():
 
 def test_a_script_without_its_guard_is_told_so(tmp_path):
     script = tmp_path / "script.py"
-    script.write_text("from etfopt.bench.worker import Worker\nWorker().start()\n")
+    script.write_text("from etfopt._processes import Worker\nWorker().start()\n")
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "cannot be started: the process ended with exit status 1. In a script, call it under: if" in done.stderr
@@ -37,7 +37,7 @@ def test_a_script_without_its_guard_is_told_so(tmp_path):
 def test_the_process_ends_in_the_middle_of_a_call_when_its_parent_is_killed():
     code = """
 import time
-from etfopt.bench.worker import Worker
+from etfopt._processes import Worker
 worker = Worker()
 worker.start()
 print("started", flush=True)

@@ -1,24 +1,24 @@
-"""A process that runs calls one at a time, and is replaced when a call takes too long or brings it down."""
+"""Worker processes with time limits, and the signals that reach them and the process that starts them."""
 
 from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing import get_context, parent_process, resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
-from threading import Thread
 from types import TracebackType
 from typing import Any, Self
 
 from etfopt.errors import EtfoptError
 
-__all__ = ["Overtime", "Worker", "WorkerDied", "sigint_blocked"]
+__all__ = ["Overtime", "Worker", "WorkerDied", "end_with_parent", "on_sigterm", "sigint_blocked"]
 
 START_LIMIT = 120.0
-"""Seconds that the process may take to start: it imports what the calls name."""
+"""Seconds that a process may take to start and to import the functions that it will run."""
 
 
 class Overtime(EtfoptError, TimeoutError):
@@ -30,15 +30,16 @@ class WorkerDied(EtfoptError, ChildProcessError):
 
 
 class Worker:
-    """Runs functions in a process of its own, started when first needed: a fresh interpreter, not a fork.
+    """Runs functions in a process of its own, one at a time.
 
-    Functions and arguments must be importable or picklable. A context manager: the process is gone when it is left,
-    however it is left. In a script, use it under ``if __name__ == "__main__":``, as always with fresh interpreters.
+    The process is a fresh interpreter, started when it is first needed, and replaced when a call takes too long or
+    crashes it. Functions and arguments must be importable or picklable. Use it as a context manager, which stops the
+    process at its end; in a script, use it under ``if __name__ == "__main__":``.
 
     Attributes
     ----------
     generation : int
-        How many processes were started so far. Where it changes, nothing is warm any more.
+        Number of processes started so far. When it changes, caches of the process are cold.
     """
 
     def __init__(self) -> None:
@@ -82,7 +83,7 @@ class Worker:
         return self._exchange((function, arguments), limit)
 
     def start(self) -> None:
-        """Start the process unless it runs.
+        """Start the process, unless it is running.
 
         Raises
         ------
@@ -122,7 +123,7 @@ class Worker:
         raise Overtime(f"no answer within {limit:g} s; the process was killed")
 
     def stop(self) -> int | None:
-        """Kill the process, if it runs, and return its exit status.
+        """Stop the process, if it is running, and return its exit status.
 
         Returns
         -------
@@ -140,32 +141,10 @@ class Worker:
         return process.exitcode
 
 
-@contextmanager
-def sigint_blocked() -> Iterator[None]:
-    """Start processes in this block that Ctrl-C does not reach: their parent decides, and none dies in its imports.
-
-    A process inherits the mask. Ctrl-C during the block reaches this process after it.
-
-    Yields
-    ------
-    None
-        With the signal held back.
-    """
-    if not hasattr(signal, "pthread_sigmask"):  # Windows
-        yield
-        return
-    resource_tracker.ensure_running()  # which unblocks the signal where it has to be started first
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
 def _serve(pipe: Connection[Any, Any]) -> None:
     """Answer requests until the other end of the pipe is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # where the mask does not do it
-    Thread(target=_end_with_the_parent, daemon=True).start()
+    end_with_parent()
     try:
         pipe.send(None)
         while True:
@@ -175,9 +154,44 @@ def _serve(pipe: Connection[Any, Any]) -> None:
         return
 
 
-def _end_with_the_parent() -> None:
-    """End this process at once when its parent is gone, in the middle of a call too."""
+def end_with_parent() -> None:
+    """Make this process exit at once when its parent is gone, also in the middle of a call. Call it in a worker."""
     parent = parent_process()
-    if parent is not None:
+    assert parent is not None
+
+    def watch() -> None:
         wait([parent.sentinel])
         os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+@contextmanager
+def sigint_blocked() -> Iterator[None]:
+    """Protect processes that are started in this block from Ctrl-C; their parent stops them instead.
+
+    A process inherits the signal mask, so none dies with a traceback during its imports. Ctrl-C during the block
+    reaches this process after it.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    resource_tracker.ensure_running()  # which unblocks the signal if it has to be started first
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def on_sigterm(handler: Callable[[], object]) -> Iterator[None]:
+    """Call a function at each SIGTERM in this block. Other threads than the main one cannot handle signals."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: handler())
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

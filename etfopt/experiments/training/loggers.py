@@ -1,0 +1,136 @@
+"""A run's measures in a Lightning logger: CSV, TensorBoard, Weights & Biases, MLflow, or a class of your own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning.loggers import Logger
+
+from etfopt._registry import Registry
+from etfopt.errors import MissingExtraError
+from etfopt.experiments.settings import TrainConfig
+from etfopt.experiments.training.files import Record
+from etfopt.files._atomic import storage_error
+
+__all__ = ["LOGGERS", "RunLogger"]
+
+LIGHTNING = "pytorch_lightning.loggers"
+LOGGERS = Registry(
+    "logger",
+    {
+        "none": "",
+        "csv": f"{LIGHTNING}:CSVLogger",
+        "tensorboard": f"{LIGHTNING}:TensorBoardLogger",
+        "wandb": f"{LIGHTNING}:WandbLogger",
+        "mlflow": f"{LIGHTNING}:MLFlowLogger",
+    },
+)
+"""Names that a run's ``logger`` may have, besides import paths of Lightning loggers."""
+
+NEEDS = {"tensorboard": ("tensorboardX", "tensorboard"), "wandb": ("wandb",), "mlflow": ("mlflow",)}
+"""Packages that Lightning needs for a logger, of which one is enough."""
+
+FILES = ("csv/metrics.csv", "csv/hparams.yaml", "tensorboard/events.out.tfevents.*", "tensorboard/hparams.yaml")
+"""Files that the local loggers leave in the folder of a run."""
+
+
+class RunLogger:
+    """Passes the measures of a run to a Lightning logger, one record an epoch. A resumed run continues its log.
+
+    Parameters
+    ----------
+    name : str
+        "none" logs nothing. "csv" and "tensorboard" write into a folder of this name in the folder of the run,
+        "wandb" and "mlflow" go where their own environment variables say. Anything else is the import path of a
+        Lightning logger, ``package.module:Class``, which is called with ``save_dir=FOLDER``.
+    folder : Path
+        Folder of the run.
+    config : TrainConfig
+        Logged as the hyperparameters.
+
+    Attributes
+    ----------
+    version : str or None
+        How the logger calls this run, once it has begun: Weights & Biases and MLflow find it again by this.
+
+    Raises
+    ------
+    InputError
+        If there is no such logger.
+    MissingExtraError
+        If the package that it needs is not installed.
+
+    Notes
+    -----
+    TensorBoard's writer waits for ever when the disk is full; "csv" stops the run with an error.
+    """
+
+    def __init__(self, name: str, folder: Path, config: TrainConfig) -> None:
+        self.name, self.folder, self.config = LOGGERS.checked(name), folder, config
+        self.version: str | None = None
+        self._logger: Logger | None = None
+        packages = NEEDS.get(name, ())
+        if packages and not any(map(find_spec, packages)):
+            raise MissingExtraError(
+                f"logger = {name!r} needs {packages[0]}; run: pip install {packages[0]}", name=packages[0]
+            )
+        if name not in LOGGERS:
+            LOGGERS.load(name)
+
+    def log(self, records: Sequence[Record]) -> None:
+        """Log the last of the records.
+
+        Parameters
+        ----------
+        records : sequence of dict
+            Those of all epochs so far, epoch 0 first; "train_loss" is shown as "train/loss".
+        """
+        if self.name == "none":
+            return
+        try:
+            first = len(records) - 1
+            if self._logger is None:
+                self._logger = self._opened(first)
+                first = 0 if self.name == "csv" else first  # Lightning starts a new file
+            for record in records[first:]:
+                values = {name.replace("_", "/", 1): value for name, value in record.items() if name != "epoch"}
+                self._logger.log_metrics(values, step=int(record["epoch"]))
+        except OSError as error:
+            raise storage_error(self.folder, error) from error
+
+    def _opened(self, epoch: int) -> Logger:
+        """Return the logger of a run that starts, or resumes, with an epoch."""
+        for name in FILES[:2]:
+            (self.folder / name).unlink(missing_ok=True)
+        here = {"save_dir": str(self.folder), "name": "", "version": self.name}
+        cloud = {"project": "etfopt", "id": self.version, "resume": "allow", "save_dir": str(self.folder)}
+        options: dict[str, dict[str, Any]] = {
+            "csv": {**here, "flush_logs_every_n_steps": 1},
+            # purging hides what an earlier start logged of this epoch and later ones
+            "tensorboard": {**here, "default_hp_metric": False, "purge_step": epoch},
+            "wandb": {**cloud, "name": self.config.label},
+            "mlflow": {
+                "experiment_name": "etfopt",
+                "run_name": self.config.label,
+                "save_dir": str(self.folder / "mlruns"),
+                "run_id": self.version,
+            },
+        }
+        logger: Logger = LOGGERS.load(self.name)(**options.get(self.name, {"save_dir": str(self.folder)}))
+        logger.log_hyperparams(self.config.to_dict())
+        self.version = None if logger.version is None else str(logger.version)
+        return logger
+
+    def close(self, status: str) -> None:
+        """Finish the log.
+
+        Parameters
+        ----------
+        status : "success" or "failed"
+            How the run has ended.
+        """
+        if self._logger is not None:
+            self._logger.finalize(status)

@@ -1,0 +1,109 @@
+"""Loggers of Lightning: they show what was measured, once for each epoch, after a resumption too."""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("pytorch_lightning")
+
+from pytorch_lightning.loggers import CSVLogger
+
+from etfopt.errors import InputError, MissingExtraError
+from etfopt.experiments.settings import TrainConfig
+from etfopt.experiments.training import loggers
+from etfopt.experiments.training.train import RunResult, train
+
+SMALL = TrainConfig().with_settings(
+    {"training.epochs": 3, "backbone.width": 8, "backbone.dim": 12, "training.batch_size": 256}
+)
+
+
+class Mine(CSVLogger):
+    """A logger that is named by its import path."""
+
+    def __init__(self, save_dir: str) -> None:
+        super().__init__(save_dir, name="", version="mine", flush_logs_every_n_steps=1)
+
+
+class Stopped(Exception):
+    """Raised where the test stops a run."""
+
+
+def stopped_and_resumed(path: Path, logger: str) -> RunResult:
+    """A run that stopped in its second epoch, after it was logged and before its checkpoint, and was resumed."""
+    epochs: list[None] = []
+
+    def stop() -> None:
+        epochs.append(None)
+        if len(epochs) == 2:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        train(SMALL, path, logger=logger, on_epoch=stop)
+    return train(SMALL, path, logger=logger, resume=True)
+
+
+def same(shown: dict[int, dict[str, float]], result: RunResult) -> None:
+    assert list(shown) == [0, 1, 2, 3]
+    for record in result.history:
+        values = shown[int(record["epoch"])]
+        assert values["train/nc1"] == pytest.approx(record["train_nc1"], rel=1e-6)
+        assert values["test/etf_distance_means"] == pytest.approx(record["test_etf_distance_means"], rel=1e-6)
+
+
+def test_a_csv_has_one_line_for_each_epoch(tmp_path: Path) -> None:
+    result = stopped_and_resumed(tmp_path, "csv")
+    with (tmp_path / "csv" / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    same({int(row["step"]): {k: float(v) for k, v in row.items() if v} for row in rows}, result)
+    assert len(rows) == 4
+    assert "nearest" in (tmp_path / "csv" / "hparams.yaml").read_text()
+
+
+def test_tensorboard_shows_what_was_measured(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboardX")
+    from tensorboardX.proto.event_pb2 import Event, SessionLog
+
+    result = stopped_and_resumed(tmp_path, "tensorboard")
+    shown: dict[int, dict[str, float]] = {}
+    for file in sorted((tmp_path / "tensorboard").glob("events.*"), key=lambda file: file.stat().st_mtime_ns):
+        content = file.read_bytes()
+        while content:
+            size = int.from_bytes(content[:8], "little")
+            event: Any = Event.FromString(content[12 : 12 + size])
+            content = content[16 + size :]
+            if event.session_log.status == SessionLog.START:
+                shown = {step: values for step, values in shown.items() if step < event.step}
+            for value in event.summary.value:
+                shown.setdefault(event.step, {})[value.tag] = value.simple_value
+    same(shown, result)
+
+
+def test_a_logger_of_ones_own_is_named_by_its_import_path(tmp_path: Path) -> None:
+    train(SMALL, tmp_path, logger="tests.experiments.test_loggers:Mine")
+    assert len((tmp_path / "mine" / "metrics.csv").read_text().splitlines()) == 5
+
+
+def test_without_a_name_nothing_is_logged_and_an_overwritten_log_is_gone(tmp_path: Path) -> None:
+    train(SMALL, tmp_path, logger="csv")
+    train(SMALL, tmp_path, overwrite=True)
+    assert not any((tmp_path / "csv").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("logger", "error", "message"),
+    [
+        ("tensorbord", InputError, "logger = 'tensorbord' is not known; choose one of: none, csv, tensorboard, wandb"),
+        ("nowhere.at:All", InputError, "logger = 'nowhere.at:All': there is no module nowhere"),
+        ("wandb", MissingExtraError, "logger = 'wandb' needs wandb; run: pip install wandb"),
+    ],
+)
+def test_a_logger_that_cannot_be_used_is_refused_before_the_folder_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logger: str, error: type[Exception], message: str
+) -> None:
+    monkeypatch.setattr(loggers, "find_spec", lambda _: None)
+    with pytest.raises(error, match=message):
+        train(SMALL, tmp_path / "run", logger=logger)
+    assert not (tmp_path / "run").exists()
