@@ -116,7 +116,7 @@ def measured(model: Classifier, data) -> dict[str, float]:
     """Loss, accuracy, NC1 and class means of a network on a split, in one go."""
     model.eval()
     x, y = data.tensors
-    metric = NeuralCollapse(10, 16)
+    metric = NeuralCollapse(num_classes=10, dim=16)
     metric.update(model.head.normalize(model.backbone(x)), y, model.head.weight, model.head.bias)
     logits = model(x)
     return {

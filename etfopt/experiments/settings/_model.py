@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, model_validator
 
-from etfopt._names import AVERAGINGS, METHODS
+from etfopt._options import AVERAGINGS, LARGEST_TEMPERATURE, METHODS
 from etfopt.errors import InputError
 from etfopt.experiments.settings._section import Section, setting
 from etfopt.experiments.settings.names import (
@@ -22,8 +22,6 @@ from etfopt.experiments.settings.names import (
 )
 
 __all__ = ["BackboneConfig", "HeadConfig", "LossConfig"]
-
-LARGEST_TEMPERATURE = 1e15
 
 
 def _number_or(words: tuple[str, ...], name: str, most: float, remedy: str) -> BeforeValidator:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, NamedTuple
 
 from pydantic import BeforeValidator
 
-from etfopt._registry import Registry
+import etfopt
+from etfopt._registry import Registry, modules_of
 from etfopt.errors import InputError
 
 __all__ = [
@@ -29,10 +31,7 @@ __all__ = [
 NETWORKS = "etfopt.experiments.networks"
 SETS = "etfopt.experiments.data"
 
-HEADS = Registry(
-    "head.name",
-    {"learned": "etfopt.nn:LearnedHead", "fixed": "etfopt.nn:FixedETFHead", "nearest": "etfopt.nn:NearestETFHead"},
-)
+HEADS = Registry("head.name", modules_of("etfopt.nn.heads", Path(etfopt.__file__).parent / "nn" / "heads"))
 
 LOSSES = Registry(
     "loss.name",
