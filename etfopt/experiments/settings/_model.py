@@ -12,9 +12,11 @@ from etfopt.errors import InputError
 from etfopt.experiments.settings._section import Section, setting
 from etfopt.experiments.settings.names import (
     BACKBONES,
+    FRAMES,
     HEADS,
     LOSSES,
     BackboneName,
+    FrameName,
     HeadName,
     LossName,
     is_own,
@@ -119,7 +121,10 @@ class HeadConfig(Section):
     classify_first: bool = setting(
         False, "Whether the nearest head classifies a batch before it takes it into its means."
     )
-    options: dict[str, Any] = setting({}, "Keyword arguments for a head of one's own.", since="0.2")
+    frame: FrameName = setting(
+        "simplex", f"Frame of the fixed and the nearest head: {FRAMES.listed}.", option=True, since="0.2"
+    )
+    options: dict[str, Any] = setting({}, "More keyword arguments of the head.", since="0.2")
 
     @model_validator(mode="after")
     def _go_together(self) -> HeadConfig:

@@ -85,7 +85,7 @@ class TrainConfig(Section):
                 f"the classifier of C = {C} classes and d = {d} features has {C * d:.3g} weights; at most "
                 f"{LARGEST_HEAD:.3g} are taken: set backbone.dim or the number of classes smaller"
             )
-        if self.head.name in SQUARE and d < C:
+        if self.head.name in SQUARE and self.head.frame == "simplex" and d < C:
             raise InputError(
                 f"dim = {d} is smaller than the r = {C} rows of the frame; set backbone.dim to at least C = {C}, or "
                 "use head.name = 'learned'"
