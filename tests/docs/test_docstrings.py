@@ -137,7 +137,7 @@ def test_the_code_that_a_claim_names_cites_the_claim() -> None:
 
 
 def _documentation(dotted: str) -> str:
-    """The docstrings of an object and of the class and module that hold it."""
+    """The docstrings of an object, and of the class and the module that hold it."""
     parts, texts = dotted.split("."), []
     found = importlib.import_module("etfopt")
     for part in parts[1:]:
@@ -146,7 +146,7 @@ def _documentation(dotted: str) -> str:
         except AttributeError:
             found = importlib.import_module(f"{found.__name__}.{part}")
         texts.append(getattr(found, "__doc__", None) or "")
-    return "\n".join(texts[-2:])
+    return "\n".join(texts[-3:])
 
 
 # --- examples -------------------------------------------------------------------------------------------------------

@@ -161,8 +161,8 @@ class Head(LoadChecked, abc.ABC):
 
         Returns
         -------
-        tuple of Tensor
-            Shapes (C, d) and (C,), detached.
+        weight, bias : Tensor, shapes (C, d) and (C,)
+            Detached.
         """
         return self.weight, self.bias
 
