@@ -22,8 +22,8 @@ from etfopt._processes import end_with_parent, on_sigterm, sigint_blocked
 from etfopt.errors import ConvergenceError, EtfoptError, InputError
 from etfopt.experiments.data import load_images
 from etfopt.experiments.settings import build_head
+from etfopt.experiments.studies._progress import Progress, State, progress, record_divergence, save_study
 from etfopt.experiments.studies.plan import Planned, Study
-from etfopt.experiments.studies.progress import Progress, State, progress, record_divergence, save_study
 from etfopt.experiments.training.machine import Machine
 from etfopt.experiments.training.train import train
 from etfopt.files import StorageError

@@ -12,7 +12,7 @@ from pytorch_lightning.loggers import Logger
 from etfopt._registry import Registry
 from etfopt.errors import MissingExtraError
 from etfopt.experiments.settings import TrainConfig
-from etfopt.experiments.training.files import Record
+from etfopt.experiments.training._records import Record
 from etfopt.files._atomic import storage_error
 
 __all__ = ["LOGGERS", "RunLogger"]

@@ -18,7 +18,7 @@ from pytorch_lightning.callbacks import RichProgressBar
 from etfopt._arrays import as_integer
 from etfopt.errors import InputError
 from etfopt.experiments.settings import TrainingConfig
-from etfopt.experiments.training.checkpoints import AtomicCheckpoints
+from etfopt.experiments.training._checkpoints import AtomicCheckpoints
 
 __all__ = ["Machine", "build_trainer", "process_rank", "quiet_lightning", "use_threads"]
 

@@ -15,10 +15,10 @@ import pytorch_lightning as pl
 from torch import Tensor
 
 from etfopt._memory import Allocations
+from etfopt.experiments.training._means import append_means
+from etfopt.experiments.training._records import Record, append_line, write_json, write_lines
 from etfopt.experiments.training.classifier import Classifier
-from etfopt.experiments.training.files import Record, append_line, write_json, write_lines
 from etfopt.experiments.training.loggers import RunLogger
-from etfopt.experiments.training.means import append_means
 from etfopt.files import write_atomically
 
 __all__ = ["COST", "HISTORY", "LINES", "MARGINS", "MEANS", "MEANS_BY_EPOCH", "Recorder"]

@@ -21,7 +21,7 @@ from lightning_fabric.plugins import CheckpointIO
 from pytorch_lightning.callbacks import Checkpoint
 
 from etfopt.errors import InputError
-from etfopt.experiments.training.files import read_json, write_json
+from etfopt.experiments.training._records import read_json, write_json
 from etfopt.files import make_folder, write_atomically
 from etfopt.files._text import read_bounded
 

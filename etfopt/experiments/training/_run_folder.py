@@ -9,9 +9,11 @@ from typing import Any
 
 from etfopt.errors import InputError
 from etfopt.experiments.settings import TrainConfig
-from etfopt.experiments.training.checkpoints import Identity, checkpoints, choose, files_after, load, prune
-from etfopt.experiments.training.environment import environment
-from etfopt.experiments.training.files import (
+from etfopt.experiments.training._checkpoints import Identity, checkpoints, choose, files_after, load, prune
+from etfopt.experiments.training._environment import environment
+from etfopt.experiments.training._means import read_means
+from etfopt.experiments.training._recorder import HISTORY, LINES, MARGINS, MEANS, MEANS_BY_EPOCH, Recorder
+from etfopt.experiments.training._records import (
     CONFIG,
     LARGEST,
     config_of,
@@ -22,8 +24,6 @@ from etfopt.experiments.training.files import (
 )
 from etfopt.experiments.training.loggers import FILES as LOGS
 from etfopt.experiments.training.machine import Machine
-from etfopt.experiments.training.means import read_means
-from etfopt.experiments.training.recorder import HISTORY, LINES, MARGINS, MEANS, MEANS_BY_EPOCH, Recorder
 from etfopt.files._atomic import part_of
 from etfopt.files._text import parse_json, read_bounded
 

@@ -7,8 +7,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from etfopt.experiments.studies.comparisons import Pair
-from etfopt.experiments.studies.numbers import QUANTITIES, Spread
+from etfopt.experiments.studies._comparisons import Pair
+from etfopt.experiments.studies._numbers import QUANTITIES, Spread
 from etfopt.experiments.studies.statistics import LEVEL, RESAMPLES, Comparison, Steadiness, few_seeds
 
 if TYPE_CHECKING:

@@ -10,9 +10,9 @@ from pathlib import Path
 from etfopt.errors import InputError
 from etfopt.experiments.settings import TrainConfig
 from etfopt.experiments.studies.plan import Planned, Study
-from etfopt.experiments.training.files import CONFIG, config_of, read_json, read_lines, write_json
-from etfopt.experiments.training.folder import RESULTS, is_empty
-from etfopt.experiments.training.recorder import LINES
+from etfopt.experiments.training._recorder import LINES
+from etfopt.experiments.training._records import CONFIG, config_of, read_json, read_lines, write_json
+from etfopt.experiments.training._run_folder import RESULTS, is_empty
 from etfopt.files import make_folder
 
 __all__ = ["STUDY", "Progress", "State", "divergence", "load_study", "progress", "record_divergence", "save_study"]

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from etfopt.errors import InputError
+from etfopt.experiments.studies._progress import STUDY, State, divergence, load_study, progress
 from etfopt.experiments.studies.plan import Study, Variant
-from etfopt.experiments.studies.progress import STUDY, State, divergence, load_study, progress
 from etfopt.experiments.training.results import RunResult, load_run
 
 __all__ = ["QUANTITIES", "Collected", "Spread", "collect", "quantities", "two_epochs"]
