@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from etfopt._memory import Allocations
-from etfopt.bench.timing import BATCH, seconds
+from etfopt.bench._timing import BATCH, seconds
 from etfopt.bench.units import DELTA, SPECTRA
 from etfopt.geometry import simplex_etf
 from etfopt.nn.functional import nearest_etf, require_method

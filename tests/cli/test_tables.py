@@ -76,7 +76,7 @@ def long_tables() -> list[Table]:
     node, cost = pytest.importorskip("etfopt.bench.node"), pytest.importorskip("etfopt.bench.head")
     report, measure = (
         pytest.importorskip("etfopt.experiments.studies._numbers"),
-        pytest.importorskip("etfopt.bench.measure"),
+        pytest.importorskip("etfopt.bench._measure"),
     )
     registry = pytest.importorskip("theory.registry")
     shape = {"d": 2048, "C": 1000, "spectrum": "near collapse", "linear": 1.234e-2}

@@ -34,7 +34,6 @@ CALLED = ("PR01", "RT01", "YD01")
 """numpydoc's rules for functions: parameters, Returns and Yields."""
 
 SHOWN = ("TrainConfig", "build_head", "train", "load_run", "parse_study", "dot_regression", "AGD", "compare")
-SHOWN += ("sign_flip_p_value", "bootstrap_interval")
 """Names of the experiments that must have an example."""
 
 

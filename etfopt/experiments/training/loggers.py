@@ -87,6 +87,11 @@ class RunLogger:
         ----------
         records : sequence of dict
             Those of all epochs so far, epoch 0 first; "train_loss" is shown as "train/loss".
+
+        Raises
+        ------
+        StorageError
+            If the logger cannot write its files.
         """
         if self.name == "none":
             return
