@@ -74,7 +74,7 @@ for name in ("daisy", "tulip"):
 PYTHON = {
     "": CORE,
     "riemannian": SOLVE.format(module="trust_region", solver="TrustRegion"),
-    "convex": SOLVE.format(module="relaxation", solver="ConvexRelaxation"),
+    "convex": SOLVE.format(module="convex_relaxation", solver="ConvexRelaxation"),
     "torch": TORCH,
     "metrics": METRICS,
     "experiments": TRAIN,

@@ -25,7 +25,7 @@ from scipy.linalg import orthogonal_procrustes
 import etfopt
 from etfopt.adjoint import kkt_vjp, nearest_etf_vjp
 from etfopt.nn.functional import nearest_etf, polar_factor
-from etfopt.solvers.riemannian import TrustRegion
+from etfopt.solvers import TrustRegion
 
 Matrix = np.ndarray[Any, np.dtype[np.float64]]
 Solve = Callable[[Matrix, Matrix, Matrix], tuple[Matrix, Matrix | None]]

@@ -1,4 +1,4 @@
-"""Validation of array and scalar arguments: one place, so that every function refuses the same things alike."""
+"""Validation of arrays and numbers: every function refuses the same argument with the same words."""
 
 from __future__ import annotations
 
@@ -25,9 +25,12 @@ Seed: TypeAlias = (
     | None
 )
 
+PAPER_DELTA = 1e-3
+"""Proximal weight of Markou, Ajanthan and Gould (2024), for class means of norm 1."""
 
-def as_matrix(value: ArrayLike, name: str, *, copy: bool = True) -> Array:
-    """Return `value` as a finite, real float32 or float64 matrix, or raise `InputError`.
+
+def as_matrix(value: ArrayLike, name: str, *, copy: bool = True, shape: tuple[int, int] | None = None) -> Array:
+    """Return `value` as a finite, real float32 or float64 matrix of this shape, or raise `InputError`.
 
     float16 becomes float32 and integers become float64; both conversions are exact or correctly rounded. The matrix
     is fresh and read-only, unless `copy` is False: then it may be `value` itself.
@@ -36,10 +39,12 @@ def as_matrix(value: ArrayLike, name: str, *, copy: bool = True) -> Array:
     if copy:
         array = np.array(array, order="C")
     if array.ndim != 2:
-        raise InputError(f"{name} must be a matrix (2-D); got {array.ndim}-D of shape {array.shape}")
+        raise InputError(f"{name} must be a matrix (2-D); got {array.ndim}-D of shape {array.shape}", name, value)
     if 0 in array.shape:
-        raise InputError(f"{name} must not be empty; got shape {array.shape}")
+        raise InputError(f"{name} must not be empty; got shape {array.shape}", name, value)
     _require_finite(array, name)
+    if shape is not None and array.shape != shape:
+        raise InputError(f"{name} has shape {array.shape}; it must be {shape}", name, value)
     if copy:
         array.flags.writeable = False
     return array
@@ -50,53 +55,52 @@ def _as_real_array(value: Any, name: str) -> Array:
     try:
         array = np.asarray(value)
     except Exception as error:  # whatever the value's own conversion raises
-        raise InputError(
-            f"{name} cannot be read as an array: {_line(error)}; pass {_remedy(value, name)}; got {_shown(value)}"
-        ) from error
+        message = f"{name} cannot be read as an array: {_line(error)}; got {_shown(value)}"
+        raise InputError(message, name, value, f"pass {_remedy(value, name)}") from error
     if array.dtype.kind in "iu":
         return array.astype(np.float64)
     if array.dtype == np.float16:
         return array.astype(np.float32)
     # by kind and size, not by equality: a file may hold the other byte order
     if array.dtype.kind != "f" or array.dtype.itemsize > 8:
-        raise InputError(
-            f"{name} has dtype {array.dtype}; pass real numbers of float32 or float64{_conversion(value, array, name)}"
-        )
+        where, example = _conversion(value, array, name)
+        message, remedy = f"{name} has dtype {array.dtype}{where}", f"pass real numbers of float32 or float64{example}"
+        raise InputError(message, name, value, remedy)
     return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
 def _refuse_other_libraries(value: Any, name: str) -> None:
-    """Refuse what `numpy.asarray` would take for something else than its numbers."""
+    """Refuse types whose numbers `numpy.asarray` would misread."""
     if isinstance(value, np.ma.MaskedArray):
-        raise InputError(f"{name} is a masked array; fill or drop the masked entries first, e.g. {name}.filled(0.0)")
+        remedy = f"fill or drop the masked entries first, e.g. {name}.filled(0.0)"
+        raise InputError(f"{name} is a masked array", name, value, remedy)
     if any(kind.__module__.startswith("scipy.sparse") for kind in type(value).__mro__):
-        raise InputError(f"{name} is a sparse {type(value).__name__}; pass {name}.toarray()")
+        raise InputError(f"{name} is a sparse {type(value).__name__}", name, value, f"pass {name}.toarray()")
     if _is_tensor(value):
-        raise InputError(
-            f"{name} is a torch tensor; use etfopt.nn.functional for tensors, or pass {name}.detach().cpu().numpy()"
-        )
+        remedy = f"use etfopt.nn.functional for tensors, or pass {name}.detach().cpu().numpy()"
+        raise InputError(f"{name} is a torch tensor", name, value, remedy)
 
 
 def _is_tensor(value: object) -> bool:
     return any(kind.__module__.partition(".")[0] == "torch" for kind in type(value).__mro__)
 
 
-def _conversion(value: Any, array: np.ndarray[Any, Any], name: str) -> str:
-    """Say how an array of another dtype becomes one of numbers, or where it holds none."""
+def _conversion(value: Any, array: np.ndarray[Any, Any], name: str) -> tuple[str, str]:
+    """Return where an array of another dtype holds no number, and code that converts it."""
     if array.ndim == 0:
-        return f"; got {_shown(value)}"
+        return f"; got {_shown(value)}", ""
     if array.dtype.kind == "c":
-        return f", e.g. numpy.real({name})"
+        return "", f", e.g. numpy.real({name})"
     if array.dtype == object:
         others = (index for index, item in np.ndenumerate(array) if not isinstance(item, Real))
         if (first := next(others, None)) is not None:
-            return f"; the entry at {first} is {_shown(array[first])}"
+            return f"; the entry at {first} is {_shown(array[first])}", ""
     example = f"{name}.astype(float)" if isinstance(value, np.ndarray) else f"numpy.array({name}, dtype=float)"
-    return f", e.g. {example}"
+    return "", f", e.g. {example}"
 
 
 def _remedy(value: Any, name: str) -> str:
-    """Say what to pass instead of a value that has no array."""
+    """Say what to pass instead of a value that is no array."""
     if _holds_tensors(value):
         return (
             f"tensors without a gradient on the CPU, e.g. [x.detach().cpu() for x in {name}], or use "
@@ -130,21 +134,17 @@ def _line(text: object) -> str:
 
 
 def _require_finite(array: Array, name: str) -> None:
-    finite = np.isfinite(array)
-    if not finite.all():
-        bad = ~finite
-        count = int(np.count_nonzero(bad))
+    bad = ~np.isfinite(array)
+    if bad.any():
         first = tuple(int(i) for i in np.unravel_index(int(np.argmax(bad)), array.shape))
-        raise InputError(
-            f"{name} holds {count} value(s) that are NaN or infinite, the first at {first}: {array[first]}; "
-            "remove or replace them"
-        )
+        message = f"{name} holds {bad.sum()} value(s) that are NaN or infinite, the first at {first}: {array[first]}"
+        raise InputError(message, name, array, "remove or replace them")
 
 
 def require_shape(array: Array, shape: Sequence[int], name: str) -> None:
     """Raise `InputError` unless `array` has exactly this shape."""
     if array.shape != tuple(shape):
-        raise InputError(f"{name} has shape {array.shape}; it must be {tuple(shape)}")
+        raise InputError(f"{name} has shape {array.shape}; it must be {tuple(shape)}", name, array)
 
 
 def room_hint(d: int, C: int, *, simplex: bool, reduced: str, name: str = "d") -> str:
@@ -163,7 +163,7 @@ def as_nonnegative(value: object, name: str) -> float:
     """Return `value` as a finite float >= 0, or raise `InputError`."""
     number = _as_real(value, name)
     if not 0 <= number < math.inf:
-        raise InputError(f"{name} must be finite and at least 0; got {number}")
+        raise InputError(f"{name} must be finite and at least 0; got {number}", name, value)
     return number
 
 
@@ -171,34 +171,52 @@ def as_positive(value: object, name: str) -> float:
     """Return `value` as a finite float > 0, or raise `InputError`."""
     number = _as_real(value, name)
     if not 0 < number < math.inf:
-        raise InputError(f"{name} must be finite and above 0; got {number}")
+        raise InputError(f"{name} must be finite and above 0; got {number}", name, value)
     return number
 
 
 def as_integer(value: object, name: str, at_least: int) -> int:
     """Return `value` as an integer >= `at_least`, or raise `InputError`."""
     if isinstance(value, bool) or not isinstance(value, Integral) or value < at_least:
-        raise InputError(
-            f"{name} must be an integer of at least {at_least}; got {_line(repr(value))} ({type(value).__name__})"
-        )
+        got = f"{_line(repr(value))} ({type(value).__name__})"
+        raise InputError(f"{name} must be an integer of at least {at_least}; got {got}", name, value)
     return int(value)
 
 
 def _as_real(value: object, name: str) -> float:
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, Real):
-        raise InputError(f"{name} must be a real number; got {_line(repr(value))} of type {type(value).__name__}")
+        got = f"{_line(repr(value))} of type {type(value).__name__}"
+        raise InputError(f"{name} must be a real number; got {got}", name, value)
     try:
         return float(value)
     except OverflowError:
         return math.inf
 
 
+def as_choice(value: Any, name: str, known: Sequence[str]) -> str:
+    """Return `value` if it is one of the known words, or raise `InputError`."""
+    if value not in known:
+        raise InputError(f"{name} = {value!r} is not known", name, value, f"choose one of: {', '.join(known)}")
+    return str(value)
+
+
+def proximal_weight(delta: float | None, shape: tuple[int, int], *, has_prox: bool) -> float:
+    """Return the proximal weight: by default that of the paper with a proximal point, and 0 without one."""
+    if delta is None:
+        return PAPER_DELTA if has_prox else 0.0
+    weight = as_nonnegative(delta, "delta")
+    if weight > 0 and not has_prox:
+        remedy = f"pass prox of shape {shape}, or delta=0"
+        raise InputError(f"delta = {weight} needs a proximal point", "delta", delta, remedy)
+    return weight
+
+
 def as_generator(value: Any, name: str) -> np.random.Generator:
-    """Return a generator as it is, what `numpy.random.default_rng` makes of a seed, or raise `InputError`."""
-    remedy = f"{name} must be a numpy.random.Generator or a seed, e.g. {name}=numpy.random.default_rng(0) or {name}=0"
+    """Return a generator as it is, or the one that `numpy.random.default_rng` makes of a seed; else `InputError`."""
+    message = f"{name} must be a numpy.random.Generator or a seed, e.g. {name}=numpy.random.default_rng(0) or {name}=0"
     if isinstance(value, (bool, np.bool_)):
-        raise InputError(f"{remedy}; got {value}")
+        raise InputError(f"{message}; got {value}", name, value)
     try:
         return np.random.default_rng(value)
     except Exception as error:  # of a type, a value or a shape
-        raise InputError(f"{remedy}; got {_shown(value)}") from error
+        raise InputError(f"{message}; got {_shown(value)}", name, value) from error

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from etfopt.errors import InputError
 
-__all__ = ["Registry", "modules_of"]
+__all__ = ["Registry", "called", "modules_of"]
 
 IMPORT_PATH = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 
@@ -42,6 +43,11 @@ class Registry:
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.paths)
+
+    @property
+    def listed(self) -> str:
+        """All that can be given, as a help text says it."""
+        return f"{', '.join(self.paths)}, or the import path of your own"
 
     def checked(self, name: object, argument: str = "") -> str:
         """Return a name that is known or has the form of an import path.
@@ -115,3 +121,39 @@ def modules_of(package: str, folder: Path) -> dict[str, str]:
     """
     names = sorted(path.stem for path in folder.glob("[!_]*.py") if path.stem != "base")
     return {name.replace("_", "-"): f"{package}.{name}:__all__" for name in names}
+
+
+def called(
+    make: Callable[..., Any], where: str, *args: Any, offers: Mapping[str, Any], options: Mapping[str, Any]
+) -> Any:
+    """Return what a factory makes of its arguments, the options, and those of the offers that it has parameters for.
+
+    Parameters
+    ----------
+    make : callable
+        The factory.
+    where : str
+        The setting that named it, for messages: "backbone".
+    *args
+        Positional arguments.
+    offers : mapping
+        Values by parameter name, passed where the factory has such a parameter and no option sets it.
+    options : mapping
+        Keyword arguments that the user wrote down; each must have a parameter.
+
+    Raises
+    ------
+    InputError
+        If the arguments do not fit the factory's signature.
+    """
+    try:
+        signature = inspect.signature(make)
+    except ValueError:  # of some that are written in C
+        return make(*args, **options)
+    taken = {name: value for name, value in offers.items() if name in signature.parameters}
+    try:
+        signature.bind(*args, **{**taken, **options})
+    except TypeError as error:
+        name = getattr(make, "__qualname__", repr(make))
+        raise InputError(f"{where}: {name}: {error}; its arguments are to be given in {where}.options") from error
+    return make(*args, **{**taken, **options})

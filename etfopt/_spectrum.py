@@ -8,8 +8,9 @@ import numpy as np
 
 from etfopt._arrays import Array, Float64Array
 from etfopt.errors import InputError
-from etfopt.geometry import sym, tall_product
-from etfopt.polar import Unsuitable
+from etfopt.geometry import sym
+from etfopt.polar import tall_product
+from etfopt.polar._gram import Unsuitable
 from etfopt.problem import NearestETF
 
 __all__ = ["Spectrum", "spectrum_at", "spectrum_of"]
@@ -84,10 +85,12 @@ def spectrum_of(A: Array, U: Array, rounding: float, unit: float) -> Spectrum:
     norm = float(np.abs(s).max())
     tolerance = _tolerance(U.shape[1], unit) * norm
     if not residual <= tolerance or s[0] < -tolerance:
-        raise InputError(
+        message = (
             f"U is not the minimiser: ||A - U sym(U'A)|| = {residual:.2e} and lambda_min(sym(U'A)) = {s[0]:.2e} for "
-            f"||A|| = {norm:.2e}; the derivative holds at the minimiser only, so pass etfopt.solve(problem).U"
+            f"||A|| = {norm:.2e}"
         )
+        remedy = "the derivative holds at the minimiser only, so pass etfopt.solve(problem).U"
+        raise InputError(message, argument="U", value=U, remedy=remedy)
     null = s <= rounding
     s = np.where(null, 0.0, s)
     kept = s[~null]

@@ -5,8 +5,8 @@ With :math:`A = PSQ'`, :math:`U = PQ'`, symmetric polar factor :math:`B = U'A = 
 .. math:: dL/dA = UQ\Big[\tfrac{(Q'(K-K')Q)_{ij}}{s_i+s_j}\Big]Q' + (G-UK)\,QS^{-1}Q',
           \qquad dL/dH = 2\,(dL/dA)F, \quad dL/dU_{prox} = \delta\, dL/dA.
 
-Only A, U and G enter, so the rule serves every solver. It costs :math:`O(dr^2 + r^3)` and holds at the minimiser
-alone: elsewhere both this formula and the paper's implicit one are wrong, and these functions refuse.
+Only A, U and G enter, so U may come from any solver. The cost is :math:`O(dr^2 + r^3)`. The formula holds at the
+minimiser alone, as the paper's implicit one does: these functions check that U is one, or raise `InputError`.
 """
 
 from __future__ import annotations
@@ -16,15 +16,17 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from etfopt._arrays import Array, Float64Array, as_matrix, require_shape
+from etfopt._arrays import Array, Float64Array, as_matrix
 from etfopt._scaling import in_range, normalized, own_errstate, rescaled
 from etfopt._spectrum import Spectrum, spectrum_at, spectrum_of
 from etfopt.errors import InputError
-from etfopt.geometry import tall_product
 from etfopt.implicit import kkt_memory, kkt_vjp
+from etfopt.polar import tall_product
 from etfopt.problem import NearestETF, require_problem
 
 __all__ = ["Gradient", "kkt_memory", "kkt_vjp", "nearest_etf_jvp", "nearest_etf_vjp", "polar_derivative"]
+
+ADD_PROX = "add a proximal term (prox=..., delta > 0)"
 
 
 class Gradient(NamedTuple):
@@ -44,7 +46,7 @@ class Gradient(NamedTuple):
 
 @own_errstate
 def polar_derivative(A: ArrayLike, U: ArrayLike, X: ArrayLike) -> Float64Array:
-    r"""Apply the derivative of the polar factor at A to X; it is self-adjoint, so this is both JVP and VJP.
+    r"""Apply the derivative of the polar factor at A to X. It is self-adjoint: this is both JVP and VJP.
 
     Parameters
     ----------
@@ -53,12 +55,12 @@ def polar_derivative(A: ArrayLike, U: ArrayLike, X: ArrayLike) -> Float64Array:
     U : array_like, shape (d, r)
         The polar factor of A.
     X : array_like, shape (d, r)
-        A tangent dA, giving dU; or a cotangent dL/dU, giving dL/dA.
+        A tangent dA, or a cotangent dL/dU.
 
     Returns
     -------
     ndarray, shape (d, r), float64
-        The derivative's value.
+        dU, or dL/dA.
 
     Raises
     ------
@@ -80,15 +82,14 @@ def polar_derivative(A: ArrayLike, U: ArrayLike, X: ArrayLike) -> Float64Array:
     array([[ 0.  ,  0.25],
            [-0.25,  0.  ]])
     """
-    A, U, X = _operands(A, U, X, "X")
+    A = as_matrix(A, "A")
+    U, X = as_matrix(U, "U", shape=A.shape), as_matrix(X, "X", shape=A.shape)
     unit = float(np.finfo(U.dtype).eps)
     A, k = normalized(A)  # the derivative is homogeneous of degree -1
     spectrum = spectrum_of(A, U, A.shape[1] * unit * float(np.linalg.norm(A)), unit)
     if spectrum.null.shape[1]:
-        raise InputError(
-            f"A has numerical rank {spectrum.rank} < r = {A.shape[1]}, where its polar factor has no derivative; "
-            "add a proximal term (prox=..., delta > 0)"
-        )
+        message = f"A has numerical rank {spectrum.rank} < r = {A.shape[1]}, where its polar factor has no derivative"
+        raise InputError(message, argument="A", value=A, remedy=ADD_PROX)
     Y, e = _derivative(U, X, spectrum)
     return rescaled(Y, e - k)
 
@@ -100,7 +101,7 @@ def nearest_etf_vjp(problem: NearestETF, U: ArrayLike, cotangent: ArrayLike) -> 
     Parameters
     ----------
     problem : NearestETF
-        Its class means are where the derivative is taken.
+        The problem at whose class means the derivative is taken.
     U : array_like, shape (d, r)
         The minimiser, from any solver.
     cotangent : array_like, shape (d, r)
@@ -109,18 +110,18 @@ def nearest_etf_vjp(problem: NearestETF, U: ArrayLike, cotangent: ArrayLike) -> 
     Returns
     -------
     Gradient
-        dL/dH and dL/dU_prox (delta times dL/dA), in the problem's dtype. Its rows sum to zero for the simplex.
+        dL/dH, whose rows sum to zero for the simplex, and dL/dU_prox, in the problem's dtype.
 
     Raises
     ------
     InputError
-        If U is not the minimiser; or if it is not unique and the loss depends on the part that H leaves free. A loss
-        of the ETF alone is differentiable whenever the ETF is unique, with or without a proximal term.
+        If U is not the minimiser, or if the loss depends on a part of U that H leaves free. A loss of the ETF alone is
+        differentiable whenever the ETF is unique, with or without a proximal term.
 
     Notes
     -----
-    Proof of the closed form, and why an inexact U is refused: ``theory/gradient.py``. That the gradient of a loss of
-    the ETF does not grow with :math:`1/\delta`: ``theory/gauge.py``, 6.
+    Proof of the closed form, and why an inexact U is refused: ``theory/gradient.py``. The gradient of a loss of the
+    ETF does not grow with :math:`1/\delta`: ``theory/gauge.py``, 6.
 
     References
     ----------
@@ -156,7 +157,7 @@ def nearest_etf_jvp(problem: NearestETF, U: ArrayLike, tangent: ArrayLike) -> Fl
     Parameters
     ----------
     problem : NearestETF
-        Its class means are where the derivative is taken.
+        The problem at whose class means the derivative is taken.
     U : array_like, shape (d, r)
         The minimiser, from any solver.
     tangent : array_like, shape (d, C)
@@ -165,7 +166,7 @@ def nearest_etf_jvp(problem: NearestETF, U: ArrayLike, tangent: ArrayLike) -> Fl
     Returns
     -------
     ndarray, shape (d, C), float64
-        d(UF), the same whichever minimiser U is where only the ETF is unique.
+        d(UF), which is the same for every minimiser U where only the ETF is unique.
 
     Raises
     ------
@@ -198,19 +199,9 @@ def nearest_etf_jvp(problem: NearestETF, U: ArrayLike, tangent: ArrayLike) -> Fl
 def _points(problem: NearestETF, **matrices: ArrayLike) -> list[Array]:
     """Check matrices of the shape of U, or of H for a tangent, by name."""
     require_problem(problem)
-    checked = []
-    for name, value in matrices.items():
-        matrix = as_matrix(value, name, copy=False)
-        require_shape(matrix, problem.H.shape if name == "tangent" else (problem.d, problem.r), name)
-        checked.append(matrix)
-    return checked
-
-
-def _operands(A: ArrayLike, U: ArrayLike, direction: ArrayLike, name: str) -> tuple[Array, Array, Array]:
-    A, U, direction = as_matrix(A, "A"), as_matrix(U, "U"), as_matrix(direction, name)
-    require_shape(U, A.shape, "U")
-    require_shape(direction, A.shape, name)
-    return A, U, direction
+    shapes = {"tangent": (problem.d, problem.C)}
+    usual = (problem.d, problem.r)
+    return [as_matrix(X, name, copy=False, shape=shapes.get(name, usual)) for name, X in matrices.items()]
 
 
 def _derivative(U: Array, X: Array, spectrum: Spectrum) -> tuple[Float64Array, int]:
@@ -235,16 +226,20 @@ def _require_gauge_free(problem: NearestETF, G: Array, spectrum: Spectrum) -> No
     if not spectrum.null.shape[1]:
         return
     if not problem.frame_ignores(spectrum.null, spectrum.smallest):
-        raise InputError(
-            f"H leaves the nearest ETF undetermined: A has numerical rank {spectrum.rank} < r = {problem.r}, so "
-            "no gradient exists; add a proximal term (prox=..., delta > 0)"
+        message = (
+            f"H leaves the nearest ETF undetermined: A has numerical rank {spectrum.rank} < r = {problem.r}, so no "
+            "gradient exists"
         )
+        raise InputError(message, argument="H", value=problem.H, remedy=ADD_PROX)
     G, _ = normalized(G)
     # what F' leaves of the null space is the error of its basis, and a loss of the ETF, G = XF', feels X times as much
     s = np.linalg.svd(problem.F, compute_uv=False)
     blur = np.linalg.norm(problem.F.T @ spectrum.null, 2) / s[s > len(s) * problem.unit * s[0]].min()
     if np.linalg.norm(G @ spectrum.null) > (np.sqrt(problem.unit) + blur) * np.linalg.norm(G):
         raise InputError(
-            "the cotangent acts on a direction of U that the frame does not see, where U is not unique; use a loss of "
-            "the ETF alone (cotangent = G_etf @ problem.F.T), reduced=True, or a proximal term (prox=..., delta > 0)"
+            "the cotangent acts on a direction of U that the frame does not see, where U is not unique",
+            argument="cotangent",
+            value=G,
+            remedy="use a loss of the ETF alone (cotangent = G_etf @ problem.F.T), reduced=True, or a proximal term "
+            "(prox=..., delta > 0)",
         )

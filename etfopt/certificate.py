@@ -1,4 +1,4 @@
-r"""The certificate of optimality: what is known about a point U from the problem alone, whichever solver found it."""
+r"""The certificate of optimality: checks of a point U that use the problem alone and trust no solver."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from etfopt._arrays import Array, as_matrix, require_shape
+from etfopt import _display
+from etfopt._arrays import Array, as_matrix
 from etfopt._scaling import normalized, own_errstate, rescaled
-from etfopt.geometry import SVD, TALL, feasibility, sym, tall_product, thin_svd
+from etfopt.geometry import sym
+from etfopt.polar import SVD, TALL, feasibility, tall_product, thin_svd
 from etfopt.problem import LinearTerm, NearestETF, require_problem
 
 __all__ = ["Certificate", "certify"]
@@ -23,14 +25,14 @@ ROUNDOFF = float(np.finfo(np.float64).eps) / 2
 """Unit roundoff of float64, in which everything here is computed."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Certificate:
-    r"""How far a point U is from optimal, in terms that trust no solver.
+    r"""Bounds on how far a point U is from optimal, whichever solver found it.
 
     With :math:`A = 2HF' + \delta U_{prox}` and :math:`\|A\|_*` its nuclear norm, every feasible U has the excess
     objective :math:`\|A\|_* - \langle A, U\rangle \ge 0`, and U is a global minimiser exactly when :math:`A = UK` with
-    K symmetric positive semidefinite: when stationarity is zero and curvature not negative. (That :math:`U'A` is
-    symmetric positive semidefinite is enough only if d = r.) Everything is computed in float64 from one SVD of A.
+    K symmetric positive semidefinite: stationarity is zero and curvature is not negative. (Only if d = r is it enough
+    that :math:`U'A` is symmetric positive semidefinite.) Everything is computed in float64 from one SVD of A.
 
     Attributes
     ----------
@@ -39,22 +41,22 @@ class Certificate:
     stationarity : float
         :math:`\|A - U\,\mathrm{sym}(U'A)\|_F`, zero exactly at critical points.
     relative_stationarity : float
-        The same divided by :math:`\|A\|_2`.
+        stationarity divided by :math:`\|A\|_2`.
     curvature : float
-        :math:`\lambda_{min}(\mathrm{sym}(U'A))`, negative at critical points that are not minimisers when d = r.
+        :math:`\lambda_{min}(\mathrm{sym}(U'A))`. If d = r, it is negative at critical points that are not minimisers.
     gap : float
-        :math:`\|A\|_* - \langle A, U\rangle`, the excess objective of a feasible U, up to rounding: at most
-        :math:`1.01\sqrt r\,(2d + 12r + 100)\,u\,\|A\|_F`, which can leave it below zero; so can infeasibility.
+        :math:`\|A\|_* - \langle A, U\rangle`, the excess objective of a feasible U. Rounding changes it by at most
+        :math:`1.01\sqrt r\,(2d + 12r + 100)\,u\,\|A\|_F`, so it can be below zero; so it can where U is infeasible.
     relative_gap : float
         gap divided by :math:`\|A\|_*` (0 if A is zero, where every point is optimal).
     margin : float
-        :math:`\sigma_{min}(A)`, which decides uniqueness of U.
+        :math:`\sigma_{min}(A)`. U is unique where it is positive.
     unique : bool
-        Whether the margin exceeds what rounding the data can cause. The paper's frame without a proximal term
-        leaves one direction of U free, so this is then always False; see `etf_unique`.
+        Whether the margin exceeds the rounding of the data. Always False for the paper's frame without a proximal term,
+        which leaves one direction of U free; see `etf_unique`.
     etf_unique : bool
         Whether the nearest ETF U F is unique: whether F' vanishes on the numerical null space of A, up to the root of
-        rounding (what it sees there is part of `etf_distance_bound`).
+        rounding.
     distance_bound : float
         Bound on :math:`\|U - U^*\|_F`: the smaller of :math:`\sqrt{2\,gap/\sigma_{min}(A)}`, which holds for any U, and
         :math:`2\,stationarity/\sigma_{min}(A)`, which is small near the minimiser, plus what infeasibility of U and
@@ -63,22 +65,21 @@ class Certificate:
         Bound on :math:`\|UF - U^*F\|_F` for every minimiser U*, from the smallest singular value of A that is not
         rounding; inf where the ETF is not unique.
     feasibility_tolerance : float
-        Up to which U counts as feasible: 100 r u, and r u more each time that d doubles beyond 2048.
+        U is feasible up to this: 100 r u, and r u more each time that d doubles beyond 2048.
 
     Notes
     -----
     The bounds by the gap follow from :math:`gap = \tfrac12 tr((U^*-U)B(U^*-U)') + \tfrac12 tr(B(I-U'U))` with B the
     symmetric polar factor of A; those by stationarity from U being the minimiser for UK, K = sym(U'A) semidefinite. The
-    gap is of second order in the distance, so that rounding of it, or of U to float32, would hide all distances below
-    its root. Proofs, rounding included, and what the flags decide: ``theory/certificate.py``. Uniqueness of U
-    and of the ETF: ``theory/closed_form.py`` and ``theory/gauge.py``. What the curvature tells:
-    ``theory/landscape.py``.
+    gap is of second order in the distance: its rounding would hide all distances below its root. Proofs with rounding:
+    ``theory/certificate.py``. Uniqueness of U and of the ETF: ``theory/closed_form.py`` and ``theory/gauge.py``.
+    Curvature: ``theory/landscape.py``.
 
     Examples
     --------
     >>> import numpy as np
     >>> import etfopt
-    >>> problem = etfopt.NearestETF(np.eye(5, 3), frame=etfopt.simplex_etf(3, reduced=True))
+    >>> problem = etfopt.NearestETF(np.eye(5, 3), reduced=True)
     >>> certificate = etfopt.certify(problem, -etfopt.solve(problem).U)
     >>> certificate.feasibility < 1e-14, certificate.stationarity < 1e-14, certificate.curvature < 0
     (True, True, True)
@@ -119,19 +120,33 @@ class Certificate:
         """
         return self.feasible and self.relative_gap <= gap_tolerance
 
+    def _rows(self) -> _display.Rows:
+        tolerance = f"(feasible up to {self.feasibility_tolerance:.1e})"
+        return [
+            ("feasibility", f"{self.feasibility:.1e} {tolerance}"),
+            ("gap", f"{self.gap:.1e} (relative {self.relative_gap:.1e})"),
+            ("||U - U*||", f"at most {self.distance_bound:.1e}; of the ETF at most {self.etf_distance_bound:.1e}"),
+            ("unique", f"U: {self.unique}, ETF: {self.etf_unique} (margin {self.margin:.1e})"),
+            ("critical", f"stationarity {self.stationarity:.1e}, curvature {self.curvature:.1e}"),
+        ]
+
+    def __repr__(self) -> str:
+        return _display.text("Certificate", self._rows())
+
+    def _repr_html_(self) -> str:
+        return _display.html("Certificate", self._rows())
+
 
 @own_errstate
 def certify(problem: NearestETF, U: ArrayLike) -> Certificate:
-    """Certify a point of any origin against the problem's global optimum.
-
-    It takes one SVD of the linear term and knows no solver. What it computes is explained at `Certificate`.
+    """Certify a point against the problem's global optimum, by one SVD of the linear term.
 
     Parameters
     ----------
     problem : NearestETF
-        What U is judged against.
+        The problem.
     U : array_like, shape (d, r)
-        The point to judge. It need not be feasible: `Certificate.feasibility` says whether it is.
+        The point, from any solver. It need not be feasible: `Certificate.feasible` tells.
 
     Returns
     -------
@@ -141,11 +156,11 @@ def certify(problem: NearestETF, U: ArrayLike) -> Certificate:
     Raises
     ------
     InputError
-        If the problem is none, or U is not a finite real matrix of shape (d, r).
+        If `problem` is not a `NearestETF`, or U is not a finite real matrix of shape (d, r).
 
     Notes
     -----
-    Proofs, rounding included: ``theory/certificate.py``. What moves U*: ``theory/conditioning.py``.
+    Proofs with rounding: ``theory/certificate.py``. How the data move U*: ``theory/conditioning.py``.
 
     Examples
     --------
@@ -158,8 +173,7 @@ def certify(problem: NearestETF, U: ArrayLike) -> Certificate:
     2.0
     """
     require_problem(problem)
-    U = np.asarray(as_matrix(U, "U"), dtype=np.float64)
-    require_shape(U, (problem.d, problem.r), "U")
+    U = np.asarray(as_matrix(U, "U", shape=(problem.d, problem.r)), dtype=np.float64)
     term = problem.scaled_linear_term
     svd = thin_svd(term.A)
     nuclear, spectral, margin = float(svd.S.sum()), float(svd.S[0]), float(svd.S[-1])

@@ -12,7 +12,31 @@ class EtfoptError(Exception):
 
 
 class InputError(EtfoptError, ValueError):
-    """An argument cannot be used. Raised before anything is computed or changed."""
+    """An argument cannot be used. Raised before anything is computed or changed.
+
+    ``str(error)`` is the message, followed by the remedy; ``error.args[0]`` is the message alone.
+
+    Parameters
+    ----------
+    message : str
+        What is wrong, with the argument's name and value, without the remedy.
+    argument : str, optional
+        Name of the argument at fault.
+    value : object, optional
+        What was passed.
+    remedy : str, optional
+        What to pass or call instead. A message that says so itself needs none.
+    """
+
+    def __init__(
+        self, message: str, argument: str | None = None, value: object = None, remedy: str | None = None
+    ) -> None:
+        super().__init__(message)
+        self.argument, self.value, self.remedy = argument, value, remedy
+
+    def __str__(self) -> str:
+        message = super().__str__()
+        return message if self.remedy is None else f"{message}; {self.remedy}"
 
 
 class ConvergenceError(EtfoptError, RuntimeError):
@@ -41,19 +65,19 @@ class MissingExtraError(EtfoptError, ImportError):
 
 
 def require_extra(extra: str, *modules: str) -> None:
-    """Raise `MissingExtraError` unless every module of an extra can be found.
+    """Check that an extra is installed, without importing it.
 
     Parameters
     ----------
     extra : str
         Name of the extra in ``pip install 'etfopt[extra]'``.
     *modules : str
-        Top-level modules the extra provides. They are looked up, not imported.
+        Top-level modules that the extra installs.
 
     Raises
     ------
     MissingExtraError
-        If a module cannot be found, with the ``pip install`` line that brings it.
+        If a module cannot be found. The message gives the ``pip install`` line.
     """
     missing = [name for name in modules if find_spec(name) is None]
     if missing:

@@ -1,4 +1,7 @@
-r"""The paper's gradient: the implicit function theorem on the optimality conditions, with dense linear algebra."""
+r"""The paper's gradient: the implicit function theorem on the KKT conditions, with dense linear algebra.
+
+At the minimiser it equals the closed form of `etfopt.adjoint`, which costs far less. Use it as a reference.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import numpy as np
 import scipy.linalg
 from numpy.typing import ArrayLike
 
-from etfopt._arrays import Array, Float64Array, as_matrix, require_shape
+from etfopt._arrays import Array, Float64Array, as_matrix
 from etfopt._scaling import own_errstate
 from etfopt.errors import InputError
 from etfopt.geometry import sym
@@ -16,9 +19,7 @@ __all__ = ["kkt_memory", "kkt_vjp"]
 
 
 def kkt_memory(d: int, r: int) -> int:
-    """Return the bytes that `kkt_vjp` holds at its peak.
-
-    They are two r(r+1)/2 x dr matrices and their product, in float64.
+    """Return the bytes that `kkt_vjp` needs: two r(r+1)/2 x dr matrices and their product, in float64.
 
     Parameters
     ----------
@@ -32,7 +33,7 @@ def kkt_memory(d: int, r: int) -> int:
 
     Notes
     -----
-    The formula whose cost this is: ``theory/gradient.py``.
+    The formula: ``theory/gradient.py``.
 
     Examples
     --------
@@ -54,15 +55,14 @@ def kkt_vjp(problem: NearestETF, U: ArrayLike, cotangent: ArrayLike) -> Array:
 
     .. math:: DU^* = \mathcal H^{-1}J'(J\mathcal H^{-1}J')^{-1}J\mathcal H^{-1}\mathcal B - \mathcal H^{-1}\mathcal B.
 
-    It equals `nearest_etf_vjp` at the minimiser, at the price of :math:`O(r^5 d)` time and `kkt_memory` bytes. It is
-    here as a baseline and as an oracle.
+    It costs :math:`O(r^5 d)` time and `kkt_memory` bytes. `etfopt.adjoint.nearest_etf_vjp` returns the same.
 
     Parameters
     ----------
     problem : NearestETF
-        A of full column rank, or the Hessian's block is singular.
+        With A of full column rank.
     U : array_like, shape (d, r)
-        The minimiser. That it is one is not checked: the formula takes any point, and is wrong elsewhere.
+        The minimiser. This is not checked, and the result is wrong at any other point.
     cotangent : array_like, shape (d, r)
         G = dL/dU.
 
@@ -92,18 +92,22 @@ def kkt_vjp(problem: NearestETF, U: ArrayLike, cotangent: ArrayLike) -> Array:
     True
     """
     require_problem(problem)
-    U, G = (np.asarray(as_matrix(x, name), dtype=np.float64) for x, name in ((U, "U"), (cotangent, "cotangent")))
-    for matrix, name in ((U, "U"), (G, "cotangent")):
-        require_shape(matrix, (problem.d, problem.r), name)
+    U, G = (
+        np.asarray(as_matrix(X, name, shape=(problem.d, problem.r)), dtype=np.float64)
+        for X, name in ((U, "U"), (cotangent, "cotangent"))
+    )
     F = np.asarray(problem.F, dtype=np.float64)
     block = 2 * F @ F.T + problem.delta * np.eye(problem.r) - sym(U.T @ problem.gradient(U))
     try:
         factor = scipy.linalg.cho_factor(block)
     except scipy.linalg.LinAlgError as error:
+        least = np.linalg.eigvalsh(block)[0]
         raise InputError(
-            f"the Lagrangian's Hessian is not positive definite at U, with smallest eigenvalue "
-            f"{np.linalg.eigvalsh(block)[0]:.1e}: U is not the only minimiser; add a proximal term "
-            "(prox=..., delta > 0)"
+            f"the Lagrangian's Hessian is not positive definite at U, with smallest eigenvalue {least:.1e}: U is not "
+            "the only minimiser",
+            argument="problem",
+            value=problem,
+            remedy="add a proximal term (prox=..., delta > 0)",
         ) from error
     J = _constraint_jacobian(U)
     solve = _BlockSolve(factor, U.shape)

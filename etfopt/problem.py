@@ -8,19 +8,13 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import ArrayLike
 
-from etfopt._arrays import Array, Float64Array, as_matrix, as_nonnegative, require_shape, room_hint
-from etfopt._linear_term import (
-    LinearTerm,
-    frame_term,
-    gathered,
-    proximal_term,
-    simplex_term,
-    without_common_mean,
-)
+from etfopt._arrays import Array, Float64Array, as_matrix, proximal_weight, room_hint
+from etfopt._linear_term import LinearTerm, frame_term, gathered, proximal_term, simplex_term, without_common_mean
 from etfopt._scaling import normalized, own_errstate, rescaled
 from etfopt.errors import InputError
-from etfopt.geometry import simplex_etf, tall_product
-from etfopt.polar import GramSpectrum, gram_spectrum
+from etfopt.frames import frame_matrix, simplex_etf
+from etfopt.polar import tall_product
+from etfopt.polar._gram import GramSpectrum, gram_spectrum
 
 __all__ = ["LinearTerm", "NearestETF"]
 
@@ -37,26 +31,29 @@ class NearestETF:
     Parameters
     ----------
     H : array_like, shape (d, C)
-        Class means, one column a class. Any finite scale; centring is not needed for the simplex, whose frame
-        ignores a common shift of the columns. float32 and float64 are kept, integers become float64.
+        Class means, one column a class, of any finite scale. The simplex ignores a common shift of the columns, so
+        centring is not needed. float32 and float64 are kept; integers become float64.
     prox : array_like, shape (d, r), optional
-        Proximal point. Used only where ``delta > 0``. It need not lie on the manifold.
-    delta : float
-        Proximal weight, at least 0. The paper uses 1e-3.
-    frame : array_like, shape (r, C), optional
-        The frame F. None is ``simplex_etf(C)``, the paper's choice; ``simplex_etf(C, reduced=True)`` spans the
-        same frame with r = C-1, so that d = C-1 is enough and U is unique without a proximal term.
+        Proximal point. It need not lie on the manifold.
+    delta : float, optional
+        Proximal weight, at least 0. Default: 1e-3 with a `prox` (the paper's value, for means of norm 1), 0 without.
+    frame : array_like, shape (r, C), or str, optional
+        The frame F: a matrix, a name ("simplex", "reduced"), or the import path ``package.module:function`` of a
+        function from C to a matrix. Default: "simplex", the paper's choice.
+    reduced : bool
+        Short for ``frame="reduced"``: the simplex with r = C - 1. Then d = C - 1 is enough, and U is unique without a
+        proximal term.
 
     Raises
     ------
     InputError
-        If H is not a finite real matrix with C >= 2 columns, d < r, the prox has another shape than (d, r), delta
-        is negative or not finite, or delta > 0 comes without a prox.
+        If H is not a finite real matrix with C >= 2 columns, d < r, prox does not have shape (d, r), delta is negative
+        or not finite, delta > 0 comes without a prox, or both a frame and `reduced` are given.
 
     Notes
     -----
-    The arrays are copied and made read-only, so a problem never changes. A is formed in float64 whatever the
-    dtype of H, with powers of two taken out first: no finite scale of H overflows or underflows on the way.
+    The arrays are copied and read-only, so a problem never changes. A is formed in float64 whatever the dtype of H,
+    and scaled by powers of two: no finite H overflows or underflows.
 
     References
     ----------
@@ -80,50 +77,44 @@ class NearestETF:
         self,
         H: ArrayLike,
         prox: ArrayLike | None = None,
-        delta: float = 0.0,
-        frame: ArrayLike | None = None,
+        delta: float | None = None,
+        frame: ArrayLike | str | None = None,
+        *,
+        reduced: bool = False,
     ) -> None:
         self.H: Array = as_matrix(H, "H")
         d, C = self.H.shape
         if C < 2:
-            raise InputError(
-                f"H has shape {self.H.shape}, so C = {C} class; it needs a column for each of C >= 2 classes"
-            )
-        self.F: Array = simplex_etf(C) if frame is None else as_matrix(frame, "frame")
+            message = f"H has shape {self.H.shape}, so C = {C} class; it needs a column for each of C >= 2 classes"
+            raise InputError(message, argument="H", value=self.H)
+        if reduced and frame is not None:
+            message = "reduced = True names a frame, and frame is given too"
+            raise InputError(message, argument="reduced", value=reduced, remedy="leave one of them out")
+        simplex = simplex_etf(C)
+        simplex.flags.writeable = False
+        frame = "reduced" if reduced else frame
+        self.F: Array = simplex if frame is None else frame_matrix(frame, C)
         # products with the simplex are centring; one that is passed is recognised, so that it gives the same digits
-        self._simplex = frame is None or (self.F.shape == (C, C) and np.array_equal(self.F, simplex_etf(C)))
-        self.F.flags.writeable = False
-        if self.F.shape[1] != C:
-            raise InputError(f"frame has shape {self.F.shape}; it needs C = {C} columns, one for each column of H")
-        if not self.F.any():
-            raise InputError(f"frame of shape {self.F.shape} is zero; pass a frame with a non-zero entry")
+        self._simplex = self.F is simplex or np.array_equal(self.F, simplex)
         self._require_room()
-        self.delta: float = as_nonnegative(delta, "delta")
-        self.prox: Array | None = None if prox is None else as_matrix(prox, "prox")
-        if self.prox is not None:
-            require_shape(self.prox, (d, self.r), "prox")
-        elif self.delta > 0:
-            raise InputError(
-                f"delta = {self.delta} needs a proximal point; pass prox of shape {(d, self.r)}, or delta=0"
-            )
+        self.delta: float = proximal_weight(delta, (d, self.r), has_prox=prox is not None)
+        self.prox: Array | None = None if prox is None else as_matrix(prox, "prox", shape=(d, self.r))
 
     def _require_room(self) -> None:
         (d, C), r = self.H.shape, self.r
-        if d >= r:
-            return
-        hint = room_hint(d, C, simplex=self._simplex, reduced=f"etfopt.simplex_etf({C}, reduced=True)")
-        raise InputError(
-            f"H has shape {self.H.shape}: d = {d} features are fewer than the r = {r} rows of the frame; "
-            f"{hint}. Columns of H are classes: if its rows are, pass H.T"
-        )
+        if d < r:
+            hint = room_hint(d, C, simplex=self._simplex, reduced="'reduced'")
+            message = f"H has shape {self.H.shape}: d = {d} features are fewer than the r = {r} rows of the frame"
+            remedy = f"{hint}. Columns of H are classes: if its rows are, pass H.T"
+            raise InputError(message, argument="H", value=self.H, remedy=remedy)
 
     def fresh(self) -> NearestETF:
-        """Return the same problem with nothing computed yet.
+        """Return the same problem without its cached linear term and Gram matrix, for timings.
 
         Returns
         -------
         NearestETF
-            What a timing starts from: the cached linear term and its Gram matrix are not there.
+            With the same arrays.
         """
         return NearestETF(self.H, self.prox, self.delta, None if self._simplex else self.F)
 
@@ -144,7 +135,7 @@ class NearestETF:
 
     @property
     def dtype(self) -> np.dtype[np.floating]:
-        """Working dtype, that of H: U is returned in it, and the promises on accuracy are in its rounding unit."""
+        """Working dtype, that of H. U is returned in it, and accuracy is promised in its rounding unit."""
         return self.H.dtype
 
     @property
@@ -163,12 +154,12 @@ class NearestETF:
 
     @own_errstate
     def on_frame(self, X: Array) -> Array:
-        """Return the product X F; the simplex needs no matrix product, since XM is X without its mean column, scaled.
+        """Return the product X F, without a matrix product for the simplex: X M is X minus its mean column, scaled.
 
         Parameters
         ----------
         X : ndarray, shape (d, r)
-            Any matrix, in most uses U.
+            Usually U.
 
         Returns
         -------
@@ -191,7 +182,7 @@ class NearestETF:
     @cached_property
     @own_errstate
     def gram_spectrum(self) -> GramSpectrum:
-        """Its eigendecomposition, from which cheap solvers and gradients start; `_polar.Unsuitable` if LAPACK fails."""
+        """Eigendecomposition of the Gram matrix; `etfopt.polar._gram.Unsuitable` if LAPACK fails."""
         return gram_spectrum(self.gram)
 
     @property
@@ -203,7 +194,7 @@ class NearestETF:
 
     @own_errstate
     def frame_ignores(self, null: Float64Array, smallest: float) -> bool:
-        r"""Whether F' vanishes on the null space of A, so that the ETF U F is unique although U is not.
+        r"""Return whether F' vanishes on the null space of A, so that the ETF U F is unique although U is not.
 
         Parameters
         ----------
@@ -215,17 +206,15 @@ class NearestETF:
         Returns
         -------
         bool
-            Up to the root of rounding. See ``theory/gauge.py``, 1.
+            True up to the root of rounding. See ``theory/gauge.py``, 1.
         """
-        # the basis is known to within rounding / smallest, and a faint proximal term turns it by as much as the root of
-        # that before its own singular values rise above rounding
+        # Rounding turns the basis by rounding / smallest. A faint proximal term turns it by up to the root of that
+        # before its own singular values rise above rounding.
         tolerance = np.sqrt(self.scaled_linear_term.rounding / smallest) if smallest > 0 else 0.0
         return bool(np.linalg.norm(null.T @ self.F, 2) <= tolerance * np.linalg.norm(self.F, 2))
 
     def _point(self, value: ArrayLike, name: str) -> Float64Array:
-        matrix = as_matrix(value, name, copy=False)
-        require_shape(matrix, (self.d, self.r), name)
-        return np.asarray(matrix, dtype=np.float64)
+        return np.asarray(as_matrix(value, name, copy=False, shape=(self.d, self.r)), dtype=np.float64)
 
     @own_errstate
     def objective(self, U: ArrayLike) -> float:
@@ -234,17 +223,12 @@ class NearestETF:
         Parameters
         ----------
         U : array_like, shape (d, r)
-            The point.
+            Finite.
 
         Returns
         -------
         float
             inf where the value is out of range.
-
-        Raises
-        ------
-        InputError
-            If U is not a finite real matrix of shape (d, r).
         """
         U = self._point(U, "U")
         with np.errstate(over="ignore"):
@@ -260,17 +244,12 @@ class NearestETF:
         Parameters
         ----------
         U : array_like, shape (d, r)
-            Where it is taken.
+            Finite.
 
         Returns
         -------
         ndarray, shape (d, r), float64
-            The gradient of the objective as the paper writes it, not of its linear form.
-
-        Raises
-        ------
-        InputError
-            If U is not a finite real matrix of shape (d, r).
+            The gradient of the objective with its quadratic terms, not of its linear form.
         """
         U = self._point(U, "U")
         residual, e = normalized(U @ self.F - self.H)
@@ -286,17 +265,12 @@ class NearestETF:
         Parameters
         ----------
         V : array_like, shape (d, r)
-            The direction.
+            Finite.
 
         Returns
         -------
         ndarray, shape (d, r), float64
-            It does not depend on a point: the objective is quadratic.
-
-        Raises
-        ------
-        InputError
-            If V is not a finite real matrix of shape (d, r).
+            The same at every point: the objective is quadratic.
         """
         V = self._point(V, "V")
         return 2 * (V @ self.F) @ self.F.T + self.delta * V
@@ -308,10 +282,9 @@ class NearestETF:
 def require_problem(problem: object) -> None:
     """Raise `InputError` unless the argument called `problem` is one."""
     if not isinstance(problem, NearestETF):
-        raise InputError(
-            f"problem must be a NearestETF; got {type(problem).__name__}. For class means H use etfopt.nearest_etf(H), "
-            "or pass etfopt.NearestETF(H)"
-        )
+        message = f"problem must be a NearestETF; got {type(problem).__name__}"
+        remedy = "for class means H use etfopt.nearest_etf(H), or pass etfopt.NearestETF(H)"
+        raise InputError(message, argument="problem", value=problem, remedy=remedy)
 
 
 def _squared_norm(X: Float64Array) -> float:

@@ -1,4 +1,4 @@
-r"""A solver's answer together with what the certificate says of it."""
+r"""Solve a nearest-ETF problem: run a solver, certify its answer, and return the solution or raise."""
 
 from __future__ import annotations
 
@@ -7,40 +7,45 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-from etfopt._arrays import Array
+from etfopt import _display
+from etfopt._arrays import Array, as_matrix
 from etfopt._scaling import normalized, own_errstate, rescaled
-from etfopt.certificate import Certificate
-from etfopt.geometry import polar_factor
-from etfopt.problem import NearestETF
-from etfopt.solvers.base import Stats, Termination
+from etfopt.certificate import Certificate, certify
+from etfopt.errors import ConvergenceError
+from etfopt.polar import polar_factor
+from etfopt.problem import NearestETF, require_problem
+from etfopt.solvers import as_solver
+from etfopt.solvers.base import Solver, Stats, Termination
+from etfopt.solvers.procrustes import Procrustes
 
-__all__ = ["Solution"]
+__all__ = ["Solution", "nearest_etf", "solve"]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Solution:
-    r"""The nearest ETF, named as one would on paper, with what the solver says of it and what was checked.
+    r"""The nearest ETF, with the solver's account of its run and the certificate.
 
     Attributes
     ----------
     problem : NearestETF
-        What was solved.
+        The problem that was solved.
     U : ndarray, shape (d, r)
         The point of the Stiefel manifold.
     termination : Termination
-        What the solver says of its run; ``termination.value`` is advice.
+        Why the solver stopped. ``termination.value`` is advice.
     certificate : Certificate
-        What was checked of U, whichever solver found it.
+        Checks of U that trust no solver.
     stats : Stats
-        Iterations, seconds, solver, trace.
+        Solver, seconds, iterations, trace.
     converged : bool
         The certificate's verdict: U is feasible and its relative gap is within what the solver promises.
 
     Notes
     -----
-    What the verdict is worth: ``theory/certificate.py``. Scale and distance: ``theory/free_scale.py``. Rows of the
-    weight: ``theory/simplex.py``.
+    Proof of the verdict: ``theory/certificate.py``. Scale and distance: ``theory/free_scale.py``. Rows of the weight:
+    ``theory/simplex.py``.
 
     Examples
     --------
@@ -93,9 +98,8 @@ class Solution:
     def distance(self) -> float:
         r"""Distance :math:`\min_{s, U} \|H - s\,UF\|_F` of H to the nearest ETF of any size, in the units of H.
 
-        A residual, not the difference :math:`\|H\|^2 - \|HF'\|_*^2/\|F\|^2` that it equals: near collapse that
-        difference has no correct digit. Without a proximal term the minimiser is this U; with one it is the polar
-        factor of HF', computed when asked for.
+        It is computed as a residual: the equal difference :math:`\|H\|^2 - \|HF'\|_*^2/\|F\|^2` has no correct digit
+        near collapse. Without a proximal term the minimiser is this U. With one it is the polar factor of HF'.
         """
         problem, U = self.problem, self.U
         if problem.delta > 0 or not self.converged:
@@ -105,7 +109,168 @@ class Solution:
         unit = NearestETF(H, frame=problem.F)
         return float(rescaled(np.linalg.norm(H - _best_scale(unit, U64) * (U64 @ problem.F)), e))
 
+    def _rows(self) -> _display.Rows:
+        verdict = "optimal" if self.converged else f"rejected ({self.termination.name.lower()})"
+        run = f"{self.stats.solver}, {self.stats.iterations} iterations, {self.stats.seconds:.2g} s"
+        return [("problem", repr(self.problem)), ("solver", run), ("verdict", verdict), *self.certificate._rows()[1:4]]
+
+    def __repr__(self) -> str:
+        return _display.text("Solution", self._rows())
+
+    def _repr_html_(self) -> str:
+        return _display.html("Solution", self._rows())
+
 
 def _best_scale(problem: NearestETF, U: Array) -> float:
     (H, h), (F, f) = normalized(problem.H), normalized(problem.F)
     return float(rescaled(np.vdot(H, np.asarray(U, dtype=np.float64) @ F) / np.vdot(F, F), h - f))
+
+
+@own_errstate
+def solve(
+    problem: NearestETF,
+    solver: Solver | str | None = None,
+    *,
+    initial_point: ArrayLike | None = None,
+    throw: bool = True,
+) -> Solution:
+    r"""Solve a nearest-ETF problem and certify the answer.
+
+    Parameters
+    ----------
+    problem : NearestETF
+        The problem.
+    solver : Solver or str, optional
+        A solver; a name such as "trust-region"; or the import path ``package.module:name`` of your own. Default: the
+        closed form, `etfopt.solvers.procrustes.Procrustes`.
+    initial_point : array_like, shape (d, r), optional
+        Where an iterative solver starts. Direct solvers ignore it.
+    throw : bool
+        Whether a rejected answer raises. False returns it, with ``converged`` False.
+
+    Returns
+    -------
+    Solution
+        ``converged`` is the certificate's verdict at the gap that the solver promises.
+
+    Raises
+    ------
+    InputError
+        If an argument cannot be used.
+    ConvergenceError
+        If the certificate rejects the answer and `throw` is True. ``error.solution`` is the rejected solution.
+
+    Notes
+    -----
+    Proof of the verdict: ``theory/certificate.py``. Where local solvers end: ``theory/landscape.py``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import etfopt
+    >>> solution = etfopt.solve(etfopt.NearestETF(np.eye(5, 3)), "procrustes")
+    >>> solution.converged, solution.certificate.etf_unique
+    (True, True)
+    """
+    require_problem(problem)
+    solver = as_solver("procrustes" if solver is None else solver)
+    if initial_point is not None:
+        initial_point = as_matrix(initial_point, "initial_point", shape=(problem.d, problem.r))
+    candidate = solver.run(problem, initial_point)
+    certificate = certify(problem, candidate.U)
+    converged = certificate.optimal(solver.gap_tolerance(problem))
+    solution = Solution(problem, candidate.U, candidate.termination, certificate, candidate.stats, converged)
+    if throw and not converged:
+        raise ConvergenceError(_rejection(solution, solver), solution)
+    return solution
+
+
+SETTINGS = {
+    Termination.GRADIENT_TOLERANCE: "restarts",
+    Termination.ITERATION_LIMIT: "max_iterations",
+    Termination.TIME_LIMIT: "max_seconds",
+}
+"""The hyper-parameter to raise where a solver stopped for this reason, if it has one of that name."""
+
+
+def _rejection(solution: Solution, solver: Solver) -> str:
+    certificate, problem = solution.certificate, solution.problem
+    return (
+        f"{solution.stats.solver} returned a point that the certificate rejects: relative gap "
+        f"{certificate.relative_gap:.2e} (allowed {solver.gap_tolerance(problem):.1e}), ||U'U - I|| = "
+        f"{certificate.feasibility:.2e} (allowed {certificate.feasibility_tolerance:.1e}) for {problem!r}. The solver "
+        f"says: {solution.termination.value} Remedies: {_remedies(problem, solver, solution.termination)}, or "
+        "throw=False to inspect the point"
+    )
+
+
+def _remedies(problem: NearestETF, solver: Solver, termination: Termination) -> str:
+    if isinstance(solver, Procrustes):
+        last = "pass H in float64" if problem.dtype == np.float32 else "report this as a bug"
+        return last if solver.method == "svd" else "use Procrustes(method='svd')"
+    name = SETTINGS.get(termination, "")
+    value = getattr(solver, name, None)
+    return "use Procrustes()" if value is None else f"raise {name} = {value}, use Procrustes()"
+
+
+def nearest_etf(
+    H: ArrayLike,
+    *,
+    prox: ArrayLike | None = None,
+    delta: float | None = None,
+    frame: ArrayLike | str | None = None,
+    reduced: bool = False,
+    solver: Solver | str | None = None,
+    initial_point: ArrayLike | None = None,
+    throw: bool = True,
+) -> Solution:
+    r"""Find the simplex ETF nearest to given class means: `NearestETF` and `solve` in one call.
+
+    .. math:: \min_{U \in St(d, r)} \; \|H - U F\|_F^2 + \tfrac{\delta}{2} \|U - U_{prox}\|_F^2
+
+    Parameters
+    ----------
+    H : array_like, shape (d, C)
+        Class means, one column a class, of any finite scale.
+    prox : array_like, shape (d, r), optional
+        Proximal point.
+    delta : float, optional
+        Proximal weight, at least 0. Default: 1e-3 with a `prox` (the paper's value, for means of norm 1), 0 without.
+    frame : array_like, shape (r, C), or str, optional
+        The frame F: a matrix, a name ("simplex", "reduced") or an import path. Default: "simplex".
+    reduced : bool
+        Short for ``frame="reduced"``, with which d = C - 1 is enough.
+    solver : Solver or str, optional
+        A solver, its name or its import path. Default: the closed form.
+    initial_point : array_like, shape (d, r), optional
+        Where an iterative solver starts.
+    throw : bool
+        Whether an answer that the certificate rejects raises.
+
+    Returns
+    -------
+    Solution
+        With U, the ETF, the classifier's weight and the certificate.
+
+    Raises
+    ------
+    InputError
+        If an argument cannot be used: see `NearestETF` and `solve`.
+    ConvergenceError
+        If the certificate rejects the answer and `throw` is True.
+
+    References
+    ----------
+    Markou, Ajanthan and Gould (2024), arXiv 2411.01248. Proof of the closed form: ``theory/closed_form.py``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import etfopt
+    >>> means = np.random.default_rng(0).standard_normal((16, 4))
+    >>> solution = etfopt.nearest_etf(means)
+    >>> solution.weight.shape, bool(solution.certificate.relative_gap < 1e-14)
+    ((4, 16), True)
+    """
+    problem = NearestETF(H, prox=prox, delta=delta, frame=frame, reduced=reduced)
+    return solve(problem, solver, initial_point=initial_point, throw=throw)

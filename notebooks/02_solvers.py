@@ -33,14 +33,12 @@ import numpy as np
 
 import etfopt
 from etfopt import plotting
-from etfopt.bench._timing import conditions
 from etfopt.bench.compare import cells, compare
 from etfopt.bench.lineup import line_up
 from etfopt.bench.problems import choose_problems
+from etfopt.bench.report import conditions
 from etfopt.bench.summary import performance_profile, ratios, summarise
-from etfopt.solvers.procrustes import Procrustes
-from etfopt.solvers.relaxation import ConvexRelaxation
-from etfopt.solvers.riemannian import ConjugateGradient, SteepestDescent, TrustRegion
+from etfopt.solvers import ConjugateGradient, ConvexRelaxation, Procrustes, SteepestDescent, TrustRegion
 
 plt.rcParams.update(plotting.STYLE)
 

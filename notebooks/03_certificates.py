@@ -31,8 +31,7 @@ import numpy as np
 import etfopt
 from etfopt import plotting
 from etfopt.bench.problems import choose_problems
-from etfopt.solvers.relaxation import ConvexRelaxation
-from etfopt.solvers.riemannian import TrustRegion
+from etfopt.solvers import ConvexRelaxation, TrustRegion
 
 plt.rcParams.update(plotting.STYLE)
 np.set_printoptions(precision=4, suppress=True)

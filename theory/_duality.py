@@ -10,7 +10,7 @@ import numpy as np
 import scipy.linalg
 
 from etfopt import NearestETF, certify
-from etfopt.solvers.relaxation import ConvexRelaxation, RelaxationStats, _dual_bound
+from etfopt.solvers.convex_relaxation import ConvexRelaxation, RelaxationStats, _dual_bound
 from theory.draws import Matrix, matrix, polar, spectrum, stiefel
 from theory.registry import Residual, at_least
 

@@ -168,7 +168,7 @@ $\bar Q_2$.
 
 - `etfopt.certificate.certify`: the gap, and the bounds of (e). `etfopt.certificate.Certificate`: the flags of (f).
 - `etfopt.solution.Solution`: `converged` is `Certificate.optimal` at the solver's tolerance.
-- `etfopt.geometry.feasibility`: the computed infeasibility. `etfopt.geometry.thin_svd`: (S).
+- `etfopt.polar.feasibility`: the computed infeasibility. `etfopt.polar.thin_svd`: (S).
 
 ## References
 

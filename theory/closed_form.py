@@ -54,7 +54,7 @@ that of F', and is contained in it if and only if the ranks agree. rank M = C-1.
 ## In the code
 
 - `etfopt.problem.NearestETF.linear_term`: A. `etfopt.problem.NearestETF.objective`: f, also off the manifold.
-- `etfopt.solvers.procrustes.Procrustes`: a minimiser by each of its routes. `etfopt.geometry.polar_factor`: the same.
+- `etfopt.solvers.procrustes.Procrustes`: a minimiser by each of its routes. `etfopt.polar.polar_factor`: the same.
 - `etfopt.certificate.Certificate`: `unique` decides (c) and `etf_unique` (d), both up to rounding.
 - `etfopt.problem.NearestETF.frame_ignores`: (d).
 
@@ -74,7 +74,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from etfopt import NearestETF, certify, solve
-from etfopt.geometry import polar_factor
+from etfopt.polar import polar_factor
 from etfopt.solvers.procrustes import Procrustes
 from theory._exact import digits, exact, inner, linear_term, nuclear
 from theory.draws import Matrix, polar, problem, stiefel

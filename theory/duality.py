@@ -97,9 +97,9 @@ maximisers are unique.
 
 ## In the code
 
-- `etfopt.solvers.relaxation.ConvexRelaxation`: (g), (b), and rounding (f).
-- `etfopt.solvers.relaxation.RelaxationStats`: `primal` and `dual` are (c); `infeasibility` and `on_manifold` are (e).
-- `etfopt.solvers.relaxation._dual_bound`: (c).
+- `etfopt.solvers.convex_relaxation.ConvexRelaxation`: (g), (b), and rounding (f).
+- `etfopt.solvers.convex_relaxation.RelaxationStats`: `primal` and `dual` are (c); `infeasibility`, `on_manifold` (e).
+- `etfopt.solvers.convex_relaxation._dual_bound`: (c).
 
 ## References
 

@@ -110,7 +110,7 @@ ends by a path, so the component is kept. The claim follows from 3 and 4.
 
 - `etfopt.certificate.Certificate`: `curvature` is lambda_min(sym(U'A)); with d = r and a small stationarity it tells
   false minima.
-- `etfopt.solvers.riemannian.RiemannianSolver`: the first of its `restarts` is the start reflected into the other
+- `etfopt.solvers.trust_region.TrustRegion`: the first of its `restarts` is the start reflected into the other
   component.
 - `etfopt.solvers.base.Termination`: a small gradient is what a solver says, not optimality.
 
@@ -129,7 +129,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from etfopt import NearestETF, certify, nearest_etf, simplex_etf
-from etfopt.solvers.riemannian import TrustRegion
+from etfopt.solvers import TrustRegion
 from theory._landscape import component, curve, descend, flow_block, hessian, integrate, signs, start_on_barrier
 from theory._linalg import EPS, nuclear, spectral, values
 from theory.draws import matrix, problem, spectrum, stiefel

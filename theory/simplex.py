@@ -68,7 +68,7 @@ $\sqrt C\,UM = \sqrt{C-1}\,XM = XP = X$.
 
 ## In the code
 
-- `etfopt.geometry.simplex_etf`: both frames.
+- `etfopt.frames.simplex.simplex_etf`: both frames.
 - `etfopt.solution.Solution.weight`: rows of unit norm and cosine -1/(C-1).
 - `etfopt.problem.NearestETF`: searching over U is searching over all simplex equiangular tight frames.
 

@@ -23,7 +23,13 @@ BATCH = 256
 
 
 def conditions() -> dict[str, str | int | None]:
-    """Return what the timings depend on: versions, processor, cores."""
+    """Return the conditions that timings depend on: versions, processor, cores.
+
+    Returns
+    -------
+    dict of str to str, int or None
+        Facts by name, for the head of a report.
+    """
     return {
         "python": platform.python_version(),
         "numpy": np.__version__,

@@ -1,20 +1,41 @@
-"""The solvers that are compared, by name, with the settings they run under."""
+"""The solvers that are compared, by name, with the hyper-parameters that they run with."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 from etfopt._arrays import as_positive
-from etfopt.errors import InputError, MissingExtraError
+from etfopt._registry import Registry
+from etfopt.errors import MissingExtraError
+from etfopt.solvers import SOLVERS, as_solver
 from etfopt.solvers.base import Solver
-from etfopt.solvers.procrustes import Procrustes
 
-__all__ = ["SOLVERS", "Entrant", "line_up"]
+__all__ = ["ENTRANTS", "Entrant", "line_up"]
 
-FIRST_ORDER_ITERATIONS = 5000
+FIRST_ORDER = {"max_iterations": 5000}
 """Ten times the trust region's 500, whose iterations hold up to d r products with the Hessian each."""
+
+VARIANTS: dict[str, tuple[str, Mapping[str, Any]]] = {
+    "procrustes": ("procrustes", {}),
+    "procrustes-svd": ("procrustes", {"method": "svd"}),
+    "procrustes-gram": ("procrustes", {"method": "gram"}),
+    "procrustes-newton-schulz": ("procrustes", {"method": "newton-schulz"}),
+    "trust-region": ("trust-region", {}),
+    # the paper's release differentiates the cost automatically
+    "trust-region-autograd": ("trust-region", {"derivatives": "autograd"}),
+    "trust-region-restart": ("trust-region", {"restarts": 1}),
+    "conjugate-gradient": ("conjugate-gradient", FIRST_ORDER),
+    "steepest-descent": ("steepest-descent", FIRST_ORDER),
+    "clarabel": ("convex-relaxation", {"backend": "CLARABEL"}),
+    "scs": ("convex-relaxation", {"backend": "SCS"}),
+}
+"""Solvers of `etfopt.solvers.SOLVERS` with other hyper-parameters than their defaults."""
+
+USED = {solver for solver, _ in VARIANTS.values()}
+ENTRANTS = (*VARIANTS, *(name for name in SOLVERS if name not in USED))
+"""The names that are compared by default: the variants, and every solver that has none."""
 
 
 @dataclass(frozen=True)
@@ -24,10 +45,11 @@ class Entrant:
     Attributes
     ----------
     name : str
+        Its name in the tables.
     solver : Solver
-        With its settings.
+        The solver, with its hyper-parameters.
     local : bool
-        Whether it descends from a start; a direct solver does not depend on one and runs once a problem.
+        Whether it runs from several starts. A direct solver does not depend on the start and runs once a problem.
     """
 
     name: str
@@ -35,55 +57,15 @@ class Entrant:
     local: bool = False
 
 
-def _trust_region(
-    name: str, limit: float, derivatives: Literal["analytic", "autograd"] = "analytic", restarts: int = 0
-) -> Entrant:
-    from etfopt.solvers.riemannian import TrustRegion
-
-    # the limit is that of each start
-    seconds = limit / (restarts + 1)
-    return Entrant(name, TrustRegion(derivatives=derivatives, restarts=restarts, max_seconds=seconds), local=True)
-
-
-def _first_order(name: str, limit: float) -> Entrant:
-    from etfopt.solvers.riemannian import ConjugateGradient, SteepestDescent
-
-    kind = ConjugateGradient if name == "conjugate-gradient" else SteepestDescent
-    return Entrant(name, kind(max_iterations=FIRST_ORDER_ITERATIONS, max_seconds=limit), local=True)
-
-
-def _relaxation(name: str, limit: float) -> Entrant:  # noqa: ARG001 - it has no time limit of its own
-    from etfopt.solvers.relaxation import ConvexRelaxation
-
-    return Entrant(name, ConvexRelaxation("CLARABEL" if name == "clarabel" else "SCS"))
-
-
-SOLVERS: dict[str, Callable[[str, float], Entrant]] = {
-    "procrustes": lambda name, _: Entrant(name, Procrustes()),
-    "procrustes-svd": lambda name, _: Entrant(name, Procrustes("svd")),
-    "procrustes-gram": lambda name, _: Entrant(name, Procrustes("gram")),
-    "procrustes-newton-schulz": lambda name, _: Entrant(name, Procrustes("newton-schulz")),
-    "trust-region": _trust_region,
-    # the paper's release differentiates the cost automatically
-    "trust-region-autograd": lambda name, limit: _trust_region(name, limit, derivatives="autograd"),
-    "trust-region-restart": lambda name, limit: _trust_region(name, limit, restarts=1),
-    "conjugate-gradient": _first_order,
-    "steepest-descent": _first_order,
-    "clarabel": _relaxation,
-    "scs": _relaxation,
-}
-"""Solvers by name: each is made for a time limit in seconds."""
-
-
 def line_up(names: Sequence[str] = (), limit: float = 20.0) -> tuple[list[Entrant], list[str]]:
-    """Return the solvers that are named, or all that are installed, and a line for each that is left out.
+    """Return the named solvers, or all that are installed, and a line for each that is left out.
 
     Parameters
     ----------
     names : sequence of str
-        All, if empty.
+        Names of `ENTRANTS`, or import paths ``package.module:name`` of solvers of your own. Empty means all.
     limit : float
-        Seconds after which a solver that can stop itself does so and reports what it has.
+        Time limit in seconds for solvers that have a ``max_seconds``.
 
     Returns
     -------
@@ -93,22 +75,27 @@ def line_up(names: Sequence[str] = (), limit: float = 20.0) -> tuple[list[Entran
     Raises
     ------
     InputError
-        If a name is unknown (the known ones are listed), or the limit is not positive.
+        If a name is unknown (the error lists the known ones), or the limit is not positive.
     MissingExtraError
-        If a solver that was asked for by name is not installed.
+        If a solver that is named is not installed.
     """
     limit = as_positive(limit, "limit")
-    for name in names:
-        if name not in SOLVERS:
-            raise InputError(f"solver = {name!r} is not known; choose one of: {', '.join(SOLVERS)}")
+    known = Registry("solver", dict.fromkeys((*ENTRANTS, *SOLVERS), ""))
     entrants, left_out = [], []
-    for name, make in SOLVERS.items():
-        if names and name not in names:
-            continue
+    for name in dict.fromkeys(known.checked(name) for name in names or ENTRANTS):
         try:
-            entrants.append(make(name, limit))
+            entrants.append(_entrant(name, limit))
         except MissingExtraError as error:
             if names:
                 raise
             left_out.append(f"{name} is left out: {error}")
     return entrants, left_out
+
+
+def _entrant(name: str, limit: float) -> Entrant:
+    path, options = VARIANTS.get(name, (name, {}))
+    solver: Any = as_solver(path, **options)
+    if "max_seconds" in getattr(solver, "__dataclass_fields__", ()):
+        # the limit is that of each start
+        solver = replace(solver, max_seconds=limit / (getattr(solver, "restarts", 0) + 1))
+    return Entrant(name, solver, solver.starts)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from etfopt._memory import Allocations
 from etfopt.bench._timing import BATCH, seconds
 from etfopt.bench.units import DELTA, SPECTRA
-from etfopt.geometry import simplex_etf
+from etfopt.frames import simplex_etf
 from etfopt.nn.functional import nearest_etf, require_method
 
 __all__ = ["SHAPES", "NodeRow", "bench_node", "growth", "usable_device"]

@@ -15,10 +15,10 @@ from etfopt.adjoint import kkt_memory, kkt_vjp, nearest_etf_vjp
 from etfopt.bench._timing import linear_layer, median_seconds, peak_bytes
 from etfopt.bench.problems import drifting_means
 from etfopt.certificate import certify
-from etfopt.geometry import simplex_etf
+from etfopt.frames import simplex_etf
 from etfopt.problem import NearestETF
+from etfopt.solvers import TrustRegion
 from etfopt.solvers.procrustes import Procrustes
-from etfopt.solvers.riemannian import TrustRegion
 
 __all__ = ["CASES", "Case", "Row", "bench"]
 

@@ -2,7 +2,7 @@ r"""Problems to measure on: families that are hard in different ways, by name, a
 
 ``digits_means.npz`` holds centred class means of the training split after 0, 1, 5, 20 and 60 epochs, shape
 (5, 64, 10), of one run of ``etfopt train --data digits --head learned --seed 0 --epochs 60``:
-``train(TrainConfig(head=HeadConfig("learned")), path).class_means[[0, 1, 5, 20, 60]]``. The data are the optical
+``train(TrainConfig(head=HeadConfig(name="learned")), path).class_means[[0, 1, 5, 20, 60]]``. The data are the optical
 digits of Alpaydin and Kaynak (1998), UCI Machine Learning Repository, CC BY 4.0, as shipped with scikit-learn.
 """
 
@@ -20,7 +20,9 @@ from numpy.typing import ArrayLike
 from etfopt._arrays import Array, Float64Array, Seed, as_generator, as_matrix
 from etfopt.errors import InputError
 from etfopt.files import load_matrix
-from etfopt.geometry import polar_factor, random_stiefel, simplex_etf
+from etfopt.frames import simplex_etf
+from etfopt.geometry import random_stiefel
+from etfopt.polar import polar_factor
 from etfopt.problem import NearestETF
 
 __all__ = ["FAMILIES", "NamedProblem", "choose_problems", "drifting_means", "from_means", "problem_grid"]

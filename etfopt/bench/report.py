@@ -13,7 +13,7 @@ from etfopt.bench.lineup import Entrant
 from etfopt.bench.summary import performance_profile, ratios, summarise
 from etfopt.files import strict_json, whole
 
-__all__ = ["document", "write_report"]
+__all__ = ["conditions", "document", "write_report"]
 
 ACCURACIES = (1e-4, 1e-8)
 """Relative gaps at which the profiles count a problem as solved."""

@@ -12,7 +12,8 @@ import numpy as np
 from etfopt._arrays import Array, Seed, as_generator
 from etfopt.adjoint import nearest_etf_vjp
 from etfopt.bench._timing import linear_layer, seconds
-from etfopt.geometry import random_stiefel, simplex_etf
+from etfopt.frames import simplex_etf
+from etfopt.geometry import random_stiefel
 from etfopt.problem import NearestETF
 from etfopt.solvers.procrustes import Procrustes, ProcrustesStats
 

@@ -22,14 +22,27 @@ from etfopt.cli.demonstration import demo
 from etfopt.cli.doctor import doctor
 from etfopt.cli.solving import solve
 from etfopt.cli.studies import report
-from etfopt.cli.training import train
 from etfopt.cli.verifying import verify
 
 __all__ = ["main"]
 
 PACKAGE = Path(__file__).parents[1]
 
-for command in (solve, train, report, demo, compare, verify, doctor):  # in the order of --help
+app.command()(solve)
+try:
+    from etfopt.cli._training import train
+
+    app.command()(train)
+except MissingExtraError as error:
+    reason = str(error)
+
+    @app.command("train", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+    def missing() -> None:
+        """Train a network. Needs the extra `experiments`."""
+        raise MissingExtraError(reason)
+
+
+for command in (report, demo, compare, verify, doctor):  # in the order of --help
     app.command()(command)
 
 # "bench" is a command and the name of two more
@@ -56,6 +69,7 @@ def main() -> None:
     The exit status is 2 where the command line asks for what cannot be done, and 1 where something failed on the way.
     """
     warnings.formatwarning = _one_line
+    sys.path.append(str(Path.cwd()))  # for import paths of the user's own; last, so that it hides no package
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal may not know a character of a table

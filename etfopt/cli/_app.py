@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
@@ -15,8 +15,20 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from etfopt import __version__
+from etfopt.errors import InputError
 
-__all__ = ["HELP", "OVERWRITE", "app", "console", "interruptible", "make_folder", "one_of", "progress"]
+__all__ = [
+    "HELP",
+    "OVERWRITE",
+    "app",
+    "console",
+    "interruptible",
+    "make_folder",
+    "one_of",
+    "progress",
+    "require_file",
+    "require_folder",
+]
 
 HELP = """The nearest simplex equiangular tight frame: solve, certify, train.
 
@@ -77,9 +89,23 @@ def interruptible(kept: Callable[[], str]) -> Iterator[None]:
         raise typer.Exit(128 + sent) from None
 
 
-def one_of(*names: str) -> Callable[[str], list[str]]:
-    """Return a function that completes the beginning of a name, for shells."""
-    return lambda incomplete: [name for name in names if name.startswith(incomplete)]
+def one_of(names: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]:
+    """Return a function by which shells complete the beginning of a name; the names are looked up when it is asked."""
+    return lambda incomplete: [name for name in names() if name.startswith(incomplete)]
+
+
+def require_file(path: Path) -> None:
+    """Refuse a file that is not there or cannot be opened."""
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def require_folder(path: Path) -> None:
+    """Refuse a file where a folder is to be."""
+    if path.exists() and not path.is_dir():
+        raise InputError(f"{path}: cannot be used as a folder: it is a file; choose another with --out")
 
 
 OVERWRITE = typer.Option("--overwrite", help="Replace earlier results in the folder.")

@@ -15,9 +15,9 @@ import numpy as np
 
 from etfopt import __version__
 from etfopt._arrays import Array
-from etfopt._solve import solve
 from etfopt.adjoint import nearest_etf_vjp
 from etfopt.problem import NearestETF
+from etfopt.solution import solve
 
 __all__ = ["Check", "Extra", "checks", "devices", "extras", "platform_facts"]
 

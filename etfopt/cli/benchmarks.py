@@ -12,14 +12,27 @@ import typer
 from rich.table import Table
 
 from etfopt._arrays import as_integer
+from etfopt._names import METHODS
 from etfopt.cli import _bench_tables as tables
 from etfopt.cli._app import OVERWRITE, console, interruptible, make_folder, one_of, progress
-from etfopt.cli._values import DEVICES, METHODS, PROBLEMS, SOLVERS
 from etfopt.errors import InputError
 
 __all__ = ["bench", "bench_head", "bench_node", "compare"]
 
+DEVICE = typer.Option(help="cpu, or a GPU such as cuda.", autocompletion=one_of(lambda: ("cpu", "cuda", "mps")))
 NO_FIGURES = "figures are left out: matplotlib is not installed; run: pip install 'etfopt[experiments]'"
+
+
+def _problems() -> list[str]:
+    from etfopt.bench.problems import FAMILIES
+
+    return [*FAMILIES, "digits"]
+
+
+def _solvers() -> list[str]:
+    from etfopt.bench.lineup import ENTRANTS
+
+    return [*ENTRANTS]
 
 
 def bench(
@@ -82,10 +95,10 @@ def bench_node(
     method: Annotated[
         list[str] | None,
         typer.Option(
-            help="auto, svd, gram or newton-schulz; may be given again. [auto]", autocompletion=one_of(*METHODS)
+            help="auto, svd, gram or newton-schulz; may be given again. [auto]", autocompletion=one_of(lambda: METHODS)
         ),
     ] = None,
-    device: Annotated[str, typer.Option(help="cpu, or a GPU such as cuda.", autocompletion=one_of(*DEVICES))] = "cpu",
+    device: Annotated[str, DEVICE] = "cpu",
     out: Annotated[Path, typer.Option(help="Folder for the numbers.")] = Path("runs/bench-node"),
     overwrite: Annotated[bool, OVERWRITE] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
@@ -124,7 +137,7 @@ def bench_head(
     ] = None,
     batch: Annotated[int, typer.Option(help="Images a step.")] = 128,
     rounds: Annotated[int, typer.Option(help="Timed steps of each head.")] = 5,
-    device: Annotated[str, typer.Option(help="cpu, or a GPU such as cuda.", autocompletion=one_of(*DEVICES))] = "cpu",
+    device: Annotated[str, DEVICE] = "cpu",
     out: Annotated[Path, typer.Option(help="Folder for the numbers.")] = Path("runs/bench-head"),
     overwrite: Annotated[bool, OVERWRITE] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
@@ -191,14 +204,14 @@ def compare(
         typer.Option(
             help="A family (random, collapsed, tight, digits, ...) or one problem of it, as in tight-3x4; may be given "
             "again. [all]",
-            autocompletion=one_of(*PROBLEMS),
+            autocompletion=one_of(_problems),
         ),
     ] = None,
     solver: Annotated[
         list[str] | None,
         typer.Option(
             help="A solver (procrustes, trust-region, scs, ...); may be given again. [all that are installed]",
-            autocompletion=one_of(*SOLVERS),
+            autocompletion=one_of(_solvers),
         ),
     ] = None,
     means: Annotated[

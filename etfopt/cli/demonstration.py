@@ -10,8 +10,7 @@ import typer
 
 from etfopt._arrays import as_integer
 from etfopt.cli import _tables as tables
-from etfopt.cli._app import OVERWRITE, console, interruptible, progress
-from etfopt.cli._early import require_folder
+from etfopt.cli._app import OVERWRITE, console, interruptible, progress, require_folder
 
 __all__ = ["demo"]
 

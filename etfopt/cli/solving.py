@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -30,7 +30,9 @@ def solve(
     ] = None,
     prox: Annotated[Path | None, typer.Option(help="Proximal point, d x r, in a file of its own.")] = None,
     prox_key: Annotated[str | None, typer.Option(help="Which array of an .npz holds the proximal point.")] = None,
-    delta: Annotated[float, typer.Option(help="Proximal weight delta; needs --prox if above 0.")] = 0.0,
+    delta: Annotated[
+        float | None, typer.Option(help="Proximal weight delta; needs --prox if above 0. [0.001 with --prox, else 0]")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Save U, the ETF and the weights here (.npz).")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
@@ -43,7 +45,7 @@ def solve(
     etfopt solve means.npz --key H --prox previous.npy --delta 0.001 --json
     ```
     """
-    from etfopt import NearestETF, simplex_etf
+    from etfopt import NearestETF
     from etfopt import solve as solve_problem
     from etfopt.files import load_matrix, refuse_as_output, save_solution, strict_json
 
@@ -52,17 +54,11 @@ def solve(
     names = {"header": header, "index": index}
     try:
         H = load_matrix(means, key, **names)
+        H = H.T if transpose else H
         start = None if prox is None else load_matrix(prox, prox_key, **(names if _is_csv(prox) else {}))
+        problem = NearestETF(H, prox=start, delta=delta, reduced=reduced)
     except InputError as error:
-        text = re.sub(r"(header|index)=True or \1=False", r"--\1 or --no-\1", str(error))
-        text = re.sub(r"pass (header|index)=True", r"pass --\1", text)
-        raise InputError(text.replace("name one with key", "name one with --key, or --prox-key")) from error
-    H = H.T if transpose else H
-    frame = simplex_etf(H.shape[1], reduced=True) if reduced and H.ndim == 2 and H.shape[1] >= 2 else None
-    try:
-        problem = NearestETF(H, prox=start, delta=delta, frame=frame)
-    except InputError as error:
-        raise InputError(_for_the_shell(str(error), means, prox)) from error
+        raise _for_the_shell(error, {"H": means, "prox": prox}) from error
     solution = solve_problem(problem)
     if out is not None:
         save_solution(solution, out)
@@ -78,12 +74,20 @@ def _is_csv(path: Path) -> bool:
     return path.suffix.lower() == ".csv"
 
 
-def _for_the_shell(message: str, means: Path, prox: Path | None) -> str:
-    """Name the file, and the options in place of the code that has their effect."""
-    message = re.sub(r"frame=etfopt\.simplex_etf\(\d+, reduced=True\)", "--reduced", message)
-    message = message.replace("pass H.T", "use --transpose").replace(
-        "pass prox of shape", "give --prox, a matrix of shape"
-    )
-    if message.startswith("delta"):
-        return f"--{message}"
-    return f"{prox if message.startswith('prox') else means}: {message}"
+def _for_the_shell(error: InputError, files: Mapping[str, Path | None]) -> InputError:
+    """Name the file, and the option in place of the argument."""
+    message, argument, remedy = str(error.args[0]), error.argument or "", error.remedy
+    if argument in ("header", "index"):
+        remedy = f"pass --{argument} or --no-{argument}"
+    elif argument == "key" and error.value is None:
+        remedy = "name one with --key, or --prox-key"
+    elif argument == "delta":
+        message = f"--{message}"
+        remedy = remedy and "give --prox, a d x r matrix"
+    elif argument in files:
+        message = f"{files[argument]}: {message}"
+        d, C = getattr(error.value, "shape", (0, 0))
+        if argument == "H" and d < C:
+            smaller = f"--reduced works with d = {d}. " if d == C - 1 else ""
+            remedy = f"{smaller}Columns of H are classes: if its rows are, use --transpose"
+    return InputError(message, argument=argument, value=error.value, remedy=remedy)

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from etfopt.cli import _tables as tables
-from etfopt.cli._app import console, interruptible, progress
-from etfopt.cli._early import require_file, require_folder
+from etfopt.cli._app import console, interruptible, progress, require_file, require_folder
 from etfopt.errors import InputError
 
 if TYPE_CHECKING:

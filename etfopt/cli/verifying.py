@@ -12,7 +12,6 @@ from etfopt._arrays import as_integer
 from etfopt.cli import _tables as tables
 from etfopt.cli._app import console, interruptible, one_of, progress
 from etfopt.cli._theory import registry as find_registry
-from etfopt.cli._values import CLAIMS
 from etfopt.errors import InputError
 
 if TYPE_CHECKING:
@@ -26,7 +25,7 @@ def verify(
         list[str] | None,
         typer.Option(
             help="A claim (simplex, duality, certificate, ...); may be given again. [all]",
-            autocompletion=one_of(*CLAIMS),
+            autocompletion=one_of(lambda: find_registry(None).CLAIMS),
         ),
     ] = None,
     budget: Annotated[int, typer.Option(help="Cases for each claim.")] = 1000,

@@ -2,4 +2,6 @@
 
 from etfopt.errors import require_extra
 
-require_extra("experiments", "torch", "torchmetrics", "pytorch_lightning", "filelock", "sklearn", "matplotlib")
+require_extra(
+    "experiments", "pydantic", "torch", "torchmetrics", "pytorch_lightning", "filelock", "sklearn", "matplotlib"
+)

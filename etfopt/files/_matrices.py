@@ -148,9 +148,9 @@ def _chosen(entries: list[zipfile.ZipInfo], key: str | None, path: Path) -> zipf
     if key is None and len(set(names)) == 1:
         key = names[0]
     if key is None or key not in names:
-        wanted = "name one with key" if key is None else f"{key!r} is not among them"
+        remedy = "name one with key" if key is None else f"{key!r} is not among them"
         shown = ", ".join(map(printable, names[:10])) + (", ..." if len(names) > 10 else "")
-        raise InputError(f"{path}: holds the arrays {shown or '(none)'}; {wanted}")
+        raise InputError(f"{path}: holds the arrays {shown or '(none)'}", argument="key", value=key, remedy=remedy)
     if names.count(key) > 1:
         raise InputError(f"{path}: holds {key} {names.count(key)} times; save each array under a name of its own")
     entry = entries[names.index(key)]

@@ -54,8 +54,11 @@ def read_table(path: Path, header: bool | None, index: bool | None) -> NDArray[n
         if not body:
             raise ValueError("it holds a header and no numbers")
         table = _numbers(body, names.index)
-    except InputError:
-        raise
+    except InputError as error:
+        if error.argument is None:  # of the file itself
+            raise
+        message = f"{path}: cannot be read: {error.args[0]}"
+        raise InputError(message, argument=error.argument, remedy=error.remedy) from error
     except (ValueError, MemoryError) as error:
         raise InputError(f"{path}: cannot be read: {error}") from error
     if names.why:
@@ -109,7 +112,7 @@ def _found(lines: list[Line], header: bool | None, index: bool | None) -> _Names
         index = True
         whys.append("the first column, which has no name, is an index")
     if header is None and _may_be_names(first, [line for _, line in lines[1:]]):
-        raise ValueError(_ambiguous("row", first[:4], "header"))
+        raise _ambiguous("row", first[:4], "header")
     if header and len(lines) > 1:
         width = len(_fields(lines[1][1]))
         if 2 <= len(first) == width - 1 and index is not False:  # as R writes the names of rows
@@ -124,7 +127,7 @@ def _found(lines: list[Line], header: bool | None, index: bool | None) -> _Names
         halves = [line.partition(",") for _, line in lines[bool(header) :]]
         column = [name.strip(' \t"') for name, *_ in halves]
         if _may_be_names(column, [rest for *_, rest in halves]):
-            raise ValueError(_ambiguous("column", column[:4], "index"))
+            raise _ambiguous("column", column[:4], "index")
     return _Names(bool(header), bool(index), f"{' and '.join(whys)}: left out" if whys else "")
 
 
@@ -149,11 +152,13 @@ def _are_counted(fields: list[str]) -> bool:
     return all(field == str(n) for n, field in enumerate(fields, start=int(fields[0])))
 
 
-def _ambiguous(what: str, fields: list[str], name: str) -> str:
+def _ambiguous(what: str, fields: list[str], name: str) -> InputError:
     counted = ", ".join(fields[:3]) + ", ..." * (len(fields) > 3)
-    return (
+    return InputError(
         f"its first {what} is {counted}: {'an' if name == 'index' else 'a'} {name}, as pandas writes one, or data? "
-        f"Save it without (to_csv(..., header=False, index=False)), or say which: {name}=True or {name}=False"
+        "Save it without (to_csv(..., header=False, index=False)), or say which",
+        argument=name,
+        remedy=f"pass {name}=True or {name}=False",
     )
 
 
@@ -166,39 +171,43 @@ def _numbers(lines: list[Line], index: bool) -> NDArray[np.float64]:
     try:
         return np.loadtxt(texts, dtype=np.float64, delimiter=",", quotechar='"', comments=None, ndmin=2)
     except ValueError as error:
-        raise ValueError(_fault(lines, index) or str(error)) from error
+        raise _fault(lines, index) or error from error
 
 
 def _without_first(line: str) -> str:
     return ",".join(_fields(line)[1:])
 
 
-def _fault(lines: list[Line], index: bool) -> str:
-    """Say what is wrong in the first line that is no row of numbers."""
+def _fault(lines: list[Line], index: bool) -> ValueError | None:
+    """Return what is wrong in the first line that is no row of numbers."""
     width = 0
     for number, line in lines:
         try:
             fields = _fields(line)[index:]
         except ValueError as error:
-            return f"line {number} has {error}"
+            return ValueError(f"line {number} has {error}")
         for column, field in enumerate(fields, start=1 + index):
-            place = ""
-            if number == lines[0][0]:
-                place = "; if the first row holds names, pass header=True"
-            elif column == 1:
-                place = "; if the first column holds names, pass index=True"
-            if problem := _problem(field, place):
-                return f"line {number}, column {column}: {problem}"
+            if problem := _problem(field):
+                return ValueError(f"line {number}, column {column}: {problem}")
+            if not NUMBER.fullmatch(field):
+                message = f"line {number}, column {column}: {field[:40]!r} is no number"
+                if number == lines[0][0]:
+                    return InputError(
+                        message, argument="header", remedy="if the first row holds names, pass header=True"
+                    )
+                if column == 1:
+                    remedy = "if the first column holds names, pass index=True"
+                    return InputError(message, argument="index", remedy=remedy)
+                return ValueError(message)
         width = width or len(fields)
         if len(fields) != width:
-            return f"line {number} has {len(fields) + index} columns, and the first one {width + index}; complete it"
-    return ""
+            text = f"line {number} has {len(fields) + index} columns, and the first one {width + index}; complete it"
+            return ValueError(text)
+    return None
 
 
-def _problem(field: str, place: str) -> str:
-    """Say why a field is no number, with the remedy; nothing if it is one."""
-    if NUMBER.fullmatch(field):
-        return ""
+def _problem(field: str) -> str:
+    """Return why a field is no number, with the remedy, where the field itself tells."""
     if field.lower() in MISSING:
         return f"{field!r}: a value is missing; fill it or leave out its row"
     if field.endswith(("j", "j)")):
@@ -208,4 +217,4 @@ def _problem(field: str, place: str) -> str:
             f"{field[:40]!r} is no number: write a decimal comma as a point, and leave out commas between thousands; "
             "pandas.read_csv has decimal=',' and thousands=',' for them"
         )
-    return f"{field[:40]!r} is no number{place}"
+    return ""

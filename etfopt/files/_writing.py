@@ -42,7 +42,7 @@ def save_solution(solution: Solution, path: Path | str) -> None:
     kept = {"gap": solution.certificate.gap, "margin": solution.certificate.margin}
     arrays: dict[str, Any] = {name: kept[name] if name in kept else getattr(solution, name) for name in PARTS}
     with whole(_solution_path(path)) as part:
-        np.savez(part, allow_pickle=False, **arrays)
+        np.savez(part, **arrays)  # before NumPy 2.2 allow_pickle would be one more array
 
 
 def _solution_path(path: Path | str) -> Path:

@@ -10,10 +10,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from etfopt.geometry import simplex_etf, thin_svd
+from etfopt.frames import simplex_etf
 from etfopt.metrics._checks import EPS
 from etfopt.metrics._moments import Moments
 from etfopt.metrics._precise import two_sum
+from etfopt.polar import thin_svd
 
 __all__ = ["Statistics", "centred_means", "nc1", "shape_measures", "summarise", "vci"]
 

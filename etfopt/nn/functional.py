@@ -10,7 +10,7 @@ from torch import Tensor
 from etfopt._arrays import Array
 from etfopt._torch import full_precision, require_finite, working_dtype
 from etfopt.errors import InputError
-from etfopt.geometry import simplex_etf
+from etfopt.frames import simplex_etf
 from etfopt.nn._arguments import require_batches, require_frame, require_matrix, usable_delta
 from etfopt.nn.polar._gauge import without_gauge
 from etfopt.nn.polar._linear_term import frame_factor, on_frame, scaled_linear_term, size_of

@@ -1,11 +1,11 @@
-"""What a solver is: frozen hyper-parameters and one verb, from a problem to a candidate that it does not grade."""
+"""The protocol of a solver: frozen hyper-parameters, and one method from a problem to a candidate."""
 
 from __future__ import annotations
 
 import abc
 import enum
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from etfopt._arrays import Array
 from etfopt.problem import NearestETF
@@ -14,12 +14,10 @@ __all__ = ["Candidate", "Solver", "Stats", "Termination", "TracePoint"]
 
 
 class Termination(enum.Enum):
-    """Why a solver stopped, by its own account; the value is advice that holds for every solver.
+    """Why a solver stopped, by its own account. The value is advice that fits every solver.
 
-    Where a setting of the solver at hand would help, `etfopt.solve` names it in its error.
-
-    Whether U is optimal is the certificate's word: a small gradient is what a solver says, and ``theory/landscape.py``
-    shows the critical points that are not minimisers.
+    It does not say whether U is optimal: the certificate does. ``theory/landscape.py`` shows critical points that are
+    not minimisers.
     """
 
     CLOSED_FORM = "The closed form was evaluated: nothing iterates, so there is nothing to tune."
@@ -39,13 +37,13 @@ class TracePoint(NamedTuple):
     Attributes
     ----------
     seconds : float
-        Time after the run began, all preparation and earlier starts included.
+        Time since the run began, with preparation and earlier starts.
     iteration : int
         From 0 or 1, as the solver counts.
     objective : float
-        Of the problem, not of what the solver minimises.
+        Objective of the problem, which may differ from the function that the solver minimises.
     gradient_norm : float
-        Norm of the Riemannian gradient of what the solver minimises.
+        Norm of the Riemannian gradient of the function that the solver minimises.
     """
 
     seconds: float
@@ -67,9 +65,9 @@ class Stats:
     iterations : int
         0 for a closed form.
     trace : tuple of TracePoint
-        The iterates of the run that gave the answer, where the solver iterates.
+        The iterates of the run that gave the answer. Empty for a direct solver.
     fallback : str
-        Why what was tried before could not keep the promised accuracy; empty where nothing failed.
+        Which methods were tried first and why they failed. Empty where none did.
     """
 
     solver: str
@@ -81,7 +79,7 @@ class Stats:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A solver's answer before it is judged.
+    """A solver's answer before it is certified.
 
     Attributes
     ----------
@@ -90,7 +88,7 @@ class Candidate:
     termination : Termination
         Why the solver stopped.
     stats : Stats
-        What it cost.
+        Time, iterations and trace.
     """
 
     U: Array
@@ -101,13 +99,20 @@ class Candidate:
 class Solver(abc.ABC):
     """Base class of the solvers. A subclass is a frozen dataclass of hyper-parameters.
 
-    It returns a candidate and does not grade it: `etfopt.solve` does, by the certificate. ``docs/howto/add_solver.md``
-    writes one in a dozen lines.
+    A solver returns a candidate; `etfopt.solve` certifies it. ``docs/howto/add_solver.md`` writes one in a dozen lines.
+    `etfopt compare` sets a field ``max_seconds``, where there is one, to its own time limit.
+
+    Attributes
+    ----------
+    starts : bool
+        Whether the answer can depend on the initial point. A comparison then runs the solver from several ones.
 
     Notes
     -----
-    Where solvers end that only look for small gradients: ``theory/landscape.py``.
+    Where solvers end that look for a small gradient: ``theory/landscape.py``.
     """
+
+    starts: ClassVar[bool] = False
 
     @abc.abstractmethod
     def gap_tolerance(self, problem: NearestETF) -> float:
@@ -121,7 +126,7 @@ class Solver(abc.ABC):
         Returns
         -------
         float
-            An answer with a larger gap counts as a failure.
+            `etfopt.solve` rejects an answer with a larger gap.
         """
 
     @abc.abstractmethod
@@ -133,10 +138,10 @@ class Solver(abc.ABC):
         problem : NearestETF
             What to solve.
         initial_point : ndarray, shape (d, r), optional
-            Where iterative solvers start.
+            Where an iterative solver starts. Direct solvers ignore it.
 
         Returns
         -------
         Candidate
-            Not judged yet.
+            U, why the solver stopped, and what it cost.
         """

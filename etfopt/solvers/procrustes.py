@@ -9,33 +9,30 @@ from typing import Literal
 
 import numpy as np
 
-from etfopt._arrays import Array
+from etfopt._arrays import Array, as_choice
 from etfopt._scaling import own_errstate
-from etfopt.errors import InputError
-from etfopt.geometry import svd_polar
-from etfopt.polar import Unsuitable, gram_polar, newton_schulz_polar, newton_schulz_steps
+from etfopt.polar._gram import Unsuitable, gram_polar, newton_schulz_polar, newton_schulz_steps
+from etfopt.polar._svd import refined_polar, robust_svd
 from etfopt.problem import NearestETF
 from etfopt.solvers.base import Candidate, Solver, Stats, Termination
 
 __all__ = ["Procrustes", "ProcrustesStats"]
 
 ROUTES = ("newton-schulz", "gram", "svd")
-"""From the most demanding to the one that serves every matrix."""
+"""From the most demanding to the one that works for every matrix."""
 
 PRODUCTS_FROM, FEW_STEPS = 64, 4
-"""Where "auto" prefers products alone, in float32: at least so many rows of the frame, at most so many steps."""
+"""Where "auto" takes products alone, in float32: the least rows of the frame, and the most steps."""
 
 
 @dataclass(frozen=True)
 class ProcrustesStats(Stats):
-    """What a run cost, and the route it took.
+    """What a run cost, and the method that gave the answer.
 
     Attributes
     ----------
     method : str
-        The route that gave the answer: "svd", "gram" or "newton-schulz".
-    fallback : str
-        Why the routes tried before it could not keep the promised accuracy; empty where none failed.
+        "svd", "gram" or "newton-schulz".
     """
 
     method: str = "svd"
@@ -43,25 +40,25 @@ class ProcrustesStats(Stats):
 
 @dataclass(frozen=True)
 class Procrustes(Solver):
-    r"""Global minimiser :math:`U^* = PQ'`, the polar factor of the linear term :math:`A = PSQ'`.
+    r"""The closed form: :math:`U^* = PQ'`, the polar factor of the linear term :math:`A = PSQ'`.
 
-    The objective is linear on the Stiefel manifold, so its minimiser is the polar factor of
-    :math:`A = 2HF' + \delta U_{prox}`. Works in the problem's dtype, at :math:`O(dr^2)`. Where A is rank deficient the
-    minimiser is not unique and one of them is returned; the certificate says so.
+    The objective is linear on the Stiefel manifold, so the polar factor of :math:`A = 2HF' + \delta U_{prox}` is its
+    global minimiser. It costs :math:`O(dr^2)` in the problem's dtype. Where A is rank deficient, one of the minimisers
+    is returned and the certificate reports that it is not unique.
 
     Parameters
     ----------
     method : "auto", "svd", "gram" or "newton-schulz"
-        How the polar factor is found, always to the same promises: the one that cannot keep them on a problem hands
-        over to the next more robust one, and ``stats.fallback`` says why.
+        How the polar factor is computed. All methods keep the same accuracy: one that cannot do so on a problem passes
+        it to the next more robust one, and ``stats.fallback`` says why.
 
-        - "svd": a singular value decomposition and a step of iterative refinement. Serves every matrix.
-        - "gram": the eigendecomposition of A'A, then a Newton-Schulz step, or (where A is less well conditioned) a
-          step of refinement, so that squaring the condition number costs no accuracy. Up to condition numbers of 8e3
-          (float32: 1e3) on the range of A.
-        - "newton-schulz": matrix products alone, on r x r matrices, and a last step in the long dimension. For
-          well-conditioned A, as near collapse; the fewer steps, the nearer A'A is to a multiple of I.
-        - "auto": "gram"; but products alone in float32 where r >= 64 and at most 4 steps are predicted.
+        - "auto": a good default. "gram"; but "newton-schulz" in float32 where r >= 64 and at most 4 steps are
+          predicted.
+        - "svd": a singular value decomposition and a step of iterative refinement. Works for every matrix.
+        - "gram": the eigendecomposition of A'A and a step of Newton-Schulz or refinement. For condition numbers up to
+          8e3 (float32: 1e3) on the range of A.
+        - "newton-schulz": matrix products alone. For well-conditioned A, as near collapse: the nearer A'A is to a
+          multiple of I, the fewer steps.
 
     Raises
     ------
@@ -70,8 +67,8 @@ class Procrustes(Solver):
 
     Notes
     -----
-    What "auto" rests on: milliseconds of a solve, medians of `etfopt bench` on two cores with OpenBLAS, the paper's
-    frame and proximal term, 2026-11-23.
+    Milliseconds of a solve, medians of `etfopt bench` on two cores with OpenBLAS, the paper's frame and proximal term,
+    2026-11-23. The choice of "auto" rests on them.
 
     =========================== ======= ===== ===== =============
     d x C, class means          dtype   svd   gram  newton-schulz
@@ -84,10 +81,6 @@ class Procrustes(Solver):
     2048 x 1000, near collapse  float32 670   180   190
     =========================== ======= ===== ===== =============
 
-    The proximal term keeps A'A from a multiple of I even at collapse: the direction that the simplex does not see has
-    the singular value delta. With the reduced frame and no proximal term products alone take 0.6 ms against 1.0 at
-    512 x 100, and 100 ms against 150 at 2048 x 1000 (the polar factor alone, float32, near collapse).
-
     References
     ----------
     Schonemann (1966), A generalized solution of the orthogonal Procrustes problem. Higham (2008), Functions of
@@ -98,7 +91,7 @@ class Procrustes(Solver):
     --------
     >>> import numpy as np
     >>> import etfopt
-    >>> from etfopt.solvers.procrustes import Procrustes
+    >>> from etfopt.solvers import Procrustes
     >>> problem = etfopt.NearestETF(np.eye(6, 4))
     >>> solution = etfopt.solve(problem, Procrustes(method="svd"))
     >>> solution.stats.method, solution.converged
@@ -108,56 +101,31 @@ class Procrustes(Solver):
     method: Literal["svd", "gram", "newton-schulz", "auto"] = "auto"
 
     def __post_init__(self) -> None:
-        if self.method not in (*ROUTES, "auto"):
-            raise InputError(f"method = {self.method!r} is not known; choose one of: {', '.join(ROUTES)}, auto")
+        as_choice(self.method, "method", (*ROUTES, "auto"))
 
     def gap_tolerance(self, problem: NearestETF) -> float:
-        """Return 10 C u, u the rounding unit of the problem's dtype (C or r, whichever is larger).
-
-        Parameters
-        ----------
-        problem : NearestETF
-            Its size and dtype say what rounding allows.
-
-        Returns
-        -------
-        float
-            The relative gap that is promised.
-        """
+        """Return 10 C u, u the rounding unit of the problem's dtype (C or r, whichever is larger)."""
         return 10 * max(problem.C, problem.r) * problem.unit
 
     @own_errstate
     def run(self, problem: NearestETF, initial_point: Array | None = None) -> Candidate:  # noqa: ARG002 - direct method
-        """Return the polar factor of the linear term.
-
-        Parameters
-        ----------
-        problem : NearestETF
-            What to solve.
-        initial_point : ndarray, shape (d, r), optional
-            Of no effect: a closed form needs no start.
-
-        Returns
-        -------
-        Candidate
-            With `ProcrustesStats`.
-        """
+        """Return the polar factor of the linear term, with `ProcrustesStats`; the initial point has no effect."""
         start = time.perf_counter()
         A = problem.scaled_linear_term.A.astype(problem.dtype, copy=False)
         reasons: list[str] = []
         for method in self._routes(problem):
             try:
-                U, iterations = _polar(method, problem, A, reasons)
+                U, iterations, failure = _polar(method, problem, A)
+                break
             except Unsuitable as reason:
                 reasons.append(f"{method}: {reason}")
-            else:
-                break
         seconds = time.perf_counter() - start
-        stats = ProcrustesStats("Procrustes", seconds, iterations, method=method, fallback="; ".join(reasons))
+        fallback = "; ".join([*reasons, failure] if failure else reasons)
+        stats = ProcrustesStats("Procrustes", seconds, iterations, method=method, fallback=fallback)
         return Candidate(U, Termination.CLOSED_FORM, stats)
 
     def _routes(self, problem: NearestETF) -> Sequence[str]:
-        """Return the methods to try in turn; the last one serves every matrix."""
+        """Return the methods to try in turn."""
         first = self.method
         if first == "auto":
             first = "newton-schulz" if _products_pay(problem) else "gram"
@@ -174,10 +142,11 @@ def _products_pay(problem: NearestETF) -> bool:
         return False
 
 
-def _polar(method: str, problem: NearestETF, A: Array, failures: list[str]) -> tuple[Array, int]:
-    """Return the polar factor by one route, and its iterations."""
+def _polar(method: str, problem: NearestETF, A: Array) -> tuple[Array, int, str]:
+    """Return the polar factor by one route, its iterations, and the failure of LAPACK that it overcame."""
     if method == "newton-schulz":
-        return newton_schulz_polar(A, problem.gram)
+        return *newton_schulz_polar(A, problem.gram), ""
     if method == "gram":
-        return gram_polar(A, problem.gram_spectrum), 0
-    return svd_polar(A, failures), 0
+        return gram_polar(A, problem.gram_spectrum), 0, ""
+    (P, S, Q), failure = robust_svd(A)
+    return refined_polar(A, P @ Q.T, Q, S), 0, failure

@@ -4,6 +4,8 @@ import dataclasses
 import json
 import math
 import multiprocessing
+import subprocess
+import sys
 from contextlib import closing
 
 import numpy as np
@@ -17,6 +19,7 @@ from etfopt.bench.compare import cells, compare
 from etfopt.bench.lineup import Entrant, line_up
 from etfopt.bench.problems import NamedProblem, choose_problems
 from etfopt.bench.report import write_report
+from etfopt.solvers import SOLVERS, as_solver
 from etfopt.solvers.procrustes import Procrustes
 from tests.tools import stub_solvers as stub
 
@@ -205,15 +208,71 @@ def test_unknown_solvers_and_impossible_settings_are_refused(entrants):
 
 
 def test_a_solver_whose_extra_is_missing_is_left_out_unless_it_was_asked_for(monkeypatch):
-    def missing(*_):
-        raise MissingExtraError("cvxpy is not installed; run: pip install 'etfopt[convex]'")
+    def without_scs(path, **options):
+        if options.get("backend") == "SCS":
+            raise MissingExtraError("cvxpy is not installed; run: pip install 'etfopt[convex]'")
+        return as_solver(path, **options)
 
-    monkeypatch.setitem(lineup.SOLVERS, "scs", missing)
+    monkeypatch.setattr(lineup, "as_solver", without_scs)
     found, left_out = line_up()
     assert "scs" not in [entrant.name for entrant in found]
     assert left_out == ["scs is left out: cvxpy is not installed; run: pip install 'etfopt[convex]'"]
     with pytest.raises(MissingExtraError, match="pip install"):
         line_up(["scs"])
+
+
+def test_every_solver_of_the_registry_is_compared_by_default():
+    used = {lineup.VARIANTS.get(name, (name,))[0] for name in lineup.ENTRANTS}
+    assert used == set(SOLVERS)
+
+
+MINE = """
+from dataclasses import dataclass
+from etfopt import polar_factor
+from etfopt.solvers.base import Candidate, Solver, Stats, Termination
+
+@dataclass(frozen=True)
+class Mine(Solver):
+    max_seconds: float = 1.0
+
+    def gap_tolerance(self, problem):
+        return 1e-8
+
+    def run(self, problem, initial_point=None):
+        U = polar_factor(problem.linear_term)
+        return Candidate(U, Termination.CLOSED_FORM, Stats("Mine", 0.0))
+
+patient = Mine(max_seconds=60.0)
+nothing = 3
+"""
+
+
+def test_a_solver_of_ones_own_takes_part_by_its_import_path(tmp_path, monkeypatch):
+    (tmp_path / "own_solver.py").write_text(MINE)
+    monkeypatch.syspath_prepend(tmp_path)
+    entrants, left_out = line_up(["own_solver:Mine", "own_solver:patient", "procrustes"], limit=5.0)
+    assert [(e.name, e.local) for e in entrants] == [
+        ("own_solver:Mine", False),
+        ("own_solver:patient", False),
+        ("procrustes", False),
+    ]
+    assert left_out == []
+    assert entrants[1].solver.max_seconds == 5.0
+    rows = list(compare(cells([PROBLEM], entrants, seeds=2), limit=5.0))
+    assert [row.status for row in rows] == [Status.CERTIFIED] * 3
+    with pytest.raises(InputError, match="solver = 'own_solver:nothing' is not a Solver"):
+        line_up(["own_solver:nothing"])
+    assert solve(PROBLEM.problem, "own_solver:patient").stats.solver == "Mine"
+
+
+def test_the_command_finds_a_solver_in_the_working_folder(tmp_path):
+    pytest.importorskip("typer")
+    (tmp_path / "own_solver.py").write_text(MINE)
+    command = [sys.executable, "-P", "-c", "from etfopt.cli import main; main()", "compare", "--json"]
+    command += ["--problem", "tight-3x4", "--solver", "own_solver:Mine"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert [row["status"] for row in json.loads(done.stdout)["rows"]] == ["certified"]
 
 
 def test_an_explicit_problem_is_what_is_measured():

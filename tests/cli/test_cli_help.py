@@ -13,7 +13,6 @@ import pytest
 pytest.importorskip("typer")
 from typer.main import get_command
 
-from etfopt.cli import _values as values
 from etfopt.cli import app
 from tests.tools.terminal import command, environment
 
@@ -151,101 +150,6 @@ def test_the_completion_that_is_shown_works_in_bash(tmp_path: Path) -> None:
         ["/bin/bash", "completion.sh"], cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False
     )
     assert done.stdout.strip() == "learned", done.stderr
-
-
-def test_the_values_that_are_completed_are_those_that_are_known() -> None:
-    pytest.importorskip("pytorch_lightning")
-    from etfopt.bench.lineup import SOLVERS
-    from etfopt.bench.problems import FAMILIES
-    from etfopt.errors import InputError
-    from etfopt.experiments.data.names import CLASSES
-    from etfopt.experiments.networks.losses import LOSSES
-    from etfopt.experiments.settings import HEADS, TrainConfig
-    from etfopt.experiments.settings._run import _hints
-    from etfopt.nn.polar._routes import METHODS
-    from theory.registry import CLAIMS
-
-    assert values.CLAIMS == CLAIMS
-    assert set(values.SOLVERS) == set(SOLVERS)
-    assert set(values.PROBLEMS) == {*FAMILIES, "digits"}
-    assert set(values.METHODS) == set(METHODS)
-    assert values.HEADS == HEADS
-    assert tuple(_hints(TrainConfig)) == values.SETTINGS
-    assert set(values.LOSSES) == set(LOSSES)
-    assert set(values.DATA) == {*CLASSES, "ufm", "imagefolder:"}
-    said = {
-        "backbone.name": values.BACKBONES,
-        "data.batches": values.BATCHES,
-        "data.augmentation": values.AUGMENTATIONS,
-        "optimizer.name": values.OPTIMIZERS,
-        "schedule.name": values.SCHEDULES,
-    }
-    for setting, names in said.items():
-        with pytest.raises(InputError) as refused:
-            TrainConfig().with_settings({setting: "no such name"})
-        listed = re.search(r"choose one of: (.*)$", str(refused.value))[1].split(", ")
-        assert set(names) == set(listed) - {"custom"}, setting
-    for averaging in values.AVERAGINGS:
-        TrainConfig().with_settings({"head.averaging": averaging})
-
-
-REFUSED_EARLY = {
-    "optimizer.speed": [1],
-    "speed": [1],
-    "head.name": ["best", ""],
-    "data.name": ["cats", "imagefolder:"],
-    "backbone.name": ["vit"],
-    "loss.name": ["hinge"],
-    "data.batches": ["sorted"],
-    "data.augmentation": ["mixup"],
-    "optimizer.name": ["lion"],
-    "schedule.name": ["poly"],
-    "seed": [-1, "-1"],
-    "training.epochs": [0, "-3"],
-    "training.batch_size": [1],
-    "backbone.width": [0],
-    "backbone.dim": [-4],
-    "optimizer.learning_rate": [0.0, -1.0, float("nan"), "inf"],
-    "optimizer.weight_decay": [-1e-3],
-    "schedule.warmup": [-1.0],
-    "head.delta": [-1e-3, "nan"],
-    "head.temperature": ["0", "-2", "nan"],
-}
-
-
-@pytest.mark.parametrize("name", REFUSED_EARLY)
-def test_what_is_refused_before_pytorch_is_imported_is_what_the_settings_refuse(name: str) -> None:
-    pytest.importorskip("torch")
-    from etfopt.cli._early import require_settings
-    from etfopt.errors import InputError
-    from etfopt.experiments.settings import TrainConfig
-
-    for value in REFUSED_EARLY[name]:
-        said = []
-        for check in (require_settings, TrainConfig().with_settings):
-            with pytest.raises(InputError) as refused:
-                check({name: value})
-            said.append(str(refused.value).partition("; choose one of:")[0])  # in another order
-        assert said[0] == said[1]
-
-
-def test_what_the_settings_accept_is_accepted_before_pytorch_is_imported(tmp_path: Path) -> None:
-    pytest.importorskip("torch")
-    from etfopt.cli._early import CHOICES, INTEGERS, NUMBERS, require_settings
-    from etfopt.experiments.settings import TrainConfig
-
-    defaults = TrainConfig().to_dict()
-    for name in (*CHOICES, *INTEGERS, *NUMBERS, "head.temperature", "data.name"):
-        topic, _, key = name.rpartition(".")
-        value = (defaults[topic] if topic else defaults)[key]
-        for given in (value, str(value)):
-            if value is not None:
-                require_settings({name: given})
-    for name, least in INTEGERS.items():
-        require_settings({name: least})
-    require_settings({"head.temperature": "auto"})
-    require_settings({"data.name": f"imagefolder:{tmp_path}"})
-    require_settings({"backbone.width": "none", "optimizer.learning_rate": "fast"})  # judged by the setting itself
 
 
 EARLY = {

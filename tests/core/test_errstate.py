@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 
-from etfopt import NearestETF, certify, geometry, nearest_etf, polar_factor, random_stiefel, simplex_etf, solve
+from etfopt import NearestETF, certify, geometry, nearest_etf, polar, polar_factor, random_stiefel, simplex_etf, solve
 from etfopt.adjoint import kkt_vjp, nearest_etf_jvp, nearest_etf_vjp, polar_derivative
+from etfopt.solvers import as_solver
 from etfopt.solvers.base import Solver
 from etfopt.solvers.procrustes import Procrustes
 
@@ -103,8 +104,7 @@ FUNCTIONS: dict[str, Callable[[float], object]] = {
     "kkt_vjp": lambda t: kkt_vjp(p := problem(max(t, 1e-8)), solve(p).U, np.eye(D, C)),
     "feasibility": lambda t: geometry.feasibility(scaled(t)),
     "sym": lambda t: geometry.sym(scaled(t)[:C]),
-    "thin_svd": lambda t: geometry.thin_svd(MEANS * max(t, 1e-150) if t < 1 else MEANS),
-    "svd_polar": lambda _: geometry.svd_polar(MEANS),
+    "thin_svd": lambda t: polar.thin_svd(MEANS * max(t, 1e-150) if t < 1 else MEANS),
     "simplex_etf": lambda _: [simplex_etf(n, reduced=r, dtype=np.float32) for n in (2, C, 1000) for r in (False, True)],
     "random_stiefel": lambda _: random_stiefel(D, C, np.random.default_rng(0)),
     "objective of a huge point": lambda t: problem(t).objective(np.full((D, C), 1e300)),
@@ -124,24 +124,21 @@ def test_every_public_function_is_deaf_to_it(state: str, name: str) -> None:
         FUNCTIONS[name](scale)
 
 
-def iterative() -> dict[str, Solver]:
-    trust_region = pytest.importorskip("etfopt.solvers.riemannian")
-    relaxation = pytest.importorskip("etfopt.solvers.relaxation")
-    kinds = {"trust region": trust_region.TrustRegion, "conjugate gradient": trust_region.ConjugateGradient}
-    kinds |= {"steepest descent": trust_region.SteepestDescent}
-    found: dict[str, Solver] = {name: kind(max_iterations=20) for name, kind in kinds.items()}
-    found["autograd"] = trust_region.TrustRegion(max_iterations=5, derivatives="autograd")
-    return found | {b: relaxation.ConvexRelaxation(b) for b in ("CLARABEL", "SCS")}
+def iterative(name: str) -> Solver:
+    pytest.importorskip("pymanopt" if "-" in name else "cvxpy")
+    options = {"backend": name} if name.isupper() else {"max_iterations": 20}
+    path = "convex-relaxation" if name.isupper() else name.removesuffix("-autograd")
+    return as_solver(path, **options, **({"derivatives": "autograd"} if name.endswith("autograd") else {}))
 
 
 @pytest.mark.parametrize("scale", [1e-310, 1.0, 1e300])
 @pytest.mark.parametrize(
-    "name", ["trust region", "autograd", "conjugate gradient", "steepest descent", "CLARABEL", "SCS"]
+    "name", ["trust-region", "trust-region-autograd", "conjugate-gradient", "steepest-descent", "CLARABEL", "SCS"]
 )
 def test_every_solver_is_deaf_to_it(state: str, name: str, scale: float) -> None:
     del state
-    everything(scale, "reduced", iterative()[name], np.float64)
-    iterative()[name].run(problem(scale), None)
+    everything(scale, "reduced", iterative(name), np.float64)
+    iterative(name).run(problem(scale), None)
 
 
 def test_pictures_of_cosines_are_deaf_to_it(state: str) -> None:
@@ -154,9 +151,9 @@ def test_every_public_name_of_the_core_is_wrapped() -> None:
     """A new function of the core must not be forgotten."""
     from etfopt import Solution, adjoint
 
-    functions = [getattr(geometry, name) for name in geometry.__all__ if name not in ("SVD", "TALL", "simplex_etf")]
+    functions = [getattr(module, n) for module in (geometry, polar) for n in module.__all__ if n not in ("SVD", "TALL")]
     functions += [getattr(adjoint, name) for name in adjoint.__all__ if name not in ("Gradient", "kkt_memory")]
-    functions += [certify, solve, nearest_etf, NearestETF.__init__, Procrustes.run]
+    functions += [certify, solve, NearestETF.__init__, Procrustes.run]
     for kind in (NearestETF, Solution):
         members = [v for name, v in vars(kind).items() if not name.startswith("_")]
         functions += [v.func for v in members if isinstance(v, functools.cached_property)]

@@ -10,10 +10,9 @@ from hypothesis import strategies as st
 
 from etfopt import InputError, NearestETF, certify, solve
 from etfopt.adjoint import nearest_etf_vjp
+from etfopt.solvers import ConjugateGradient, ConvexRelaxation, SteepestDescent, TrustRegion
 from etfopt.solvers.base import Solver
 from etfopt.solvers.procrustes import Procrustes
-from etfopt.solvers.relaxation import ConvexRelaxation
-from etfopt.solvers.riemannian import ConjugateGradient, SteepestDescent, TrustRegion
 from tests.tools import oracles
 from tests.tools.strategies import Draw, draws, orthonormal
 

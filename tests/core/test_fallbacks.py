@@ -9,7 +9,7 @@ import pytest
 from etfopt import InputError, NearestETF, nearest_etf, simplex_etf, solve
 from etfopt.adjoint import nearest_etf_vjp
 from etfopt.files import StorageError, save_solution
-from etfopt.polar import Unsuitable
+from etfopt.polar._gram import Unsuitable
 from etfopt.solvers.procrustes import Procrustes
 from tests.tools.strategies import orthonormal, with_spectrum
 

@@ -1,4 +1,4 @@
-"""Frames, polar factors and random points of the Stiefel manifold."""
+"""Polar factors and random points of the Stiefel manifold."""
 
 import numpy as np
 import pytest
@@ -6,47 +6,15 @@ import scipy.linalg
 from hypothesis import given
 from hypothesis import strategies as st
 
-from etfopt import ConvergenceError, polar_factor, random_stiefel, simplex_etf
-from etfopt.geometry import feasibility, sym, thin_svd
+from etfopt import ConvergenceError, polar_factor, random_stiefel
+from etfopt.geometry import sym
+from etfopt.polar import feasibility, thin_svd
 from tests.tools import oracles
 from tests.tools.strategies import REGULAR, matrices, orthonormal
-
-CLASSES = (2, 3, 5, 10, 100)
 
 
 def unit(X: np.ndarray) -> float:
     return float(np.finfo(X.dtype).eps)
-
-
-@pytest.mark.parametrize("reduced", [False, True])
-@pytest.mark.parametrize("C", CLASSES)
-def test_columns_of_a_simplex_are_equally_long_and_equally_far_apart(C, reduced):
-    F = simplex_etf(C, reduced=reduced)
-    expected = (np.eye(C) * C - 1) / (C * (C - 1))
-    np.testing.assert_allclose(F.T @ F, expected, rtol=0, atol=1e-15)
-    assert F.shape == (C - 1 if reduced else C, C)
-
-
-@pytest.mark.parametrize("C", CLASSES)
-def test_the_full_simplex_is_the_matrix_of_the_paper(C):
-    np.testing.assert_allclose(simplex_etf(C), oracles.simplex(C), rtol=0, atol=1e-16)
-    assert np.array_equal(simplex_etf(C), simplex_etf(C).T)
-
-
-@pytest.mark.parametrize("C", CLASSES)
-def test_the_reduced_simplex_is_the_helmert_matrix_over_a_root(C):
-    F = simplex_etf(C, reduced=True)
-    np.testing.assert_allclose(F, oracles.reduced_simplex(C), rtol=0, atol=1e-15)
-    np.testing.assert_allclose(F @ F.T * (C - 1), np.eye(C - 1), rtol=0, atol=1e-14)
-    np.testing.assert_allclose(F.T @ F, simplex_etf(C) / np.sqrt(C - 1), rtol=0, atol=1e-15)
-
-
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_a_frame_has_the_dtype_asked_for_and_belongs_to_the_caller(dtype):
-    F = simplex_etf(4, dtype=dtype)
-    assert F.dtype == dtype
-    F[0, 0] = 7.0
-    assert simplex_etf(4, dtype=dtype)[0, 0] != 7.0
 
 
 @given(matrices())

@@ -132,7 +132,7 @@ def test_a_list_a_transpose_and_a_fortran_array_are_the_same_means(rng):
 
 def test_a_delta_of_zero_ignores_the_proximal_point(rng):
     H, prox = rng.standard_normal((6, 4)), orthonormal(6, 4, rng)
-    assert np.array_equal(NearestETF(H, prox=prox).linear_term, NearestETF(H).linear_term)
+    assert np.array_equal(NearestETF(H, prox=prox, delta=0).linear_term, NearestETF(H).linear_term)
 
 
 def test_an_objective_out_of_range_is_infinite_and_warns_of_nothing():

@@ -5,7 +5,7 @@ import pytest
 from scipy.linalg import helmert
 
 from etfopt import ConvergenceError, NearestETF, simplex_etf, solve
-from etfopt import polar as _polar
+from etfopt.polar import _gram as _polar
 from etfopt.solvers.procrustes import Procrustes, ProcrustesStats
 from tests.tools.strategies import means_with, orthonormal, with_spectrum
 

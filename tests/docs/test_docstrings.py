@@ -111,7 +111,7 @@ def test_names_that_must_have_an_example_are_there() -> None:
 
 def test_what_a_check_raises_its_caller_raises() -> None:
     from etfopt._arrays import as_matrix
-    from etfopt.geometry import polar_factor
+    from etfopt.polar import polar_factor
 
     assert docstrings.raised_by(as_matrix) == docstrings.raised_by(polar_factor) == {"InputError"}
 

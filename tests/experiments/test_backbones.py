@@ -9,7 +9,6 @@ from torch import nn
 from etfopt.errors import InputError
 from etfopt.experiments.data.images import Images, Labelled, Split
 from etfopt.experiments.networks.backbones import (
-    BACKBONES,
     build_backbone,
     convnet,
     flat_convnet,
@@ -19,7 +18,8 @@ from etfopt.experiments.networks.backbones import (
     resnet50,
     vgg13,
 )
-from etfopt.experiments.settings import TrainConfig
+from etfopt.experiments.settings import BackboneConfig
+from etfopt.experiments.settings.names import known_dim
 
 
 def count(module: nn.Module) -> int:
@@ -33,9 +33,8 @@ def images(channels: int = 3, side: int = 32, n: int = 4) -> Images:
     return Images(split, split, 2)
 
 
-def config(**settings) -> TrainConfig:
-    named = {f"backbone.{key}": value for key, value in settings.items()}
-    return TrainConfig().with_settings({"head.name": "learned", **named})
+def built(data: Images, module: nn.Module | None = None, **settings) -> nn.Module:
+    return build_backbone(BackboneConfig(**settings), data.train.tensors[0], len(data.train), module)
 
 
 @pytest.mark.parametrize(
@@ -69,26 +68,22 @@ def test_plain_normalisation_has_no_parameters_and_no_layer_has_a_bias() -> None
 def test_features_have_the_dimension_promised(name: str, stem: str) -> None:
     data = images(1, 128 if (name, stem) == ("vgg13", "imagenet") else 32)
     for settings in ({}, {"dim": 9}):
-        chosen = config(name=name, stem=stem, width=4, **settings)
-        module = build_backbone(chosen, data)
-        assert module(data.train.tensors[0]).shape == (4, chosen.backbone.feature_dim)
-        assert chosen.backbone.feature_dim == (settings.get("dim") or BACKBONES[name].feature_dim(4))
+        module = built(data, name=name, stem=stem, width=4, **settings)
+        assert module(data.train.tensors[0]).shape == (4, settings.get("dim") or known_dim(name, 4))
 
 
 def test_an_average_over_places_bounds_the_rank_of_the_features_and_no_average_does_not() -> None:
     torch.manual_seed(0)
     pixels = torch.randn(40, 1, 28, 28)
-    averaged = build_backbone(config(name="convnet", width=8, dim=32), images(1, 28))
-    flat = build_backbone(config(name="convnet-flat", width=8, dim=32), images(1, 28))
+    averaged = built(images(1, 28), name="convnet", width=8, dim=32)
+    flat = built(images(1, 28), name="convnet-flat", width=8, dim=32)
     assert torch.linalg.matrix_rank(averaged(pixels)) <= 8
     assert torch.linalg.matrix_rank(flat(pixels)) > 24
     assert flat_convnet((1, 30, 50), 4, 16)(torch.randn(2, 1, 30, 50)).shape == (2, 16)
 
 
 def test_a_dimension_that_is_the_networks_own_adds_no_layer() -> None:
-    own, same, other = (
-        count(build_backbone(config(name="convnet", width=8, dim=dim), images())) for dim in (None, 8, 9)
-    )
+    own, same, other = (count(built(images(), name="convnet", width=8, dim=dim)) for dim in (None, 8, 9))
     assert own == same == other - 8 * 9
 
 
@@ -105,11 +100,8 @@ def test_a_width_of_half_quarters_the_inner_weights() -> None:
 
 
 def test_free_features_are_one_row_a_sample() -> None:
-    chosen = TrainConfig().with_settings(
-        {"data.name": "ufm", "data.classes": 2, "backbone.name": "free", "backbone.dim": 1000}
-    )
     split = Split(Labelled(torch.arange(50), torch.arange(50) % 2))
-    module = build_backbone(chosen, Images(split, split, 2))
+    module = built(Images(split, split, 2), name="free", dim=1000)
     features = module(torch.tensor([3, 3, 7]))
     assert features.shape == (3, 1000)
     assert torch.equal(features[0], features[1])
@@ -122,7 +114,7 @@ def test_a_backbone_is_drawn_from_the_seed() -> None:
     made = []
     for seed in (1, 1, 2):
         torch.manual_seed(seed)
-        made.append(torch.cat([p.flatten() for p in build_backbone(config(name="convnet"), images()).parameters()]))
+        made.append(torch.cat([p.flatten() for p in built(images(), name="convnet").parameters()]))
     assert torch.equal(made[0], made[1])
     assert not torch.equal(made[0], made[2])
 
@@ -138,9 +130,9 @@ def test_a_backbone_is_drawn_from_the_seed() -> None:
 )
 def test_images_that_are_too_small_are_refused(name: str, stem: str, side: int, least: int) -> None:
     with pytest.raises(InputError, match=rf"needs images of {least} x {least} pixels and more; got {side} x {side}"):
-        build_backbone(config(name=name, stem=stem, width=2), images(3, side))
+        built(images(3, side), name=name, stem=stem, width=2)
     x = images(3, least)
-    assert build_backbone(config(name=name, stem=stem, width=2), x)(x.train.tensors[0]).isfinite().all()
+    assert built(x, name=name, stem=stem, width=2)(x.train.tensors[0]).isfinite().all()
 
 
 class Mean(nn.Module):
@@ -152,11 +144,11 @@ class Mean(nn.Module):
 
 def test_a_module_of_ones_own_plugs_in_and_is_checked() -> None:
     module = Mean()
-    assert build_backbone(config(name="custom", dim=9), images(), module) is module
+    assert built(images(), module, name="custom", dim=9) is module
     assert module.training
-    with pytest.raises(InputError, match=r"features of two images are \(2, 9\); \(2, 10\) by backbone.dim = 10"):
-        build_backbone(config(name="custom", dim=10), images(), module)
+    with pytest.raises(InputError, match=r"features of 4 images are \(4, 9\); \(4, 10\) by backbone.dim = 10"):
+        built(images(), module, name="custom", dim=10)
     with pytest.raises(InputError, match="'custom' needs a module"):
-        build_backbone(config(name="custom", dim=9), images())
+        built(images(), name="custom", dim=9)
     with pytest.raises(InputError, match="'mlp' does not go with a module"):
-        build_backbone(config(), images(), module)
+        built(images(), module)

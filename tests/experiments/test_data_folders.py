@@ -33,7 +33,7 @@ def folder(tmp_path: Path) -> Path:
 
 def values(path: Path, **settings) -> list[list[int]]:
     """The value of every image of both splits, in order."""
-    data = load_images(DataConfig(f"imagefolder:{path}", **settings))
+    data = load_images(DataConfig(name=f"imagefolder:{path}", **settings))
     return [split.pixels[:, 0, 0, 0].tolist() for split in (data.train, data.test)]
 
 
@@ -154,7 +154,7 @@ def test_tables_of_boxes_in_tiny_imagenet_are_no_surprise(tmp_path: Path) -> Non
         picture(root / "val" / "images" / f"{name}.JPEG")
         (root / "train" / name / f"{name}_boxes.txt").write_text("0.JPEG\t0\t0\t9\t9\n")
     (root / "val" / "val_annotations.txt").write_bytes(b"n1.JPEG\tn1\t0\nn2.JPEG\tn2\t0\n")
-    assert len(load_images(DataConfig("tiny-imagenet", root=str(tmp_path))).train) == 2
+    assert len(load_images(DataConfig(name="tiny-imagenet", root=str(tmp_path))).train) == 2
     (root / "val" / "val_annotations.txt").write_bytes(b"\xff\xfe\x00n1.JPEG\tn\xff1\t0\n")
     with pytest.raises(InputError, match="has a class that is not in train"):
-        load_images(DataConfig("tiny-imagenet", root=str(tmp_path)))
+        load_images(DataConfig(name="tiny-imagenet", root=str(tmp_path)))

@@ -81,7 +81,7 @@ def folder(root: Path, array: np.ndarray, name: str = "{}.png") -> str:
 @pytest.mark.parametrize("cached", [False, True])
 def test_a_folder_of_16_bit_images_says_that_8_are_kept(tmp_path: Path, cached: bool) -> None:
     cache = str(tmp_path / "cache") if cached else None
-    config = DataConfig(folder(tmp_path / "set", DEEP), test_share=0.5, cache=cache)
+    config = DataConfig(name=folder(tmp_path / "set", DEEP), test_share=0.5, cache=cache)
     with pytest.warns(UserWarning, match=r"\d.png: has 16 bits a channel, and 8 are kept: 65535 becomes 255"):
         images = load_images(config)
     assert images.shape == (1, 5, 6)
@@ -91,7 +91,7 @@ def test_a_folder_of_16_bit_images_says_that_8_are_kept(tmp_path: Path, cached: 
 def test_16_bit_grey_in_a_set_in_colour_is_scaled_too(tmp_path: Path) -> None:
     name = folder(tmp_path, COLOUR)
     png(tmp_path / "a" / "9.png", DEEP, 0)
-    images = load_images(DataConfig(name, test_share=0.2))
+    images = load_images(DataConfig(name=name, test_share=0.2))
     found = [*images.train.pixels, *images.test.pixels]
     assert any(np.array_equal(x, np.stack([eight(DEEP)] * 3)) for x in found)
 

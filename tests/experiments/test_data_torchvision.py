@@ -73,7 +73,7 @@ def torchvision(monkeypatch, tmp_path: Path) -> None:
 )
 @pytest.mark.usefixtures("torchvision")
 def test_the_sets_of_torchvision_become_tensors(name: str, shape: tuple[int, ...], C: int) -> None:
-    images = load_images(DataConfig(name, download=True))
+    images = load_images(DataConfig(name=name, download=True))
     assert (images.shape, images.num_classes) == (shape, C)
     raw = np.random.default_rng(0).integers(0, 256, (2 * C, *shape), dtype=np.uint8)
     if shape[0] == 3 and name.startswith("cifar"):
@@ -84,13 +84,15 @@ def test_the_sets_of_torchvision_become_tensors(name: str, shape: tuple[int, ...
 
 @pytest.mark.usefixtures("torchvision")
 def test_imagenet_is_decoded_to_the_size_asked_for() -> None:
-    images = load_images(DataConfig("imagenet", size=16))
+    images = load_images(DataConfig(name="imagenet", size=16))
     assert (images.shape, images.num_classes, len(images.test)) == ((3, 16, 16), 1000, 1000)
 
 
 @pytest.mark.usefixtures("torchvision")
 def test_imagenet_is_kept_on_the_disk_where_a_cache_is_given(tmp_path: Path) -> None:
-    memory, cached = (load_images(DataConfig("imagenet", size=4, cache=cache)) for cache in (None, str(tmp_path / "c")))
+    memory, cached = (
+        load_images(DataConfig(name="imagenet", size=4, cache=cache)) for cache in (None, str(tmp_path / "c"))
+    )
     assert len(list((tmp_path / "c").glob("*.npy"))) == 2
     assert torch.equal(cached.train.pixels[:], memory.train.pixels)
     assert torch.equal(cached.test[[3, 999]][0], memory.test[[3, 999]][0])
@@ -99,7 +101,7 @@ def test_imagenet_is_kept_on_the_disk_where_a_cache_is_given(tmp_path: Path) -> 
 @pytest.mark.usefixtures("torchvision")
 def test_a_set_of_torchvision_that_is_not_there_is_named() -> None:
     with pytest.raises(InputError, match=r"svhn: cannot be read from data.root = 'data': Dataset not found.*download"):
-        load_images(DataConfig("svhn"))
+        load_images(DataConfig(name="svhn"))
 
 
 def test_without_torchvision_the_line_to_install_it_is_given(monkeypatch) -> None:
@@ -108,4 +110,4 @@ def test_without_torchvision_the_line_to_install_it_is_given(monkeypatch) -> Non
     with pytest.raises(
         InputError, match=r"'cifar10' is read by torchvision, which cannot be imported.*pip install torch"
     ):
-        load_images(DataConfig("cifar10"))
+        load_images(DataConfig(name="cifar10"))

@@ -37,7 +37,7 @@ def together(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("head", [*HEADS])
 def test_two_processes_measure_what_one_measures(head: str, together: Path, tmp_path: Path) -> None:
     one, two = run(tmp_path, head), load_run(together / head)
     assert len(two.history) == 3

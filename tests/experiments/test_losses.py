@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from etfopt.experiments.networks.losses import LOSSES, dot_regression
+from etfopt.experiments.networks.losses import build_loss, dot_regression
+from etfopt.experiments.settings import LossConfig
 from etfopt.nn import FixedETFHead, LearnedHead, NearestETFHead
 
 
@@ -47,4 +48,4 @@ def test_dot_regression_has_the_gradient_of_its_formula() -> None:
 def test_cross_entropy_is_torchs() -> None:
     logits, labels = torch.randn(5, 3, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1, 2, 1, 0])
     expected = -torch.log_softmax(logits, dim=1)[torch.arange(5), labels].mean()
-    torch.testing.assert_close(LOSSES["cross-entropy"](logits, labels), expected)
+    torch.testing.assert_close(build_loss(LossConfig())(logits, labels), expected)

@@ -138,7 +138,11 @@ def network() -> nn.Sequential:
 )
 def test_the_optimisers_of_torch_get_their_settings(name: str, kind: type) -> None:
     optimizer = build_optimizer(
-        network(), OptimizerConfig(name, 0.3, 0.7, nesterov=name == "sgd", beta1=0.8, beta2=0.95, weight_decay=0.01)
+        network(),
+        OptimizerConfig(
+            **{"name": name, "learning_rate": 0.3, "momentum": 0.7, "nesterov": name == "sgd"},
+            **{"beta1": 0.8, "beta2": 0.95, "weight_decay": 0.01},
+        ),
     )
     (group,) = optimizer.param_groups
     assert type(optimizer) is kind
@@ -162,7 +166,7 @@ def test_biases_and_normalisation_can_be_spared_the_decay() -> None:
 
 
 def test_agd_is_built_with_its_gain() -> None:
-    optimizer = build_optimizer(nn.Linear(3, 2, bias=False), OptimizerConfig("agd", gain=3.0))
+    optimizer = build_optimizer(nn.Linear(3, 2, bias=False), OptimizerConfig(name="agd", gain=3.0))
     assert type(optimizer) is AGD
     assert optimizer.param_groups[0]["gain"] == 3.0
 
@@ -180,22 +184,26 @@ def rates(config: ScheduleConfig, epochs: int, epoch_steps: int = 1) -> list[flo
 
 
 def test_rates_are_as_announced() -> None:
-    assert rates(ScheduleConfig("constant"), 3) == [2.0] * 3
+    assert rates(ScheduleConfig(name="constant"), 3) == [2.0] * 3
     cosine = 1 + np.cos(np.pi * np.arange(5) / 5)
     np.testing.assert_allclose(rates(ScheduleConfig(), 5), cosine, atol=1e-14)
-    np.testing.assert_allclose(rates(ScheduleConfig("step", 0, (2, 4), 0.5), 6), [2, 2, 1, 1, 0.5, 0.5])
+    np.testing.assert_allclose(
+        rates(ScheduleConfig(name="step", milestones=(2, 4), decay=0.5), 6), [2, 2, 1, 1, 0.5, 0.5]
+    )
 
 
 def test_a_warm_up_rises_linearly_and_the_rest_follows() -> None:
-    np.testing.assert_allclose(rates(ScheduleConfig("constant", 3), 5), [0.5, 1, 1.5, 2, 2])
-    found = rates(ScheduleConfig("cosine", 2), 6)
+    np.testing.assert_allclose(rates(ScheduleConfig(name="constant", warmup=3), 5), [0.5, 1, 1.5, 2, 2])
+    found = rates(ScheduleConfig(name="cosine", warmup=2), 6)
     np.testing.assert_allclose(found, [2 / 3, 4 / 3, *(1 + np.cos(np.pi * np.arange(4) / 4))], atol=1e-14)
-    found = rates(ScheduleConfig("step", 1, (3,), 0.1), 5)
+    found = rates(ScheduleConfig(name="step", warmup=1, milestones=(3,)), 5)
     np.testing.assert_allclose(found, [1, 2, 2, 0.2, 0.2])
 
 
 def test_rates_can_change_after_every_batch() -> None:
-    config = ScheduleConfig("cosine", 0.5, interval="step")
+    config = ScheduleConfig(name="cosine", warmup=0.5, interval="step")
     found = rates(config, 3, 4)
     np.testing.assert_allclose(found, [2 / 3, 4 / 3, *(1 + np.cos(np.pi * np.arange(10) / 10))], atol=1e-14)
-    assert rates(ScheduleConfig("step", 0, (0.5,), interval="step"), 2, 4) == pytest.approx([2, 2, *[0.2] * 6])
+    assert rates(ScheduleConfig(name="step", milestones=(0.5,), interval="step"), 2, 4) == pytest.approx(
+        [2, 2, *[0.2] * 6]
+    )

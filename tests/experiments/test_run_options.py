@@ -27,7 +27,7 @@ def images():
     return load_images(DataConfig(subset=8))
 
 
-@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("head", [*HEADS])
 @pytest.mark.parametrize(
     "settings",
     [
@@ -143,7 +143,7 @@ def test_a_module_of_ones_own_is_trained(images, tmp_path: Path) -> None:
 
 
 def test_a_module_that_does_not_fit_is_refused_before_the_folder_is_touched(images, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"features of two images are \(2, 64\)"):
+    with pytest.raises(InputError, match=r"features of 2 images are \(2, 64\)"):
         train(small(backbone__name="custom"), tmp_path / "run", images=images, backbone=nn.Flatten())
 
 

@@ -42,7 +42,7 @@ class Unwatched:
     def __exit__(self, *_: object) -> None: ...
 
 
-@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("head", [*HEADS])
 def test_a_step_that_is_watched_is_the_same_step(head: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     chosen = config(**{"head.name": head})
     watched = train(chosen, tmp_path / "watched")

@@ -30,7 +30,7 @@ def test_sigterm_stops_a_run_wherever_it_arrives(tmp_path: Path, monkeypatch, ho
     monkeypatch.setattr(Classifier, hook, signalled)
     before = signal.getsignal(signal.SIGTERM)
     small = BackboneConfig(width=8, dim=9)
-    config = TrainConfig(backbone=small, head=HeadConfig("learned"), training=TrainingConfig(2))
+    config = TrainConfig(backbone=small, head=HeadConfig(name="learned"), training=TrainingConfig(epochs=2))
     with pytest.raises(SystemExit) as raised:
         train(config, tmp_path / "run")
     assert raised.value.code == 143

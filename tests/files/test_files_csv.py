@@ -187,7 +187,7 @@ def test_the_command_names_the_options_and_warns_in_one_line(path: Path) -> None
     table(path, header=range(4))
     done = etfopt("solve", path.name, cwd=path.parent)
     assert (done.returncode, done.stdout) == (2, "")
-    assert re.search(r"or say which: --header or --no-header\n$", done.stderr)
+    assert re.search(r"or say which; pass --header or --no-header\n$", done.stderr)
     told = etfopt("solve", path.name, "--header", "--json", cwd=path.parent)
     assert (told.returncode, told.stderr) == (0, "")
     table(path, header=list("abcd"))

@@ -242,7 +242,7 @@ def test_a_folder_of_damaged_images_is_refused_by_the_name_of_one(place: Path) -
     for i in range(8):
         (place / "set" / "ab"[i % 2]).mkdir(parents=True, exist_ok=True)
         (place / "set" / "ab"[i % 2] / f"{i}.png").write_bytes(saved("RGB", "PNG"))
-    config = DataConfig(f"imagefolder:{place / 'set'}")
+    config = DataConfig(name=f"imagefolder:{place / 'set'}")
     assert load_images(config).shape == (3, 9, 8)
     for i in range(8):
         path = place / "set" / "ab"[i % 2] / f"{i}.png"

@@ -9,7 +9,8 @@ import torch
 
 import etfopt.metrics.margin as margin_module
 from etfopt.errors import InputError
-from etfopt.geometry import random_stiefel, simplex_etf
+from etfopt.frames import simplex_etf
+from etfopt.geometry import random_stiefel
 from etfopt.metrics import MEASURES, CosineMargin, NeuralCollapse
 from tests.tools.metric_cases import (
     ETF_DISTANCES,

@@ -55,7 +55,7 @@ class Network(nn.Module):
         return self.head(self.backbone(x), labels)
 
 
-@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("head", [*HEADS])
 def test_swapping_heads_in_a_network_is_one_line(head, rng):
     network, x = Network(head), torch.tensor(rng.standard_normal((24, 6)), dtype=torch.float32)
     optimiser = torch.optim.SGD(network.parameters(), lr=0.1)

@@ -122,7 +122,7 @@ SIZES = {
 }
 
 
-@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("head", [*HEADS])
 @pytest.mark.parametrize("case", SIZES)
 def test_sizes_that_make_no_head_are_refused(case, head):
     arguments, options, message = SIZES[case]
@@ -186,7 +186,7 @@ BATCHES = {
 }
 
 
-@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("head", [*HEADS])
 @pytest.mark.parametrize("steps", [0, 2])
 @pytest.mark.parametrize("case", BATCHES)
 def test_a_batch_that_cannot_be_used_is_refused_and_changes_no_bit(case, steps, head):
@@ -206,7 +206,7 @@ def test_training_the_nearest_head_without_labels_is_refused_with_the_remedy():
     refused(r"labels are required in training.*head\.eval\(\)", NearestETFHead(4, 3), X)
 
 
-@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("head", [*HEADS])
 def test_labels_are_checked_in_evaluation_too_where_given(head):
     refused(r"labels ha(s|ve) shape", head(4, 3).eval(), X, Y[:5])
 

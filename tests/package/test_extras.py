@@ -56,6 +56,7 @@ def test_the_packages_of_the_extras_are_those_that_the_source_imports():
 def test_what_a_module_imports_comes_with_the_extra_that_it_says_it_needs(path):
     module = ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
     private = {"etfopt._torch": "torch", "etfopt.cli._tables": "cli", "etfopt.cli._bench_tables": "cli"}
+    private |= dict.fromkeys(("etfopt.cli._settings", "etfopt.cli._training"), "experiments")
     there = extras.brought(private.get(module) or extras.needed(module) or "all")
     needed = third_party(ast.parse(path.read_text(encoding="utf-8")))
     assert not {package for package in needed if not BROUGHT[package] & there}

@@ -11,6 +11,7 @@ import etfopt
 from tests import ROOT
 
 PACKAGE = Path(etfopt.__file__).parent
+SOLVERS = "etfopt.solvers"
 OPTIONAL = (
     *("torch", "torchvision", "torchmetrics", "pytorch_lightning", "lightning", "pymanopt", "autograd", "cvxpy"),
     *("clarabel", "scs", "jax", "matplotlib", "sklearn", "pandas", "typer", "rich", "click", "hypothesis", "pytest"),
@@ -120,6 +121,37 @@ def test_the_layering_rule_holds():
     done = python("from importlinter.cli import lint_imports_command; lint_imports_command(['--no-cache'])")
     assert done.returncode == 0, done.stdout + done.stderr
     assert " 0 broken" in done.stdout
+
+
+@pytest.mark.parametrize("path", sorted((PACKAGE / "solvers").glob("[!_]*.py")), ids=lambda path: path.stem)
+def test_a_solver_knows_no_other_solver(path):
+    """Nor does one that is added tomorrow: it imports the protocol and private helpers alone."""
+    if path.stem == "relaxation":  # the deprecated name of a module
+        return
+    nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+    modules = {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)}
+    modules |= {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    names = {alias.name for n in nodes if isinstance(n, ast.ImportFrom) and n.module == SOLVERS for alias in n.names}
+    seen = {module.removeprefix(f"{SOLVERS}.") for module in modules if module.startswith(f"{SOLVERS}.")} | names
+    assert all(name == "base" or name.startswith("_") for name in seen)
+
+
+LAZY = """
+import sys
+from etfopt.solvers import SOLVERS, {name}, as_solver
+assert as_solver("procrustes").method == "auto" and "trust-region" in SOLVERS
+assert not {others} & set(sys.modules), set(sys.modules)
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "others"),
+    [("Procrustes", {"pymanopt", "autograd", "cvxpy"}), ("TrustRegion", {"cvxpy"}), ("ConvexRelaxation", {"pymanopt"})],
+)
+def test_a_solver_is_imported_without_the_extras_of_others(name, others):
+    pytest.importorskip("pymanopt")
+    pytest.importorskip("cvxpy")
+    succeeds(LAZY.format(name=name, others=others))
 
 
 OPTIONAL_MODULES = {"__main__", "_memory", "_torch"}

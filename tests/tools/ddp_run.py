@@ -20,13 +20,13 @@ from etfopt.experiments.settings import HEADS, DataConfig, TrainConfig
 from etfopt.experiments.training import train as training
 
 
-def plain(_config: TrainConfig, images: Images, _module: nn.Module | None) -> nn.Module:
-    return nn.Sequential(nn.Flatten(), nn.Linear(images.shape.numel(), 16), nn.Tanh(), nn.Linear(16, 12)).double()
+def plain(_config: object, images: torch.Tensor, *_: object) -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(images[0].numel(), 16), nn.Tanh(), nn.Linear(16, 12)).double()
 
 
 def data() -> Images:
     """Digits in float64, a number of them that leaves unequal shares."""
-    images = load_images(DataConfig("digits"))
+    images = load_images(DataConfig(name="digits"))
     for split, n in ((images.train, 601), (images.test, 99)):
         split.pixels, split.labels = (x[:n] for x in split.tensors)
         split.pixels, split.mean = split.pixels.double(), None

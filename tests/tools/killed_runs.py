@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from etfopt.experiments.data import Images, load_images
+from etfopt.experiments.data import load_images
 from etfopt.experiments.settings import HEADS, DataConfig, TrainConfig
 from etfopt.experiments.training import _checkpoints
 from etfopt.experiments.training import train as training
@@ -30,12 +30,12 @@ from etfopt.experiments.training._records import read_lines
 from etfopt.files import _atomic
 
 EPOCHS = 3
-IMAGES = load_images(DataConfig("digits"))
+IMAGES = load_images(DataConfig(name="digits"))
 
 
-def with_dropout(_config: TrainConfig, images: Images, _module: nn.Module | None) -> nn.Module:
+def with_dropout(_config: object, images: torch.Tensor, *_: object) -> nn.Module:
     """A network that draws from the global generator at every step."""
-    inside = images.shape.numel()
+    inside = images[0].numel()
     return nn.Sequential(nn.Flatten(), nn.Linear(inside, 16), nn.Dropout(0.2), nn.ReLU(), nn.Linear(16, 12))
 
 

@@ -11,7 +11,8 @@ import torch
 import torchmetrics
 from torch import Tensor
 
-from etfopt.geometry import random_stiefel, simplex_etf
+from etfopt.frames import simplex_etf
+from etfopt.geometry import random_stiefel
 from etfopt.metrics import CosineMargin, NearestMeanMismatch, NeuralCollapse, NumericalRank
 
 Data = tuple[Tensor, Tensor, Tensor, Tensor]

@@ -13,7 +13,7 @@ import pymanopt
 
 from etfopt import NearestETF
 from etfopt.geometry import random_stiefel
-from etfopt.solvers.riemannian import TrustRegion
+from etfopt.solvers import TrustRegion
 
 
 class Run(NamedTuple):

@@ -17,7 +17,7 @@ from numpydoc.docscrape import NumpyDocString
 import etfopt
 
 MATHEMATICAL = re.compile(
-    r"etfopt\.(geometry|problem|certificate|adjoint|solution|_solve|_kkt|_linear_term|solvers\..*|nn\..*|metrics\..*)"
+    r"etfopt\.(geometry|polar\..*|frames\..*|problem|certificate|adjoint|implicit|solution|_linear_term|solvers\..*|nn\..*|metrics\..*)"
 )
 """Modules whose names must say where the mathematics is proved or published."""
 
@@ -78,6 +78,12 @@ class Name:
         bases = self.owner.__mro__[1:] if self.owner else ()
         name = self.path.rpartition(".")[2]
         return any(name in vars(base) and not base.__module__.startswith("etfopt") for base in bases)
+
+    @property
+    def inherited(self) -> bool:
+        """Whether it is a method that a base class in etfopt declares and documents."""
+        bases = self.owner.__mro__[1:] if self.owner else ()
+        return any(_ours(base) and self.path.rpartition(".")[2] in vars(base) for base in bases)
 
     def sections(self) -> dict[str, list[Any]]:
         """The docstring's sections as numpydoc reads them."""

@@ -289,7 +289,8 @@ def rounded_otherwise(rank: int, _size: int) -> dict:
     head = NearestETFHead(D, C)
     x, y = torch.arange(4.0 * D).reshape(4, D).sin().requires_grad_(), torch.tensor([0, 1, 2, 3])
     with mock.patch(
-        "etfopt.nn.heads.nearest_etf", lambda *given, **options: nearest_etf(*given, **options) * (1 + rank * 2**-22)
+        "etfopt.nn.heads.nearest.nearest_etf",
+        lambda *given, **options: nearest_etf(*given, **options) * (1 + rank * 2**-22),
     ):
         logits = head(x, y)
     logits.square().sum().backward()

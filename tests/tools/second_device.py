@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
 from etfopt import InputError
-from etfopt.geometry import simplex_etf
+from etfopt.frames import simplex_etf
 from etfopt.nn import FixedETFHead, LearnedHead, NearestETFHead
 from etfopt.nn.functional import nearest_etf
 from tests.tools.blind import LOOKS

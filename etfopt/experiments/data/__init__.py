@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from etfopt.experiments.data.decoding import ImageFiles, decoded
-from etfopt.experiments.data.image_folders import load_folder, load_tiny_imagenet
+from etfopt.experiments.data.image_folders import load_folder
 from etfopt.experiments.data.images import Images, Split, require_classes, standardized
-from etfopt.experiments.data.names import FOLDER, TORCHVISION, known_classes
-from etfopt.experiments.data.packaged import load_digits, load_mnist5k, load_ufm
+from etfopt.experiments.data.own import load_own
 from etfopt.experiments.data.sampling import EpochBatches, batches
 from etfopt.experiments.data.selection import for_testing, selected
-from etfopt.experiments.data.torchvision import load_imagenet, load_torchvision
+from etfopt.experiments.settings.names import DATA, FOLDER, is_own
 
 if TYPE_CHECKING:
     from etfopt.experiments.settings import DataConfig
 
 __all__ = ["EpochBatches", "Images", "Split", "batches", "load_images"]
 
-IN_MEMORY = {"digits": load_digits, "mnist5k": load_mnist5k, **dict.fromkeys(TORCHVISION, load_torchvision)}
-IN_FILES = {"imagenet": load_imagenet, "tiny-imagenet": load_tiny_imagenet}
-
 
 def load_images(config: DataConfig) -> Images:
-    """Read the data that a configuration names, and do to them what it says.
+    """Read the data that the settings name, and do to them what they say.
 
     Parameters
     ----------
@@ -41,20 +37,20 @@ def load_images(config: DataConfig) -> Images:
         If the data are not there, cannot be read, need too much memory, or a class has no samples; if a file of the
         cache is damaged or cannot be written.
     """
-    if config.name == "ufm":
-        return load_ufm(config)
+    found: Any
     if config.name.startswith(FOLDER):
-        return _from_files(load_folder(config), config)
-    if config.name in IN_FILES:
-        return _from_files(IN_FILES[config.name](config), config)
-    train, test = IN_MEMORY[config.name](config)
-    C = known_classes(config) or 0
-    return standardized(selected(train.labels, C, config).of(train), for_testing(test.labels, C, config).of(test), C)
-
-
-def _from_files(source: tuple[ImageFiles, ImageFiles, int], config: DataConfig) -> Images:
-    """Choose by the labels alone, then decode what is kept."""
-    train, test, C = source
+        found = load_folder(config)
+    elif is_own(config.name):
+        found = load_own(config)
+    else:
+        found = DATA.load(config.name)(config)
+    if isinstance(found, Images):  # of the unconstrained-features model, which has none
+        return found
+    train, test, C = found
     kept = selected(train.labels, C, config), for_testing(test.labels, C, config)
-    require_classes(kept[0].labels, kept[1].labels, C)  # before hours of decoding
-    return standardized(*decoded((train, test), kept, config), C)
+    if isinstance(train, ImageFiles):
+        require_classes(kept[0].labels, kept[1].labels, C)  # before hours of decoding
+        train, test = decoded((train, test), kept, config)
+    else:
+        train, test = kept[0].of(train), kept[1].of(test)
+    return standardized(train, test, C)

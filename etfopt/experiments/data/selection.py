@@ -36,18 +36,7 @@ class Selection:
     labels: Tensor
 
     def of(self, samples: Labelled) -> Labelled:
-        """Return what is kept of a split in memory; nothing is copied where all is.
-
-        Parameters
-        ----------
-        samples : Labelled
-            The split whose labels were looked at.
-
-        Returns
-        -------
-        Labelled
-            Its images at the indices, with the labels.
-        """
+        """Return what is kept of a split in memory; nothing is copied where all is."""
         everything = len(self.indices) == len(samples.labels)
         return Labelled(samples.pixels if everything else samples.pixels[self.indices], self.labels)
 
@@ -57,25 +46,6 @@ def selected(labels: Tensor, num_classes: int, config: DataConfig) -> Selection:
 
     What is kept of a class depends on the seed and the class alone, and fewer images are part of more: subsets of 10
     and of 20 images a class, or two imbalance factors, are nested.
-
-    Parameters
-    ----------
-    labels : Tensor, shape (n,), int64
-        Of the training split, 0 to C - 1.
-    num_classes : int
-        C.
-    config : DataConfig
-        Subset, imbalance, label noise, seed.
-
-    Returns
-    -------
-    Selection
-        In the order of the data.
-
-    Raises
-    ------
-    InputError
-        If a class has fewer images than the subset.
     """
     generator = torch.Generator().manual_seed(config.seed)
     ranks = _ranks(labels, num_classes, generator)
@@ -89,27 +59,7 @@ def selected(labels: Tensor, num_classes: int, config: DataConfig) -> Selection:
 
 
 def for_testing(labels: Tensor, num_classes: int, config: DataConfig) -> Selection:
-    """Return a test split after `test_subset`, drawn as a subset of the training split is.
-
-    Parameters
-    ----------
-    labels : Tensor, shape (n,), int64
-        Of the test split, 0 to C - 1.
-    num_classes : int
-        C.
-    config : DataConfig
-        The subset and the seed.
-
-    Returns
-    -------
-    Selection
-        In the order of the data.
-
-    Raises
-    ------
-    InputError
-        If a class has fewer images than the subset.
-    """
+    """Return a test split after `test_subset`, drawn as a subset of the training split is."""
     size = config.test_subset
     if size is None:
         return Selection(torch.arange(len(labels)), labels)
@@ -131,20 +81,6 @@ def class_shares(C: int, kind: str, factor: float) -> Tensor:
     """Return the share of its images that each class keeps.
 
     "exp" is ``factor**(c/(C-1))`` for class c; "step" is 1 for the first half and `factor` for the C // 2 last.
-
-    Parameters
-    ----------
-    C : int
-        Number of classes.
-    kind : "none", "exp" or "step"
-        How the share falls.
-    factor : float
-        Share of the rarest class, in (0, 1].
-
-    Returns
-    -------
-    Tensor, shape (C,), float64
-        Shares in (0, 1].
     """
     c = torch.arange(C, dtype=torch.float64)
     if kind == "exp":
@@ -155,24 +91,7 @@ def class_shares(C: int, kind: str, factor: float) -> Tensor:
 
 
 def held_out(labels: Tensor, num_classes: int, share: float, seed: int) -> Tensor:
-    """Return which samples a stratified split holds out: of every class the share, at least one, never all.
-
-    Parameters
-    ----------
-    labels : Tensor, shape (n,)
-        0 to C - 1.
-    num_classes : int
-        C.
-    share : float
-        In (0, 1).
-    seed : int
-        Of the choice.
-
-    Returns
-    -------
-    Tensor, shape (n,), bool
-        True for those held out.
-    """
+    """Return which samples a stratified split holds out: of every class the share, at least one, never all."""
     ranks = _ranks(labels, num_classes, torch.Generator().manual_seed(seed))
     counts = torch.bincount(labels, minlength=num_classes)
     number = torch.minimum((counts * share).round().long().clamp(min=1), counts - 1)

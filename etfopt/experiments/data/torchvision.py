@@ -12,7 +12,7 @@ import torch
 from etfopt.errors import InputError
 from etfopt.experiments.data.decoding import ImageFiles
 from etfopt.experiments.data.images import Labelled
-from etfopt.experiments.data.names import TORCHVISION
+from etfopt.experiments.settings.names import SET_FACTS
 
 if TYPE_CHECKING:
     from etfopt.experiments.settings import DataConfig
@@ -35,51 +35,19 @@ MAKERS: dict[str, Make] = {
 }
 
 
-def load_torchvision(config: DataConfig) -> tuple[Labelled, Labelled]:
-    """Return both splits of a data set that torchvision reads into memory from the folder `config.root`.
-
-    Parameters
-    ----------
-    config : DataConfig
-        Name, root, download.
-
-    Returns
-    -------
-    train, test : Labelled
-        As torchvision splits them.
-
-    Raises
-    ------
-    InputError
-        If torchvision is not installed, or the data are not there and `config.download` is not set.
-    """
+def load_torchvision(config: DataConfig) -> tuple[Labelled, Labelled, int]:
+    """Return both splits of a data set that torchvision reads into memory from the folder `config.root`."""
     train, test = _read(config)
-    return _labelled(train), _labelled(test)
+    return _labelled(train), _labelled(test), SET_FACTS[config.name].classes or 0
 
 
 def load_imagenet(config: DataConfig) -> tuple[ImageFiles, ImageFiles, int]:
-    """Return the files of both splits of ImageNet, as torchvision finds them in the folder `config.root`.
-
-    Parameters
-    ----------
-    config : DataConfig
-        Root.
-
-    Returns
-    -------
-    train, test, num_classes : ImageFiles, ImageFiles, int
-        The second is torchvision's "val".
-
-    Raises
-    ------
-    InputError
-        If torchvision is not installed, or the data are not there.
-    """
+    """Return the files of both splits of ImageNet, as torchvision finds them in the folder `config.root`."""
     train, test = (
         ImageFiles([Path(path) for path, _ in data.samples], torch.tensor([int(label) for _, label in data.samples]))
         for data in _read(config)
     )
-    return train, test, TORCHVISION["imagenet"]
+    return train, test, SET_FACTS["imagenet"].classes or 0
 
 
 def _read(config: DataConfig) -> tuple[Any, Any]:

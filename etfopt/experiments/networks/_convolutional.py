@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from itertools import pairwise
+from typing import Literal
 
 from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = ["convnet", "flat_convnet", "resnet18", "resnet34", "resnet50", "vgg13"]
+__all__ = ["convnet", "flat_convnet", "resnet", "resnet18", "resnet34", "resnet50", "vgg13"]
 
 
 def _conv(inside: int, outside: int, size: int, stride: int, *, affine: bool) -> list[nn.Module]:
@@ -58,21 +60,18 @@ def _bottleneck(inside: int, width: int, stride: int, *, affine: bool) -> _Block
     return _Block(inside, 4 * width, stride, branch, affine=affine)
 
 
-def _resnet(channels: int, width: int, stem: str, depths: Sequence[int], *, wide: bool, affine: bool) -> nn.Sequential:
-    make, expansion = (_bottleneck, 4) if wide else (_basic, 1)
-    layers, inside = _stem(channels, width, stem, affine=affine), width
-    for stage, depth in enumerate(depths):
-        for block in range(depth):
-            layers.append(make(inside, width << stage, 2 if stage and not block else 1, affine=affine))
-            inside = expansion * (width << stage)
-    return _pooled(layers)
+BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}
 
 
-def resnet18(channels: int = 3, width: int = 64, *, stem: str = "cifar", affine: bool = True) -> nn.Sequential:
-    """Return a ResNet-18 (He et al., 2016): features (n, 8 width); the CIFAR stem takes images of 8 x 8 and more.
+def resnet(
+    depth: Literal[18, 34, 50], channels: int = 3, width: int = 64, *, stem: str = "cifar", affine: bool = True
+) -> nn.Sequential:
+    """Return a residual network (He et al., 2016). The CIFAR stem takes images of 8 x 8 and more.
 
     Parameters
     ----------
+    depth : 18, 34 or 50
+        Its layers. That of 50 has bottlenecks, with their strides at the 3 x 3 convolutions, as is usual.
     channels : int
         Of the images.
     width : int
@@ -85,53 +84,18 @@ def resnet18(channels: int = 3, width: int = 64, *, stem: str = "cifar", affine:
     Returns
     -------
     nn.Sequential
-        From images (n, channels, height, width) to features (n, 8 width).
+        From images (n, channels, height, width) to features (n, 8 width); (n, 32 width) at depth 50.
     """
-    return _resnet(channels, width, stem, (2, 2, 2, 2), wide=False, affine=affine)
+    make, expansion = (_bottleneck, 4) if depth == 50 else (_basic, 1)
+    layers, inside = _stem(channels, width, stem, affine=affine), width
+    for stage, blocks in enumerate(BLOCKS[depth]):
+        for block in range(blocks):
+            layers.append(make(inside, width << stage, 2 if stage and not block else 1, affine=affine))
+            inside = expansion * (width << stage)
+    return _pooled(layers)
 
 
-def resnet34(channels: int = 3, width: int = 64, *, stem: str = "cifar", affine: bool = True) -> nn.Sequential:
-    """Return a ResNet-34: features (n, 8 width).
-
-    Parameters
-    ----------
-    channels : int
-        Of the images.
-    width : int
-        Channels of the first stage.
-    stem : "cifar" or "imagenet"
-        As in `resnet18`.
-    affine : bool
-        Whether batch normalisation has a scale and a shift.
-
-    Returns
-    -------
-    nn.Sequential
-        From images (n, channels, height, width) to features (n, 8 width).
-    """
-    return _resnet(channels, width, stem, (3, 4, 6, 3), wide=False, affine=affine)
-
-
-def resnet50(channels: int = 3, width: int = 64, *, stem: str = "cifar", affine: bool = True) -> nn.Sequential:
-    """Return a ResNet-50, its strides at the 3 x 3 convolutions, as is usual: features (n, 32 width).
-
-    Parameters
-    ----------
-    channels : int
-        Of the images.
-    width : int
-        Channels of the first stage.
-    stem : "cifar" or "imagenet"
-        As in `resnet18`.
-    affine : bool
-        Whether batch normalisation has a scale and a shift.
-
-    Returns
-    -------
-    nn.Sequential
-        From images (n, channels, height, width) to features (n, 32 width).
-    """
-    return _resnet(channels, width, stem, (3, 4, 6, 3), wide=True, affine=affine)
+resnet18, resnet34, resnet50 = partial(resnet, 18), partial(resnet, 34), partial(resnet, 50)
 
 
 def vgg13(channels: int = 3, width: int = 64, *, stem: str = "cifar", affine: bool = True) -> nn.Sequential:
@@ -189,22 +153,6 @@ def flat_convnet(image_shape: Sequence[int], width: int, dim: int, *, affine: bo
     """Return three such layers, and a linear layer from all places in place of their average: features (n, dim).
 
     An average over places leaves features of rank `width` at most; with C - 1 above it, no simplex of C means fits.
-
-    Parameters
-    ----------
-    image_shape : sequence of int
-        Channels, height and width.
-    width : int
-        Channels of every stage.
-    dim : int
-        Features.
-    affine : bool
-        Whether batch normalisation has a scale and a shift.
-
-    Returns
-    -------
-    nn.Sequential
-        From images (n, channels, height, width) to features (n, dim).
     """
     channels, *sides = image_shape
     places = math.prod(math.ceil(side / 2**3) for side in sides)

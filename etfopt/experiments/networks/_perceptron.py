@@ -61,16 +61,5 @@ class FreeFeatures(nn.Module):
         self.table = nn.Parameter(torch.randn(samples, dim) / math.sqrt(dim))
 
     def forward(self, index: Tensor) -> Tensor:
-        """Return the features of the samples of an index.
-
-        Parameters
-        ----------
-        index : Tensor of integers, shape (n,)
-            Rows of the table.
-
-        Returns
-        -------
-        Tensor, shape (n, d)
-            The free parameters themselves.
-        """
+        """Return the features of the samples of an index."""
         return self.table[index]

@@ -1,27 +1,22 @@
-"""Backbones: networks from images to features, by name, and any module of one's own."""
+"""Backbones: networks from images to features, built from settings; `settings.names` has their names."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
+from etfopt._registry import called
 from etfopt.errors import InputError
 from etfopt.experiments.networks._convolutional import convnet, flat_convnet, resnet18, resnet34, resnet50, vgg13
 from etfopt.experiments.networks._perceptron import FreeFeatures, mlp
-from etfopt.experiments.networks.optimizers import orthogonal_
+from etfopt.experiments.settings.names import BACKBONES, NETWORK_FACTS, is_own
 
 if TYPE_CHECKING:
-    from etfopt.experiments.data import Images
-    from etfopt.experiments.settings import BackboneConfig, TrainConfig
+    from etfopt.experiments.settings import BackboneConfig
 
 __all__ = [
-    "BACKBONES",
-    "BackboneSpec",
     "FreeFeatures",
     "build_backbone",
     "convnet",
@@ -34,95 +29,22 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True)
-class BackboneSpec:
-    """A network that can be named.
+def build_backbone(config: BackboneConfig, images: Tensor, samples: int, module: nn.Module | None = None) -> nn.Module:
+    """Return the network that the settings name, its weights drawn from the global generator.
 
-    Attributes
-    ----------
-    build : callable
-        From the data and the settings to a module with features of dimension `feature_dim`.
-    width : int
-        Of the network where none is given.
-    multiple : int
-        Features for each unit of width; 0 where they do not depend on it, and are `dim`.
-    dim : int
-    """
-
-    build: Callable[[Images, BackboneConfig, int], nn.Module]
-    width: int = 64
-    multiple: int = 0
-    dim: int = 64
-
-    def feature_dim(self, width: int | None) -> int:
-        """Return the network's own number of features.
-
-        Parameters
-        ----------
-        width : int or None
-            None is the network's own.
-
-        Returns
-        -------
-        int
-            Before any linear layer on top.
-        """
-        return self.multiple * (width or self.width) or self.dim
-
-
-def _perceptron(images: Images, config: BackboneConfig, width: int) -> nn.Module:
-    return mlp(images.shape, width, config.feature_dim, affine=config.affine)
-
-
-def _free(images: Images, config: BackboneConfig, width: int) -> nn.Module:  # noqa: ARG001 - as every builder
-    return FreeFeatures(len(images.train), config.feature_dim)
-
-
-def _small(images: Images, config: BackboneConfig, width: int) -> nn.Module:
-    return convnet(images.shape[0], width, affine=config.affine)
-
-
-def _small_flat(images: Images, config: BackboneConfig, width: int) -> nn.Module:
-    return flat_convnet(images.shape, width, config.feature_dim, affine=config.affine)
-
-
-def _stemmed(
-    make: Callable[..., nn.Sequential], reduction: int, images: Images, config: BackboneConfig, width: int
-) -> nn.Module:
-    channels, *sides = images.shape
-    least = reduction * (4 if config.stem == "imagenet" else 1)
-    if min(sides) < least:
-        raise InputError(
-            f"backbone.name = {config.name!r} with the {config.stem} stem needs images of {least} x {least} pixels and "
-            f"more; got {sides[0]} x {sides[1]}: set data.size, or another stem"
-        )
-    return make(channels, width, stem=config.stem, affine=config.affine)
-
-
-BACKBONES = {
-    "mlp": BackboneSpec(_perceptron, width=128),
-    "free": BackboneSpec(_free, dim=512),
-    "convnet": BackboneSpec(_small, multiple=1),
-    "convnet-flat": BackboneSpec(_small_flat, dim=256),
-    # a residual network still works where its last stages see a single place
-    "resnet18": BackboneSpec(partial(_stemmed, resnet18, 8), multiple=8),
-    "resnet34": BackboneSpec(partial(_stemmed, resnet34, 8), multiple=8),
-    "resnet50": BackboneSpec(partial(_stemmed, resnet50, 8), multiple=32),
-    "vgg13": BackboneSpec(partial(_stemmed, vgg13, 32), multiple=8),
-}
-"""Networks by name; a module of one's own is "custom", and handed to `build_backbone`."""
-
-
-def build_backbone(config: TrainConfig, images: Images, module: nn.Module | None = None) -> nn.Module:
-    """Return the network that a configuration names, its weights drawn from the global generator.
+    A backbone of one's own, named by import path, is called with the keyword arguments ``backbone.options``, and with
+    ``image_shape``, ``channels`` and ``dim`` where it has parameters of these names.
 
     Parameters
     ----------
-    config : TrainConfig
-    images : Images
-        The data: their shape and, for free features, their number.
+    config : BackboneConfig
+        What to build.
+    images : Tensor, shape (n, channels, height, width)
+        A few images of the data, for their shape; a network of one's own is tried on them.
+    samples : int
+        Size of the training split, for free features.
     module : nn.Module, optional
-        For the backbone "custom": any module from images ``(n, *shape)`` to features (n, backbone.dim).
+        For the backbone "custom": any module from images to features (n, backbone.dim).
 
     Returns
     -------
@@ -134,30 +56,49 @@ def build_backbone(config: TrainConfig, images: Images, module: nn.Module | None
     InputError
         If the images are too small for the network, or a module is missing, superfluous, or gives no such features.
     """
-    settings = config.backbone
-    if (settings.name == "custom") != (module is not None):
+    if (config.name == "custom") != (module is not None):
         raise InputError(
-            f"backbone.name = {settings.name!r} {'needs' if module is None else 'does not go with'} a module: a module "
+            f"backbone.name = {config.name!r} {'needs' if module is None else 'does not go with'} a module: a module "
             "of one's own is handed over in Python, and goes with 'custom' and backbone.dim"
         )
+    shape = images.shape[1:]
+    facts = {"image_shape": tuple(shape), "channels": shape[0] if shape else 1, "dim": config.feature_dim}
+    if module is None and is_own(config.name):
+        made = called(BACKBONES.load(config.name), "backbone", offers=facts, options=config.options)
+        if not isinstance(made, nn.Module):
+            raise InputError(f"backbone.name = {config.name!r} makes no torch.nn.Module, but a {type(made).__name__}")
+        module = made
     if module is not None:
-        _check_features(module, images, settings.feature_dim)
-    else:
-        spec = BACKBONES[settings.name]
-        module = spec.build(images, settings, settings.width or spec.width)
-        own, wanted = spec.feature_dim(settings.width), settings.feature_dim
-        if spec.multiple and own != wanted:
-            module = nn.Sequential(module, nn.Linear(own, wanted, bias=False))
-    if config.optimizer.name == "agd":
-        orthogonal_(module)
-    return module
+        _check_features(module, images, config.feature_dim)
+        return module
+    network = NETWORK_FACTS[config.name]
+    _check_sides(config, shape, network.least)
+    width = config.width or network.width
+    offers = {**facts, "samples": samples, "width": width, "stem": config.stem, "affine": config.affine}
+    built: nn.Module = called(BACKBONES.load(config.name), "backbone", offers=offers, options={})
+    own = network.multiple * width
+    if own and own != config.feature_dim:
+        return nn.Sequential(built, nn.Linear(own, config.feature_dim, bias=False))
+    return built
+
+
+def _check_sides(config: BackboneConfig, shape: torch.Size, least: int) -> None:
+    least *= 4 if config.stem == "imagenet" else 1
+    if least and min(shape[1:]) < least:
+        raise InputError(
+            f"backbone.name = {config.name!r} with the {config.stem} stem needs images of {least} x {least} pixels and "
+            f"more; got {shape[1]} x {shape[2]}: set data.size, or another stem"
+        )
 
 
 @torch.no_grad()
-def _check_features(module: nn.Module, images: Images, dim: int) -> None:
+def _check_features(module: nn.Module, images: Tensor, dim: int) -> None:
     mode = module.training
-    features = module.eval()(images.train[0:2][0])
+    features = module.eval()(images)
     module.train(mode)
     found = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
-    if found != (min(2, len(images.train)), dim):
-        raise InputError(f"backbone: features of two images are {found}; (2, {dim}) by backbone.dim = {dim} is needed")
+    if found != (len(images), dim):
+        raise InputError(
+            f"backbone: features of {len(images)} images are {found}; ({len(images)}, {dim}) by backbone.dim = {dim} "
+            "is needed"
+        )

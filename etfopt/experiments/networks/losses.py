@@ -6,12 +6,19 @@ Cross-entropy is PyTorch's.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-__all__ = ["LOSSES", "dot_regression"]
+from etfopt._registry import called
+from etfopt.experiments.settings.names import LOSSES
+
+if TYPE_CHECKING:
+    from etfopt.experiments.settings import LossConfig
+
+__all__ = ["build_loss", "dot_regression"]
 
 
 def dot_regression(logits: Tensor, labels: Tensor) -> Tensor:
@@ -51,7 +58,24 @@ def dot_regression(logits: Tensor, labels: Tensor) -> Tensor:
     return torch.mean((right - 1) ** 2) / 2
 
 
-LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "cross-entropy": functional.cross_entropy,
-    "dot-regression": dot_regression,
-}
+def build_loss(config: LossConfig) -> Callable[[Tensor, Tensor], Tensor]:
+    """Return the loss that the settings name, with ``loss.options`` as keyword arguments.
+
+    Parameters
+    ----------
+    config : LossConfig
+        A loss of one's own, named by import path, is a function of logits (n, C) and labels (n,), or a module class
+        whose instances are.
+
+    Returns
+    -------
+    callable
+        From logits and labels to the mean over the batch, a scalar.
+    """
+    loss = LOSSES.load(config.name)
+    made: Callable[[Tensor, Tensor], Tensor]
+    if isinstance(loss, type):
+        made = called(loss, "loss", offers={}, options=config.options)
+    else:
+        made = partial(loss, **config.options)
+    return made

@@ -12,7 +12,9 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.optim import lr_scheduler
 
 from etfopt._arrays import as_positive
+from etfopt._registry import called
 from etfopt.errors import InputError
+from etfopt.experiments.settings.names import OPTIMIZERS, is_own
 
 if TYPE_CHECKING:
     from etfopt.experiments.settings import OptimizerConfig, ScheduleConfig
@@ -138,6 +140,9 @@ def orthogonal_(module: nn.Module) -> None:
 def build_optimizer(module: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
     """Return the optimiser that a configuration names, over all parameters of a module that take a gradient.
 
+    One of the user's own, named by import path, gets the groups of parameters, ``optimizer.options``, and ``lr`` and
+    ``weight_decay`` where it has parameters of these names.
+
     Parameters
     ----------
     module : nn.Module
@@ -150,14 +155,19 @@ def build_optimizer(module: nn.Module, config: OptimizerConfig) -> torch.optim.O
     torch.optim.Optimizer
         With two groups where weight decay acts on matrices alone.
     """
-    rate, decay = config.learning_rate, config.weight_decay
-    if config.name == "agd":
-        return AGD([p for p in module.parameters() if p.requires_grad], gain=config.gain)
-    groups = _groups(module, config)
-    if config.name == "sgd":
-        return torch.optim.SGD(groups, lr=rate, momentum=config.momentum, nesterov=config.nesterov, weight_decay=decay)
-    kind = torch.optim.Adam if config.name == "adam" else torch.optim.AdamW
-    return kind(groups, lr=rate, betas=(config.beta1, config.beta2), weight_decay=decay)
+    rates = {"lr": config.learning_rate, "weight_decay": config.weight_decay}
+    own = {
+        "momentum": config.momentum,
+        "nesterov": config.nesterov,
+        "betas": (config.beta1, config.beta2),
+        "gain": config.gain,
+    }
+    offers = rates if is_own(config.name) else {**rates, **own}
+    make = OPTIMIZERS.load(config.name)
+    optimizer: torch.optim.Optimizer = called(
+        make, "optimizer", _groups(module, config), offers=offers, options=config.options
+    )
+    return optimizer
 
 
 def _groups(module: nn.Module, config: OptimizerConfig) -> list[dict[str, Any]]:

@@ -1,9 +1,11 @@
-"""The typed configuration of a training run: sections, checks, reading and writing."""
+"""The settings of a training run: frozen records, checked by names and numbers alone. Nothing here imports PyTorch."""
 
 from etfopt.experiments.settings._data import DataConfig
-from etfopt.experiments.settings._model import HEADS, BackboneConfig, HeadConfig, LossConfig
-from etfopt.experiments.settings._run import TrainConfig, build_head, read_config
+from etfopt.experiments.settings._machine import Machine, require_processors
+from etfopt.experiments.settings._model import BackboneConfig, HeadConfig, LossConfig
+from etfopt.experiments.settings._run import TrainConfig, read_config
 from etfopt.experiments.settings._training import OptimizerConfig, ScheduleConfig, TrainingConfig
+from etfopt.experiments.settings.names import HEADS
 
 __all__ = [
     "HEADS",
@@ -11,10 +13,11 @@ __all__ = [
     "DataConfig",
     "HeadConfig",
     "LossConfig",
+    "Machine",
     "OptimizerConfig",
     "ScheduleConfig",
     "TrainConfig",
     "TrainingConfig",
-    "build_head",
     "read_config",
+    "require_processors",
 ]

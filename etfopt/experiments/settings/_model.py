@@ -2,121 +2,144 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from numbers import Real
+from typing import Annotated, Any, Literal
 
+from pydantic import BeforeValidator, model_validator
+
+from etfopt._names import AVERAGINGS, METHODS
 from etfopt.errors import InputError
-from etfopt.experiments.networks.backbones import BACKBONES
-from etfopt.experiments.settings._fields import Section, choice, flag, integer, number, optional, setting
-from etfopt.nn import ClassMeans
-from etfopt.nn.heads.temperature import CONFIDENCE, as_temperature
-from etfopt.nn.polar._routes import METHODS
+from etfopt.experiments.settings._section import Section, setting
+from etfopt.experiments.settings.names import (
+    BACKBONES,
+    HEADS,
+    LOSSES,
+    BackboneName,
+    HeadName,
+    LossName,
+    is_own,
+    known_dim,
+)
 
-__all__ = ["HEADS", "BackboneConfig", "HeadConfig", "LossConfig"]
+__all__ = ["BackboneConfig", "HeadConfig", "LossConfig"]
 
-HEADS = ("learned", "fixed", "nearest")
-
-
-def _averaging(value: Any, name: str) -> str | float:  # noqa: ARG001 - a check's signature; ClassMeans names it alike
-    return ClassMeans(2, 1, value).averaging
-
-
-def _temperature(value: Any, name: str) -> str | float:  # noqa: ARG001 - a check's signature; the heads name it alike
-    temperature = as_temperature(value, 10, CONFIDENCE)
-    return value if isinstance(value, str) else temperature
+LARGEST_TEMPERATURE = 1e15
 
 
-@dataclass(frozen=True)
+def _number_or(words: tuple[str, ...], name: str, most: float, remedy: str) -> BeforeValidator:
+    """Return a check for a number in (0, most], or one of some words."""
+
+    def check(value: Any) -> float | str:
+        if isinstance(value, str) and value in words:
+            return value
+        number: Any = value if isinstance(value, Real) and value is not True else 0
+        if not 0 < number <= most:
+            raise InputError(f"{name} must be {remedy}; got {value!r}")
+        return float(number)
+
+    return BeforeValidator(check)
+
+
+Temperature = Annotated[
+    float | str,
+    _number_or(("auto",), "head.temperature", LARGEST_TEMPERATURE, "a real number above 0, at most 1e15, or 'auto'"),
+]
+Averaging = Annotated[
+    float | str,
+    _number_or(AVERAGINGS, "head.averaging", 1.0, "'paper', 'cumulative' or a rate above 0, at most 1"),
+]
+
+
 class BackboneConfig(Section):
-    """The network below the head.
+    """The network below the head."""
 
-    Attributes
-    ----------
-    name : str
-        A name of `etfopt.experiments.networks.backbones.BACKBONES`; "custom" stands for a module handed in from Python.
-    width : int, optional
-        Hidden units of the perceptron, or channels of the first stage of a convolutional network, whose later stages
-        grow with it: 32 instead of 64 is a width factor of 1/2. None is the network's own.
-    dim : int, optional
-        d, the dimension of the features. Where it is not the network's own, a linear layer is put on top.
-    stem : "cifar" or "imagenet"
-        A 3 x 3 convolution, or a 7 x 7 one with stride 2 and a pooling. The paper's release uses the latter, also for
-        32 x 32 images. Of the residual and VGG networks.
-    affine : bool
-        Whether batch normalisation has a scale and a shift; the paper's networks have none.
+    name: BackboneName = setting(
+        "mlp",
+        f"Network below the head: {BACKBONES.listed}. The name custom stands for a module handed in from Python.",
+        option=True,
+    )
+    width: int | None = setting(
+        None,
+        "Hidden units of the perceptron, or channels of the first stage of a convolutional network, whose later "
+        "stages grow with it: 32 instead of 64 is a width factor of 1/2. None is the network's own, 128 or 64.",
+        option=True,
+        ge=1,
+    )
+    dim: int | None = setting(
+        None,
+        "Dimension d of the features. Where it is not the network's own, a linear layer is put on top.",
+        option=True,
+        ge=1,
+    )
+    stem: Literal["cifar", "imagenet"] = setting(
+        "cifar",
+        "First layers of the residual and VGG networks: a 3 x 3 convolution, or a 7 x 7 one with stride 2 and a "
+        "pooling. The paper's release uses the latter, also for 32 x 32 images.",
+    )
+    affine: bool = setting(
+        False, "Whether batch normalisation has a scale and a shift; the paper's networks have none."
+    )
+    options: dict[str, Any] = setting({}, "Keyword arguments for a backbone of one's own.", since="0.2")
 
-    Raises
-    ------
-    InputError
-        If a value is refused.
-    """
-
-    name: str = setting("mlp", choice(*BACKBONES, "custom"))
-    width: int | None = setting(None, optional(integer(1)))
-    dim: int | None = setting(None, optional(integer(1)))
-    stem: str = setting("cifar", choice("cifar", "imagenet"))
-    affine: bool = setting(False, flag)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.name == "custom" and self.dim is None:
-            raise InputError("backbone.name = 'custom' needs backbone.dim, the dimension of the module's features")
+    @model_validator(mode="after")
+    def _go_together(self) -> BackboneConfig:
+        if (own := is_own(self.name) or self.name == "custom") and self.dim is None:
+            raise InputError(
+                f"backbone.name = {self.name!r} needs backbone.dim, the dimension of the module's features"
+            )
+        if self.options and not own:
+            raise InputError(f"backbone.options are for a backbone named by import path; got {self.name!r}")
+        return self
 
     @property
     def feature_dim(self) -> int:
         """The dimension d of the features."""
-        return BACKBONES[self.name].feature_dim(self.width) if self.dim is None else self.dim
+        return known_dim(self.name, self.width) if self.dim is None else self.dim
 
 
-@dataclass(frozen=True)
 class HeadConfig(Section):
-    """The classifier; see `etfopt.nn`.
+    """The classifier; `etfopt.nn` has the heads, and says what each option does."""
 
-    Attributes
-    ----------
-    name : "learned", "fixed" or "nearest"
-    temperature : float or "auto"
-        Norm tau of the features, for every head. In a `TrainConfig` the default is 1 with the loss "dot-regression".
-    rotation : "canonical" or "random"
-        Of the fixed head; a random one is drawn from the run's seed.
-    delta, averaging, implicit_gradient, freeze_after, solve_every, method
-        Of the nearest-ETF head, see `etfopt.nn.NearestETFHead`; so are the next.
-    shrinkage, evaluation_shrinkage, classify_first
-        For many classes of few samples.
+    name: HeadName = setting("nearest", f"Head: {HEADS.listed}.", option=True)
+    temperature: Temperature = setting(
+        5.0, "Norm tau of the features, or auto. The default is 1 with the loss dot-regression.", option=True
+    )
+    rotation: Literal["canonical", "random"] = setting(
+        "canonical", "Of the fixed head. A random one is drawn from the run's seed."
+    )
+    delta: float = setting(1e-3, "Proximal weight of the nearest head.", option=True, ge=0)
+    averaging: Averaging = setting(
+        "paper", "Running means of the nearest head: paper, cumulative or a rate from 0 to 1.", option=True
+    )
+    implicit_gradient: bool = setting(
+        True, "Whether the gradient passes through U*(H), in the nearest head.", option=True
+    )
+    freeze_after: int | None = setting(None, "Steps after which the nearest head keeps its classifier.", ge=0)
+    solve_every: int = setting(1, "Steps between two solutions of the nearest head.", ge=1)
+    method: Literal[METHODS] = setting("auto", "Route to the polar factor, in the nearest head.")  # type: ignore[valid-type] # stated once
+    shrinkage: float = setting(
+        1.0, "Of the nearest head, for many classes of few samples: 0.5 is worth a try, 1 is none.", gt=0, le=1
+    )
+    evaluation_shrinkage: float | None = setting(None, "The same in evaluation; 0.01 is worth a try.", gt=0, le=1)
+    classify_first: bool = setting(
+        False, "Whether the nearest head classifies a batch before it takes it into its means."
+    )
+    options: dict[str, Any] = setting({}, "Keyword arguments for a head of one's own.", since="0.2")
 
-    Raises
-    ------
-    InputError
-        If a value is refused.
-    """
-
-    name: str = setting("nearest", choice(*HEADS))
-    temperature: float | str = setting(5.0, _temperature)
-    rotation: str = setting("canonical", choice("canonical", "random"))
-    delta: float = setting(1e-3, number(0))
-    averaging: str | float = setting("paper", _averaging)
-    implicit_gradient: bool = setting(True, flag)
-    freeze_after: int | None = setting(None, optional(integer(0)))
-    solve_every: int = setting(1, integer(1))
-    method: str = setting("auto", choice(*METHODS))
-    shrinkage: float = setting(1.0, number(most=1.0, above=0.0))
-    evaluation_shrinkage: float | None = setting(None, optional(number(most=1.0, above=0.0)))
-    classify_first: bool = setting(False, flag)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    @model_validator(mode="after")
+    def _go_together(self) -> HeadConfig:
         if self.rotation != "canonical" and self.name != "fixed":
             raise InputError(f"head.rotation = {self.rotation!r} is of the fixed head; head.name is {self.name!r}")
+        return self
 
 
-@dataclass(frozen=True)
 class LossConfig(Section):
-    """The loss; see `etfopt.experiments.networks.losses`.
+    """The loss; see `etfopt.experiments.networks.losses`."""
 
-    Attributes
-    ----------
-    name : "cross-entropy" or "dot-regression"
-        The latter is meant for heads whose rows are an ETF, at temperature 1, its default there.
-    """
-
-    name: str = setting("cross-entropy", choice("cross-entropy", "dot-regression"))
+    name: LossName = setting(
+        "cross-entropy",
+        f"Loss: {LOSSES.listed}. dot-regression is meant for heads whose rows are an ETF, at temperature 1, its "
+        "default there.",
+        option=True,
+    )
+    options: dict[str, Any] = setting({}, "Keyword arguments of the loss.", since="0.2")

@@ -3,73 +3,59 @@
 from __future__ import annotations
 
 import re
-import typing
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import NoneType
-from typing import Any, Self
+from typing import Any, Self, get_args, get_origin
 
-import torch
+from pydantic import model_validator
 
 from etfopt.errors import InputError
-from etfopt.experiments.data.names import FOLDER, known_classes
 from etfopt.experiments.settings._companions import completed, left_open, named
 from etfopt.experiments.settings._data import DataConfig
-from etfopt.experiments.settings._fields import Section, integer, setting
 from etfopt.experiments.settings._model import BackboneConfig, HeadConfig, LossConfig
+from etfopt.experiments.settings._section import Section, setting
 from etfopt.experiments.settings._training import OptimizerConfig, ScheduleConfig, TrainingConfig
+from etfopt.experiments.settings.names import FOLDER
 from etfopt.files import strict_json
 from etfopt.files._text import parse_json, parse_toml, read_bounded
-from etfopt.nn import FixedETFHead, LearnedHead, NearestETFHead
-from etfopt.nn.heads import AnyHead
 
-__all__ = ["TrainConfig", "build_head", "read_config"]
+__all__ = ["TrainConfig", "read_config"]
 
 LARGEST_HEAD = 2**29
-"""Weights of a classifier: 2 GiB in float32. It is made when a configuration is."""
+"""Weights of a classifier: 2 GiB in float32."""
 
 LARGEST = 2**20
 """Bytes of a configuration: 1 MiB."""
 
+SQUARE = ("fixed", "nearest")
+"""Heads whose frame has C rows, so that they need d >= C."""
 
-@dataclass(frozen=True)
+
 class TrainConfig(Section):
     """Settings of one run. Two runs that differ in `head` alone see the same batches and the same initial backbone.
 
-    A record is a value: equal settings make equal records with equal `digest`, and `from_dict(to_dict())` gives the
-    record back. The topics are ``config.data``, ``config.backbone``, ``config.head``, ``config.loss``,
-    ``config.optimizer``, ``config.schedule`` and ``config.training`` (epochs, batch size, clipping).
-
-    Attributes
-    ----------
-    seed : int
-        Seeds the backbone, the head, the order of the batches and the augmentation, each from its own generator.
-    data : DataConfig
-    backbone : BackboneConfig
-    head : HeadConfig
-    loss : LossConfig
-    optimizer : OptimizerConfig
-    schedule : ScheduleConfig
-    training : TrainingConfig
-
-    Raises
-    ------
-    InputError
-        If a name is unknown (the known ones are listed), a number is out of range, or settings do not go together.
+    A record is a value: equal settings make equal records with equal `digest`, and ``from_dict(to_dict())`` gives the
+    record back. Making one imports no PyTorch and draws no random number: names and numbers alone are checked.
     """
 
-    seed: int = setting(0, integer(0, 2**64 - 1))
-    data: DataConfig = field(default_factory=DataConfig)
-    backbone: BackboneConfig = field(default_factory=BackboneConfig)
-    head: HeadConfig = field(default_factory=HeadConfig)
-    loss: LossConfig = field(default_factory=LossConfig)
-    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
-    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
-    training: TrainingConfig = field(default_factory=TrainingConfig)
+    seed: int = setting(
+        0,
+        "Seeds the backbone, the head, the order of the batches and the augmentation, each from its own generator.",
+        option=True,
+        ge=0,
+        le=2**64 - 1,
+    )
+    data: DataConfig = DataConfig()
+    backbone: BackboneConfig = BackboneConfig()
+    head: HeadConfig = HeadConfig()
+    loss: LossConfig = LossConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    training: TrainingConfig = TrainingConfig()
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    @model_validator(mode="after")
+    def _go_together(self) -> TrainConfig:
         self._check_backbone()
         self._check_optimizer()
         epochs, last = self.training.epochs, max([self.schedule.warmup, *self.schedule.milestones])
@@ -78,22 +64,37 @@ class TrainConfig(Section):
         # its confidence is a probability that cross-entropy gives
         if self.loss.name == "dot-regression" and self.head.temperature == "auto":
             raise InputError("head.temperature = 'auto' is made for cross-entropy; dot-regression needs a number, 1")
-        C = known_classes(self.data)
-        if C is not None:  # the head's own check of d against C, before any data are read
-            self._check_size(C)
-            build_head(self, C)
+        if (C := self.data.known_classes) is not None:  # before any data are read
+            self.check_room(C)
+        return self
 
-    def _check_size(self, C: int) -> None:
+    def check_room(self, C: int) -> None:
+        """Refuse a classifier that is too large, or has too few dimensions for its frame.
+
+        Parameters
+        ----------
+        C : int
+            Number of classes.
+
+        Raises
+        ------
+        InputError
+            If so, with the setting to change.
+        """
         d = self.backbone.feature_dim
         if C * d > LARGEST_HEAD:
             raise InputError(
                 f"the classifier of C = {C} classes and d = {d} features has {C * d:.3g} weights; at most "
                 f"{LARGEST_HEAD:.3g} are taken: set backbone.dim or the number of classes smaller"
             )
+        if self.head.name in SQUARE and d < C:
+            raise InputError(
+                f"dim = {d} is smaller than the r = {C} rows of the frame; set backbone.dim to at least C = {C}, or "
+                "use head.name = 'learned'"
+            )
 
     def _check_backbone(self) -> None:
-        free, ufm = self.backbone.name == "free", self.data.name == "ufm"
-        if free != ufm:
+        if (self.backbone.name == "free") != (self.data.name == "ufm"):
             raise InputError(
                 f"data.name = {self.data.name!r} and backbone.name = {self.backbone.name!r} do not go together: the "
                 "unconstrained-features model is 'ufm' with the backbone 'free'"
@@ -149,27 +150,34 @@ class TrainConfig(Section):
         ----------
         settings : mapping
             From names such as "seed" or "optimizer.learning_rate" to values; a string is read as the setting's type,
-            "none" as no value, numbers between commas as a list.
+            "none" as no value, numbers between commas as a list. "backbone.options.depth" names one of the options.
 
         Raises
         ------
         InputError
             If a name is not known, or a value is refused.
         """
-        values, hints = left_open(self.to_dict(), settings, type(self)().to_dict()), _hints(type(self))
+        values, known = self.to_dict(), dict(type(self).settings())
+        left_open(values, settings, type(self)().to_dict())
         for name, value in settings.items():
-            topic, _, key = name.rpartition(".")
-            if name not in hints:
-                near = [known for known in hints if known.startswith(f"{topic}.")] or list(hints)
-                raise InputError(f"unknown setting {name}; known are: {', '.join(near)}")
-            (values[topic] if topic else values)[key] = _typed(value, hints[name]) if isinstance(value, str) else value
+            topic, _, key = name.partition(".")
+            table = values.get(topic) if key else values
+            if key.startswith("options.") and f"{topic}.options" in known:
+                option = key.removeprefix("options.")
+                values[topic]["options"] = {**values[topic].get("options", {}), option: _guessed(value)}
+            elif name in known and isinstance(table, dict):
+                table[key or topic] = _typed(value, known[name].annotation) if isinstance(value, str) else value
+            else:
+                near = [known_name for known_name in known if key and known_name.startswith(f"{topic}.")]
+                raise InputError(f"unknown setting {name}; known are: {', '.join(near or known)}")
         return type(self).from_dict(values)
 
     @property
     def label(self) -> str:
         """A short name for people and folders: data, head and seed, such as "digits-nearest-seed0"."""
         data = re.sub(r"[^\w.-]+", "-", self.data.name.removeprefix(FOLDER)).strip("-.")
-        return f"{data or 'folder'}-{self.head.name}-seed{self.seed}"
+        head = self.head.name.rpartition(":")[2]
+        return f"{data or 'folder'}-{head}-seed{self.seed}"
 
     def save(self, path: Path) -> None:
         """Write the record as JSON, which `read_config` reads.
@@ -182,21 +190,9 @@ class TrainConfig(Section):
         path.write_text(strict_json(self.to_dict()))
 
 
-def _hints(kind: type[Section], prefix: str = "") -> dict[str, Any]:
-    """Return the types of all settings by their names, "seed" or "optimizer.learning_rate"."""
-    hints: dict[str, Any] = {}
-    for name, hint in typing.get_type_hints(kind).items():
-        if isinstance(hint, type) and issubclass(hint, Section):
-            hints |= _hints(hint, f"{prefix}{name}.")
-        else:
-            hints[prefix + name] = hint
-    return hints
-
-
 def _typed(text: str, hint: Any) -> Any:
     """Read a setting's value from a string; what cannot be read is left to the setting's own check."""
-    kinds = typing.get_args(hint) if typing.get_origin(hint) is not tuple else (tuple,)
-    kinds = kinds or (hint,)
+    kinds = (tuple,) if get_origin(hint) is tuple else get_args(hint) or (hint,)
     words = {None: NoneType, True: bool, False: bool}
     for word, kind in words.items():
         if kind in kinds and text.lower() == str(word).lower():
@@ -212,6 +208,11 @@ def _typed(text: str, hint: Any) -> Any:
     return text
 
 
+def _guessed(value: Any) -> Any:
+    """Read an option of the user's own from a string: a truth value, none, a number, or the string."""
+    return _typed(value, bool | int | float | None) if isinstance(value, str) else value
+
+
 def read_config(path: Path, settings: Mapping[str, Any] | None = None) -> TrainConfig:
     """Read a configuration from a ``.json`` or ``.toml`` file.
 
@@ -220,7 +221,7 @@ def read_config(path: Path, settings: Mapping[str, Any] | None = None) -> TrainC
     path : Path
         Of the file.
     settings : mapping, optional
-        Settings that replace those of the file, as in `TrainConfig.with_settings`.
+        Settings that replace those of the file, by the names that `TrainConfig.with_settings` takes.
 
     Returns
     -------
@@ -248,60 +249,3 @@ def read_config(path: Path, settings: Mapping[str, Any] | None = None) -> TrainC
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     return config.with_settings({**named(values), **settings}) if settings else config
-
-
-def build_head(config: TrainConfig, num_classes: int) -> AnyHead:
-    """Return the head that a configuration names.
-
-    Parameters
-    ----------
-    config : TrainConfig
-        Of which the head, the backbone's dimension and the seed count.
-    num_classes : int
-        C.
-
-    Returns
-    -------
-    NearestETFHead, FixedETFHead or LearnedHead
-        In training mode.
-
-    Raises
-    ------
-    InputError
-        If d is smaller than C and the head's rows are an ETF.
-
-    Examples
-    --------
-    >>> from etfopt.experiments.settings import TrainConfig, build_head
-    >>> config = TrainConfig().with_settings({"head.name": "fixed", "backbone.dim": 12})
-    >>> build_head(config, num_classes=10).weight.shape
-    torch.Size([10, 12])
-    """
-    head, dim = config.head, config.backbone.feature_dim
-    if head.name != "learned" and dim < num_classes:  # the head itself would offer a frame, which is no setting
-        raise InputError(
-            f"dim = {dim} is smaller than the r = {num_classes} rows of the frame; set backbone.dim to at least "
-            f"C = {num_classes}, or use head.name = 'learned'"
-        )
-    if head.name == "learned":
-        learned = LearnedHead(dim, num_classes, temperature=head.temperature)
-        if config.optimizer.name == "agd":
-            torch.nn.init.orthogonal_(learned.rows)
-        return learned
-    if head.name == "fixed":
-        generator = torch.Generator().manual_seed(config.seed) if head.rotation == "random" else None
-        return FixedETFHead(dim, num_classes, temperature=head.temperature, generator=generator)
-    return NearestETFHead(
-        dim,
-        num_classes,
-        delta=head.delta,
-        temperature=head.temperature,
-        averaging=head.averaging,
-        implicit_gradient=head.implicit_gradient,
-        freeze_after=head.freeze_after,
-        solve_every=head.solve_every,
-        method=head.method,
-        shrinkage=head.shrinkage,
-        evaluation_shrinkage=head.evaluation_shrinkage,
-        classify_first=head.classify_first,
-    )

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, Literal
 
+from pydantic import BeforeValidator, model_validator
+
+from etfopt._arrays import as_positive
 from etfopt.errors import InputError
-from etfopt.experiments.settings._fields import Section, choice, flag, integer, number, optional, setting
+from etfopt.experiments.settings._section import Section, setting
+from etfopt.experiments.settings.names import OPTIMIZERS, OptimizerName
 
 __all__ = ["OptimizerConfig", "ScheduleConfig", "TrainingConfig"]
 
@@ -14,89 +17,68 @@ LARGEST_RATE = 1e38
 """About the largest number of float32."""
 
 
-def _milestones(value: Any, name: str) -> tuple[float, ...]:
+def _milestones(value: Any) -> tuple[float, ...]:
     if not isinstance(value, tuple):
-        raise InputError(f"{name} must be a list of epochs; got {value!r}")
-    epochs = tuple(number(above=0)(item, name) for item in value)
+        raise InputError(f"schedule.milestones must be a list of epochs; got {value!r}")
+    epochs = tuple(as_positive(epoch, "schedule.milestones") for epoch in value)
     if list(epochs) != sorted(set(epochs)):
-        raise InputError(f"{name} must increase; got {list(epochs)}")
+        raise InputError(f"schedule.milestones must increase; got {list(epochs)}")
     return epochs
 
 
-@dataclass(frozen=True)
 class OptimizerConfig(Section):
-    """How parameters are updated.
+    """How parameters are updated."""
 
-    Attributes
-    ----------
-    name : "sgd", "adam", "adamw" or "agd"
-        AGD is automatic gradient descent (`etfopt.experiments.networks.optimizers.AGD`). It has no learning rate: of
-        these settings it takes `gain` alone.
-    learning_rate, weight_decay : float
-    momentum, nesterov
-        Of SGD.
-    beta1, beta2 : float
-        Of Adam and AdamW.
-    decay : "all" or "matrices"
-        What the weight decay acts on; "matrices" leaves out biases and the parameters of normalisation layers.
-    gain : float
-        Factor on the steps of AGD; the paper's release takes 10.
+    name: OptimizerName = setting(
+        "sgd",
+        f"Optimiser: {OPTIMIZERS.listed}. agd is automatic gradient descent "
+        "(`etfopt.experiments.networks.optimizers.AGD`). It has no learning rate: of these settings it takes `gain` "
+        "alone.",
+        option=True,
+    )
+    learning_rate: float = setting(
+        0.05, "Learning rate at the start, or after the warm-up.", option=True, gt=0, le=LARGEST_RATE
+    )
+    momentum: float = setting(0.9, "Of SGD.", ge=0, le=1)
+    nesterov: bool = setting(False, "Whether SGD looks ahead.")
+    beta1: float = setting(0.9, "Of Adam and AdamW: memory of the mean.", ge=0, le=0.999999)
+    beta2: float = setting(0.999, "Of Adam and AdamW: memory of the square.", ge=0, le=0.999999)
+    weight_decay: float = setting(
+        5e-4, "Weight decay, as PyTorch's optimisers mean it.", option=True, ge=0, le=LARGEST_RATE
+    )
+    decay: Literal["all", "matrices"] = setting(
+        "all",
+        "What the weight decay acts on; matrices leaves out biases and the parameters of normalisation layers.",
+    )
+    gain: float = setting(10.0, "Factor on the steps of AGD; the paper's release takes 10.", gt=0, le=LARGEST_RATE)
+    options: dict[str, Any] = setting({}, "More keyword arguments of the optimiser.", since="0.2")
 
-    Raises
-    ------
-    InputError
-        If a value is refused.
-    """
-
-    name: str = setting("sgd", choice("sgd", "adam", "adamw", "agd"))
-    learning_rate: float = setting(0.05, number(most=LARGEST_RATE, above=0))
-    momentum: float = setting(0.9, number(0, 1))
-    nesterov: bool = setting(False, flag)
-    beta1: float = setting(0.9, number(0, 0.999999))
-    beta2: float = setting(0.999, number(0, 0.999999))
-    weight_decay: float = setting(5e-4, number(0, LARGEST_RATE))
-    decay: str = setting("all", choice("all", "matrices"))
-    gain: float = setting(10.0, number(most=LARGEST_RATE, above=0))
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    @model_validator(mode="after")
+    def _go_together(self) -> OptimizerConfig:
         if self.nesterov and (self.name != "sgd" or self.momentum == 0):
             raise InputError(
                 f"optimizer.nesterov needs SGD with momentum; got name = {self.name!r}, momentum = {self.momentum:g}"
             )
+        return self
 
 
-@dataclass(frozen=True)
 class ScheduleConfig(Section):
-    """How the learning rate changes, after `warmup` epochs in which it rises linearly.
+    """How the learning rate changes, after `warmup` epochs in which it rises linearly."""
 
-    Attributes
-    ----------
-    name : "constant", "cosine" or "step"
-        "cosine" falls to zero as a half cosine by the end of the run.
-    warmup : float
-        Epochs.
-    milestones : tuple of float
-        Of "step": the epochs, counted from the start of the run, after which the rate is multiplied by `decay`.
-    decay : float
-        Of "step".
-    interval : "epoch" or "step"
-        When it changes; with "step", after every batch.
+    name: Literal["constant", "cosine", "step"] = setting(
+        "cosine",
+        "Schedule of the learning rate; cosine falls to zero as a half cosine by the end of the run.",
+        option=True,
+    )
+    warmup: float = setting(0.0, "Epochs in which the rate rises.", option=True, ge=0)
+    milestones: Annotated[tuple[float, ...], BeforeValidator(_milestones)] = setting(
+        (), "Of step: the epochs, counted from the start of the run, after which the rate is multiplied by `decay`."
+    )
+    decay: float = setting(0.1, "Of step.", gt=0, le=1)
+    interval: Literal["epoch", "step"] = setting("epoch", "When the rate changes; with step, after every batch.")
 
-    Raises
-    ------
-    InputError
-        If a value is refused.
-    """
-
-    name: str = setting("cosine", choice("constant", "cosine", "step"))
-    warmup: float = setting(0.0, number(0))
-    milestones: tuple[float, ...] = setting((), _milestones)
-    decay: float = setting(0.1, number(most=1, above=0))
-    interval: str = setting("epoch", choice("epoch", "step"))
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    @model_validator(mode="after")
+    def _go_together(self) -> ScheduleConfig:
         if (self.name == "step") != bool(self.milestones):
             raise InputError(
                 f"schedule.name = {self.name!r} and schedule.milestones = {list(self.milestones)} do not go together; "
@@ -107,22 +89,14 @@ class ScheduleConfig(Section):
             raise InputError(f"schedule.interval = 'epoch' needs whole epochs; got {epochs}; 'step' takes fractions")
         if self.milestones and self.milestones[0] <= self.warmup:
             raise InputError(f"schedule.milestones must come after the warm-up of {self.warmup:g} epochs")
+        return self
 
 
-@dataclass(frozen=True)
 class TrainingConfig(Section):
-    """How long and in what batches. On what machine and in what precision is not a setting but an option of `train`.
+    """How long and in what batches. On what machine and in what precision is not a setting but an option of `train`."""
 
-    Attributes
-    ----------
-    epochs : int
-        Passes over the training split.
-    batch_size : int
-        Samples of a step, over all processes.
-    gradient_clip : float, optional
-        Largest norm of the gradient.
-    """
-
-    epochs: int = setting(60, integer(1))
-    batch_size: int = setting(128, integer(2))  # batch normalisation cannot take one sample
-    gradient_clip: float | None = setting(None, optional(number(above=0)))
+    epochs: int = setting(60, "Passes over the training split.", option=True, ge=1)
+    batch_size: int = setting(  # batch normalisation cannot take one sample
+        128, "Samples of a step, over all processes.", option=True, ge=2
+    )
+    gradient_clip: float | None = setting(None, "Largest norm of the gradient.", gt=0)

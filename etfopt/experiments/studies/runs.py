@@ -21,10 +21,9 @@ from etfopt._arrays import as_integer
 from etfopt._processes import end_with_parent, on_sigterm, sigint_blocked
 from etfopt.errors import ConvergenceError, EtfoptError, InputError
 from etfopt.experiments.data import load_images
-from etfopt.experiments.settings import build_head
+from etfopt.experiments.settings import Machine
 from etfopt.experiments.studies._progress import Progress, State, progress, record_divergence, save_study
 from etfopt.experiments.studies.plan import Planned, Study
-from etfopt.experiments.training.machine import Machine
 from etfopt.experiments.training.train import train
 from etfopt.files import StorageError
 
@@ -133,7 +132,7 @@ def _images(data: Any) -> Any:
 def _check_data(todo: Sequence[Progress]) -> None:
     """Read all data once and see whether d is large enough for C, before the first run."""
     for config in {p.run.variant: p.run.config for p in todo}.values():
-        build_head(config, _images(config.data).num_classes)
+        config.check_room(_images(config.data).num_classes)
 
 
 def _train(run: Planned, folder: Path, options: dict[str, Any], on_epoch: Callable[[], None] | None) -> Outcome:

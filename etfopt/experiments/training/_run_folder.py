@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from etfopt.errors import InputError
-from etfopt.experiments.settings import TrainConfig
+from etfopt.experiments.settings import Machine, TrainConfig
 from etfopt.experiments.training._checkpoints import Identity, checkpoints, choose, files_after, load, prune
 from etfopt.experiments.training._environment import environment
 from etfopt.experiments.training._means import read_means
@@ -23,7 +23,6 @@ from etfopt.experiments.training._records import (
     write_json,
 )
 from etfopt.experiments.training.loggers import FILES as LOGS
-from etfopt.experiments.training.machine import Machine
 from etfopt.files._atomic import part_of
 from etfopt.files._text import parse_json, read_bounded
 

@@ -14,12 +14,12 @@ from torch import Tensor, nn
 
 from etfopt.errors import ConvergenceError, InputError
 from etfopt.experiments.data.augment import augmented
-from etfopt.experiments.networks.losses import LOSSES
+from etfopt.experiments.networks.heads import AnyHead
+from etfopt.experiments.networks.losses import build_loss
 from etfopt.experiments.networks.optimizers import build_optimizer, build_schedule
 from etfopt.experiments.settings import TrainConfig
 from etfopt.experiments.training.measures import Measured, SplitMeasures
 from etfopt.experiments.training.shares import share_weight
-from etfopt.nn.heads import AnyHead
 
 __all__ = ["Classifier"]
 
@@ -43,6 +43,7 @@ class Classifier(pl.LightningModule):
         self.backbone = backbone
         self.head = head
         self.config = config
+        self.loss = build_loss(config.loss)
         self.train_measures = SplitMeasures(head)
         self.test_measures = SplitMeasures(head)
         self.measured: dict[str, Measured] = {}  # by split, at the last validation
@@ -82,7 +83,7 @@ class Classifier(pl.LightningModule):
         key = (self.config.seed, self.current_epoch, batch_idx, self.global_rank)
         images = augmented(images, self.config.data.augmentation, *key)
         with self._diverging(f"step {self.global_step + 1}, in epoch {self.current_epoch + 1}", batch_idx):
-            loss = LOSSES[self.config.loss.name](self.head(self.backbone(images), labels), labels)
+            loss = self.loss(self.head(self.backbone(images), labels), labels)
             if not torch.isfinite(loss):
                 raise InputError(f"the loss is {float(loss.detach())}")
         return loss * share_weight(labels)
@@ -93,7 +94,7 @@ class Classifier(pl.LightningModule):
         measures = (self.train_measures, self.test_measures)[dataloader_idx]
         with self._diverging(f"the end of epoch {self.current_epoch + 1}"):
             features = self.backbone(images)
-            loss = LOSSES[self.config.loss.name](self.head(features), labels)
+            loss = self.loss(self.head(features), labels)
             measures.update(features, labels, self.head, loss)
 
     def on_validation_epoch_end(self) -> None:

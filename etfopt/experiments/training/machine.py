@@ -7,7 +7,6 @@ import os
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import pytorch_lightning as pl
@@ -15,48 +14,11 @@ import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.callbacks import RichProgressBar
 
-from etfopt._arrays import as_integer
 from etfopt.errors import InputError
-from etfopt.experiments.settings import TrainingConfig
+from etfopt.experiments.settings import Machine, TrainingConfig
 from etfopt.experiments.training._checkpoints import AtomicCheckpoints
 
-__all__ = ["Machine", "build_trainer", "process_rank", "quiet_lightning", "use_threads"]
-
-
-@dataclass(frozen=True)
-class Machine:
-    """On what a run is trained; the values are those of ``pytorch_lightning.Trainer``.
-
-    Attributes
-    ----------
-    accelerator : str
-        "auto", "cpu", "gpu", ...
-    devices : int
-        Number of devices, each with a process of its own. They share every batch.
-    strategy : str
-        "auto", "ddp", ...
-    precision : str
-        "32-true", "bf16-mixed", "64-true", ...
-    threads : int
-        CPU threads. On networks as small as the demonstration's, waiting for a second thread costs more than it
-        brings, and on a busy machine far more.
-
-    Raises
-    ------
-    InputError
-        If there are fewer processors than threads.
-    """
-
-    accelerator: str = "auto"
-    devices: int = 1
-    strategy: str = "auto"
-    precision: str = "32-true"
-    threads: int = 1
-
-    def __post_init__(self) -> None:
-        as_integer(self.devices, "devices", at_least=1)
-        if as_integer(self.threads, "threads", at_least=1) > (os.cpu_count() or 1):
-            raise InputError(f"threads = {self.threads} is more than the {os.cpu_count()} processors of this machine")
+__all__ = ["build_trainer", "process_rank", "quiet_lightning", "use_threads"]
 
 
 def build_trainer(

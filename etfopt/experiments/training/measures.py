@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import Metric
 
+from etfopt.experiments.networks.heads import AnyHead
 from etfopt.metrics import CosineMargin, NearestMeanMismatch, NeuralCollapse, NumericalRank
-from etfopt.nn.heads import AnyHead
 
 __all__ = ["Measured", "SplitMeasures"]
 

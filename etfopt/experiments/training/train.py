@@ -17,7 +17,9 @@ from torch import nn
 from etfopt.errors import ConvergenceError, InputError
 from etfopt.experiments.data import Images, batches, load_images
 from etfopt.experiments.networks.backbones import build_backbone
-from etfopt.experiments.settings import TrainConfig, build_head
+from etfopt.experiments.networks.heads import build_head
+from etfopt.experiments.networks.optimizers import build_optimizer, orthogonal_
+from etfopt.experiments.settings import Machine, TrainConfig
 from etfopt.experiments.training._checkpoints import EpochCheckpoint, Identity, checkpoints
 from etfopt.experiments.training._means import read_means
 from etfopt.experiments.training._random_states import RandomStates, seeded
@@ -27,7 +29,7 @@ from etfopt.experiments.training._run_folder import Start, begin, finish, refuse
 from etfopt.experiments.training._termination import heeding_sigterm
 from etfopt.experiments.training.classifier import Classifier
 from etfopt.experiments.training.loggers import RunLogger
-from etfopt.experiments.training.machine import Machine, build_trainer, process_rank, quiet_lightning, use_threads
+from etfopt.experiments.training.machine import build_trainer, process_rank, quiet_lightning, use_threads
 from etfopt.experiments.training.results import RunResult, load_run
 from etfopt.experiments.training.shares import share
 from etfopt.files import StorageError, make_folder
@@ -256,8 +258,16 @@ def _fit(trainer: pl.Trainer, model: Classifier, images: Images, start: Start) -
 
 def _build(config: TrainConfig, images: Images, backbone: nn.Module | None = None) -> Classifier:
     """Build backbone, then head, from the seed alone, so that the backbone is the same under every head."""
+    config.check_room(images.num_classes)
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
-        backbone = build_backbone(config, images, backbone)
-        head = build_head(config, images.num_classes)
-    return Classifier(backbone, head, config)
+        backbone = build_backbone(config.backbone, images.train[0:2][0], len(images.train), backbone)
+        if config.optimizer.name == "agd":
+            orthogonal_(backbone)
+        head = build_head(config.head, config.backbone.feature_dim, images.num_classes, config.seed)
+        if config.optimizer.name == "agd":
+            for rows in head.parameters():
+                nn.init.orthogonal_(rows)
+    model = Classifier(backbone, head, config)
+    build_optimizer(model, config.optimizer)  # what it refuses, it refuses before anything is written
+    return model

@@ -12,7 +12,7 @@ from torch.nn import functional
 from etfopt._arrays import room_hint
 from etfopt._torch import full_precision, require_finite, require_floats
 from etfopt.errors import InputError
-from etfopt.geometry import simplex_etf
+from etfopt.frames import simplex_etf
 from etfopt.nn._state import state_dtype
 from etfopt.nn.functional import on_frame
 from etfopt.nn.heads._rotation import Rotated

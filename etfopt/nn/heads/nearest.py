@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from etfopt import _solve
+from etfopt import solution as core
 from etfopt._arrays import as_integer, as_nonnegative
 from etfopt._torch import visible
 from etfopt.errors import InputError
@@ -321,4 +321,4 @@ class NearestETFHead(ETFHead):
         arrays = [None if X is None else X.double().cpu() for X in (self.means.mean, self.prox, self.frame)]
         H, prox, frame = (None if X is None else X.numpy() for X in arrays)
         unit: Any = self._unit(torch.from_numpy(H)).numpy()
-        return _solve.nearest_etf(unit, prox=prox, delta=self.delta, frame=frame, solver=solver, throw=throw)
+        return core.nearest_etf(unit, prox=prox, delta=self.delta, frame=frame, solver=solver, throw=throw)

@@ -1,4 +1,4 @@
-r"""Riemannian solvers: the paper's trust region, and its first-order relatives, on pymanopt's Stiefel manifold."""
+r"""What the Riemannian solvers share: limits, starts and derivatives, on pymanopt's Stiefel manifold."""
 
 from __future__ import annotations
 
@@ -8,18 +8,14 @@ from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 
-from etfopt._arrays import Array, Float64Array, as_integer, as_positive
+from etfopt._arrays import Array, Float64Array, as_choice, as_integer, as_positive
 from etfopt._scaling import own_errstate
-from etfopt.errors import InputError
 from etfopt.geometry import random_stiefel
 from etfopt.problem import NearestETF
 from etfopt.solvers import _pymanopt
 from etfopt.solvers.base import Candidate, Solver, Stats, Termination, TracePoint
 
-__all__ = ["ConjugateGradient", "RiemannianSolver", "SteepestDescent", "TrustRegion"]
-
-DERIVATIVES = ("analytic", "autograd")
-RETRACTIONS = ("qr", "polar")
+__all__ = ["RiemannianSolver"]
 
 # how pymanopt words its reasons to stop
 REASONS = {
@@ -32,32 +28,32 @@ REASONS = {
 
 @dataclass(frozen=True)
 class RiemannianSolver(Solver):
-    r"""What the Riemannian solvers share: limits, start, derivatives.
+    r"""Base class of the Riemannian solvers.
 
-    They minimise the cost as the paper writes it, quadratic terms included,
+    They minimise the objective as the paper writes it, quadratic terms included, in float64,
 
     .. math:: \|H - UF\|_F^2 + \tfrac{\delta}{2}\|U - U_{prox}\|_F^2,
 
-    with H and F scaled to norm 1 and the whole scaled so that the larger of its two weights is 1; so the tolerance is
-    relative, and any scale of H will do. Computed in float64.
+    with H and F scaled to norm 1, and the whole scaled so that the larger of its two weights is 1. Tolerances are
+    therefore relative.
 
     Parameters
     ----------
     max_iterations : int
-        Outer iterations. The paper's release allows 30.
+        Limit on the outer iterations. The paper's release allows 30.
     gradient_tolerance : float
-        Norm of the Riemannian gradient of the scaled cost below which to stop.
+        Stop where the norm of the Riemannian gradient of the scaled objective is below this.
     derivatives : "analytic" or "autograd"
-        The Euclidean gradient and Hessian-vector product written out, or those of the package autograd.
+        Gradient and Hessian-vector product in closed form (faster), or by the package autograd.
     retraction : "qr" or "polar"
-        How a step is brought back to the manifold.
+        How a step returns to the manifold.
     max_seconds : float
         Time limit of each start, in seconds.
     restarts : int
-        How many further starts are tried; the lowest objective wins. The first of them is the original start
-        reflected into the other component of the manifold, which matters when d = r; the others are random.
+        Number of further starts. The lowest objective wins. The first of them is the original start reflected into the
+        other component of the manifold: use at least 1 where d = r. The others are random.
     seed : int
-        Of the random starts. The first start is random too where no initial point is given.
+        Seed of the random starts, and of the first one where no initial point is given.
 
     Raises
     ------
@@ -70,6 +66,8 @@ class RiemannianSolver(Solver):
     (2016), Pymanopt. Markou, Ajanthan and Gould (2024) for this use. Where such solvers end, and why d = r is another
     matter: ``theory/landscape.py``.
     """
+
+    starts: ClassVar[bool] = True
 
     max_iterations: int = 500
     gradient_tolerance: float = 1e-9
@@ -87,41 +85,16 @@ class RiemannianSolver(Solver):
         as_integer(self.seed, "seed", at_least=0)
         as_positive(self.gradient_tolerance, "gradient_tolerance")
         as_positive(self.max_seconds, "max_seconds")
-        for name, known in (("derivatives", DERIVATIVES), ("retraction", RETRACTIONS)):
-            if getattr(self, name) not in known:
-                raise InputError(f"{name} = {getattr(self, name)!r} is not known; choose one of: {', '.join(known)}")
+        as_choice(self.derivatives, "derivatives", ("analytic", "autograd"))
+        as_choice(self.retraction, "retraction", ("qr", "polar"))
 
     def gap_tolerance(self, problem: NearestETF) -> float:
-        """Return 1e-10, or 10 C u where the problem's dtype is coarser than that.
-
-        Parameters
-        ----------
-        problem : NearestETF
-            Its size and dtype say what rounding allows.
-
-        Returns
-        -------
-        float
-            The relative gap that is promised.
-        """
+        """Return 1e-10, or 10 C u where the problem's dtype is coarser than that."""
         return max(1e-10, 10 * max(problem.C, problem.r) * problem.unit)
 
     @own_errstate
     def run(self, problem: NearestETF, initial_point: Array | None = None) -> Candidate:
-        """Descend from the initial point, or a random one, and keep the best of all starts.
-
-        Parameters
-        ----------
-        problem : NearestETF
-            What to solve.
-        initial_point : ndarray, shape (d, r), optional
-            On the manifold.
-
-        Returns
-        -------
-        Candidate
-            Its trace is that of the best start.
-        """
+        """Descend from the initial point, or a random one, and keep the best of all starts, with its trace."""
         begin = time.perf_counter()
         runs = [self._descend(problem, point, begin) for point in self._starts(problem, initial_point)]
         best = min(runs, key=lambda run: run.cost)
@@ -165,78 +138,6 @@ class RiemannianSolver(Solver):
             iterates=tuple(optimizer.iterates),
             weight=scaled.weight,
         )
-
-
-@dataclass(frozen=True)
-class TrustRegion(RiemannianSolver):
-    """The paper's solver: Riemannian trust region, truncated conjugate gradients inside.
-
-    The parameters are those of `RiemannianSolver`.
-
-    References
-    ----------
-    Absil, Baker and Gallivan (2007), Trust-region methods on Riemannian manifolds. Where it ends:
-    ``theory/landscape.py``.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> import etfopt
-    >>> from etfopt.solvers.riemannian import TrustRegion
-    >>> problem = etfopt.NearestETF(np.eye(6, 3), frame=etfopt.simplex_etf(3, reduced=True))
-    >>> etfopt.solve(problem, TrustRegion(), initial_point=np.eye(6, 2)).converged
-    True
-    """
-
-    _optimizer = _pymanopt.TrustRegions
-
-
-@dataclass(frozen=True)
-class ConjugateGradient(RiemannianSolver):
-    """Riemannian conjugate gradients, without second derivatives.
-
-    The parameters are those of `RiemannianSolver`.
-
-    References
-    ----------
-    Absil, Mahony and Sepulchre (2008), section 8.3. Where it ends: ``theory/landscape.py``.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> import etfopt
-    >>> from etfopt.solvers.riemannian import ConjugateGradient
-    >>> problem = etfopt.NearestETF(np.eye(6, 3), frame=etfopt.simplex_etf(3, reduced=True))
-    >>> solver = ConjugateGradient(max_iterations=1000)
-    >>> etfopt.solve(problem, solver, initial_point=np.eye(6, 2)).converged
-    True
-    """
-
-    _optimizer = _pymanopt.ConjugateGradient
-
-
-@dataclass(frozen=True)
-class SteepestDescent(RiemannianSolver):
-    """Riemannian steepest descent: the slowest of the three, and the simplest.
-
-    The parameters are those of `RiemannianSolver`.
-
-    References
-    ----------
-    Absil, Mahony and Sepulchre (2008), section 4.2. Where it ends: ``theory/landscape.py``.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> import etfopt
-    >>> from etfopt.solvers.riemannian import SteepestDescent
-    >>> problem = etfopt.NearestETF(np.eye(6, 3), frame=etfopt.simplex_etf(3, reduced=True))
-    >>> solver = SteepestDescent(max_iterations=2000)
-    >>> etfopt.solve(problem, solver, initial_point=np.eye(6, 2)).certificate.relative_gap < 1e-8
-    True
-    """
-
-    _optimizer = _pymanopt.SteepestDescent
 
 
 class _Run(NamedTuple):

@@ -14,7 +14,8 @@ import numpy as np
 
 from etfopt._arrays import Array, Float64Array
 from etfopt.errors import EtfoptError
-from etfopt.geometry import FAR_OFF, feasibility, refined_polar, tall_product
+from etfopt.polar._products import FAR_OFF, feasibility, tall_product
+from etfopt.polar._svd import refined_polar
 
 __all__ = ["GramSpectrum", "Unsuitable", "gram_polar", "gram_spectrum", "newton_schulz_polar", "newton_schulz_steps"]
 

@@ -1,0 +1,65 @@
+"""The machine of a run: it is no setting, since the same run can go on elsewhere."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from etfopt._arrays import as_integer
+from etfopt.errors import InputError
+
+__all__ = ["Machine", "require_processors"]
+
+
+def require_processors(count: int, name: str) -> None:
+    """Refuse more threads or processes than there are processors.
+
+    Parameters
+    ----------
+    count : int
+        How many are wanted.
+    name : str
+        The argument's.
+
+    Raises
+    ------
+    InputError
+        If it is no integer of at least 1, or too large.
+    """
+    if as_integer(count, name, at_least=1) > (os.cpu_count() or 1):
+        raise InputError(f"{name} = {count} is more than the {os.cpu_count()} processors of this machine")
+
+
+@dataclass(frozen=True)
+class Machine:
+    """On what a run is trained; the values are those of ``pytorch_lightning.Trainer``.
+
+    Attributes
+    ----------
+    accelerator : str
+        "auto", "cpu", "gpu", ...
+    devices : int
+        Number of devices, each with a process of its own. They share every batch.
+    strategy : str
+        "auto", "ddp", ...
+    precision : str
+        "32-true", "bf16-mixed", "64-true", ...
+    threads : int
+        CPU threads. On networks as small as the demonstration's, waiting for a second thread costs more than it
+        brings, and on a busy machine far more.
+
+    Raises
+    ------
+    InputError
+        If there are fewer processors than threads.
+    """
+
+    accelerator: str = "auto"
+    devices: int = 1
+    strategy: str = "auto"
+    precision: str = "32-true"
+    threads: int = 1
+
+    def __post_init__(self) -> None:
+        as_integer(self.devices, "devices", at_least=1)
+        require_processors(self.threads, "threads")

@@ -1,0 +1,47 @@
+"""The simplex in C - 1 coordinates: its rows are orthogonal, so that d = C - 1 features are enough."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from etfopt._arrays import Float64Array, as_integer
+
+__all__ = ["reduced_simplex"]
+
+
+def reduced_simplex(C: int) -> Float64Array:
+    r"""Return :math:`F = Z / \sqrt{C-1}`, Z the Helmert matrix: :math:`ZZ' = I`, :math:`Z1 = 0`.
+
+    With M the full simplex, :math:`F'F = M/\sqrt{C-1}`: both span the same equiangular tight frame.
+
+    Parameters
+    ----------
+    C : int
+        Number of classes, at least 2.
+
+    Returns
+    -------
+    ndarray, shape (C-1, C), float64
+        F, of Frobenius norm 1.
+
+    Raises
+    ------
+    InputError
+        If C is not an integer of at least 2.
+
+    References
+    ----------
+    The two frames, and what a choice between them changes: ``theory/simplex.py`` and ``theory/gauge.py``, 3.
+
+    Examples
+    --------
+    >>> from etfopt.frames.reduced import reduced_simplex
+    >>> reduced_simplex(2).round(4)
+    array([[ 0.7071, -0.7071]])
+    """
+    C = as_integer(C, "C", at_least=2)
+    # row k of the Helmert matrix: k ones, then -k, over sqrt(k (k + 1))
+    k = np.arange(1, C)[:, None]
+    column = np.arange(C)[None, :]
+    helmert = np.where(column < k, 1.0, np.where(column == k, -k, 0.0)) / np.sqrt(k * (k + 1.0))
+    return np.asarray(helmert / np.sqrt(C - 1.0))
