@@ -8,8 +8,9 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import ArrayLike
 
-from etfopt._arrays import Array, Float64Array, as_matrix, proximal_weight, room_hint
+from etfopt._arrays import Array, Float64Array, as_matrix, room_hint
 from etfopt._linear_term import LinearTerm, frame_term, gathered, proximal_term, simplex_term, without_common_mean
+from etfopt._scalars import proximal_weight
 from etfopt._scaling import normalized, own_errstate, rescaled
 from etfopt.errors import InputError
 from etfopt.frames import frame_matrix, simplex_etf

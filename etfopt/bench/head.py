@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from etfopt._arrays import as_integer
+from etfopt._scalars import as_integer
 from etfopt.bench._timing import seconds
 from etfopt.bench.node import usable_device
 from etfopt.experiments.networks.backbones import resnet18

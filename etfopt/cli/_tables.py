@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING
 from rich.markup import escape
 from rich.table import Table
 
-from etfopt.solution import Solution
-
 if TYPE_CHECKING:
     from etfopt.experiments.studies._numbers import Spread
     from etfopt.experiments.studies._progress import Progress
+    from etfopt.solution import Solution
     from theory.registry import Claim, Evidence, Residual
 
 __all__ = [

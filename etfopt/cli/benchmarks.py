@@ -11,8 +11,8 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from etfopt._arrays import as_integer
-from etfopt._names import METHODS
+from etfopt._options import METHODS
+from etfopt._scalars import as_integer
 from etfopt.cli import _bench_tables as tables
 from etfopt.cli._app import OVERWRITE, console, interruptible, make_folder, one_of, progress
 from etfopt.errors import InputError

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from etfopt._arrays import as_integer
+from etfopt._scalars import as_integer
 from etfopt.cli import _tables as tables
 from etfopt.cli._app import OVERWRITE, console, interruptible, progress, require_folder
 

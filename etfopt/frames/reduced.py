@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from etfopt._arrays import Float64Array, as_integer
+from etfopt._arrays import Float64Array
+from etfopt._scalars import as_integer
 
 __all__ = ["reduced_simplex"]
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import DTypeLike
 
-from etfopt._arrays import Array, as_integer
+from etfopt._arrays import Array
+from etfopt._scalars import as_integer
 from etfopt.errors import InputError
 from etfopt.frames.reduced import reduced_simplex
 

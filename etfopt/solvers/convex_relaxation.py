@@ -10,7 +10,8 @@ from typing import Any, Literal
 import numpy as np
 import scipy.linalg
 
-from etfopt._arrays import Array, Float64Array, as_choice, as_integer
+from etfopt._arrays import Array, Float64Array
+from etfopt._scalars import as_choice, as_integer
 from etfopt._scaling import own_errstate
 from etfopt.errors import ConvergenceError, InputError, require_extra
 from etfopt.geometry import sym

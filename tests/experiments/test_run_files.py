@@ -282,7 +282,7 @@ def test_a_measure_that_waits_for_the_end_is_exact_over_processes() -> None:
     """The singular values of rows that were condensed on two processes are those of all rows."""
     g = torch.Generator().manual_seed(0)
     X, y = torch.randn(400, 5, generator=g, dtype=torch.float64), torch.arange(400) % 3
-    ranks = [NumericalRank(3, 5) for _ in range(3)]
+    ranks = [NumericalRank(num_classes=3, dim=5) for _ in range(3)]
     for metric, part in zip(ranks, (slice(None), slice(0, 150), slice(150, None)), strict=True):
         metric.update(X[part], y[part], torch.ones(3, 5))
     ranks[1].merge_state(ranks[2])

@@ -17,8 +17,8 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from etfopt._arrays import as_integer
 from etfopt._processes import end_with_parent, on_sigterm, sigint_blocked
+from etfopt._scalars import as_integer
 from etfopt.errors import ConvergenceError, EtfoptError, InputError
 from etfopt.experiments.data import load_images
 from etfopt.experiments.settings import Machine
