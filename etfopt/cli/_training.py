@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from etfopt.cli import _tables as tables
-from etfopt.cli._app import console, interruptible, one_of, require_file, require_folder
+from etfopt.cli._app import console, interruptible, one_of, require_folder
 from etfopt.cli._settings import takes_settings
 from etfopt.cli.studies import train_study
 from etfopt.errors import InputError
@@ -107,7 +107,8 @@ def train(
     bar = console.is_terminal and not quiet
     if resume is not None:
         _refuse_typed(ctx, RESUMING, f"with --resume: the settings are those of {resume}/config.json")
-        require_file(resume / "config.json")
+        if not (resume / "config.json").exists():
+            raise InputError(f"{resume}: holds no run: there is no config.json in it; name the folder of a run")
         _print_result(_resumed(resume, from_epoch, progress_bar=bar, logger=logger, **machine))
         return
     if from_epoch is not None:

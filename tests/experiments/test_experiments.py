@@ -11,7 +11,7 @@ from etfopt.errors import ConvergenceError, InputError
 from etfopt.experiments.data import batches, load_images
 from etfopt.experiments.networks.heads import build_head
 from etfopt.experiments.settings import HEADS, DataConfig, TrainConfig
-from etfopt.experiments.studies.numbers import Spread, quantities
+from etfopt.experiments.studies._numbers import Spread, quantities
 from etfopt.experiments.training.classifier import Classifier
 from etfopt.experiments.training.train import RunResult, _build, train
 from etfopt.metrics import NeuralCollapse
