@@ -46,7 +46,7 @@ METRICS = """
 import torch
 from etfopt.metrics import NeuralCollapse
 torch.manual_seed(0)
-measure = NeuralCollapse(4, 8)
+measure = NeuralCollapse(num_classes=4, dim=8)
 measure.update(torch.randn(64, 8), torch.arange(64) % 4, torch.randn(4, 8))
 assert all(torch.isfinite(torch.as_tensor(value)).all() for value in measure.compute().values())
 """

@@ -10,8 +10,8 @@ from etfopt.errors import require_extra
 require_extra("torch", "torch")
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+
+from etfopt._torch import TorchDispatchMode, storage_key, tree_leaves
 
 __all__ = ["Allocations"]
 
@@ -58,18 +58,18 @@ class _Held(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch leaves 
         self.now = self.peak = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        known = {x.untyped_storage()._cdata for x in tree_leaves((args, kwargs)) if isinstance(x, torch.Tensor)}
+        known = {storage_key(x.untyped_storage()) for x in tree_leaves((args, kwargs)) if isinstance(x, torch.Tensor)}
         result = func(*args, **(kwargs or {}))
         for x in tree_leaves(result):
-            if isinstance(x, torch.Tensor) and x.untyped_storage()._cdata not in known | self.live.keys():
+            if isinstance(x, torch.Tensor) and storage_key(x.untyped_storage()) not in known | self.live.keys():
                 self._note(x.untyped_storage())
         return result
 
     def _note(self, storage: torch.UntypedStorage) -> None:
-        self.live[storage._cdata] = storage.nbytes()
+        self.live[storage_key(storage)] = storage.nbytes()
         self.now += storage.nbytes()
         self.peak = max(self.peak, self.now)
-        weakref.finalize(storage, self._gone, storage._cdata)
+        weakref.finalize(storage, self._gone, storage_key(storage))
 
     def _gone(self, key: int) -> None:
         self.now -= self.live.pop(key)

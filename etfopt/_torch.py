@@ -1,28 +1,62 @@
-"""Validation of tensor arguments, shared by the bridge and the metrics. Needs the extra `torch`."""
+"""What depends on PyTorch below the bridge and the metrics: validation, precision, and every private name of torch."""
 
 from __future__ import annotations
 
 import math
 import threading
+from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, nullcontext
+from typing import ParamSpec, Self, TypeVar
 
 import torch
 from torch import Tensor
+from torch._compile import _disable_dynamo
+from torch.autograd import forward_ad
+from torch.nn.modules.batchnorm import _NormBase as BatchNorm
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from etfopt.errors import InputError
 
+Inputs = ParamSpec("Inputs")
+Output = TypeVar("Output")
+
 __all__ = [
+    "BatchNorm",
+    "ByKeyword",
+    "TorchDispatchMode",
+    "constant_in_graphs",
     "full_precision",
+    "in_backward",
+    "in_forward_mode",
     "lasting_product",
+    "outside_graphs",
     "readable",
     "require_finite",
     "require_floats",
     "require_labels",
+    "storage_key",
     "tracing",
+    "transforms",
+    "tree_leaves",
+    "version",
     "visible",
     "widened",
     "working_dtype",
 ]
+
+
+class ByKeyword:
+    """A class whose constructor takes keywords only: heads take dim first, and two sizes are easily swapped."""
+
+    def __new__(cls, *positional: object, **_: object) -> Self:
+        """Refuse positional arguments by an error that shows the right call."""
+        if positional:
+            raise TypeError(
+                f"{cls.__name__} takes its arguments by keyword, and got {positional!r} without: write "
+                f"{cls.__name__}(num_classes=..., dim=...)"
+            )
+        return super().__new__(cls)
 
 
 def require_floats(value: object, name: str, shape: tuple[int | str, ...] | None) -> Tensor:
@@ -134,6 +168,54 @@ def _as_dense(value: object, name: str) -> Tensor:
     return value
 
 
+# --- what torch has no public name for, or only one that loads the compiler
+
+
+def outside_graphs(f: Callable[Inputs, Output]) -> Callable[Inputs, Output]:
+    """Run a function uncompiled. `torch.compiler.disable` does the same, and loads the compiler on import."""
+    return _disable_dynamo(f)
+
+
+def constant_in_graphs(f: Callable[[], Output]) -> Callable[[], Output]:
+    """Compile the result of a function as a constant. `torch.compiler.assume_constant_result` loads the compiler."""
+    f._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    return f
+
+
+def tracing() -> bool:
+    """Whether torch.jit.trace is at work."""
+    return bool(torch.jit.is_tracing())  # type: ignore[attr-defined,no-untyped-call] # torch's annotations lack it
+
+
+@constant_in_graphs
+def transforms() -> tuple[str, ...]:
+    """Return the names of the transforms of torch.func at work, outermost first."""
+    return tuple(level.key().name for level in torch._C._functorch.get_interpreter_stack() or [])
+
+
+def in_forward_mode() -> bool:
+    """Whether dual numbers are at work."""
+    return forward_ad._current_level >= 0
+
+
+def in_backward() -> bool:
+    """Whether a backward pass is running this code."""
+    return torch._C._current_graph_task_id() != -1
+
+
+def version(X: Tensor) -> int:
+    """Return how often X was written to."""
+    return X._version
+
+
+def storage_key(X: torch.UntypedStorage) -> int:
+    """Return a number that no other living storage has."""
+    return int(X._cdata)
+
+
+# --- precision
+
+
 def visible(X: Tensor) -> bool:
     """Whether looking at a value is free: elsewhere it waits for a device, or breaks (or is frozen in) a trace."""
     return X.device.type == "cpu" and readable(X)
@@ -141,7 +223,7 @@ def visible(X: Tensor) -> bool:
 
 def readable(X: Tensor) -> bool:
     """Whether values can be looked at, though that may wait for a device, as decompositions do in any case."""
-    # functorch has no public name for this question; vmap hides values, so they cannot steer Python
+    # vmap hides values, so they cannot steer Python
     traced = torch.compiler.is_compiling() or tracing()
     return not (traced or torch._C._functorch.is_functorch_wrapped_tensor(X))
 
@@ -186,7 +268,7 @@ def lasting_product(X: Tensor, Y: Tensor) -> Tensor:
     return X @ Y
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator] # torch leaves it untyped
+@constant_in_graphs
 def _coarse() -> bool:
     """Whether products of float32 are rounded, or would be but for a region; a graph that is compiled guards it."""
     return _Exact.wanted()
@@ -218,30 +300,19 @@ class _Exact:
                 _set_precisions(_Exact.before)
 
 
-# newer releases have a setting for each backend; there the older one may not be set beside them
-OWN = hasattr(torch._C, "_get_fp32_precision_getter")  # behind `fp32_precision`, at a tenth of the time
-UNROUNDED = frozenset({"ieee", "none", "highest"})
-EXACT = ("ieee", "ieee") if OWN else ("highest",)
+UNROUNDED = frozenset({"ieee", "none"})
+EXACT = ("ieee", "ieee")
+BACKENDS = ("cuda", "mkldnn")
 
 
+# the getters and setters behind `torch.backends.cuda.matmul.fp32_precision`, at a tenth of the time
 def _precisions() -> tuple[str, ...]:
-    if OWN:
-        get = torch._C._get_fp32_precision_getter
-        return get("cuda", "matmul"), get("mkldnn", "matmul")
-    return (torch.get_float32_matmul_precision(),)
+    return tuple(torch._C._get_fp32_precision_getter(name, "matmul") for name in BACKENDS)
 
 
 def _set_precisions(values: tuple[str, ...]) -> None:
-    if OWN:
-        for name, value in zip(("cuda", "mkldnn"), values, strict=True):
-            # "none" is what follows the setting of all backends, and must go on to do so
-            torch._C._set_fp32_precision_setter(name, "matmul", "none")
-            if torch._C._get_fp32_precision_getter(name, "matmul") != value:
-                torch._C._set_fp32_precision_setter(name, "matmul", value)
-    else:
-        torch.set_float32_matmul_precision(values[0])
-
-
-def tracing() -> bool:
-    """Whether torch.jit.trace is at work."""
-    return bool(torch.jit.is_tracing())  # type: ignore[attr-defined,no-untyped-call] # torch's annotations lack it
+    for name, value in zip(BACKENDS, values, strict=True):
+        # a backend set to "none" follows the setting of all backends, and must do so afterwards
+        torch._C._set_fp32_precision_setter(name, "matmul", "none")
+        if torch._C._get_fp32_precision_getter(name, "matmul") != value:
+            torch._C._set_fp32_precision_setter(name, "matmul", value)

@@ -234,7 +234,7 @@ else:
 # %%
 def measures(backbone, head, data):
     """Return the measures of collapse and the mean cosine margin."""
-    collapse, margin = NeuralCollapse(10, 64), CosineMargin(10, 64)
+    collapse, margin = NeuralCollapse(num_classes=10, dim=64), CosineMargin(num_classes=10, dim=64)
     backbone.eval(), head.eval()
     with torch.no_grad():
         for x, y in DataLoader(data, 256):

@@ -42,7 +42,7 @@ def _class_means(rng: np.random.Generator) -> Iterator[Residual]:
     """Feed batches to ClassMeans: columns are the stated weights of the visits; so are the derivatives."""
     C, d, T = int(rng.integers(2, 6)), int(rng.integers(1, 5)), int(rng.integers(1, 40))
     rule: str | float = str(rng.choice(["paper", "cumulative"])) if rng.integers(2) else float(rng.uniform(0.05, 1))
-    means, share = ClassMeans(C, d, rule).double(), rng.uniform(0.02, 1, C)
+    means, share = ClassMeans(num_classes=C, dim=d, averaging=rule).double(), rng.uniform(0.02, 1, C)
     history: list[tuple[Matrix, Labels]] = [_batch(rng, C, d, share) for _ in range(T)]
     *past, (f, y) = history
     for x, labels in past:
@@ -107,7 +107,7 @@ def _column(history: list[tuple[Matrix, Labels]], c: int, rates: list[float]) ->
 def _floor(rng: np.random.Generator) -> Iterator[Residual]:
     """Start ClassMeans near the step where the release stops shrinking its rate."""
     start, T = int(rng.integers(LAST - 8, LAST + 4)), int(rng.integers(1, 12))
-    means, old = ClassMeans(2, 1).double(), rng.standard_normal((1, 2))
+    means, old = ClassMeans(num_classes=2, dim=1).double(), rng.standard_normal((1, 2))
     means.mean.copy_(torch.from_numpy(old))
     means.seen.fill_(True)
     means.steps.fill_(start)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from etfopt.adjoint import polar_derivative
-from etfopt.nn.polar._collapsed import BINOMIAL, MOST_TERMS, STEPS, _terms, collapsed_derivative, near_collapse
+from etfopt.nn.polar._collapsed import BINOMIAL, MOST_TERMS, STEPS, _terms, near_collapse
 from theory._exact import digits
 from theory.draws import Matrix, polar, stiefel
 from theory.registry import Part, Residual, at_least
@@ -207,7 +207,7 @@ def _code(rng: np.random.Generator) -> Iterator[Residual]:
     assert found is not None, f"refused with {STEPS} steps for tau = {tau:g}"
     G, rounding = rng.standard_normal((d, r)), r * np.finfo(float).eps
     wanted = polar_derivative(A, polar(A), G)
-    slope = collapsed_derivative(found, torch.from_numpy(G)).numpy()
+    slope = found.derivative(torch.from_numpy(G)).numpy()
     yield Residual(float(np.linalg.norm(found.U.numpy() - polar(A))), 10 * rounding / math.sqrt(tau), "U")
     yield Residual(float(np.linalg.norm(slope - wanted)), 30 * rounding * float(np.linalg.norm(wanted)), "derivative")
 

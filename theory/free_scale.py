@@ -212,7 +212,7 @@ def _release(rng: np.random.Generator) -> Iterator[Residual]:
     if q > 1e-6:
         yield at_least(q - free, 0.2 * q**2, "the difference of the two")
     W, shift = rng.standard_normal((C, d)), rng.standard_normal(d)
-    metric = NeuralCollapse(C, d)
+    metric = NeuralCollapse(num_classes=C, dim=d)
     features = np.repeat(3 * H.T + shift, 2, axis=0)
     metric.update(torch.from_numpy(features), torch.arange(C).repeat_interleave(2), torch.from_numpy(W))
     seen = {key: float(value) for key, value in metric.compute().items()}

@@ -91,7 +91,7 @@ $1 - (1+\lambda)/(1+\tau/m)$ for the eigenvalues $\lambda$ of E: divide $|\tau/m
 ## In the code
 
 - `etfopt.nn.polar._collapsed.near_collapse`: 1, 2, and the estimate 6 before v is known, with v from 7.
-- `etfopt.nn.polar._collapsed.collapsed_derivative`: 3 and 4.
+- `etfopt.nn.polar._collapsed.Collapsed.derivative`: 3 and 4.
 - `etfopt.nn.polar._collapsed._terms`: 5, with $\rho = ru$.
 
 ## References

@@ -48,7 +48,7 @@ for every i, so the bound holds sample by sample.
 
 ## In the code
 
-- `etfopt.nn.heads.temperature.collapse_temperature`: `temperature="auto"` of the heads.
+- `etfopt.nn.collapse_temperature`: `temperature="auto"` of the heads.
 
 ## References
 
@@ -63,7 +63,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from etfopt.nn.heads.temperature import collapse_temperature
+from etfopt.nn import collapse_temperature
 from theory.draws import Matrix, stiefel, unit_columns
 from theory.registry import Evidence, Part, Residual, at_least, gather
 

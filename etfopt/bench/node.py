@@ -16,10 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from etfopt._memory import Allocations
-from etfopt.bench.timing import BATCH, seconds
+from etfopt._options import as_method
+from etfopt.bench._timing import BATCH, seconds
 from etfopt.bench.units import DELTA, SPECTRA
 from etfopt.frames import simplex_etf
-from etfopt.nn.functional import nearest_etf, require_method
+from etfopt.nn.functional import nearest_etf
 
 __all__ = ["SHAPES", "NodeRow", "bench_node", "growth", "usable_device"]
 
@@ -123,7 +124,7 @@ def bench_node(
     rows = []
     where = usable_device(device)
     for method in methods:
-        require_method(method)
+        as_method(method)
     for d, C in shapes:
         for spectrum in SPECTRA:
             for method in methods:

@@ -12,18 +12,19 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from etfopt._scalars import as_integer
+from etfopt._torch import ByKeyword
 from etfopt.errors import InputError, require_extra
 from etfopt.metrics._checks import last_set, same_everywhere
 
 __all__ = ["Float64Metric"]
 
 
-class Float64Metric(Metric):
+class Float64Metric(ByKeyword, Metric):
     """Base class of the metrics: sizes, float64 states and plots."""
 
     full_state_update = False
 
-    def __init__(self, num_classes: int, dim: int, **kwargs: Any) -> None:
+    def __init__(self, *, num_classes: int, dim: int, **kwargs: Any) -> None:
         device = torch.get_default_device()
         # tensors on the meta device have no values, and to_empty() would fill them with whatever lies in memory
         with torch.device("cpu" if device.type == "meta" else device):

@@ -16,8 +16,8 @@ __all__ = ["KeepsRows"]
 class KeepsRows(Float64Metric):
     """Adds states that are lists of tensors, concatenated over batches and ranks; a rank may have none."""
 
-    def __init__(self, num_classes: int, dim: int, **kwargs: Any) -> None:
-        super().__init__(num_classes, dim, **kwargs)
+    def __init__(self, *, num_classes: int, dim: int, **kwargs: Any) -> None:
+        super().__init__(num_classes=num_classes, dim=dim, **kwargs)
         self._no_rows: dict[str, Tensor] = {}
 
     def add_rows(self, name: str, *shape: int, dtype: torch.dtype = torch.float64) -> None:

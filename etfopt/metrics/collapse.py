@@ -103,8 +103,8 @@ class NeuralCollapse(Float64Metric):
     weight: Tensor
     bias: Tensor
 
-    def __init__(self, num_classes: int, dim: int, **kwargs: Any) -> None:
-        super().__init__(num_classes, dim, **kwargs)
+    def __init__(self, *, num_classes: int, dim: int, **kwargs: Any) -> None:
+        super().__init__(num_classes=num_classes, dim=dim, **kwargs)
         C, d = self.num_classes, self.dim
         merge = partial(_moments.merge, C=C, d=d)
         self.add_floats("moments", _moments.size(C, d), value=0.0, reduce=merge)

@@ -87,14 +87,14 @@ class CosineMargin(KeepsRows):
 
     def __init__(
         self,
+        *,
         num_classes: int,
         dim: int,
         global_mean: Tensor | None = None,
-        *,
         keep_margins: bool = False,
         **kwargs: Any,
     ) -> None:
-        super().__init__(num_classes, dim, **kwargs)
+        super().__init__(num_classes=num_classes, dim=dim, **kwargs)
         self.streaming, self.keep_margins = global_mean is not None, bool(keep_margins)
         if global_mean is not None:
             require_floats(global_mean, "global_mean", (self.dim,))
@@ -120,7 +120,7 @@ class CosineMargin(KeepsRows):
         weight : Tensor, shape (C, d)
             W, as in ``nn.Linear``. Without `global_mean`, the last one given serves all samples.
         bias : Tensor, shape (C,), optional
-            Checked and not used: both metrics take the same arguments.
+            Checked and not used: all metrics take the same arguments.
 
         Raises
         ------

@@ -75,8 +75,8 @@ class NearestMeanMismatch(KeepsRows):
     mismatches: Tensor
     count: Tensor
 
-    def __init__(self, num_classes: int, dim: int, class_means: Tensor | None = None, **kwargs: Any) -> None:
-        super().__init__(num_classes, dim, **kwargs)
+    def __init__(self, *, num_classes: int, dim: int, class_means: Tensor | None = None, **kwargs: Any) -> None:
+        super().__init__(num_classes=num_classes, dim=dim, **kwargs)
         self.streaming = class_means is not None
         if class_means is not None:
             self.add_given("class_means", _checked(class_means, self.num_classes, self.dim))

@@ -60,8 +60,8 @@ class NumericalRank(KeepsRows):
     higher_is_better = False
     plot_lower_bound = 1.0
 
-    def __init__(self, num_classes: int, dim: int, **kwargs: Any) -> None:
-        super().__init__(num_classes, dim, **kwargs)
+    def __init__(self, *, num_classes: int, dim: int, **kwargs: Any) -> None:
+        super().__init__(num_classes=num_classes, dim=dim, **kwargs)
         self.add_rows("features", self.dim)
         self.add_rows("labels", dtype=torch.int64)
 

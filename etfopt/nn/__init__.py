@@ -41,7 +41,8 @@ from etfopt.errors import require_extra
 
 require_extra("torch", "torch")
 
+from etfopt._options import collapse_temperature
 from etfopt.nn.class_means import ClassMeans
-from etfopt.nn.heads import FixedETFHead, LearnedHead, NearestETFHead, UnitFeatures, collapse_temperature
+from etfopt.nn.heads import FixedETFHead, LearnedHead, NearestETFHead, UnitFeatures
 
 __all__ = ["ClassMeans", "FixedETFHead", "LearnedHead", "NearestETFHead", "UnitFeatures", "collapse_temperature"]

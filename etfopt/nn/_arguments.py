@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from etfopt._arrays import room_hint
-from etfopt._scalars import as_nonnegative
+from etfopt._scalars import proximal_weight
 from etfopt._torch import require_floats
 from etfopt.errors import InputError
 
@@ -43,10 +43,12 @@ def require_frame(H: Tensor, frame: Tensor | None) -> None:
         )
 
 
-def usable_delta(H: Tensor, frame: Tensor | None, prox: Tensor, delta: float) -> float:
+def usable_delta(H: Tensor, frame: Tensor | None, prox: Tensor | None, delta: float | None) -> float:
     """Check the proximal term; return delta."""
-    require_matrix(prox, "prox")
     shape = (H.shape[-2], H.shape[-1] if frame is None else frame.shape[0])
-    if tuple(prox.shape[-2:]) != shape:
-        raise InputError(f"prox has shape {tuple(prox.shape)}; it must end in {shape}")
-    return as_nonnegative(delta, "delta")
+    if prox is not None:
+        require_matrix(prox, "prox")
+        if tuple(prox.shape[-2:]) != shape:
+            raise InputError(f"prox has shape {tuple(prox.shape)}; it must end in {shape}", "prox", prox)
+        require_batches(H, prox, "H", "prox")
+    return proximal_weight(delta, shape, has_prox=prox is not None)

@@ -18,6 +18,8 @@ Every rank must run the same number of training forwards and backwards, as for a
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -45,73 +47,70 @@ class Ranks:
 
     Parameters
     ----------
-    process_group : ProcessGroup, optional
-        None is the default group, if torch.distributed is initialised when a batch comes.
-    synchronize : bool
-        False leaves every process alone.
+    synchronize : bool or ProcessGroup
+        True is the default group, if torch.distributed is initialised when a batch comes; False leaves every process
+        alone.
     """
 
-    def __init__(self, process_group: ProcessGroup | None = None, synchronize: bool = True) -> None:
-        self.process_group = process_group
-        self.synchronize = bool(synchronize)
+    def __init__(self, synchronize: bool | ProcessGroup = True) -> None:
+        self.synchronize = synchronize
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Ranks:
         """Return the same group: a copy of a module runs on the same ranks."""
-        return Ranks(self.process_group, self.synchronize)
+        return Ranks(self.synchronize)
 
     def __getstate__(self) -> dict[str, Any]:
-        if self.process_group is not None:
+        if not isinstance(self.synchronize, bool):
             raise InputError(
-                f"process_group is set ({self.process_group!r}), and a process group exists in its processes only: "
+                f"synchronize is {self.synchronize!r}, and a process group exists in its processes only: "
                 "a module that holds one cannot be pickled. Save state_dict() instead"
             )
         return self.__dict__
 
     def group(self) -> ProcessGroup | None:
         """Return the group to sum over, or None where this process is alone."""
-        if not (self.synchronize and dist.is_available() and dist.is_initialized()):
+        if self.synchronize is False or not (dist.is_available() and dist.is_initialized()):
             return None
-        size = dist.get_world_size(self.process_group)
+        group = dist.group.WORLD if self.synchronize is True else self.synchronize
+        size = dist.get_world_size(group)
         if size < 1:
             raise InputError(
-                "process_group does not contain this process; pass a group that does, or synchronize=False"
+                "synchronize is a process group that does not contain this process; pass one that does, or False"
             )
-        if size == 1:
-            return None
-        return dist.group.WORLD if self.process_group is None else self.process_group
+        return None if size == 1 else group
 
-    def total(self, sums: list[Tensor], error: InputError | None, bad: Tensor | None) -> Pooled:
-        """Return sums over the ranks, differentiable, in float64; where any rank refused its batch, raise on all.
+    def total(self, sums: list[Tensor], bad: Tensor | None) -> Pooled:
+        """Return sums over the ranks, differentiable, in float64; raise if another rank refused its batch.
 
         Parameters
         ----------
         sums : list of Tensor
-            What this rank adds; zeros where it refuses its batch.
-        error : InputError, optional
-            Why this rank refuses its batch. Without other ranks it is raised by whoever found it.
+            What this rank adds.
         bad : Tensor of bool, shape (), optional
-            The same where values cannot be looked at. Then nothing is raised here, and `refused` tells.
+            Whether this rank refuses its batch, where values cannot be looked at. Then nothing is raised here, and
+            `refused` tells.
         """
         group = self.group()
         if group is None:
             return Pooled(sums, bad)
-        rank, size = dist.get_rank(group), dist.get_world_size(group)
-        flags = sums[0].new_zeros(size, dtype=torch.float64)
-        flags[rank] = 1.0 if error is not None else 0.0 if bad is None else bad.double()
-        # one message; float64 whatever the batch's dtype, so that a rank that refuses its batch sends as many bytes
-        packed = torch.cat([part.double().flatten() for part in sums] + [flags])
-        if torch.is_grad_enabled() and not packed.requires_grad:
-            # a rank whose features carry no gradient must still take its part in the others' backward passes
-            packed.requires_grad_()
-        packed = _AllReduce.apply(packed, group)  # type: ignore[no-untyped-call] # torch leaves Function.apply untyped
-        *totals, flags = packed.split([part.numel() for part in sums] + [size])
-        flags = flags.detach()
-        if error is not None:
-            raise error
-        if visible(flags) and bad is None:
+        packed, flags = _pooled(torch.cat([part.double().flatten() for part in sums]), bad, group)
+        looked = visible(flags) and bad is None
+        if looked:
             _refuse_with(flags)
-        shaped = [total.reshape(part.shape) for total, part in zip(totals, sums, strict=True)]
-        return Pooled(shaped, None if visible(flags) and bad is None else flags.sum() > 0)
+        parts = packed.split([part.numel() for part in sums])  # type: ignore[no-untyped-call] # torch leaves it untyped
+        shaped = [part.reshape(like.shape) for part, like in zip(parts, sums, strict=True)]
+        return Pooled(shaped, None if looked else flags.sum() > 0)
+
+    @contextmanager
+    def sharing_refusals(self, like: Tensor, numbers: int) -> Iterator[None]:
+        """Tell the other ranks of an `InputError` inside the block: they wait in `total` for as many numbers."""
+        try:
+            yield
+        except InputError:
+            group = self.group()
+            if group is not None:
+                _pooled(like.new_zeros(numbers, dtype=torch.float64), True, group)
+            raise
 
     def agreed(self, U: Tensor) -> Tensor:
         """Return U as the first rank has it, with the gradient of this rank's own.
@@ -125,6 +124,20 @@ class Ranks:
         first = U.detach().clone(memory_format=torch.contiguous_format)
         dist.broadcast(first, src=dist.get_global_rank(group, 0), group=group)
         return _Replace.apply(U, first)  # type: ignore[no-untyped-call, no-any-return] # as above
+
+
+def _pooled(packed: Tensor, refused: bool | Tensor | None, group: ProcessGroup) -> tuple[Tensor, Tensor]:
+    """Return the sum of float64 numbers over a group, differentiable, and which ranks refused their batch."""
+    rank, size = dist.get_rank(group), dist.get_world_size(group)
+    flags = packed.new_zeros(size)
+    flags[rank] = float(refused or 0) if not isinstance(refused, Tensor) else refused.double()
+    # one message; float64 whatever the batch's dtype, so that a rank that refuses its batch sends as many bytes
+    packed = torch.cat([packed, flags])
+    if torch.is_grad_enabled() and not packed.requires_grad:
+        # a rank whose features carry no gradient must still take its part in the others' backward passes
+        packed.requires_grad_()
+    packed = _AllReduce.apply(packed, group)  # type: ignore[no-untyped-call] # torch leaves Function.apply untyped
+    return packed[:-size], packed[-size:].detach()
 
 
 def _refuse_with(flags: Tensor) -> None:

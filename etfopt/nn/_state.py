@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import warnings
 from collections.abc import Callable
@@ -10,7 +11,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from etfopt._torch import readable, tracing, visible
+from etfopt._torch import in_backward, readable, tracing, visible
 from etfopt.errors import InputError
 
 __all__ = ["LoadChecked", "Tracking", "refuse_second_run", "refuse_trace", "state_dtype", "where_valid"]
@@ -23,13 +24,22 @@ ONE_CLASS = (
 )
 
 
-def state_dtype() -> torch.dtype:
-    """Return the dtype of new state: the default one, but float32 at the least."""
-    return torch.promote_types(torch.get_default_dtype(), torch.float32)
+def state_dtype(dtype: torch.dtype | None) -> torch.dtype:
+    """Return the dtype of new state: the given or the default one, but at least float32."""
+    return torch.promote_types(dtype or torch.get_default_dtype(), torch.float32)
 
 
 class LoadChecked(nn.Module):
     """A module that refuses a checkpoint that does not fit by name, before any of its own tensors changes."""
+
+    def __init__(self, dtype: torch.dtype | None = None) -> None:
+        super().__init__()
+        if dtype is not None and not dtype.is_floating_point:
+            raise InputError(f"dtype must be a real floating-point dtype; got {dtype}: pass torch.float32")
+
+    def _outer_dtype(self, X: Tensor) -> torch.dtype:
+        """Return the dtype that the layers around this one are in, for a part X of the state."""
+        return X.dtype
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
         wrong = self._misfits(state_dict, prefix)
@@ -78,11 +88,15 @@ class Tracking(LoadChecked):
     that batches were refused, and that a batch held one class. It is no state, and so in no buffer.
     """
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, dtype: torch.dtype | None = None) -> None:
+        super().__init__(dtype)
+        self._asked = dtype or torch.get_default_dtype()  # what the module was built in, or cast to
         self._rejected: Tensor | None = None
         self._lone: Tensor | None = None
         self._told = False
+
+    def _outer_dtype(self, X: Tensor) -> torch.dtype:
+        return self._asked if self._asked.itemsize < 4 else X.dtype
 
     def reset_parameters(self) -> None:
         """Restore the state of construction."""
@@ -121,7 +135,7 @@ class Tracking(LoadChecked):
     def _warn_of_one_class(self) -> None:
         told, self._told = self._told, True
         if not told:
-            warnings.warn(f"{type(self).__name__}: {ONE_CLASS}", UserWarning, stacklevel=2)
+            warnings.warn(f"{type(self).__name__}: {ONE_CLASS}", UserWarning, stacklevel=_level_of_caller())
 
     def train(self, mode: bool = True) -> Self:
         """Set the mode, then raise what bad batches left to say."""
@@ -151,7 +165,16 @@ class Tracking(LoadChecked):
                 return X.to(moved.device, torch.promote_types(moved.dtype, torch.float32))
             return moved
 
+        self._asked = fn(torch.empty(0, dtype=self._asked)).dtype
         return super()._apply(keeping_digits, recurse)
+
+
+def _level_of_caller() -> int:
+    """Return the stack level of the line outside this package and torch that led to the caller of this function."""
+    frame, level = inspect.currentframe(), 0
+    while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] in ("etfopt", "torch"):
+        frame, level = frame.f_back, level + 1
+    return level
 
 
 def refuse_trace(module: nn.Module) -> None:
@@ -169,7 +192,7 @@ def refuse_second_run(module: nn.Module) -> None:
     Checkpointing runs the forward a second time there: the state has moved on by then, and the recomputed values
     would be others than those that the loss saw.
     """
-    if not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1:
+    if not torch.compiler.is_compiling() and in_backward():
         raise InputError(
             f"{type(module).__name__} is run in training mode inside a backward pass, as torch.utils.checkpoint does: "
             "the second run would update its state again. Checkpoint the backbone only, and leave the head outside"

@@ -3,13 +3,22 @@ r"""Running means of the classes' features, as the paper's layer keeps them."""
 from __future__ import annotations
 
 import math
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from etfopt._options import as_averaging
 from etfopt._scalars import as_integer
-from etfopt._torch import require_finite, require_floats, require_labels, visible
+from etfopt._torch import (
+    ByKeyword,
+    outside_graphs,
+    require_finite,
+    require_floats,
+    require_labels,
+    visible,
+)
 from etfopt.errors import InputError
 from etfopt.nn._ranks import Ranks
 from etfopt.nn._state import Tracking, refuse_second_run, refuse_trace, state_dtype, where_valid
@@ -20,7 +29,10 @@ if TYPE_CHECKING:
 
 __all__ = ["ClassMeans", "MeansUpdate"]
 
-LABELS_REQUIRED = "labels are required in training: call head(features, labels), or head.eval() to predict"
+LABELS_REQUIRED = (
+    "labels are required in training: call head(features, labels), or head.eval() to predict; pass the backbone alone "
+    "to what runs a network without labels, such as torch.optim.swa_utils.update_bn"
+)
 
 RATE_FLOOR = 1e-4
 """Smallest rate of the "paper" rule: the release stops shrinking its rate there."""
@@ -37,22 +49,19 @@ class MeansUpdate(NamedTuple):
         Mean of the batch.
     seen : Tensor, shape (C,)
         Which classes have occurred so far.
-    valid : Tensor, shape (), or None
-        Whether the batch is to count; None where that was looked at and is so.
-    bad : Tensor, shape (), or None
-        Whether the batch is to be refused; None where that was looked at and is not so.
+    valid, bad : Tensor, shape (), or None
+        Whether the batch counts, and whether it is refused. Where it does not count the fields above hold the old
+        state. None says that values were looked at: the batch counts, and is good.
     """
 
-    mean: Tensor  # (d, C), differentiable through the batch
-    global_mean: Tensor  # (d,), mean of the batch, differentiable
-    seen: Tensor  # (C,) bool
-    # where values cannot be looked at: whether the batch counts (otherwise the fields above hold the state), and
-    # whether it was a bad one; None says that it was looked at, counts, and is good
+    mean: Tensor
+    global_mean: Tensor
+    seen: Tensor
     valid: Tensor | None
     bad: Tensor | None
 
 
-class ClassMeans(Tracking):
+class ClassMeans(ByKeyword, Tracking):
     r"""Running class means, centred by the mean of each batch.
 
     With :math:`H_t` the class means of batch t minus the batch's global mean :math:`\mu_G`, as columns,
@@ -69,16 +78,17 @@ class ClassMeans(Tracking):
     dim : int
         d, the width of the features.
     averaging : "paper", "cumulative" or float
-        The rate :math:`a_t`, t = 1 at the first batch: ``"paper"`` is :math:`\max(2/(t+1), 10^{-4})`, the rule of the
-        paper's release; ``"cumulative"`` is :math:`1/t`, the plain mean over batches; a number in (0, 1] is a constant
-        rate (with :math:`a_1 = 1`, so that nothing is averaged with the empty past).
+        The rate :math:`a_t`, t = 1 at the first batch: "paper" is :math:`\max(2/(t+1), 10^{-4})`, the rule of the
+        paper's release; "cumulative" is :math:`1/t`, the plain mean over batches; a number in (0, 1] is a constant
+        rate after :math:`a_1 = 1`. The smaller the last rates, the less of the gradient is left.
     ignore_index : int
         Label of samples that count neither in the class means nor in :math:`\mu_G`, as in `torch.nn.CrossEntropyLoss`.
-    process_group : ProcessGroup, optional
-        Under torch.distributed, the ranks whose batches count as one in training; None is the default group. Sums and
-        counts are reduced differentiably: every rank holds the same means, see `etfopt.nn._ranks` for the gradient.
-    synchronize : bool
-        False keeps every process to its own batches.
+    synchronize : bool or ProcessGroup
+        Under torch.distributed, the processes whose batches count as one in training: True for the default group,
+        False for each process alone, or a group. The reduction is differentiable, and every process holds the same
+        means; see `etfopt.nn._ranks` for the gradient.
+    device, dtype : torch.device and torch.dtype, optional
+        Of the buffers, which are at least float32.
 
     Raises
     ------
@@ -123,25 +133,26 @@ class ClassMeans(Tracking):
 
     def __init__(
         self,
+        *,
         num_classes: int,
         dim: int,
         averaging: str | float = "paper",
-        *,
         ignore_index: int = -100,
-        process_group: ProcessGroup | None = None,
-        synchronize: bool = True,
+        synchronize: bool | ProcessGroup = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(dtype)
         self.num_classes = as_integer(num_classes, "num_classes", at_least=2)
         self.dim = as_integer(dim, "dim", at_least=1)
-        self.averaging = _known_rule(averaging)
+        self.averaging = as_averaging(averaging)
         self.ignore_index = as_ignored(ignore_index, self.num_classes)
-        self.ranks = Ranks(process_group, synchronize)
+        self.ranks = Ranks(synchronize)
         self._known_count: int | None = None  # see `count`
         # all of them floats, for averages of models: one of bool fails, and one of integers is cut to integers
         sizes = {"mean": (dim, num_classes), "global_mean": (dim,), "seen": (num_classes,), "steps": ()}
         for name, size in sizes.items():
-            self.register_buffer(name, torch.zeros(size, dtype=state_dtype()))
+            self.register_buffer(name, torch.zeros(size, dtype=state_dtype(dtype), device=device))
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
@@ -179,7 +190,7 @@ class ClassMeans(Tracking):
 
     # Not compiled: AOTAutograd (PyTorch 2.13) may save a buffer for the backward pass and write to it before that,
     # which gives another gradient and no error. Under fullgraph=True this is an error; else the rest is compiled.
-    @torch.compiler.disable  # type: ignore[untyped-decorator] # torch leaves it untyped
+    @outside_graphs
     def _train(self, features: Tensor, labels: Tensor | None) -> Tensor:
         update = self.updated(features, labels)
         if update is None:
@@ -187,13 +198,23 @@ class ClassMeans(Tracking):
         self.commit(update)
         return update.mean
 
-    def updated(self, features: Tensor | InputError, labels: Tensor | None) -> MeansUpdate | None:
+    def sharing_refusals(self) -> AbstractContextManager[None]:
+        """Return a block that tells the other ranks of an `InputError` that is raised in it.
+
+        Returns
+        -------
+        context manager
+            For what is checked before `updated`.
+        """
+        return self.ranks.sharing_refusals(self.mean, self.mean.numel() + self.dim + self.num_classes)
+
+    def updated(self, features: Tensor, labels: Tensor | None) -> MeansUpdate | None:
         """Return what a batch makes of the means, without changing them.
 
         Parameters
         ----------
-        features : Tensor, shape (n, d), or InputError
-            The error is that for which the caller refuses them: the other ranks are then told.
+        features : Tensor, shape (n, d)
+            Of the batch.
         labels : Tensor of integers, shape (n,)
             Required.
 
@@ -208,22 +229,13 @@ class ClassMeans(Tracking):
             If features or labels do not fit, here or on another rank.
         """
         refuse_second_run(self)
-        error = features if isinstance(features, InputError) else None
-        if not isinstance(features, InputError):
-            try:
-                labels = self._checked(features, labels)
-            except InputError as found:
-                error = found
-        if isinstance(features, InputError) or labels is None or error is not None:
-            if error is None or self.ranks.group() is None:
-                raise error or InputError(LABELS_REQUIRED)
-            features = self.mean.new_zeros(0, self.dim)
-            labels = torch.zeros(0, dtype=torch.int64, device=self.seen.device)
+        with self.sharing_refusals():
+            labels = self._checked(features, labels)
         if not features.shape[0] and self.ranks.group() is None:
             return None
         with torch.autocast(features.device.type, enabled=False):
             dtype = torch.promote_types(torch.promote_types(features.dtype, self.mean.dtype), torch.float32)
-            return self._average(features.to(dtype), labels, error)
+            return self._average(features.to(dtype), labels)
 
     def _checked(self, features: Tensor, labels: Tensor | None) -> Tensor:
         """Return the labels as int64, or raise for what does not fit."""
@@ -234,9 +246,9 @@ class ClassMeans(Tracking):
         require_finite(features, "features")
         return index
 
-    def _average(self, features: Tensor, labels: Tensor, error: InputError | None) -> MeansUpdate | None:
+    def _average(self, features: Tensor, labels: Tensor) -> MeansUpdate | None:
         own, bad = class_sums(features, labels, self.num_classes, self.ignore_index)
-        pooled = self.ranks.total(own, error, bad)
+        pooled = self.ranks.total(own, bad)
         sums, total, counts = (part.to(features.dtype) for part in pooled.sums)
         number = counts.sum()
         valid = None
@@ -322,11 +334,3 @@ class ClassMeans(Tracking):
             What ``repr`` shows between the brackets.
         """
         return f"num_classes={self.num_classes}, dim={self.dim}, averaging={self.averaging!r}"
-
-
-def _known_rule(averaging: str | float) -> str | float:
-    if averaging in ("paper", "cumulative"):
-        return averaging
-    if isinstance(averaging, (int, float)) and not isinstance(averaging, bool) and 0 < averaging <= 1:
-        return float(averaging)
-    raise InputError(f"averaging must be 'paper', 'cumulative' or a rate in (0, 1]; got {averaging!r}")

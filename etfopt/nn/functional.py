@@ -8,17 +8,17 @@ import torch
 from torch import Tensor
 
 from etfopt._arrays import Array
+from etfopt._options import as_method
 from etfopt._torch import full_precision, require_finite, working_dtype
 from etfopt.errors import InputError
 from etfopt.frames import simplex_etf
 from etfopt.nn._arguments import require_batches, require_frame, require_matrix, usable_delta
 from etfopt.nn.polar._gauge import without_gauge
 from etfopt.nn.polar._linear_term import frame_factor, on_frame, scaled_linear_term, size_of
-from etfopt.nn.polar._routes import require_method
 from etfopt.nn.polar._single import single_minimiser
 from etfopt.nn.polar.node import polar
 
-__all__ = ["frame_tensor", "nearest_etf", "nearest_minimiser", "on_frame", "polar_factor", "require_method"]
+__all__ = ["frame_tensor", "nearest_etf", "nearest_minimiser", "on_frame", "polar_factor"]
 
 
 def polar_factor(A: Tensor, method: str = "auto") -> Tensor:
@@ -77,7 +77,7 @@ def polar_factor(A: Tensor, method: str = "auto") -> Tensor:
             [-0.5000,  0.0000],
             [ 0.0000,  0.0000]])
     """
-    require_method(method)
+    as_method(method)
     require_matrix(A, "A")
     require_finite(A, "A")
     if A.shape[-2] < A.shape[-1]:
@@ -91,7 +91,7 @@ def polar_factor(A: Tensor, method: str = "auto") -> Tensor:
 def nearest_etf(
     H: Tensor,
     prox: Tensor | None = None,
-    delta: float = 1e-3,
+    delta: float | None = None,
     frame: Tensor | None = None,
     *,
     method: str = "auto",
@@ -106,8 +106,8 @@ def nearest_etf(
         Class means, one column a class.
     prox : Tensor, shape (..., d, r), optional
         Proximal point, one for each H, for all, or several for one H. Detach it to hold it constant, as the paper does.
-    delta : float
-        Proximal weight; used only where a prox is given.
+    delta : float, optional
+        Proximal weight, at least 0. Default: 1e-3 with a `prox` (the paper's value, for means of norm 1), 0 without.
     frame : Tensor, shape (r, C), optional
         None is the simplex of `etfopt.simplex_etf`, r = C. The reduced one, r = C-1, needs no proximal term for
         uniqueness and works with d = C-1.
@@ -148,18 +148,15 @@ def nearest_etf(
     >>> H.grad.shape
     torch.Size([4, 3])
     """
-    require_method(method)
+    as_method(method)
     require_matrix(H, "H")
     if H.shape[-1] < 2:
         raise InputError(f"H has shape {tuple(H.shape)}; it needs a column for each of C >= 2 classes")
     require_frame(H, frame)
     with full_precision(H):
         work = H.to(working_dtype(H))
-        if prox is None:
-            delta = 0.0
-        else:
-            delta, prox = usable_delta(H, frame, prox, delta), prox.to(work)
-            require_batches(H, prox, "H", "prox")
+        delta = usable_delta(H, frame, prox, delta)
+        prox = None if prox is None else prox.to(work)
         weight = delta / frame_factor(H.shape[-1], frame)
         U = single_minimiser(work, prox, weight, frame) if method == "auto" else None
         if U is None:

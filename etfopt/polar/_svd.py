@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-import scipy.linalg
 from numpy.typing import ArrayLike
 
 from etfopt._arrays import Array, as_matrix
@@ -36,7 +35,7 @@ def robust_svd(A: Array) -> tuple[SVD, str]:
     # NumPy's own LAPACK first: SciPy brings a second one, whose waiting threads slow NumPy's products down severalfold
     routines: dict[str, Callable[[], tuple[Array, Array, Array]]] = {
         "gesdd": lambda: np.linalg.svd(A, full_matrices=False),
-        "gesvd": lambda: scipy.linalg.svd(A, full_matrices=False, check_finite=False, lapack_driver="gesvd"),
+        "gesvd": lambda: _gesvd(A),
     }
     failure = ""
     for name, routine in routines.items():
@@ -51,6 +50,15 @@ def robust_svd(A: Array) -> tuple[SVD, str]:
         f"no SVD of a {A.shape[0]} x {A.shape[1]} {A.dtype} matrix with largest entry {np.abs(A).max():.3g}: "
         "LAPACK's gesdd and gesvd both failed; try float64, or rescale the input"
     )
+
+
+def _gesvd(A: Array) -> tuple[Array, Array, Array]:
+    import scipy.linalg  # here, as it is rarely needed and adds a fifth to the time of importing torch
+
+    found: tuple[Array, Array, Array] = scipy.linalg.svd(
+        A, full_matrices=False, check_finite=False, lapack_driver="gesvd"
+    )
+    return found
 
 
 @own_errstate

@@ -14,9 +14,9 @@ import pytest
 from etfopt import InputError, MissingExtraError, NearestETF, certify, random_stiefel, solve
 from etfopt.bench import compare as module
 from etfopt.bench import lineup
+from etfopt.bench._measure import FLOOR, Cell, Row, Status, measure
 from etfopt.bench.compare import cells, compare
 from etfopt.bench.lineup import Entrant, line_up
-from etfopt.bench.measure import FLOOR, Cell, Row, Status, measure
 from etfopt.bench.problems import NamedProblem, choose_problems
 from etfopt.bench.report import write_report
 from etfopt.solvers import SOLVERS, as_solver

@@ -47,6 +47,7 @@ def test_a_disk_that_is_full_leaves_no_half_written_file(monkeypatch, tmp_path: 
 torch = pytest.importorskip("torch")
 from torch.utils.checkpoint import checkpoint
 
+from etfopt import _torch
 from etfopt.nn import ClassMeans, NearestETFHead, UnitFeatures
 from etfopt.nn.functional import polar_factor
 from etfopt.nn.polar import node
@@ -80,7 +81,7 @@ def test_only_a_single_gradient_is_left_to_the_compiler(rng):
     seen = []
 
     def noted(X: torch.Tensor) -> torch.Tensor:
-        seen.append(node._transforms())
+        seen.append(_torch.transforms())
         return X.sum()
 
     torch.func.grad(noted)(A)
@@ -105,7 +106,7 @@ def test_a_change_of_mode_inside_a_compiled_graph_leaves_the_report_for_later():
 
 def test_modules_say_how_they_were_made():
     assert repr(UnitFeatures(2.5)) == "UnitFeatures(temperature=2.5)"
-    assert repr(ClassMeans(3, 5, 0.5)) == "ClassMeans(num_classes=3, dim=5, averaging=0.5)"
+    assert repr(ClassMeans(num_classes=3, dim=5, averaging=0.5)) == "ClassMeans(num_classes=3, dim=5, averaging=0.5)"
 
 
 @pytest.mark.parametrize("reentrant", [False, True])

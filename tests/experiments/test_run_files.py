@@ -16,17 +16,17 @@ pl = pytest.importorskip("pytorch_lightning")
 
 from etfopt.errors import InputError
 from etfopt.experiments.settings import TrainConfig
-from etfopt.experiments.training import environment as environment_module
-from etfopt.experiments.training.environment import environment
-from etfopt.experiments.training.files import (
+from etfopt.experiments.training import _environment as environment_module
+from etfopt.experiments.training._environment import environment
+from etfopt.experiments.training._means import append_means, read_means
+from etfopt.experiments.training._random_states import RandomStates, seeded
+from etfopt.experiments.training._records import (
     append_line,
     config_of,
     read_lines,
     write_config,
     write_json,
 )
-from etfopt.experiments.training.means import append_means, read_means
-from etfopt.experiments.training.random_states import RandomStates, seeded
 from etfopt.experiments.training.results import load_run
 from etfopt.experiments.training.shares import Shares
 from etfopt.experiments.training.train import RunResult, train
@@ -282,7 +282,7 @@ def test_a_measure_that_waits_for_the_end_is_exact_over_processes() -> None:
     """The singular values of rows that were condensed on two processes are those of all rows."""
     g = torch.Generator().manual_seed(0)
     X, y = torch.randn(400, 5, generator=g, dtype=torch.float64), torch.arange(400) % 3
-    ranks = [NumericalRank(3, 5) for _ in range(3)]
+    ranks = [NumericalRank(num_classes=3, dim=5) for _ in range(3)]
     for metric, part in zip(ranks, (slice(None), slice(0, 150), slice(150, None)), strict=True):
         metric.update(X[part], y[part], torch.ones(3, 5))
     ranks[1].merge_state(ranks[2])

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from etfopt.metrics import MEASURES, CosineMargin, NearestMeanMismatch, NeuralCollapse, NumericalRank
 from tests.tools.metric_cases import (
+    SIZES,
     Data,
     batches,
     builders,
@@ -90,7 +91,7 @@ def test_forward_accumulates_like_update_and_returns_the_batch_value(
 
 def test_forward_keeps_the_last_of_several_weights() -> None:
     features, labels, weight, bias = draw(5, 8, 100)
-    metric = NeuralCollapse(5, 8)
+    metric = NeuralCollapse(**SIZES)
     for factor in (2.0, -1.0, 1.0):
         metric(features, labels, factor * weight, factor * bias)
     assert torch.equal(metric.weight, weight.double())
@@ -106,7 +107,7 @@ def test_states_are_copies(build: Callable[..., torchmetrics.Metric]) -> None:
         tensor.zero_()  # what an optimiser or a data loader may do
     assert results(metric) == expected_results(build, data)
     mean = torch.ones(8, dtype=torch.float64)
-    streamed = CosineMargin(5, 8, global_mean=mean)
+    streamed = CosineMargin(**SIZES, global_mean=mean)
     mean.zero_()
     assert streamed.global_mean.tolist() == [1.0] * 8
 
@@ -190,7 +191,12 @@ def test_half_precision_is_read_exactly(build: Callable[..., torchmetrics.Metric
 def test_all_metrics_live_in_one_collection() -> None:
     data = draw(5, 8, 100)
     metrics = torchmetrics.MetricCollection(
-        [NeuralCollapse(5, 8), CosineMargin(5, 8), NearestMeanMismatch(5, 8), NumericalRank(5, 8)]
+        [
+            NeuralCollapse(**SIZES),
+            CosineMargin(**SIZES),
+            NearestMeanMismatch(**SIZES),
+            NumericalRank(**SIZES),
+        ]
     )
     for batch in batches(data, [64, 36]):
         metrics.update(*batch)
@@ -204,7 +210,7 @@ def test_all_metrics_live_in_one_collection() -> None:
 
 def test_a_missing_bias_is_zero() -> None:
     features, labels, weight, _ = draw(5, 8, 100)
-    metric = NeuralCollapse(5, 8)
+    metric = NeuralCollapse(**SIZES)
     metric.update(features, labels, weight)
     expected = collapse_reference(features, labels, weight, None)
     assert {key: float(v) for key, v in metric.compute().items()} == pytest.approx(expected, rel=1e-9)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from etfopt.metrics import MEASURES, CosineMargin, NearestMeanMismatch, NeuralCollapse, NumericalRank
 from tests.tools.metric_cases import (
+    SIZES,
     Data,
     batches,
     builders,
@@ -90,7 +91,7 @@ def test_a_first_sample_far_from_all_others_costs_their_class_means_no_digits() 
     (features, labels, weight, bias), _ = far(0.0)
     features[0], labels[0] = 1e8, 0
     later = (features[1:], labels[1:], weight, bias)
-    metric, others = NeuralCollapse(5, 8), NeuralCollapse(5, 8)
+    metric, others = NeuralCollapse(**SIZES), NeuralCollapse(**SIZES)
     for batch in batches((features, labels, weight, bias), [1] * 120):
         metric.update(*batch)
     others.update(*later)
@@ -106,10 +107,10 @@ def test_metrics_merged_far_from_the_origin_equal_one(cut: int) -> None:
     data, shift = far(1e8)
     index = data[1].argsort()  # the parts have different first samples, and different classes
     data = (data[0][index], data[1][index], *data[2:])
-    parts = [NeuralCollapse(5, 8) for _ in range(2)]
+    parts = [NeuralCollapse(**SIZES) for _ in range(2)]
     for metric, batch in zip(parts, batches(data, [cut, 120 - cut]), strict=True):
         metric.update(*batch)
-    forward = NeuralCollapse(5, 8)
+    forward = NeuralCollapse(**SIZES)
     for batch in batches(data, [cut, 120 - cut]):
         forward(*batch)
     parts[0].merge_state(parts[1])
@@ -121,7 +122,7 @@ def test_metrics_merged_far_from_the_origin_equal_one(cut: int) -> None:
 
 def test_many_batches_do_not_wear_the_mean_out() -> None:
     data, shift = far(1e8, n=20)
-    metric = NeuralCollapse(5, 8)
+    metric = NeuralCollapse(**SIZES)
     for _ in range(300):
         for batch in batches(data, [3] * 6 + [2]):
             metric.update(*batch)
@@ -184,7 +185,7 @@ def test_margins_and_mismatch_far_from_the_origin_are_those_near_it(offset: floa
     data, shift = far(offset, noise=0.7)
     features, labels, weight, bias = data
     near = features - shift
-    margin, mismatch = CosineMargin(5, 8), NearestMeanMismatch(5, 8)
+    margin, mismatch = CosineMargin(**SIZES), NearestMeanMismatch(**SIZES)
     weight_far = weight + shift  # the rows of W are centred, too
     for f, y in zip(features.split(11), labels.split(11), strict=True):
         margin.update(f, y, weight_far)
@@ -192,9 +193,9 @@ def test_margins_and_mismatch_far_from_the_origin_are_those_near_it(offset: floa
     expected = margin_reference(near, labels, weight_far - shift)
     np.testing.assert_allclose(margin.sorted().numpy(), expected, rtol=0, atol=1e-12)
     assert float(mismatch.compute()) == mismatch_reference(near, labels, torch.zeros(5, 8), bias)
-    first = NeuralCollapse(5, 8)
+    first = NeuralCollapse(**SIZES)
     first.update(*data)
-    given = NearestMeanMismatch(5, 8, class_means=first.feature_means())
+    given = NearestMeanMismatch(**SIZES, class_means=first.feature_means())
     given.update(features, labels, torch.zeros(5, 8), bias)
     assert float(given.compute()) == float(mismatch.compute())
 
@@ -205,7 +206,7 @@ def test_margins_and_mismatch_of_close_classes_far_from_the_origin_are_no_nan() 
     shift = torch.full((8,), 1e8, dtype=torch.float64)
     data = (features + shift, labels, weight, bias)
     near = data[0] - shift  # the input's own rounding
-    margin, mismatch = CosineMargin(5, 8), NearestMeanMismatch(5, 8)
+    margin, mismatch = CosineMargin(**SIZES), NearestMeanMismatch(**SIZES)
     for metric in (margin, mismatch):
         metric.update(data[0], labels, weight, bias)
     assert float(margin.compute()) == pytest.approx(margin_reference(near, labels, weight).mean(), abs=1e-9)
@@ -218,9 +219,9 @@ def test_squares_neither_underflow_nor_overflow(build: Callable[..., torchmetric
     features, labels, weight, bias = draw(5, 8, 60, dtype=torch.float64)
     plain, scaled = build(5, 8), build(5, 8)
     if hasattr(plain, "global_mean_digest"):
-        scaled = CosineMargin(5, 8, scale * plain.global_mean, keep_margins=plain.keep_margins)
+        scaled = CosineMargin(**SIZES, global_mean=scale * plain.global_mean, keep_margins=plain.keep_margins)
     if hasattr(plain, "class_means_digest"):
-        scaled = NearestMeanMismatch(5, 8, scale * plain.class_means)
+        scaled = NearestMeanMismatch(**SIZES, class_means=scale * plain.class_means)
     for part in (slice(0, 20), slice(20, 60)):
         plain.update(features[part], labels[part], weight, bias)
         scaled.update(scale * features[part], labels[part], weight, scale * bias)
@@ -234,7 +235,7 @@ def test_squares_neither_underflow_nor_overflow(build: Callable[..., torchmetric
 
 def test_the_rank_of_features_far_from_the_origin_is_that_of_their_reference() -> None:
     data, _ = far(1e8)
-    metric = NumericalRank(5, 8)
+    metric = NumericalRank(**SIZES)
     for f, y in zip(data[0].split(7), data[1].split(7), strict=True):
         metric.update(f, y, data[2])
     assert float(metric.compute()) == pytest.approx(rank_reference(*data[:2]), rel=1e-12)

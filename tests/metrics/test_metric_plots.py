@@ -12,7 +12,7 @@ from matplotlib import pyplot as plt
 
 from etfopt.errors import InputError, MissingExtraError
 from etfopt.metrics import MEASURES, CosineMargin, NeuralCollapse
-from tests.tools.metric_cases import builders, draw
+from tests.tools.metric_cases import SIZES, builders, draw
 
 
 @pytest.fixture(autouse=True)
@@ -38,14 +38,14 @@ def test_plot_draws_the_value_and_a_curve_of_values(build: Callable[..., torchme
 
 
 def test_the_measures_are_named_in_the_legend() -> None:
-    metric = NeuralCollapse(5, 8)
+    metric = NeuralCollapse(**SIZES)
     metric.update(*draw(5, 8, 40))
     _, axes = metric.plot()
     assert tuple(text.get_text() for text in axes.get_legend().get_texts()) == MEASURES
 
 
 def test_sorted_margins_are_one_curve() -> None:
-    metric = CosineMargin(5, 8)
+    metric = CosineMargin(**SIZES)
     metric.update(*draw(5, 8, 40))
     margins = metric.sorted()
     figure, axes = metric.plot(margins)
@@ -72,4 +72,4 @@ def test_without_matplotlib_the_pip_command_is_named(
         with pytest.raises(MissingExtraError, match=r"matplotlib is not installed; run: pip install 'etfopt\[plots\]'"):
             build(5, 8).plot(value)
     with pytest.raises(MissingExtraError, match=r"pip install 'etfopt\[plots\]'"):
-        CosineMargin(5, 8).plot(torch.zeros(3))
+        CosineMargin(**SIZES).plot(torch.zeros(3))

@@ -76,7 +76,7 @@ def test_bad_sizes_are_refused(metric: Callable[..., torchmetrics.Metric]) -> No
 def test_a_bad_global_mean_is_refused() -> None:
     for mean in (torch.zeros(3), torch.zeros(1, 4), torch.zeros(4).long(), torch.full((4,), math.nan), [0.0] * 4):
         with pytest.raises(InputError, match="global_mean"):
-            CosineMargin(3, 4, global_mean=mean)
+            CosineMargin(num_classes=3, dim=4, global_mean=mean)
 
 
 def test_bad_class_means_are_refused() -> None:
@@ -84,11 +84,11 @@ def test_bad_class_means_are_refused() -> None:
     holes[1, 2] = math.nan
     for means in (torch.zeros(4, 3), torch.zeros(3, 4).long(), torch.full((3, 4), math.nan), holes, [[0.0] * 4] * 3):
         with pytest.raises(InputError, match="class_means"):
-            NearestMeanMismatch(3, 4, class_means=means)
+            NearestMeanMismatch(num_classes=3, dim=4, class_means=means)
 
 
 def test_sorted_margins_are_refused_where_they_were_not_kept() -> None:
-    metric = CosineMargin(3, 4, global_mean=torch.zeros(4))
+    metric = CosineMargin(num_classes=3, dim=4, global_mean=torch.zeros(4))
     with pytest.raises(InputError, match=r"sorted\(\) needs every margin.*keep_margins=True"):
         metric.sorted()
 

@@ -8,19 +8,19 @@ import torch
 
 import etfopt.metrics.nearest_mean as nearest_mean_module
 from etfopt.metrics import CosineMargin, NearestMeanMismatch, NeuralCollapse, NumericalRank
-from tests.tools.metric_cases import batches, draw, margin_reference, mismatch_reference, rank_reference, simplex
+from tests.tools.metric_cases import SIZES, batches, draw, margin_reference, mismatch_reference, rank_reference, simplex
 
 
 def rank(features: torch.Tensor, labels: torch.Tensor, C: int = 3, sizes: list[int] | None = None) -> float:
     d = features.shape[1]
-    metric = NumericalRank(C, d)
+    metric = NumericalRank(num_classes=C, dim=d)
     for f, y in zip(features.split(sizes or len(labels)), labels.split(sizes or len(labels)), strict=True):
         metric.update(f, y, torch.ones(C, d))
     return float(metric.compute())
 
 
 def mismatch(data: tuple, means: torch.Tensor | None = None, sizes: list[int] | None = None) -> float:
-    metric = NearestMeanMismatch(*data[2].shape, class_means=means)
+    metric = NearestMeanMismatch(num_classes=len(data[2]), dim=data[2].shape[1], class_means=means)
     for batch in batches(data, sizes or [len(data[1])]):
         metric.update(*batch)
     return float(metric.compute())
@@ -43,10 +43,10 @@ def test_the_references_are_not_trivial() -> None:
 
 def test_a_second_pass_with_the_means_of_the_first_gives_the_stored_values() -> None:
     data = draw(5, 8, 300, noise=1.0)
-    first = NeuralCollapse(5, 8)
+    first = NeuralCollapse(**SIZES)
     for batch in batches(data, [100, 200]):
         first.update(*batch)
-    margins = CosineMargin(5, 8, global_mean=first.global_mean(), keep_margins=True)
+    margins = CosineMargin(**SIZES, global_mean=first.global_mean(), keep_margins=True)
     for batch in batches(data, [150, 150]):
         margins.update(*batch)
     assert mismatch(data, first.feature_means(), [150, 150]) == mismatch_reference(*data)
@@ -57,7 +57,7 @@ def test_a_second_pass_with_the_means_of_the_first_gives_the_stored_values() -> 
 
 def test_the_means_of_the_first_pass_are_those_of_the_data() -> None:
     features, labels, weight, bias = draw(5, 8, 300)
-    metric = NeuralCollapse(5, 8)
+    metric = NeuralCollapse(**SIZES)
     metric.update(features[labels != 3], labels[labels != 3], weight, bias)
     means = metric.feature_means()
     assert means[3].isnan().all()
@@ -70,7 +70,7 @@ def test_the_means_of_the_first_pass_are_those_of_the_data() -> None:
 
 
 def test_before_the_first_sample_there_are_no_means() -> None:
-    metric = NeuralCollapse(3, 4)
+    metric = NeuralCollapse(num_classes=3, dim=4)
     assert metric.feature_means().isnan().all()
     assert metric.global_mean().isnan().all()
     assert not metric.class_means().any()
@@ -82,7 +82,7 @@ def test_before_the_first_sample_there_are_no_means() -> None:
 def test_rows_are_condensed_and_the_rank_stays_exact() -> None:
     C, d, n = 3, 4, 1000
     features, labels, _, _ = draw(C, d, n, dtype=torch.float64)
-    metric = NumericalRank(C, d)
+    metric = NumericalRank(num_classes=C, dim=d)
     for f, y in zip(features.split(10), labels.split(10), strict=True):
         metric.update(f, y, torch.ones(C, d))
         assert len(metric.rows("labels")) <= 2 * C * d + 10
@@ -92,7 +92,7 @@ def test_rows_are_condensed_and_the_rank_stays_exact() -> None:
 def test_ranks_that_condensed_apart_equal_one() -> None:
     C, d, n = 3, 4, 1000
     features, labels, _, _ = draw(C, d, n, dtype=torch.float64)
-    ranks = [NumericalRank(C, d) for _ in range(2)]
+    ranks = [NumericalRank(num_classes=C, dim=d) for _ in range(2)]
     for metric, f, y in zip(ranks, features.split([300, 700]), labels.split([300, 700]), strict=True):
         metric.update(f, y, torch.ones(C, d))
     ranks[0].merge_state(ranks[1])
@@ -187,7 +187,7 @@ def test_the_mismatch_does_not_depend_on_an_offset_far_away_or_on_chunks(monkeyp
 
 def test_the_mismatch_uses_the_weight_of_each_batch() -> None:
     vertices, labels = simplex(3, 4), torch.arange(3)
-    metric = NearestMeanMismatch(3, 4)
+    metric = NearestMeanMismatch(num_classes=3, dim=4)
     metric.update(vertices, labels, vertices)
     metric.update(vertices, labels, vertices.roll(1, dims=0))
     assert float(metric.compute()) == 0.5

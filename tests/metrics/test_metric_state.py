@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_leaves
 import etfopt.metrics._measures as measures_module
 from etfopt.errors import InputError
 from etfopt.metrics import CosineMargin, NearestMeanMismatch, NeuralCollapse, NumericalRank
-from tests.tools.metric_cases import batches, builders, draw, nan_keys, same, states
+from tests.tools.metric_cases import SIZES, batches, builders, draw, nan_keys, same, states
 
 Build = Callable[..., torchmetrics.Metric]
 
@@ -106,9 +106,9 @@ def test_tensors_on_the_meta_device_are_refused(build: Build) -> None:
         with pytest.raises(InputError, match=f"{name} is on the meta device"):
             metric.update(**(data | {name: tensor.to("meta")}))
     with pytest.raises(InputError, match="global_mean is on the meta device"):
-        CosineMargin(5, 8, global_mean=torch.zeros(8, device="meta"))
+        CosineMargin(**SIZES, global_mean=torch.zeros(8, device="meta"))
     with pytest.raises(InputError, match=r"class_means .*is on the meta device"):
-        NearestMeanMismatch(5, 8, class_means=torch.zeros(5, 8, device="meta"))
+        NearestMeanMismatch(**SIZES, class_means=torch.zeros(5, 8, device="meta"))
 
 
 @builders
@@ -173,11 +173,17 @@ def test_metrics_that_were_built_with_other_arguments_are_not_merged() -> None:
     data = draw(5, 8, 20)
     mean, means = torch.zeros(8), torch.eye(5, 8)
     pairs = [
-        (NeuralCollapse(5, 8), NeuralCollapse(6, 8)),
-        (NumericalRank(5, 8), NumericalRank(7, 8)),
-        (CosineMargin(5, 8), CosineMargin(5, 8, mean)),
-        (CosineMargin(5, 8, mean), CosineMargin(5, 8, mean + 1)),
-        (NearestMeanMismatch(5, 8, means), NearestMeanMismatch(5, 8, means.flip(0))),
+        (NeuralCollapse(**SIZES), NeuralCollapse(num_classes=6, dim=8)),
+        (NumericalRank(**SIZES), NumericalRank(num_classes=7, dim=8)),
+        (CosineMargin(**SIZES), CosineMargin(**SIZES, global_mean=mean)),
+        (
+            CosineMargin(**SIZES, global_mean=mean),
+            CosineMargin(**SIZES, global_mean=mean + 1),
+        ),
+        (
+            NearestMeanMismatch(**SIZES, class_means=means),
+            NearestMeanMismatch(**SIZES, class_means=means.flip(0)),
+        ),
     ]
     for metric, other in pairs:
         metric.update(*data)
@@ -189,7 +195,10 @@ def test_metrics_that_were_built_with_other_arguments_are_not_merged() -> None:
 
 def test_given_means_may_differ_by_the_rounding_of_another_processor() -> None:
     mean = torch.linspace(1, 2, 8, dtype=torch.float64)
-    metric, other = CosineMargin(5, 8, mean), CosineMargin(5, 8, mean * (1 + 1e-15))
+    metric, other = (
+        CosineMargin(**SIZES, global_mean=mean),
+        CosineMargin(**SIZES, global_mean=mean * (1 + 1e-15)),
+    )
     for m in (metric, other):
         m.update(*draw(5, 8, 20))
     metric.merge_state(other)
@@ -201,7 +210,10 @@ def test_a_collection_does_not_unite_metrics_of_means_that_are_close() -> None:
     labels, weight = torch.tensor([0, 1]), torch.tensor([[0.0], [0.0]])
     near, other = (1e6 + torch.tensor([[0.0], [x]], dtype=torch.float64) for x in (1.0, 8.0))
     metrics = torchmetrics.MetricCollection(
-        {"near": NearestMeanMismatch(2, 1, near), "other": NearestMeanMismatch(2, 1, other)}
+        {
+            "near": NearestMeanMismatch(num_classes=2, dim=1, class_means=near),
+            "other": NearestMeanMismatch(num_classes=2, dim=1, class_means=other),
+        }
     )
     for x in ([0.0, 0.1], [2.0, 3.0]):  # the first batch is nearest to class 0 by both
         metrics.update(1e6 + torch.tensor(x, dtype=torch.float64)[:, None], labels, weight)
@@ -209,7 +221,7 @@ def test_a_collection_does_not_unite_metrics_of_means_that_are_close() -> None:
 
 
 def test_a_row_state_kept_on_the_cpu_takes_the_rows_of_every_batch() -> None:
-    metric = NumericalRank(5, 8, compute_on_cpu=True)
+    metric = NumericalRank(**SIZES, compute_on_cpu=True)
     for batch in batches(draw(5, 8, 100), [10] * 10):
         metric.update(*batch)
     assert value(metric) == expected(NumericalRank)
@@ -235,7 +247,7 @@ def test_nothing_is_as_large_as_the_classes_squared(monkeypatch: pytest.MonkeyPa
     monkeypatch.delattr(measures_module, "simplex_etf")  # of shape (C - 1, C)
     features, labels, weight, bias = draw(C, d, C + n)
     with Largest() as largest:
-        metric = NeuralCollapse(C, d)
+        metric = NeuralCollapse(num_classes=C, dim=d)
         metric.update(features[-n:], labels[-n:], weight, bias)
         metric(features[:n], labels[:n], weight, bias)
         found = value(metric)
@@ -246,7 +258,7 @@ def test_nothing_is_as_large_as_the_classes_squared(monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize(("C", "d"), [(60, 3), (60, 29), (60, 30), (60, 58), (7, 40)])
 def test_nc2_and_nc3_are_those_of_the_gram_matrices(C: int, d: int) -> None:
     features, labels, weight, bias = draw(C, d, 4 * C, dtype=torch.float64)
-    metric = NeuralCollapse(C, d)
+    metric = NeuralCollapse(num_classes=C, dim=d)
     metric.update(features, labels, weight, bias)
     found, H, M = value(metric), metric.class_means(), torch.eye(C, dtype=torch.float64) - 1 / C
     for key, gram in {"nc2": weight @ weight.T, "nc3": weight @ H}.items():

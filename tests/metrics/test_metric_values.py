@@ -14,6 +14,7 @@ from etfopt.geometry import random_stiefel
 from etfopt.metrics import MEASURES, CosineMargin, NeuralCollapse
 from tests.tools.metric_cases import (
     ETF_DISTANCES,
+    SIZES,
     batches,
     collapse_reference,
     draw,
@@ -38,7 +39,7 @@ def test_measures_equal_the_two_pass_reference(C: int, d: int, n: int, seed: int
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_margins_equal_the_two_pass_reference(C: int, d: int, n: int, dtype: torch.dtype) -> None:
     data = draw(C, d, n, dtype=dtype)
-    metric = CosineMargin(C, d)
+    metric = CosineMargin(num_classes=C, dim=d)
     for batch in batches(data, [7, n - 7]):
         metric.update(*batch)
     expected = margin_reference(*data[:3])
@@ -49,14 +50,14 @@ def test_margins_equal_the_two_pass_reference(C: int, d: int, n: int, dtype: tor
 def test_streamed_margin_uses_the_given_mean() -> None:
     data = draw(5, 8, 100)
     for mean in (data[0].double().mean(dim=0), torch.randn(8, generator=torch.Generator().manual_seed(1))):
-        metric = CosineMargin(5, 8, global_mean=mean)
+        metric = CosineMargin(**SIZES, global_mean=mean)
         for batch in batches(data, [60, 40]):
             metric.update(*batch)
         assert float(metric.compute()) == pytest.approx(margin_reference(*data[:3], mean=mean).mean(), abs=1e-12)
 
 
 def test_margins_do_not_depend_on_the_chunks_they_are_computed_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    metric = CosineMargin(5, 8)
+    metric = CosineMargin(**SIZES)
     metric.update(*draw(5, 8, 101))
     whole = metric.sorted()
     monkeypatch.setattr(margin_module, "CHUNK", 35)
@@ -73,7 +74,7 @@ def test_at_collapse_all_measures_vanish_and_the_margin_is_largest(C: int, d: in
     assert values.pop("accuracy") == 1
     for key, value in values.items():
         assert 0 <= value < 1e-12, key
-    metric = CosineMargin(C, d)
+    metric = CosineMargin(num_classes=C, dim=d)
     metric.update(*data)
     np.testing.assert_allclose(metric.sorted().numpy(), C / (C - 1), rtol=1e-12)
     assert float(metric.compute()) == pytest.approx(C / (C - 1), rel=1e-12)
@@ -88,7 +89,7 @@ def test_nc1_is_accurate_near_collapse_and_the_state_refuses_to_be_rounded() -> 
     data = (features, labels, vertices, torch.zeros(C))
     expected = collapse_reference(*data)["nc1"]
     assert measures(data, [256] * 19 + [n - 19 * 256])["nc1"] == pytest.approx(expected, rel=1e-5)
-    metric = NeuralCollapse(C, d)
+    metric = NeuralCollapse(num_classes=C, dim=d)
     metric.update(*data)
     with pytest.raises(InputError, match=r"dst_type is torch.float32.*float64"):
         metric.set_dtype(torch.float32)
@@ -208,7 +209,7 @@ def test_equal_class_means_leave_the_direction_of_H_undefined(only_class: bool) 
     equinorm = {"equinorm_means", "equinorm_difference"}
     assert nan_keys(values) == {"nc1", "nc3", "etf_distance_means", "etf_distance_between"} | equinorm
     assert values["vci"] == 1
-    metric = CosineMargin(3, 4)
+    metric = CosineMargin(num_classes=3, dim=4)
     metric.update(features, labels, weight)
     assert metric.sorted().isnan().all()
 
@@ -228,7 +229,7 @@ def test_zero_weight_leaves_its_direction_undefined() -> None:
     directions = {"nc2", "nc3", "equinorm_weights", "equinorm_difference"}
     assert nan_keys(values) == directions | {"etf_distance_weights", "etf_distance_between"}
     assert values["nc4"] == pytest.approx(float(bias.norm()))
-    metric = CosineMargin(5, 8)
+    metric = CosineMargin(**SIZES)
     metric.update(*data)
     assert math.isnan(metric.compute())
 
@@ -254,7 +255,7 @@ def test_weight_orthogonal_to_the_means_leaves_nc3_undefined() -> None:
 
 def test_margin_of_a_feature_at_the_global_mean_is_nan_and_sorted_last() -> None:
     vertices = simplex(3, 4)
-    metric = CosineMargin(3, 4)
+    metric = CosineMargin(num_classes=3, dim=4)
     metric.update(torch.cat([vertices, torch.zeros(1, 4)]) + 0.1, torch.tensor([0, 1, 2, 0]), vertices)
     margins = metric.sorted()
     assert margins.isnan().tolist() == [False, False, False, True]

@@ -61,7 +61,7 @@ def snapshot(module: torch.nn.Module) -> dict:
 
 @pytest.mark.parametrize("rule", RULES)
 def test_every_rule_is_the_plain_loop(rule, rng):
-    means, batches = ClassMeans(C, D, averaging=rule).double(), stream(rng)
+    means, batches = ClassMeans(num_classes=C, dim=D, averaging=rule).double(), stream(rng)
     for count, batch in enumerate(batches, start=1):
         returned = means(*batch)
         np.testing.assert_allclose(returned.detach(), plain_means(batches[:count], RULES[rule]), rtol=0, atol=1e-13)
@@ -72,18 +72,18 @@ def test_every_rule_is_the_plain_loop(rule, rng):
 
 
 def test_the_rate_of_the_paper_stops_falling_at_its_floor(rng):
-    means = ClassMeans(C, D).double()
+    means = ClassMeans(num_classes=C, dim=D).double()
     first, second = stream(rng, [[0, 1, 2, 3, 4], [0, 1, 2, 3, 4]])
     before = means(*first)
     means.steps.fill_(10**6)
     moved = means(*second) - before
-    fresh = ClassMeans(C, D).double()(*second)
+    fresh = ClassMeans(num_classes=C, dim=D).double()(*second)
     np.testing.assert_allclose(moved, 1e-4 * (fresh - before), rtol=1e-9, atol=1e-16)
 
 
 @pytest.mark.parametrize("rule", RULES)
 def test_only_the_current_batch_carries_a_gradient_with_the_weight_of_its_rate(rule, rng):
-    means, batches = ClassMeans(C, D, averaging=rule).double(), stream(rng)
+    means, batches = ClassMeans(num_classes=C, dim=D, averaging=rule).double(), stream(rng)
     G = torch.tensor(rng.standard_normal((D, C)))
     for t, (features, labels) in enumerate(batches, start=1):
         leaf, seen = features.clone().requires_grad_(), means.seen.clone()
@@ -106,7 +106,7 @@ streams = st.lists(st.lists(st.integers(-1, C - 1), max_size=7), min_size=1, max
 @given(streams, st.sampled_from(list(RULES)), st.integers(0, 2**32 - 1))
 def test_the_order_within_a_batch_does_not_matter(lengths, rule, seed):
     rng = np.random.default_rng(seed)
-    first, second = (ClassMeans(C, D, rule, ignore_index=-1).double() for _ in range(2))
+    first, second = (ClassMeans(num_classes=C, dim=D, averaging=rule, ignore_index=-1).double() for _ in range(2))
     for features, labels in stream(rng, lengths):
         order = torch.tensor(rng.permutation(len(labels)), dtype=torch.int64)
         torch.testing.assert_close(first(features, labels), second(features[order], labels[order]), rtol=0, atol=1e-13)
@@ -118,7 +118,7 @@ def test_the_order_within_a_batch_does_not_matter(lengths, rule, seed):
 def test_how_a_batch_is_split_over_processes_does_not_matter(lengths, rule, seed, size):
     """Every part is summed as its process would sum it; test_ranks.py has the processes themselves."""
     rng = np.random.default_rng(seed)
-    whole, pooled = (ClassMeans(C, D, rule, ignore_index=-1).double() for _ in range(2))
+    whole, pooled = (ClassMeans(num_classes=C, dim=D, averaging=rule, ignore_index=-1).double() for _ in range(2))
     for features, labels in stream(rng, lengths):
         owner = torch.tensor(rng.integers(0, size, len(labels)), dtype=torch.int64)
         parts = [class_sums(features[owner == k], labels[owner == k], C, -1)[0] for k in range(size)]
@@ -132,7 +132,7 @@ def test_how_a_batch_is_split_over_processes_does_not_matter(lengths, rule, seed
 
 @pytest.mark.parametrize("rule", RULES)
 def test_an_absent_class_keeps_its_column_to_the_bit(rule, rng):
-    means = ClassMeans(C, D, averaging=rule)
+    means = ClassMeans(num_classes=C, dim=D, averaging=rule)
     means(torch.tensor(rng.standard_normal((50, D)), dtype=torch.float32), torch.arange(50) % C)
     before = means.mean[:, 4].clone()
     for _ in range(30):
@@ -142,7 +142,7 @@ def test_an_absent_class_keeps_its_column_to_the_bit(rule, rng):
 
 @pytest.mark.parametrize("when", [0, 1, 3])
 def test_an_empty_batch_changes_nothing(when, rng):
-    means = ClassMeans(C, D)
+    means = ClassMeans(num_classes=C, dim=D)
     for batch in stream(rng)[:when]:
         means(*batch)
     before = snapshot(means)
@@ -152,19 +152,19 @@ def test_an_empty_batch_changes_nothing(when, rng):
 
 def test_one_sample_is_its_own_mean_and_the_others_are_filled_with_it():
     h = torch.tensor([[1.0, 2.0, 3.0, 4.0]])
-    means = ClassMeans(3, 4)(h, torch.tensor([1]))
+    means = ClassMeans(num_classes=3, dim=4)(h, torch.tensor([1]))
     assert torch.equal(means, torch.stack([h[0], torch.zeros(4), h[0]], dim=1))
 
 
 def test_a_batch_of_one_class_is_valid(rng):
     features = torch.tensor(rng.standard_normal((6, D)))
-    means = ClassMeans(C, D).double()(features, torch.full((6,), 2))
+    means = ClassMeans(num_classes=C, dim=D).double()(features, torch.full((6,), 2))
     np.testing.assert_allclose(means[:, 2], 0, rtol=0, atol=1e-15)
     assert torch.isfinite(means).all()
 
 
 def test_evaluation_returns_the_means_and_changes_nothing(rng):
-    means, (first, second, *_) = ClassMeans(C, D), stream(rng)
+    means, (first, second, *_) = ClassMeans(num_classes=C, dim=D), stream(rng)
     means(*first)
     before = snapshot(means)
     means.eval()
@@ -174,7 +174,7 @@ def test_evaluation_returns_the_means_and_changes_nothing(rng):
 
 
 def test_what_evaluation_returned_does_not_change_with_later_training(rng):
-    means, (first, second, *_) = ClassMeans(C, D), stream(rng)
+    means, (first, second, *_) = ClassMeans(num_classes=C, dim=D), stream(rng)
     means(*first)
     returned = means.eval()(first[0])
     kept = returned.clone()
@@ -183,7 +183,7 @@ def test_what_evaluation_returned_does_not_change_with_later_training(rng):
 
 
 def test_what_training_returned_does_not_change_with_later_training(rng):
-    means, (first, second, *_) = ClassMeans(C, D), stream(rng)
+    means, (first, second, *_) = ClassMeans(num_classes=C, dim=D), stream(rng)
     for batch in (first, (torch.zeros(0, D), torch.zeros(0, dtype=torch.int64))):
         returned = means(*batch)
         kept = returned.clone()
@@ -201,7 +201,7 @@ BAD = {
 
 @pytest.mark.parametrize("case", BAD)
 def test_a_rejected_batch_leaves_the_state_as_it_was(case, rng):
-    means, (features, labels, message) = ClassMeans(C, D), BAD[case]
+    means, (features, labels, message) = ClassMeans(num_classes=C, dim=D), BAD[case]
     means(*stream(rng)[0])
     before = snapshot(means)
     with pytest.raises(InputError, match=message):
@@ -210,7 +210,7 @@ def test_a_rejected_batch_leaves_the_state_as_it_was(case, rng):
 
 
 def test_all_state_is_in_buffers_and_survives_saving(rng):
-    means, restored, batches = ClassMeans(C, D), ClassMeans(C, D), stream(rng)
+    means, restored, batches = ClassMeans(num_classes=C, dim=D), ClassMeans(num_classes=C, dim=D), stream(rng)
     for batch in batches[:3]:
         means(*batch)
     file = io.BytesIO()
@@ -229,12 +229,13 @@ def test_all_state_is_in_buffers_and_survives_saving(rng):
 def test_low_precision_features_are_averaged_in_the_precision_of_the_state(dtype, rng):
     features = torch.tensor(rng.standard_normal((4000, D)), dtype=dtype)
     labels = torch.arange(4000) % C
-    means = ClassMeans(C, D)
-    torch.testing.assert_close(means(features, labels), ClassMeans(C, D)(features.float(), labels))
+    means = ClassMeans(num_classes=C, dim=D)
+    torch.testing.assert_close(means(features, labels), ClassMeans(num_classes=C, dim=D)(features.float(), labels))
     assert means.mean.dtype == torch.float32
 
 
 @pytest.mark.parametrize("dtype", [torch.int8, torch.int16, torch.int32, torch.int64, torch.uint8])
 def test_labels_of_any_integer_type_serve(dtype, rng):
     features, labels = stream(rng)[0]
-    assert torch.equal(ClassMeans(C, D)(features, labels.to(dtype)), ClassMeans(C, D)(features, labels))
+    first, second = ClassMeans(num_classes=C, dim=D), ClassMeans(num_classes=C, dim=D)
+    assert torch.equal(first(features, labels.to(dtype)), second(features, labels))

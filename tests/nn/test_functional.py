@@ -255,7 +255,8 @@ def test_a_frame_first_asked_for_inside_a_transform_serves_outside_too(rng):
 
 def test_delta_counts_only_with_a_proximal_point(rng):
     H = torch.tensor(rng.standard_normal((6, 4)))
-    assert torch.equal(nearest_etf(H, None, 0.5), nearest_etf(H))
+    prox = torch.eye(6, 4, dtype=H.dtype)
+    assert torch.equal(nearest_etf(H, prox), nearest_etf(H, prox, 1e-3))
     assert torch.equal(nearest_etf(H, torch.eye(6, 4), 0.0), nearest_etf(H))
 
 

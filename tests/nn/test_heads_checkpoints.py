@@ -12,7 +12,7 @@ torch = pytest.importorskip("torch")
 from torch import nn
 
 from etfopt.nn import ClassMeans, FixedETFHead, NearestETFHead
-from tests.tools.head_cases import HEADS, LABELS, STATEFUL, C, D, batch, same, snapshot
+from tests.tools.head_cases import HEADS, LABELS, STATEFUL, C, D, batch, class_means, same, snapshot
 
 
 @pytest.fixture(autouse=True)
@@ -96,7 +96,7 @@ def as_of_0_1(module: nn.Module) -> dict:
 
 @pytest.mark.parametrize("framed", [False, True])
 @pytest.mark.parametrize("assign", [False, True])
-@pytest.mark.parametrize("make", [*HEADS, lambda d, c: ClassMeans(c, d)])
+@pytest.mark.parametrize("make", [*HEADS, class_means])
 def test_a_checkpoint_of_release_0_1_loads_with_its_meaning(make, assign, framed, rng):
     if framed and make not in STATEFUL:
         pytest.skip("has no frame")

@@ -18,7 +18,7 @@ from tests.tools.head_cases import LABELS, C, D, batch, same, snapshot
 
 REDUCED = torch.tensor(simplex_etf(C, reduced=True), dtype=torch.float32)
 MODULES: dict[str, Callable[[], nn.Module]] = {
-    "means": lambda: ClassMeans(C, D),
+    "means": lambda: ClassMeans(num_classes=C, dim=D),
     "fixed": lambda: FixedETFHead(D, C),
     "fixed, random": lambda: FixedETFHead(D, C, generator=torch.Generator("cpu").manual_seed(7)),
     "nearest": lambda: NearestETFHead(D, C),

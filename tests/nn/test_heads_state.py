@@ -12,8 +12,8 @@ torch = pytest.importorskip("torch")
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from etfopt.nn import ClassMeans, LearnedHead, NearestETFHead
-from tests.tools.head_cases import HEADS, LABELS, STATEFUL, C, D, batch, same, snapshot
+from etfopt.nn import LearnedHead, NearestETFHead
+from tests.tools.head_cases import HEADS, LABELS, STATEFUL, C, D, batch, class_means, same, snapshot
 
 
 @pytest.fixture(autouse=True)
@@ -93,7 +93,7 @@ def test_an_average_without_buffers_evaluates_the_last_classifier(make, rng):
 # --- the dtype of the state --------------------------------------------------------------------------------------
 
 
-ALL = [*STATEFUL, lambda d, c: ClassMeans(c, d)]
+ALL = [*STATEFUL, class_means]
 
 
 @contextlib.contextmanager
@@ -142,7 +142,7 @@ def test_the_state_is_float32_however_the_module_is_built_moved_or_loaded(make, 
 
 
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("make", [NearestETFHead, lambda d, c: ClassMeans(c, d)])
+@pytest.mark.parametrize("make", [NearestETFHead, class_means])
 def test_running_means_after_2000_steps_in_bfloat16_are_those_of_float32(make, way, rng):
     low, single = WAYS[way](make, torch.bfloat16), make(D, C)
     batches = [batch(rng).bfloat16() for _ in range(50)]

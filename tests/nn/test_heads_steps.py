@@ -13,11 +13,10 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from etfopt.nn import (
-    ClassMeans,
     NearestETFHead,
     UnitFeatures,
 )
-from tests.tools.head_cases import HEADS, LABELS, STATEFUL, C, D, batch, same, snapshot
+from tests.tools.head_cases import HEADS, LABELS, STATEFUL, C, D, batch, class_means, same, snapshot
 
 
 @pytest.fixture(autouse=True)
@@ -64,7 +63,7 @@ def test_a_batch_of_ignored_samples_changes_nothing(make, rng):
 
 
 @pytest.mark.parametrize("ignored", [0, 3, None, True, 1.5])
-@pytest.mark.parametrize("make", [*HEADS, lambda d, c, **options: ClassMeans(c, d, **options)])
+@pytest.mark.parametrize("make", [*HEADS, class_means])
 def test_a_class_cannot_be_the_ignored_label(make, ignored):
     with pytest.raises(InputError, match=r"ignore_index must be an integer outside \[0, 4\)"):
         make(D, C, ignore_index=ignored)

@@ -14,7 +14,7 @@ from etfopt.nn import (
     FixedETFHead,
     NearestETFHead,
 )
-from tests.tools.head_cases import LABELS, STATEFUL, C, D, batch, same, snapshot
+from tests.tools.head_cases import LABELS, STATEFUL, C, D, batch, class_means, same, snapshot
 
 
 @pytest.fixture(autouse=True)
@@ -31,7 +31,7 @@ def spoiled(features: torch.Tensor, labels: torch.Tensor, kind: str) -> tuple:
 
 
 @pytest.mark.parametrize("steps", [0, 2])
-@pytest.mark.parametrize("make", [*STATEFUL, lambda d, c: ClassMeans(c, d)])
+@pytest.mark.parametrize("make", [*STATEFUL, class_means])
 def test_unseen_good_batches_give_what_seen_ones_give(make, steps, rng):
     seen, unseen = make(D, C).double(), make(D, C).double()
     for step in range(steps + 3):
@@ -50,7 +50,7 @@ def test_unseen_good_batches_give_what_seen_ones_give(make, steps, rng):
 
 @pytest.mark.parametrize("kind", ["NaN", "large", "negative"])
 @pytest.mark.parametrize("steps", [0, 1, 3])
-@pytest.mark.parametrize("make", [*STATEFUL, lambda d, c: ClassMeans(c, d)])
+@pytest.mark.parametrize("make", [*STATEFUL, class_means])
 def test_an_unseen_bad_batch_changes_no_bit_and_is_reported_where_values_are_looked_at(make, steps, kind, rng):
     module = make(D, C)
     if kind != "NaN" and isinstance(module, ClassMeans):

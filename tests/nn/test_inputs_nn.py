@@ -9,8 +9,9 @@ import pytest
 from etfopt import InputError, simplex_etf
 
 torch = pytest.importorskip("torch")
-from etfopt.nn import ClassMeans, FixedETFHead, LearnedHead, NearestETFHead
+from etfopt.nn import FixedETFHead, LearnedHead, NearestETFHead
 from etfopt.nn.functional import nearest_etf, nearest_minimiser, on_frame, polar_factor
+from tests.tools.head_cases import class_means
 
 HEADS = (LearnedHead, FixedETFHead, NearestETFHead)
 H = torch.arange(12.0).reshape(4, 3) % 5
@@ -48,7 +49,10 @@ FUNCTIONAL = {
     "delta NaN": ({"H": H, "prox": H, "delta": math.nan}, r"delta must be finite and at least 0; got nan"),
     "delta infinite": ({"H": H, "prox": H, "delta": math.inf}, r"delta must be finite and at least 0; got inf"),
     "delta a string": ({"H": H, "prox": H, "delta": "1"}, r"delta must be .*got '1'"),
-    "delta nothing": ({"H": H, "prox": H, "delta": None}, r"delta must be .*got None"),
+    "delta alone": (
+        {"H": H, "delta": 0.1},
+        r"delta = 0\.1 needs a proximal point; pass prox of shape \(4, 3\)",
+    ),
     "frame an array": ({"H": H, "frame": simplex_etf(3)}, r"frame must be a .*tensor; got ndarray"),
     "frame with other columns": ({"H": H, "frame": torch.eye(4)}, r"frame has shape \(4, 4\); it must be .*\b3\b"),
     "frame a batch": ({"H": H, "frame": torch.ones(2, 3, 3)}, r"frame has shape \(2, 3, 3\)"),
@@ -133,7 +137,7 @@ def test_sizes_that_make_no_head_are_refused(case, head):
 @pytest.mark.parametrize(
     ("dim", "frame", "message"),
     [
-        (3, None, r"dim = 3 .*r = 4 .*C-1 works with .*reduced=True"),
+        (3, None, r"dim = 3 .*r = 4 .*C-1 works with frame='reduced'"),
         (2, None, r"dim = 2 .*r = 4 .*\b3\b"),
         (4, torch.zeros(3, 4), r"frame .*\(3, 4\).* zero"),
         (4, torch.eye(3), r"frame has shape \(3, 3\); it must be .*\b4\b"),
@@ -152,11 +156,9 @@ def test_a_head_with_no_usable_delta_is_refused(delta):
 
 
 @pytest.mark.parametrize("averaging", ["Paper", "", None, 0, -0.1, 1.5, math.nan, True, ["paper"]])
-@pytest.mark.parametrize(
-    "make", [lambda rule: ClassMeans(3, 4, rule), lambda rule: NearestETFHead(4, 3, averaging=rule)]
-)
+@pytest.mark.parametrize("make", [class_means, NearestETFHead])
 def test_an_unknown_averaging_rule_is_refused_with_the_known_ones(make, averaging):
-    refused(r"averaging must be 'paper', 'cumulative' or a rate in \(0, 1\]; got", make, averaging)
+    refused(r"averaging must be 'paper', 'cumulative' or a rate in \(0, 1\]; got", make, 4, 3, averaging=averaging)
 
 
 X, Y = torch.linspace(-1, 2, 24).reshape(6, 4), torch.tensor([0, 1, 2, 0, 1, 2])

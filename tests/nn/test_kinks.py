@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 from etfopt import simplex_etf
+from etfopt._options import METHODS
 
 torch = pytest.importorskip("torch")
 from torch.nn.functional import cross_entropy
 
 from etfopt.nn import FixedETFHead, LearnedHead, NearestETFHead, UnitFeatures
 from etfopt.nn import functional as etf
-from etfopt.nn.polar._routes import METHODS
 from tests.tools.head_cases import LABELS, C, D, batch
 
 KINKS = (

@@ -10,9 +10,10 @@ from tests.tools.blind import blind
 torch = pytest.importorskip("torch")
 from etfopt import InputError
 from etfopt.nn import ClassMeans, FixedETFHead, LearnedHead, NearestETFHead
+from tests.tools.head_cases import class_means
 
 HEADS = (LearnedHead, FixedETFHead, NearestETFHead)
-STATEFUL = (FixedETFHead, NearestETFHead, lambda d, c: ClassMeans(c, d))
+STATEFUL = (FixedETFHead, NearestETFHead, class_means)
 INTEGERS = [torch.uint8, torch.int8, torch.int16, torch.int32, torch.uint16, torch.uint32, torch.uint64]
 
 
@@ -93,7 +94,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("make", [*HEADS, lambda d, c: ClassMeans(c, d)])
+@pytest.mark.parametrize("make", [*HEADS, class_means])
 def test_what_is_no_class_index_is_refused_with_the_right_remedy(make, case):
     labels, message = CASES[case]
     with pytest.raises(InputError, match=message):
@@ -104,7 +105,7 @@ def test_what_is_no_class_index_is_refused_with_the_right_remedy(make, case):
 def test_the_remedy_gives_the_labels_that_were_meant(case):
     labels, message = CASES[case]
     with pytest.raises(InputError, match=message) as caught:
-        ClassMeans(3, 4)(batch(4, 4), labels)
+        ClassMeans(num_classes=3, dim=4)(batch(4, 4), labels)
     remedy = next(words for words in REMEDIES if words in str(caught.value))
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from etfopt.nn.functional import frame_tensor, nearest_etf
 from etfopt.nn.polar import _collapsed
-from etfopt.nn.polar._collapsed import Collapsed, collapsed_derivative, near_collapse
+from etfopt.nn.polar._collapsed import Collapsed, near_collapse
 from etfopt.nn.polar._gram import gram
 
 SHAPES = ((64, 64), (130, 80))
@@ -59,7 +59,7 @@ def losses(found: Collapsed, A: torch.Tensor, G: torch.Tensor) -> dict[str, floa
     P, s, Qh = np.linalg.svd(wide, full_matrices=False)
     kappa, U, exact = s[0] / s[-1], found.U.double().numpy(), polar_derivative(wide, P @ Qh, G.double().numpy())
     B = U.T @ wide
-    slope = collapsed_derivative(found, G).double().numpy()
+    slope = found.derivative(G).double().numpy()
     return {
         "orthonormality": np.linalg.norm(U.T @ U - np.eye(r)) / (10 * r * u),
         "factorisation": np.linalg.norm(wide - U @ (B + B.T) / 2) / (15 * r * u * s[0]),
@@ -110,7 +110,7 @@ def _leaves_out_less(terms, e, rounding, kind, alpha, whole, rng) -> None:
     # of all cotangents, that of one pair of eigenvectors is served worst
     G = rng.standard_normal((r, r)) if whole else np.outer(Q[:, 1], Q[:, -1])
     slope = polar_derivative(np.linalg.inv(T), np.eye(r), G)
-    off = np.linalg.norm(collapsed_derivative(found, torch.tensor(G)).numpy() - slope)
+    off = np.linalg.norm(found.derivative(torch.tensor(G)).numpy() - slope)
     assert off <= 4 * rounding * np.linalg.norm(slope)
 
 

@@ -119,7 +119,6 @@ def test_what_was_allowed_is_allowed_again_after_an_error_and_after_nested_regio
     assert torch.get_float32_matmul_precision() == "medium"
 
 
-@pytest.mark.skipif(not _torch.OWN, reason="this PyTorch has one setting for all backends")
 def test_a_backend_that_follows_the_setting_of_all_follows_it_afterwards():
     # in a process of its own, for what a backend was told by name cannot be untold
     program = """

@@ -7,11 +7,9 @@ import pytest
 from etfopt import InputError, simplex_etf
 
 torch = pytest.importorskip("torch")
-from etfopt.nn import FixedETFHead, LearnedHead, NearestETFHead
-from etfopt.nn.heads.temperature import collapse_temperature
+from etfopt.nn import FixedETFHead, LearnedHead, NearestETFHead, collapse_temperature
+from tests.tools.head_cases import HEADS
 from theory import temperature as theory
-
-HEADS = (LearnedHead, FixedETFHead, NearestETFHead)
 
 
 @pytest.mark.parametrize("C", [2, 3, 10, 100, 242, 1000])
@@ -30,7 +28,7 @@ def test_the_default_is_the_papers_temperature_for_ten_classes():
 @pytest.mark.parametrize("make", HEADS)
 @pytest.mark.parametrize(("C", "p"), [(3, 0.9), (40, 0.9664), (242, 0.5)])
 def test_a_collapsed_network_has_the_confidence_that_was_asked_for(make, C, p):
-    head = make(C, C, temperature="auto", confidence=p)
+    head = make(C, C, temperature=collapse_temperature(C, p))
     if make is LearnedHead:
         with torch.no_grad():
             head.rows.copy_(torch.tensor(simplex_etf(C)))
@@ -42,19 +40,29 @@ def test_a_collapsed_network_has_the_confidence_that_was_asked_for(make, C, p):
 
 @pytest.mark.parametrize("make", HEADS)
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("temperature", "message"),
     [
-        ({"temperature": "Auto"}, r"temperature must be a real number or 'auto'; got 'Auto'"),
-        ({"temperature": "auto", "confidence": 0.25}, r"confidence must lie between 1/num_classes = 0\.25.*got 0\.25"),
-        ({"temperature": "auto", "confidence": 1.0}, r"confidence must lie between.*and 1; got 1"),
-        ({"confidence": math.nan}, r"confidence must be"),
-        ({"confidence": "high"}, r"confidence must be a real number"),
-        ({"temperature": 1e16}, r"temperature must be at most 1e\+15"),
+        ("Auto", r"temperature must be a real number or 'auto'; got 'Auto'"),
+        (1e16, r"temperature must be at most 1e\+15"),
     ],
 )
-def test_what_gives_no_temperature_is_refused(make, options, message):
+def test_what_is_no_temperature_is_refused(make, temperature, message):
     with pytest.raises(InputError, match=message):
-        make(6, 4, **options)
+        make(6, 4, temperature=temperature)
+
+
+@pytest.mark.parametrize(
+    ("confidence", "message"),
+    [
+        (0.25, r"confidence must lie between 1/num_classes = 0\.25.*got 0\.25"),
+        (1.0, r"confidence must lie between.*and 1; got 1"),
+        (math.nan, r"confidence must be"),
+        ("high", r"confidence must be a real number"),
+    ],
+)
+def test_what_is_no_confidence_is_refused(confidence, message):
+    with pytest.raises(InputError, match=message):
+        collapse_temperature(4, confidence)
 
 
 @pytest.mark.parametrize("make", [FixedETFHead, NearestETFHead])

@@ -6,12 +6,17 @@ import numpy as np
 import torch
 from torch import nn
 
-from etfopt.nn import FixedETFHead, LearnedHead, NearestETFHead
+from etfopt.nn import ClassMeans, FixedETFHead, LearnedHead, NearestETFHead
 
 HEADS = (LearnedHead, FixedETFHead, NearestETFHead)
 STATEFUL = (FixedETFHead, NearestETFHead)
 C, D = 4, 7
 LABELS = torch.arange(24) % C
+
+
+def class_means(dim: int, num_classes: int, **options: object) -> ClassMeans:
+    """Class means by the order of the heads, for tests that take both."""
+    return ClassMeans(num_classes=num_classes, dim=dim, **options)
 
 
 def batch(rng: np.random.Generator, n: int = 24, dtype: torch.dtype = torch.float32) -> torch.Tensor:

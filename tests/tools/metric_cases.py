@@ -16,6 +16,7 @@ from etfopt.geometry import random_stiefel
 from etfopt.metrics import CosineMargin, NearestMeanMismatch, NeuralCollapse, NumericalRank
 
 Data = tuple[Tensor, Tensor, Tensor, Tensor]
+SIZES = {"num_classes": 5, "dim": 8}
 ETF_DISTANCES = {"etf_distance_means", "etf_distance_weights", "etf_distance_between"}
 
 
@@ -111,7 +112,7 @@ def batches(data: Data, sizes: list[int]) -> Iterator[Data]:
 
 def measures(data: Data, sizes: list[int] | None = None) -> dict[str, float]:
     C, d = data[2].shape
-    metric = NeuralCollapse(C, d)
+    metric = NeuralCollapse(num_classes=C, dim=d)
     for batch in batches(data, sizes or [len(data[0])]):
         metric.update(*batch)
     return {key: float(value) for key, value in metric.compute().items()}
@@ -125,14 +126,22 @@ def nan_keys(values: dict[str, float]) -> set[str]:
     return set(values) - set(without_nan(values))
 
 
+def by_position(make: type[torchmetrics.Metric], *given: str, **options: object) -> Callable[..., torchmetrics.Metric]:
+    """A metric of C classes in d dimensions, with the tensors that it may be given."""
+    tensors = {"global_mean": lambda _, d: torch.full((d,), 0.1), "class_means": torch.eye}
+    return lambda C, d, **kw: make(
+        num_classes=C, dim=d, **{name: tensors[name](C, d) for name in given}, **options, **kw
+    )
+
+
 BUILDERS: dict[str, Callable[..., torchmetrics.Metric]] = {
-    "collapse": NeuralCollapse,
-    "stored": CosineMargin,
-    "streamed": lambda C, d, **kw: CosineMargin(C, d, global_mean=torch.full((d,), 0.1), **kw),
-    "kept": lambda C, d, **kw: CosineMargin(C, d, global_mean=torch.full((d,), 0.1), keep_margins=True, **kw),
-    "mismatch": NearestMeanMismatch,
-    "mismatch of given means": lambda C, d, **kw: NearestMeanMismatch(C, d, class_means=torch.eye(C, d), **kw),
-    "rank": NumericalRank,
+    "collapse": by_position(NeuralCollapse),
+    "stored": by_position(CosineMargin),
+    "streamed": by_position(CosineMargin, "global_mean"),
+    "kept": by_position(CosineMargin, "global_mean", keep_margins=True),
+    "mismatch": by_position(NearestMeanMismatch),
+    "mismatch of given means": by_position(NearestMeanMismatch, "class_means"),
+    "rank": by_position(NumericalRank),
 }
 builders = pytest.mark.parametrize("build", BUILDERS.values(), ids=BUILDERS.keys())
 

@@ -19,6 +19,7 @@ from etfopt import InputError, simplex_etf
 from etfopt.nn import ClassMeans, FixedETFHead, NearestETFHead
 from etfopt.nn.functional import nearest_etf
 from tests.tools.blind import blind
+from tests.tools.head_cases import class_means
 
 C, D, WIDTH, STEPS = 4, 6, 5, 3
 # class 3 lives on the second rank only, and is absent from the last batch
@@ -163,7 +164,7 @@ def without_gradient(rank: int, size: int) -> dict:
 
 def any_split(rank: int, size: int) -> dict:
     """Many small batches, cut and ordered at random, so that a rank may hold none, one class, or ignored labels."""
-    rng, means, gradients = np.random.default_rng(11), ClassMeans(C, D).double(), []
+    rng, means, gradients = np.random.default_rng(11), ClassMeans(num_classes=C, dim=D).double(), []
     for n in range(1, 25):
         y = torch.tensor(rng.choice([*range(C), -100], n))
         y[0] = n % C  # some sample counts
@@ -191,7 +192,7 @@ def refused(rank: int, _size: int) -> dict:
         "no labels": (good, None),
         "integers": (good.long(), y),
     }
-    for make in (NearestETFHead, FixedETFHead, lambda d, c: ClassMeans(c, d)):
+    for make in (NearestETFHead, FixedETFHead, class_means):
         module = make(D, C)
         module(good + rank, y)
         before = state(module)
@@ -242,11 +243,11 @@ def alone(rank: int, size: int) -> dict:
             expected(x, y)
         found[f"off {make.__name__}"] = torch.equal(apart.bias, expected.bias)
         subgroups = [dist.new_group([r]) for r in range(size)]
-        mine = make(D, C, process_group=subgroups[rank])
+        mine = make(D, C, synchronize=subgroups[rank])
         mine(x, y)
         found[f"own group {make.__name__}"] = torch.equal(mine.bias, expected.bias)
         try:
-            make(D, C, process_group=subgroups[1 - rank])(x, y)
+            make(D, C, synchronize=subgroups[1 - rank])(x, y)
         except InputError as error:
             found[f"other group {make.__name__}"] = str(error)
     # evaluation waits for nobody: one rank alone would hang
@@ -259,7 +260,7 @@ def copies(_rank: int, _size: int) -> dict:
     """Copies of a module with a group of its own run on the same group; a pickle is refused."""
     group = dist.new_group([0, 1])
     x, y = torch.arange(4.0 * D).reshape(4, D).sin(), torch.tensor([0, 1, 2, 3])
-    head = NearestETFHead(D, C, process_group=group)
+    head = NearestETFHead(D, C, synchronize=group)
     head(x, y)
     twin = copy.deepcopy(head)
     same = torch.equal(twin(x + 1, y), head(x + 1, y))
@@ -288,10 +289,11 @@ def rounded_otherwise(rank: int, _size: int) -> dict:
     """The ranks' factorisations differ in the last digit, as on unlike processors."""
     head = NearestETFHead(D, C)
     x, y = torch.arange(4.0 * D).reshape(4, D).sin().requires_grad_(), torch.tensor([0, 1, 2, 3])
-    with mock.patch(
-        "etfopt.nn.heads.nearest.nearest_etf",
-        lambda *given, **options: nearest_etf(*given, **options) * (1 + rank * 2**-22),
-    ):
+
+    def rounded(*given, **options):
+        return nearest_etf(*given, **options) * (1 + rank * 2**-22)
+
+    with mock.patch("etfopt.nn.heads.nearest.nearest_etf", rounded):
         logits = head(x, y)
     logits.square().sum().backward()
     return {"states": [state(head)], "slope": float(x.grad.norm())}

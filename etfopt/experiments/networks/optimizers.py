@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
 from torch.optim import lr_scheduler
 
 from etfopt._registry import called
 from etfopt._scalars import as_positive
+from etfopt._torch import BatchNorm
 from etfopt.errors import InputError
 from etfopt.experiments.settings.names import OPTIMIZERS, is_own
 
@@ -175,7 +175,7 @@ def _groups(module: nn.Module, config: OptimizerConfig) -> list[dict[str, Any]]:
     trainable = [p for p in module.parameters() if p.requires_grad]
     if config.decay == "all":
         return [{"params": trainable}]
-    norms = (_NormBase, nn.LayerNorm, nn.GroupNorm)
+    norms = (BatchNorm, nn.LayerNorm, nn.GroupNorm)
     free = {id(p) for m in module.modules() if isinstance(m, norms) for p in m.parameters(recurse=False)}
     free |= {id(p) for name, p in module.named_parameters() if name.rpartition(".")[2] == "bias"}
     kept, spared = ([p for p in trainable if (id(p) in free) == out] for out in (False, True))

@@ -35,6 +35,13 @@ class TrainConfig(Section):
 
     A record is a value: equal settings make equal records with equal `digest`, and ``from_dict(to_dict())`` gives the
     record back. Making one imports no PyTorch and draws no random number: names and numbers alone are checked.
+
+    Examples
+    --------
+    >>> from etfopt.experiments.settings import TrainConfig
+    >>> config = TrainConfig().with_settings({"head.name": "fixed", "optimizer.learning_rate": 0.1})
+    >>> config.head.name, config.label
+    ('fixed', 'digits-fixed-seed0')
     """
 
     seed: int = setting(
@@ -85,7 +92,7 @@ class TrainConfig(Section):
                 f"the classifier of C = {C} classes and d = {d} features has {C * d:.3g} weights; at most "
                 f"{LARGEST_HEAD:.3g} are taken: set backbone.dim or the number of classes smaller"
             )
-        if self.head.name in SQUARE and d < C:
+        if self.head.name in SQUARE and self.head.frame == "simplex" and d < C:
             raise InputError(
                 f"dim = {d} is smaller than the r = {C} rows of the frame; set backbone.dim to at least C = {C}, or "
                 "use head.name = 'learned'"

@@ -72,8 +72,8 @@ class SplitMeasures(nn.Module):
     def __init__(self, head: AnyHead) -> None:
         super().__init__()
         self.loss = _MeanLoss()
-        self.collapse = NeuralCollapse(head.num_classes, head.dim)
-        self.rank = NumericalRank(head.num_classes, head.dim)
+        self.collapse = NeuralCollapse(num_classes=head.num_classes, dim=head.dim)
+        self.rank = NumericalRank(num_classes=head.num_classes, dim=head.dim)
         self._kept: list[tuple[Tensor, Tensor]] = []
 
     def update(self, features: Tensor, labels: Tensor, head: AnyHead, loss: Tensor) -> None:
@@ -110,8 +110,8 @@ class SplitMeasures(nn.Module):
             Over all ranks.
         """
         C, d, mean, means = head.num_classes, head.dim, self.collapse.global_mean(), self.collapse.feature_means()
-        margin = CosineMargin(C, d, global_mean=mean, keep_margins=True).to(self.collapse.device)
-        mismatch = NearestMeanMismatch(C, d, class_means=means).to(self.collapse.device)
+        margin = CosineMargin(num_classes=C, dim=d, global_mean=mean, keep_margins=True).to(self.collapse.device)
+        mismatch = NearestMeanMismatch(num_classes=C, dim=d, class_means=means).to(self.collapse.device)
         for metric in (margin, mismatch):
             for f, labels in self._kept:
                 metric.update(f, labels, head.weight, head.bias)

@@ -1,13 +1,11 @@
-"""Classifier heads on normalised features: learned, fixed ETF, nearest ETF. One interface, so that they swap."""
+"""Classifier heads on normalised features: learned, fixed ETF, nearest ETF. One interface, so that they swap.
 
-from typing import TypeAlias
+Each head has a module of its own, which offers it by name: "learned", "fixed", "nearest".
+"""
 
-from etfopt.nn.heads.base import Head, LearnedHead, UnitFeatures
+from etfopt.nn.heads.base import Head, UnitFeatures
 from etfopt.nn.heads.fixed import FixedETFHead
+from etfopt.nn.heads.learned import LearnedHead
 from etfopt.nn.heads.nearest import NearestETFHead
-from etfopt.nn.heads.temperature import collapse_temperature
 
-__all__ = ["AnyHead", "FixedETFHead", "Head", "LearnedHead", "NearestETFHead", "UnitFeatures", "collapse_temperature"]
-
-AnyHead: TypeAlias = LearnedHead | FixedETFHead | NearestETFHead
-"""The heads that swap for one another."""
+__all__ = ["FixedETFHead", "Head", "LearnedHead", "NearestETFHead", "UnitFeatures"]

@@ -3,7 +3,7 @@ r"""What the heads share whose classifier is a rotated frame."""
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
@@ -12,13 +12,20 @@ from torch.nn import functional
 from etfopt._arrays import room_hint
 from etfopt._torch import full_precision, require_finite, require_floats
 from etfopt.errors import InputError
-from etfopt.frames import simplex_etf
+from etfopt.frames import frame_matrix, simplex_etf
 from etfopt.nn._state import state_dtype
 from etfopt.nn.functional import on_frame
 from etfopt.nn.heads._rotation import Rotated
-from etfopt.nn.heads.base import Head
+from etfopt.nn.heads.base import Head, HeadOptions
 
-__all__ = ["ETFHead", "affine"]
+__all__ = ["ETFHead", "FrameOptions", "affine"]
+
+
+class FrameOptions(HeadOptions, total=False):
+    """The options that the heads with a frame share; `etfopt.nn.FixedETFHead` says what they do."""
+
+    frame: Tensor | str | None
+    reduced: bool
 
 
 class ETFHead(Head, Rotated):
@@ -34,21 +41,23 @@ class ETFHead(Head, Rotated):
         dim: int,
         num_classes: int,
         *,
-        temperature: float | str,
-        confidence: float,
-        ignore_index: int,
-        frame: Tensor | None,
+        frame: Tensor | str | None = None,
+        reduced: bool = False,
+        **options: Unpack[HeadOptions],
     ) -> None:
-        super().__init__(dim, num_classes, temperature=temperature, confidence=confidence, ignore_index=ignore_index)
-        self._automatic = isinstance(temperature, str)
+        super().__init__(dim, num_classes, **options)
+        self._automatic = isinstance(options.get("temperature"), str)
+        dtype, device = state_dtype(options.get("dtype")), options.get("device")
+        frame = _named(frame, reduced, self.num_classes, dtype)
         if frame is not None:
             self._check_frame(frame)
         r = num_classes if frame is None else len(frame)
         self._check_room(r, simplex=frame is None)
-        self.register_buffer("U", torch.eye(dim, r, dtype=state_dtype()))  # the canonical rotation
+        self.register_buffer("U", torch.eye(dim, r, dtype=dtype, device=device))  # the canonical rotation
         self._first_frame = frame
         if frame is not None:
-            frame = frame.detach().to(torch.promote_types(frame.dtype, torch.float32))
+            frame = frame.detach().to(options.get("dtype") or frame.dtype)
+            frame = frame.to(torch.promote_types(frame.dtype, torch.float32))
             self._first_frame = frame if frame.is_meta else frame.to("cpu", copy=True)
             frame = frame.to(self.U.device, copy=True)
         self.register_buffer("frame", frame)
@@ -74,20 +83,27 @@ class ETFHead(Head, Rotated):
     @property
     def bias(self) -> Tensor:  # type: ignore[override] # of averaged models too it must fit the weight
         r"""Bias :math:`b = -W\mu_G` that centres the features, shape (C,), detached."""
-        return self._centring_bias(self.weight)
+        return self.classifier()[1]
+
+    def classifier(self) -> tuple[Tensor, Tensor]:
+        """Return weight and bias together, which costs less than one after the other.
+
+        Returns
+        -------
+        tuple of Tensor
+            Shapes (C, d) and (C,), detached.
+        """
+        weight = self.weight
+        with full_precision(weight):
+            return weight, -(weight @ self._center().to(weight.dtype))
 
     def _center(self) -> Tensor:
         r"""Return :math:`\mu_G`, shape (d,)."""
         raise NotImplementedError
 
-    def _centring_bias(self, weight: Tensor) -> Tensor:
-        with full_precision(weight):
-            return -(weight @ self._center().to(weight.dtype))
-
     def _classified(self, f: Tensor) -> Tensor:
         """Return logits by the classifier as it is."""
-        weight = self.weight
-        return affine(f, weight, self._centring_bias(weight))
+        return affine(f, *self.classifier())
 
     def _misfits(self, state_dict: dict[str, Any], prefix: str) -> list[str]:
         wrong = super()._misfits(state_dict, prefix)
@@ -137,8 +153,7 @@ class ETFHead(Head, Rotated):
 
     def _check_room(self, r: int, *, simplex: bool) -> None:
         if self.dim < r:
-            reduced = f"torch.from_numpy(etfopt.simplex_etf({self.num_classes}, reduced=True))"
-            hint = room_hint(self.dim, self.num_classes, simplex=simplex, reduced=reduced, name="dim")
+            hint = room_hint(self.dim, self.num_classes, simplex=simplex, reduced="'reduced'", name="dim")
             raise InputError(f"dim = {self.dim} is smaller than the r = {r} rows of the frame; {hint}")
 
     def _weight(self, U: Tensor) -> Tensor:
@@ -147,6 +162,18 @@ class ETFHead(Head, Rotated):
         scale = math.sqrt(C) if frame is None else math.sqrt(C) / torch.linalg.matrix_norm(frame)
         with full_precision(U):
             return scale * on_frame(U, frame).mT
+
+
+def _named(frame: Tensor | str | None, reduced: bool, C: int, dtype: torch.dtype) -> Tensor | None:
+    """Return the frame that is asked for by name or by `reduced`; None is the simplex, M itself."""
+    if reduced and not (frame is None or isinstance(frame, str)):
+        raise InputError(
+            "reduced=True is for the simplex, and frame= is given too; pass one of the two", "reduced", True
+        )
+    name = "reduced" if reduced and frame in (None, "simplex") else frame
+    if not isinstance(name, str):
+        return name
+    return None if name == "simplex" else torch.from_numpy(frame_matrix(name, C).copy()).to(dtype)
 
 
 def affine(f: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

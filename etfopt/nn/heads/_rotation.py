@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, Self
 import torch
 from torch import Tensor
 
-from etfopt._torch import readable, visible
+from etfopt._torch import readable, version, visible
 from etfopt.errors import InputError
 from etfopt.nn._state import Tracking
 from etfopt.nn.functional import polar_factor
@@ -43,8 +43,8 @@ class Rotated(Tracking):
 
     U: Tensor
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, dtype: torch.dtype | None = None) -> None:
+        super().__init__(dtype)
         self._known: tuple[Tensor, int] | None = None  # the buffer that was looked at, and its version then
         self._mended: Mended | None = None
 
@@ -64,11 +64,11 @@ class Rotated(Tracking):
     def _is_known(self, U: Tensor) -> bool:
         # in training DistributedDataParallel writes to every buffer in every step, and nobody should wait for that
         known = self._known
-        return known is not None and known[0] is U and (self.training or known[1] == U._version)
+        return known is not None and known[0] is U and (self.training or known[1] == version(U))
 
     def know_rotation(self) -> None:
         """Note that what is in the buffer now was looked at, or made here."""
-        self._known = None if self.U.is_inference() else (self.U, self.U._version)
+        self._known = None if self.U.is_inference() else (self.U, version(self.U))
 
     def _looked_up(self, U: Tensor) -> Tensor:
         if is_rotation(U):

@@ -13,18 +13,7 @@ import math
 import torch
 from torch import Tensor
 
-from etfopt._scalars import as_positive
-from etfopt.errors import InputError
-
-__all__ = ["as_shrinkage", "shrunk_rows"]
-
-
-def as_shrinkage(value: object, name: str) -> float:
-    """Return an intensity in (0, 1], or raise `InputError`."""
-    s = as_positive(value, name)
-    if s > 1:
-        raise InputError(f"{name} must lie in (0, 1]; got {s:g}: 1 is the nearest ETF itself")
-    return s
+__all__ = ["shrunk_rows"]
 
 
 def shrunk_rows(etf: Tensor, H: Tensor, s: float) -> Tensor:

@@ -1,20 +1,21 @@
-r"""What the heads share, and the learned baseline."""
+r"""What every classifier head does: normalise the features, return logits, and say which classifier it is."""
 
 from __future__ import annotations
 
 import abc
+import inspect
+from typing import Any, ClassVar, TypedDict
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
+from etfopt._options import as_temperature
 from etfopt._scalars import as_integer
 from etfopt._torch import require_finite, require_floats, require_labels
 from etfopt.nn._state import LoadChecked
-from etfopt.nn.heads.temperature import CONFIDENCE, as_temperature
 from etfopt.nn.pooling import as_ignored
 
-__all__ = ["Head", "LearnedHead", "UnitFeatures"]
+__all__ = ["Head", "HeadOptions", "UnitFeatures"]
 
 
 class UnitFeatures(nn.Module):
@@ -26,7 +27,7 @@ class UnitFeatures(nn.Module):
     Parameters
     ----------
     temperature : float
-        tau, the norm that features are given.
+        tau, the norm of the normalised features.
 
     Raises
     ------
@@ -49,7 +50,7 @@ class UnitFeatures(nn.Module):
 
     def __init__(self, temperature: float) -> None:
         super().__init__()
-        self.temperature = as_temperature(temperature, 2, CONFIDENCE)
+        self.temperature = as_temperature(temperature, 2)
 
     def forward(self, features: Tensor) -> Tensor:
         r"""Return :math:`\tau h/\|h\|` for each feature h, a vector along the last axis.
@@ -67,18 +68,18 @@ class UnitFeatures(nn.Module):
         return _scaled(features, self.temperature)
 
     def extra_repr(self) -> str:
-        """Return the constructor's argument.
+        """Return the arguments that ``repr`` shows.
 
         Returns
         -------
         str
-            What ``repr`` shows between the brackets.
+            The temperature.
         """
         return f"temperature={self.temperature:g}"
 
 
 def _scaled(features: Tensor, temperature: float) -> Tensor:
-    # by the largest entry first, a constant factor to a function of direction: no feature is too short or too long
+    # dividing by the largest entry first keeps squares in range; the derivative does not depend on the length
     largest = features.detach().abs().amax(dim=-1, keepdim=True)
     zero = largest == 0
     h = features / largest.masked_fill(zero, 1)
@@ -87,8 +88,21 @@ def _scaled(features: Tensor, temperature: float) -> Tensor:
     return h * (temperature / norm.masked_fill(zero, 1))
 
 
+class HeadOptions(TypedDict, total=False):
+    """The options that every head takes; `Head` says what they do."""
+
+    temperature: float | str
+    ignore_index: int
+    device: torch.device | str | None
+    dtype: torch.dtype | None
+
+
 class Head(LoadChecked, abc.ABC):
-    """What the heads share: sizes, the feature temperature, input checks and the export.
+    r"""A classifier on features of one norm, :math:`f = \tau h/\|h\|`, with logits :math:`fW' + b`.
+
+    A head of your own derives from this class and defines ``weight`` (C, d), ``bias`` (C,), both detached, and
+    ``forward(features, labels=None)``, which returns the logits (n, C) of features (n, d). In evaluation it needs no
+    labels and changes no state.
 
     Parameters
     ----------
@@ -97,13 +111,12 @@ class Head(LoadChecked, abc.ABC):
     num_classes : int
         C, at least 2.
     temperature : float or "auto"
-        tau, the norm that features are given. The paper's released scripts use 5, which suits 10 classes; "auto"
-        takes `etfopt.nn.heads.temperature.collapse_temperature` of C and `confidence`.
-    confidence : float
-        With "auto", the softmax probability of the right class at collapse.
+        tau, the norm of the normalised features. The paper's scripts use 5, which suits 10 classes. "auto" is
+        `etfopt.nn.collapse_temperature` of C, and the better choice for more classes.
     ignore_index : int
-        Label of samples that do not count in any statistic, as in `torch.nn.CrossEntropyLoss`. Their logits are
-        returned like the others'.
+        Label of samples that count in no statistic, as in `torch.nn.CrossEntropyLoss`. Their logits are returned.
+    device, dtype : torch.device and torch.dtype, optional
+        Of the parameters and buffers, as for every torch module. A running state is at least float32.
 
     Raises
     ------
@@ -116,6 +129,11 @@ class Head(LoadChecked, abc.ABC):
     """
 
     bias: Tensor
+    __signature__: ClassVar[inspect.Signature]
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        cls.__signature__ = _whole_signature(cls)
 
     def __init__(
         self,
@@ -123,19 +141,30 @@ class Head(LoadChecked, abc.ABC):
         num_classes: int,
         *,
         temperature: float | str = 5.0,
-        confidence: float = CONFIDENCE,
         ignore_index: int = -100,
+        device: torch.device | str | None = None,  # noqa: ARG002 - what has tensors uses it
+        dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(dtype)
         self.num_classes = as_integer(num_classes, "num_classes", at_least=2)
         self.dim = as_integer(dim, "dim", at_least=1)
-        self.temperature = as_temperature(temperature, self.num_classes, confidence)
+        self.temperature = as_temperature(temperature, self.num_classes)
         self.ignore_index = as_ignored(ignore_index, self.num_classes)
 
     @property
     @abc.abstractmethod
     def weight(self) -> Tensor:
         """Classifier weight, shape (C, d), detached."""
+
+    def classifier(self) -> tuple[Tensor, Tensor]:
+        """Return weight and bias together, which costs less than one after the other.
+
+        Returns
+        -------
+        weight, bias : Tensor, shapes (C, d) and (C,)
+            Detached.
+        """
+        return self.weight, self.bias
 
     def normalize(self, features: Tensor) -> Tensor:
         r"""Return what the classifier sees: :math:`\tau h/\|h\|` for each row h of the features.
@@ -153,7 +182,7 @@ class Head(LoadChecked, abc.ABC):
         Raises
         ------
         InputError
-            If they are not floating-point, not of this shape, or (where values may be looked at) not finite.
+            If they are not floating-point, not of this shape, or (on the CPU) not finite.
         """
         require_floats(features, "features", ("n", self.dim))
         require_finite(features, "features")
@@ -162,20 +191,20 @@ class Head(LoadChecked, abc.ABC):
     def linear(self) -> nn.Linear:
         """Return the classifier as it is now, as a plain layer without gradient, for features that are normalised.
 
-        ``head.linear()(head.normalize(x))`` equals ``head.eval()(x)``. To deploy a network without this package's
-        modules but one, see `UnitFeatures`. Without a backbone's normalisation the largest logit may be another.
+        ``head.linear()(head.normalize(x))`` equals ``head.eval()(x)``. Put `UnitFeatures` in front of it to deploy a
+        network: without the normalisation another logit may be the largest.
 
         Returns
         -------
         nn.Linear
-            d to C, with bias.
+            d to C, with bias, in the dtype that the head was built in or last moved to.
         """
-        weight = self.weight.detach()
+        weight, bias = self.classifier()
         # by way of the meta device: the default initialisation would draw from the global generator
-        layer = nn.Linear(self.dim, self.num_classes, device="meta", dtype=weight.dtype)
+        layer = nn.Linear(self.dim, self.num_classes, device="meta", dtype=self._outer_dtype(weight))
         layer.to_empty(device=weight.device).requires_grad_(False)
-        layer.weight.copy_(weight)
-        layer.bias.copy_(self.bias)
+        layer.weight.copy_(weight.detach())
+        layer.bias.copy_(bias.detach())
         return layer.eval()
 
     def _check_labels(self, features: Tensor, labels: Tensor | None) -> Tensor | None:
@@ -183,93 +212,24 @@ class Head(LoadChecked, abc.ABC):
         return None if labels is None else require_labels(labels, len(features), self.num_classes, self.ignore_index)
 
     def extra_repr(self) -> str:
-        """Return the constructor's arguments.
+        """Return the arguments that ``repr`` shows.
 
         Returns
         -------
         str
-            What ``repr`` shows between the brackets.
+            Sizes and temperature.
         """
         return f"dim={self.dim}, num_classes={self.num_classes}, temperature={self.temperature:g}"
 
 
-class LearnedHead(Head):
-    r"""The learned baseline: a linear layer without bias whose rows have unit length.
-
-    The rows are projected back to the sphere after every optimiser step (at the next use of the layer, so that no
-    hook into the training loop is needed), and the gradient is that of the unconstrained rows, as in the paper's
-    release. ``rows`` (C, d) is the trainable parameter; ``weight`` is its normalised value. The parameters are those of
-    `Head`. Like every trainable parameter the rows have the dtype that you give them: in bfloat16 an optimiser step
-    smaller than 1/256 of an entry is lost, as in `torch.nn.Linear`.
-
-    References
-    ----------
-    Markou, Ajanthan and Gould (2024), the released code's baseline.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from etfopt.nn import LearnedHead
-    >>> head = LearnedHead(dim=4, num_classes=3)
-    >>> head(torch.randn(5, 4)).shape
-    torch.Size([5, 3])
-    >>> torch.allclose(head.weight.norm(dim=1), torch.ones(3))
-    True
-    """
-
-    def __init__(
-        self,
-        dim: int,
-        num_classes: int,
-        *,
-        temperature: float | str = 5.0,
-        confidence: float = CONFIDENCE,
-        ignore_index: int = -100,
-    ) -> None:
-        super().__init__(dim, num_classes, temperature=temperature, confidence=confidence, ignore_index=ignore_index)
-        self.rows = nn.Parameter(torch.empty(num_classes, dim))
-        self.register_buffer("bias", torch.zeros(num_classes))
-        self.reset_parameters()
-
-    @torch.no_grad()
-    def reset_parameters(self) -> None:
-        """Draw new rows, as the constructor does from the global generator; the bias is zero."""
-        self.rows.copy_(functional.normalize(nn.Linear(self.dim, self.num_classes, bias=False).weight, dim=1))
-        self.bias.zero_()
-
-    def _reset_buffers(self) -> None:
-        self.bias.zero_()
-
-    @property
-    def weight(self) -> Tensor:
-        """Rows of unit norm, shape (C, d), detached."""
-        return functional.normalize(self.rows.detach(), dim=1)
-
-    def forward(self, features: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Return logits.
-
-        Parameters
-        ----------
-        features : Tensor, shape (n, d)
-            Of any norm.
-        labels : Tensor of integers, shape (n,), optional
-            Checked and not used.
-
-        Returns
-        -------
-        Tensor, shape (n, C)
-            Logits.
-
-        Raises
-        ------
-        InputError
-            If features or labels do not fit.
-        """
-        f = self.normalize(features)
-        self._check_labels(features, labels)
-        if not self.training:
-            return functional.linear(f, self.weight.to(f.dtype))
-        # through .data: a second forward before the backward pass finds unit rows, so no saved value really changes,
-        # and autograd's version counter must not think otherwise
-        self.rows.data.copy_(self.weight)
-        return functional.linear(f, self.rows.to(f.dtype))
+def _whole_signature(head: type[Head]) -> inspect.Signature:
+    """Return the signature of a constructor, with the options that its ``**options`` hand on to the next."""
+    parameters: dict[str, inspect.Parameter] = {}
+    for init in (vars(kind)["__init__"] for kind in head.__mro__ if "__init__" in vars(kind)):
+        own = inspect.signature(init).parameters
+        parameters = {**parameters, **{name: p for name, p in own.items() if name not in parameters}}
+        if not any(p.kind is p.VAR_KEYWORD for p in own.values()):
+            break
+    parameters.pop("self")
+    named = [p for p in parameters.values() if p.kind is not p.VAR_KEYWORD]
+    return inspect.Signature(sorted(named, key=lambda p: p.kind))

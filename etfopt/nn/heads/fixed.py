@@ -3,17 +3,17 @@ r"""The fixed baseline: an ETF that does not follow the class means."""
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any, Unpack
 
 import torch
 from torch import Tensor
 
-from etfopt.errors import InputError
+from etfopt._torch import outside_graphs
 from etfopt.nn._ranks import Ranks
 from etfopt.nn._state import refuse_trace, where_valid
 from etfopt.nn.functional import frame_tensor
-from etfopt.nn.heads._etf import ETFHead
-from etfopt.nn.heads.temperature import CONFIDENCE
+from etfopt.nn.heads._etf import ETFHead, FrameOptions
 from etfopt.nn.pooling import counted_samples, one_class
 
 if TYPE_CHECKING:
@@ -32,20 +32,17 @@ class FixedETFHead(ETFHead):
     ----------
     dim, num_classes : int
         d and C; dim must be at least the frame's number of rows.
-    temperature : float or "auto"
-        As in `Head`.
-    confidence : float
-        As in `Head`.
-    ignore_index : int
-        Where labels are given, samples with this one do not count in :math:`\mu_G`.
-    frame : Tensor, shape (r, C), optional
-        None is ``etfopt.simplex_etf(C)``, r = C; the reduced simplex, r = C-1, is enough for dim = C-1.
     generator : torch.Generator, optional
-        If given, the ETF is that of a random rotation U, uniform on the Stiefel manifold, instead of the canonical one.
-    process_group : ProcessGroup, optional
-        As in `ClassMeans`: under torch.distributed the mean is that of all ranks' batches.
-    synchronize : bool
-        As in `ClassMeans`.
+        Draws the ETF of a random rotation U, uniform on the Stiefel manifold, in place of the canonical one.
+    synchronize : bool or ProcessGroup
+        Whose batches count under torch.distributed, see `ClassMeans`.
+    frame : Tensor, shape (r, C), or "simplex" or "reduced", optional
+        The classifier's shape. None and "simplex" are ``etfopt.simplex_etf(C)``, r = C. "reduced" has r = C-1 rows and
+        works with dim = C-1.
+    reduced : bool
+        True is ``frame="reduced"``.
+    **options
+        ``temperature``, ``ignore_index``, ``device`` and ``dtype``, see `Head`.
 
     Raises
     ------
@@ -75,24 +72,13 @@ class FixedETFHead(ETFHead):
         dim: int,
         num_classes: int,
         *,
-        temperature: float | str = 5.0,
-        confidence: float = CONFIDENCE,
-        ignore_index: int = -100,
-        frame: Tensor | None = None,
         generator: torch.Generator | None = None,
-        process_group: ProcessGroup | None = None,
-        synchronize: bool = True,
+        synchronize: bool | ProcessGroup = True,
+        **options: Unpack[FrameOptions],
     ) -> None:
-        super().__init__(
-            dim,
-            num_classes,
-            temperature=temperature,
-            confidence=confidence,
-            ignore_index=ignore_index,
-            frame=frame,
-        )
-        self.register_buffer("global_mean", torch.zeros(dim, dtype=self.U.dtype))
-        self.ranks = Ranks(process_group, synchronize)
+        super().__init__(dim, num_classes, **options)
+        self.register_buffer("global_mean", self.U.new_zeros(dim))
+        self.ranks = Ranks(synchronize)
         self._drawn: tuple[torch.device, Tensor] | None = None  # the generator, as it was
         if generator is not None:
             self._drawn = generator.device, generator.get_state()
@@ -140,27 +126,19 @@ class FixedETFHead(ETFHead):
         InputError
             If features or labels do not fit.
         """
-        if not self.training:
-            f = self.normalize(features)
-            self._check_labels(features, labels)
-            return self._classified(f)
-        refuse_trace(self)
-        error = None
-        f = self.U.new_zeros(0, self.dim)
-        try:
+        if self.training:
+            refuse_trace(self)
+        with self.ranks.sharing_refusals(self.U, self.dim + 1) if self.training else nullcontext():
             f = self.normalize(features)
             labels = self._check_labels(features, labels)
-        except InputError as found:
-            error = found
-            if self.ranks.group() is None:
-                raise
-        self._follow(f.detach(), None if error else labels, error)
+        if self.training:
+            self._follow(f.detach(), labels)
         return self._classified(f)
 
     # not compiled, for the reason that ClassMeans gives
-    @torch.compiler.disable  # type: ignore[untyped-decorator] # torch leaves it untyped
+    @outside_graphs
     @torch.no_grad()
-    def _follow(self, f: Tensor, labels: Tensor | None, error: InputError | None) -> None:
+    def _follow(self, f: Tensor, labels: Tensor | None) -> None:
         """Set the mean that the bias centres by to that of the batch, over all ranks."""
         with torch.autocast(f.device.type, enabled=False):
             f = f.to(torch.promote_types(f.dtype, self.global_mean.dtype))
@@ -170,7 +148,7 @@ class FixedETFHead(ETFHead):
             counted, bad = counted_samples(f, labels, self.num_classes, self.ignore_index)
             if self.ranks.group() is None:
                 self.note_one_class(one_class(labels, counted) if known else counted.sum() == 1)
-            pooled = self.ranks.total([torch.where(counted[:, None], f, 0).sum(dim=0), counted.sum()], error, bad)
+            pooled = self.ranks.total([torch.where(counted[:, None], f, 0).sum(dim=0), counted.sum()], bad)
             total, number = pooled.sums
             mu = (total / number.clamp(min=1)).to(self.global_mean.dtype)
             valid = number > 0 if pooled.refused is None else (number > 0) & ~pooled.refused

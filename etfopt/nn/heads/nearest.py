@@ -1,26 +1,22 @@
-r"""Classifier heads on normalised features: learned, fixed ETF, nearest ETF. One interface, so that they swap.
-
-All of them see :math:`f = \tau h/\|h\|`, return logits :math:`fW' + b`, and have ``weight`` (C, d) and ``bias`` (C,).
-"""
+r"""The paper's head: the simplex ETF nearest to the running class means."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import torch
 from torch import Tensor
 
 from etfopt import solution as core
+from etfopt._options import as_method, as_shrinkage
 from etfopt._scalars import as_integer, as_nonnegative
-from etfopt._torch import visible
+from etfopt._torch import outside_graphs, visible
 from etfopt.errors import InputError
 from etfopt.nn._state import refuse_trace, where_valid
 from etfopt.nn.class_means import ClassMeans, MeansUpdate
 from etfopt.nn.functional import nearest_etf, nearest_minimiser, on_frame
-from etfopt.nn.heads._etf import ETFHead, affine
-from etfopt.nn.heads._shrinkage import as_shrinkage, shrunk_rows
-from etfopt.nn.heads.temperature import CONFIDENCE
-from etfopt.nn.polar._routes import require_method
+from etfopt.nn.heads._etf import ETFHead, FrameOptions, affine
+from etfopt.nn.heads._shrinkage import shrunk_rows
 from etfopt.solution import Solution
 
 if TYPE_CHECKING:
@@ -34,83 +30,68 @@ __all__ = ["NearestETFHead"]
 class NearestETFHead(ETFHead):
     r"""The paper's head: at every step, the simplex ETF nearest to the running class means.
 
-    In training, with f the normalised features and :math:`\mu_G` their batch mean: the class means are updated,
-    :math:`H = \bar H_t/\|\bar H_t\|_F`; U solves the nearest-ETF problem with the previous U as proximal point (at the
-    first step, the solution without a proximal term, of several the one nearest to the canonical U);
-    :math:`W = \sqrt{C/(C-1)}\,(I-11'/C)U'`, :math:`b = -W\mu_G`.
-    The loss reaches the network directly through f and :math:`\mu_G`, and through U*(H). In evaluation the last
-    training W and b are used, and nothing changes.
+    A training step normalises the features to f, with batch mean :math:`\mu_G`, and updates the class means, with
+    :math:`H = \bar H_t/\|\bar H_t\|_F`. U solves the nearest-ETF problem with the previous U as proximal point. The
+    first step solves without a proximal term, and takes the solution nearest to the canonical U. Then
+    :math:`W = \sqrt{C/(C-1)}\,(I-11'/C)U'` and :math:`b = -W\mu_G`. The gradient reaches the network directly
+    through f and :math:`\mu_G`, and indirectly through U*(H). Evaluation uses the last W and b, and changes nothing.
 
     Parameters
     ----------
     dim, num_classes : int
         d and C; dim must be at least the frame's number of rows.
     delta : float
-        Proximal weight, at least 0.
-    temperature : float or "auto"
-        As in `Head`.
-    confidence : float
-        As in `Head`.
+        Proximal weight, at least 0. It makes U unique and keeps it near the previous one; 1e-3 is the paper's.
     averaging : "paper", "cumulative" or float
-        See `ClassMeans`.
+        How the class means are averaged over batches, see `ClassMeans`.
     implicit_gradient : bool
-        Whether the gradient through U*(H) is used; False cuts that path and leaves the direct one.
-    frame : Tensor, shape (r, C), optional
-        As in `FixedETFHead`.
-    ignore_index : int
-        Label of samples that count neither in the class means nor in :math:`\mu_G`; their logits are returned.
+        Whether the gradient through U*(H) is used. False leaves the direct one, and saves a backward pass.
     freeze_after : int, optional
-        Number of training steps after which U no longer changes. The means and the bias go on following the batches,
-        as the fixed head's does; the loss then reaches the network through f and :math:`\mu_G` only.
+        Number of training steps after which U no longer changes. The means and the bias still follow the batches.
     solve_every : int
-        Solve at steps 0, k, 2k, ... only. In between U is a constant, so that there is no gradient through U*(H) in
-        those steps, and the means are updated all the same.
+        Solve at steps 0, k, 2k, ... only, to save time. In between U is a constant without a gradient.
     method : "auto", "svd", "gram" or "newton-schulz"
-        How the nearest ETF is found, see `etfopt.nn.functional.nearest_etf`. On a device a step of which no value may
-        be looked at has NaN where the method cannot keep its promises.
+        How the nearest ETF is found, see `etfopt.nn.functional.nearest_etf`. On a GPU, a matrix that the method cannot
+        handle gives NaN logits in that step, and counts as a bad batch.
     shrinkage : float
-        s in (0, 1], how far the class means are shrunk to their nearest ETF. 1 is the paper's classifier; below, the
-        rows of W are those of :math:`s\,(UF)'/\|F\|_F + (1-s)\,H'`, brought to the length of the ETF's (the column of
-        a class never seen is zero in this H). H follows the means in every step, also while U does not, and
-        `implicit_gradient` decides of the path through it as well. See the notes for when shrinking less helps.
+        s in (0, 1], how far the class means are shrunk to their nearest ETF. 1 is the paper's classifier. Below, the
+        rows of W are those of :math:`s\,(UF)'/\|F\|_F + (1-s)\,H'`, brought to the length of the ETF's; a class never
+        seen has a column of zeros in this H. H follows the means in every step, also while U does not.
     evaluation_shrinkage : float, optional
         Another s for ``weight`` and ``bias``, and so for evaluation; None is `shrinkage`. 0.01 all but classifies by
         the angle to the running class means.
     classify_first : bool
-        True classifies a training batch by the classifier of the batches before it and updates afterwards; then no
-        gradient goes through U*(H). The paper updates first: it compares a sample with a mean of which it is a part.
-    process_group : ProcessGroup, optional
-        As in `ClassMeans`: under torch.distributed all ranks hold the same means and the same U.
-    synchronize : bool
-        As in `ClassMeans`.
+        True classifies a training batch by the classifier of the batches before it and updates afterwards, without a
+        gradient through U*(H). The paper updates first, and compares a sample with a mean that contains it.
+    synchronize : bool or ProcessGroup
+        Whose batches count under torch.distributed, see `ClassMeans`. All ranks hold the same U.
+    **options
+        ``temperature``, ``ignore_index``, ``device`` and ``dtype``, see `Head`; ``frame`` and ``reduced``, see
+        `FixedETFHead`.
 
     Raises
     ------
     InputError
         If an argument is out of range; in training if labels are missing or do not fit, or features are not finite.
-        A rejected batch leaves every buffer as it was. Where looking at values would wait for a device the error
-        comes later, see `ClassMeans`, and such a batch gets the logits of the last good classifier. Also if a
-        training forward runs inside a backward pass (activation checkpointing), is traced, or is exported.
+        A rejected batch leaves every buffer as it was. On a GPU the error comes later, see `ClassMeans`, and such a
+        batch gets the logits of the last good classifier. Also if a training forward runs inside a backward pass
+        (activation checkpointing), is traced, or is exported.
 
     Notes
     -----
-    With many classes of few samples, the shrinkage 0.5 with 0.01 in evaluation is worth a try: an ETF gives weight to
-    directions in which so few samples cannot tell classes apart. On Omniglot, 242 classes of 15 images, a small
-    convolutional network at temperature 5 reached 87.1 % test accuracy with this and `classify_first`. The learned head
-    reached 86.2 % (8 seeds), the paper's classifier 76.9 % at the best temperature tried, 10 (3 seeds).
+    With many classes of few samples, try ``shrinkage=0.5, evaluation_shrinkage=0.01, classify_first=True``: an ETF
+    gives weight to directions in which few samples cannot tell classes apart. On Omniglot, 242 classes of 15 images, a
+    small convolutional network at temperature 5 reached 87.1 % test accuracy with these. The learned head reached
+    86.2 % (8 seeds), the paper's classifier 76.9 % at the best temperature tried, 10 (3 seeds).
 
-    There are no parameters, so nothing for an optimiser or its weight decay to change. All state is in buffers, which
-    are float32 or better however the head is built, moved or loaded. The frame is a part of the state: a head takes the
-    frame of the state that it loads, and refuses a state with a frame if it has none, or the reverse. The other
-    arguments are not, as in every layer of PyTorch: build the head with those that it was trained with.
+    All state is in buffers, which are float32 or better however the head is built, moved or loaded; there are no
+    parameters. The frame is a part of the state: a head takes the frame of the state that it loads, and refuses a state
+    with a frame if it has none, or the reverse. The other arguments are not: build the head with those that it was
+    trained with. ``to_empty()`` from the meta device, and ``reset_parameters()``, restore the state of construction.
 
     Models may be averaged with their buffers (EMA, SWA). The classifier of the average is the ETF of the rotation
-    nearest to the averaged U, with the bias of the averaged :math:`\mu_G`; ``weight`` and ``bias`` are found so, and
-    ``U`` is the plain average. On a device the average is looked at when it is first used after ``eval()``, which
-    waits. Graphs (compiled, exported, traced) cannot look: call ``eval()`` on the average first. One that was
-    overwritten since gives NaN.
-
-    ``to_empty()`` from the meta device, and ``reset_parameters()``, restore the state of construction.
+    nearest to the averaged U, with the bias of the averaged :math:`\mu_G`. Call ``eval()`` on the average before you
+    compile, export or trace it: graphs cannot look at values, and an average that was overwritten since gives NaN.
 
     References
     ----------
@@ -135,46 +116,35 @@ class NearestETFHead(ETFHead):
         num_classes: int,
         *,
         delta: float = 1e-3,
-        temperature: float | str = 5.0,
-        confidence: float = CONFIDENCE,
         averaging: str | float = "paper",
         implicit_gradient: bool = True,
-        frame: Tensor | None = None,
-        ignore_index: int = -100,
         freeze_after: int | None = None,
         solve_every: int = 1,
         method: str = "auto",
         shrinkage: float = 1.0,
         evaluation_shrinkage: float | None = None,
         classify_first: bool = False,
-        process_group: ProcessGroup | None = None,
-        synchronize: bool = True,
+        synchronize: bool | ProcessGroup = True,
+        **options: Unpack[FrameOptions],
     ) -> None:
-        super().__init__(
-            dim,
-            num_classes,
-            temperature=temperature,
-            confidence=confidence,
-            ignore_index=ignore_index,
-            frame=frame,
-        )
+        super().__init__(dim, num_classes, **options)
         self.delta = as_nonnegative(delta, "delta")
         self.implicit_gradient = bool(implicit_gradient)
         self.freeze_after = None if freeze_after is None else as_integer(freeze_after, "freeze_after", at_least=0)
         self.solve_every = as_integer(solve_every, "solve_every", at_least=1)
-        require_method(method)
-        self.method = method
+        self.method = as_method(method)
         self.shrinkage = as_shrinkage(shrinkage, "shrinkage")
         later = shrinkage if evaluation_shrinkage is None else evaluation_shrinkage
         self.evaluation_shrinkage = as_shrinkage(later, "evaluation_shrinkage")
         self.classify_first = bool(classify_first)
         self.means = ClassMeans(
-            num_classes,
-            dim,
-            averaging,
-            ignore_index=ignore_index,
-            process_group=process_group,
+            num_classes=num_classes,
+            dim=dim,
+            averaging=averaging,
+            ignore_index=self.ignore_index,
             synchronize=synchronize,
+            device=options.get("device"),
+            dtype=options.get("dtype"),
         )
         self.register_buffer("prox", self.U.clone())  # the proximal point of the last solve
 
@@ -221,14 +191,11 @@ class NearestETFHead(ETFHead):
         return logits
 
     # not compiled, for the reason that ClassMeans gives
-    @torch.compiler.disable  # type: ignore[untyped-decorator] # torch leaves it untyped
+    @outside_graphs
     def _train(self, features: Tensor, labels: Tensor | None) -> Tensor:
-        error, f = None, self.U.new_zeros(0, self.dim)
-        try:
+        with self.means.sharing_refusals():
             f = self.normalize(features)
-        except InputError as found:
-            error = found  # the other ranks are told before it is raised
-        update = self.means.updated(error or f, labels)
+        update = self.means.updated(f, labels)
         if update is None:
             return self._classified(f)
         return affine(f, *self._classifier(update))
@@ -250,7 +217,7 @@ class NearestETFHead(ETFHead):
             if self.evaluation_shrinkage != self.shrinkage:  # for a batch that does not count: what fits its bias
                 weight = where_valid(update.valid, weight, self.weight)
             bias = -weight @ update.global_mean
-        # everything that can fail is behind us, but for a U that a method gave up on where it could not look: NaN
+        # no check can fail after this line, except a NaN in U that could not be detected without synchronising
         solved = None if visible(U) else U.isfinite().all()
         self.means.commit(update)
         with torch.no_grad():
@@ -294,17 +261,16 @@ class NearestETFHead(ETFHead):
 
         The problem is :math:`\min_U \|H - UF\|_F^2 + \tfrac{\delta}{2}\|U - U_{prox}\|_F^2` with
         :math:`H = \bar H_t/\|\bar H_t\|_F` of the current means and the proximal point of the last solve. Right after
-        a training step that solved it is the problem of that step, so that ``solution().etf`` and the head's
-        ``U @ frame`` agree up to rounding; between solves (`solve_every`), and once U is frozen, it is what a solve
-        would find now. To grade the head's own U, also of an average of models:
-        ``etfopt.certificate.certify(solution.problem, head.rotation().numpy())``.
+        a training step that solved, ``solution().etf`` and the head's ``U @ frame`` agree up to rounding. Between
+        solves (`solve_every`), and once U is frozen, it is what a solve would find now. To grade the head's own U, also
+        of an average of models: ``etfopt.certificate.certify(solution.problem, head.rotation().numpy())``.
 
         Parameters
         ----------
-        solver : etfopt.solvers.base.Solver, optional
-            As in `etfopt.solve`.
+        solver : str or etfopt.solvers.base.Solver, optional
+            Which solver, see `etfopt.solve`.
         throw : bool
-            As in `etfopt.solve`.
+            Whether an answer that the certificate rejects raises an error.
 
         Returns
         -------

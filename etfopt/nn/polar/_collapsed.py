@@ -28,7 +28,7 @@ from etfopt._torch import full_precision
 from etfopt.nn.polar._gram import gram
 from etfopt.nn.polar._linear_term import RowMap, unchanged
 
-__all__ = ["Collapsed", "collapsed_derivative", "near_collapse"]
+__all__ = ["Collapsed", "near_collapse"]
 
 BINOMIAL = (1.0, -1 / 2, 3 / 8, -5 / 16, 35 / 128, -63 / 256, 231 / 1024, -429 / 2048)
 """Of x^k in (1 + x)^(-1/2). They alternate and fall, so what is left out is less than its first term over 1 - |x|."""
@@ -49,6 +49,26 @@ class Collapsed(NamedTuple):
     v: Tensor
     alpha: float
     terms: int
+
+    def derivative(self, G: Tensor, then: RowMap = unchanged) -> Tensor:
+        """Apply the derivative to G, and a map after it, without a graph for the next derivative."""
+        U, T, N, v, alpha, terms = self
+        with full_precision(G):
+            K = U.mT @ G
+            J = K - K.mT
+            j = J @ v
+            Nj = N @ j
+            # the row of v: ((2 + alpha) I + N) y = x
+            x = (alpha * j - Nj) / 2
+            y = x / (2 + alpha)
+            for _ in range(terms):
+                y = (x - N @ y) / (2 + alpha)
+            # the rest, which is half + half', by M <- half + half' - (NM + MN)/2
+            first = half = torch.addmm(torch.outer(Nj, v), N, J, beta=0.25, alpha=-0.25)
+            for _ in range(terms - 1):
+                half = torch.addmm(first, N, half + half.mT, alpha=-0.5)
+            half = torch.add(half, K, alpha=0.5).addr_(v, y)
+            return torch.addmm(G, U, half + half.mT, alpha=-1) @ then(T)
 
 
 def near_collapse(A: Tensor, square: Tensor, trace: float, apart: bool) -> Collapsed | None:
@@ -77,27 +97,6 @@ def near_collapse(A: Tensor, square: Tensor, trace: float, apart: bool) -> Colla
     T.diagonal().add_(1)
     T.div_(math.sqrt(sigma))
     return Collapsed(A @ T, T, N, v, alpha, terms)
-
-
-def collapsed_derivative(found: Collapsed, G: Tensor, then: RowMap = unchanged) -> Tensor:
-    """Apply the derivative of the polar factor to G, and a map behind it, without a graph for the next one."""
-    U, T, N, v, alpha, terms = found
-    with full_precision(G):
-        K = U.mT @ G
-        J = K - K.mT
-        j = J @ v
-        Nj = N @ j
-        # the row of v: ((2 + alpha) I + N) y = x
-        x = (alpha * j - Nj) / 2
-        y = x / (2 + alpha)
-        for _ in range(terms):
-            y = (x - N @ y) / (2 + alpha)
-        # the rest, which is half + half', by M <- half + half' - (NM + MN)/2
-        first = half = torch.addmm(torch.outer(Nj, v), N, J, beta=0.25, alpha=-0.25)
-        for _ in range(terms - 1):
-            half = torch.addmm(first, N, half + half.mT, alpha=-0.5)
-        half = torch.add(half, K, alpha=0.5).addr_(v, y)
-        return torch.addmm(G, U, half + half.mT, alpha=-1) @ then(T)
 
 
 def _terms(size: float, rounding: float) -> int | None:

@@ -1,50 +1,18 @@
-r"""The routes to the polar factor U of A = UB, each with what the derivative needs of B.
-
-Every route returns (U, X, Y). From a decomposition, :math:`B = QSQ'`, X is Q, (..., r, r), and Y is S, (..., r); from
-products alone X is :math:`B^{-1}` and Y is B, both (..., r, r).
-"""
+r"""The routes to the polar factor U of A = UB, each with what the derivative needs of B."""
 
 from __future__ import annotations
 
 import math
-from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
 
 from etfopt._torch import readable
-from etfopt.errors import InputError
+from etfopt.nn.polar._factors import GATHER_FROM, Decomposition, Products, condition, pseudo_inverse
 from etfopt.nn.polar._gram import gram
 from etfopt.nn.polar._products import factor_by_products, poisoned
 
-__all__ = [
-    "GATHER_FROM",
-    "METHODS",
-    "NARROW_FROM",
-    "Decomposition",
-    "Found",
-    "condition",
-    "decompose",
-    "find_factors",
-    "pseudo_inverse",
-    "require_method",
-    "squared",
-]
-
-METHODS = ("svd", "gram", "newton-schulz", "auto")
-
-Found: TypeAlias = tuple[Tensor, Tensor, Tensor]
-
-
-class Decomposition(NamedTuple):
-    """U, Q and S, B^-1 where its entries are small enough for it to be used, and the largest condition number."""
-
-    U: Tensor
-    Q: Tensor
-    S: Tensor
-    inverse: Tensor | None
-    kappa: float
-
+__all__ = ["NARROW_FROM", "decompose", "find_factors", "squared"]
 
 RESOLVED = 8e3
 """Condition number that a Gram matrix in float64 resolves, for a factor in float32 or one that is refined."""
@@ -52,29 +20,9 @@ RESOLVED = 8e3
 NARROW_FROM = 64
 """Columns from which float32 matrices are first tried in float32; below, float64 costs next to nothing."""
 
-GATHER_FROM = 32
-"""Columns from which fewer large products are worth a B^-1, for condition numbers up to twice the columns."""
 
-
-def require_method(method: str) -> None:
-    """Check the name of a method.
-
-    Parameters
-    ----------
-    method : str
-        "auto", "svd", "gram" or "newton-schulz".
-
-    Raises
-    ------
-    InputError
-        If there is no such method.
-    """
-    if method not in METHODS:
-        raise InputError(f"method = {method!r} is not known; choose one of: {', '.join(METHODS)}")
-
-
-def find_factors(A: Tensor, method: str, look: bool) -> Found:
-    """Return (U, X, Y) for each matrix A, (..., d, r), by a method; `look` says whether looking at values is free.
+def find_factors(A: Tensor, method: str, look: bool) -> Decomposition | Products:
+    """Factor each matrix A, (..., d, r), by a method; `look` says whether looking at values is free.
 
     Where it is, a route that cannot keep its promises hands over: products to the Gram matrix, and that to the SVD,
     which serves every matrix. Where it is not, the U of such a matrix is NaN. "auto" is then the SVD, which waits for
@@ -84,11 +32,11 @@ def find_factors(A: Tensor, method: str, look: bool) -> Found:
     if method == "newton-schulz" or (afford and not look):
         U, inverse, B, good = factor_by_products(A)
         if not afford:
-            return poisoned(U, good), inverse, B
+            return Products(poisoned(U, good), inverse, B)
         if good.all():
-            return U, inverse, B
+            return Products(U, inverse, B)
     if look and method != "svd":
-        return decompose(A)[:3]
+        return decompose(A)
     return _by_unseen_gram(A) if method == "gram" else _by_svd(A)
 
 
@@ -100,34 +48,16 @@ def squared(A: Tensor) -> tuple[Tensor, Tensor]:
 
 def decompose(A: Tensor, of_A: tuple[Tensor, Tensor] | None = None) -> Decomposition:
     """Return what A'A tells of matrices whose values may be looked at, or else the SVD; `of_A` is `squared(A)`."""
-    found = _by_gram(A, of_A or squared(A))
-    if found is None:
-        U, Q, S = _by_svd(A)
-        found = Decomposition(U, Q, S, None, condition(S))
-    return found
+    found = _by_gram(A, of_A or squared(A)) or _by_svd(A)
+    return found if found.kappa is not None else found._replace(kappa=condition(found.S))
 
 
-def condition(S: Tensor) -> float:
-    """Return the largest ratio of singular values in a batch; NaN if it is empty or one of them is zero."""
-    if S.dim() == 1:
-        values = S.tolist()  # one look, where a maximum, a minimum and their ratio would be four operations
-        return max(values) / min(values) if min(values) > 0 else math.nan
-    ratios = S.amax(dim=-1) / S.amin(dim=-1)
-    return float(ratios.max()) if ratios.numel() else math.nan
-
-
-def pseudo_inverse(x: Tensor) -> Tensor:
-    """Return 1/x where x is positive, else 0."""
-    positive = x > 0
-    return torch.where(positive, 1 / torch.where(positive, x, torch.ones_like(x)), torch.zeros_like(x))
-
-
-def _by_svd(A: Tensor) -> Found:
+def _by_svd(A: Tensor) -> Decomposition:
     P, S, Qh = torch.linalg.svd(A, full_matrices=False)
     Q = Qh.mT.contiguous()
     # LAPACK splits clustered singular values at tens of rounding units, and a null direction from them; left alone are
     # pairs of small ones, where rounding is all there is
-    return _turned(P @ Qh, A, Q, S, smallest=S[..., :1, None] / 2), Q, S
+    return Decomposition(_turned(P @ Qh, A, Q, S, smallest=S[..., :1, None] / 2), Q, S)
 
 
 def _turned(U: Tensor, A: Tensor, Q: Tensor, S: Tensor, smallest: Tensor) -> Tensor:
@@ -193,7 +123,7 @@ def _one_faint(S: Tensor) -> bool:
     return values[-1] * values[-1] <= min(len(values), 100) * values[0] * values[1]
 
 
-def _by_unseen_gram(A: Tensor) -> Found:
+def _by_unseen_gram(A: Tensor) -> Decomposition:
     """Do the same through float64 without a look at the condition number: refined, and NaN above `RESOLVED`."""
     wide = A.double()
     squares, Q = torch.linalg.eigh(wide.mT @ wide)
@@ -204,7 +134,7 @@ def _by_unseen_gram(A: Tensor) -> Found:
         # S and Q are off by u kappa^2; from B itself they are off by u kappa, which the derivative needs
         B = U.mT @ A
         S, Q = torch.linalg.eigh(torch.where(good[..., None], B + B.mT, torch.zeros_like(B)) / 2)
-    return poisoned(U, good[..., None]).to(A.dtype), Q.to(A.dtype), S.to(A.dtype)
+    return Decomposition(poisoned(U, good[..., None]).to(A.dtype), Q.to(A.dtype), S.to(A.dtype))
 
 
 def _polished(U: Tensor) -> Tensor:

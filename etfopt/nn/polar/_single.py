@@ -13,13 +13,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
-from etfopt._torch import readable, visible
-from etfopt.nn.polar._collapsed import Collapsed, collapsed_derivative, near_collapse
-from etfopt.nn.polar._linear_term import RowMap, linear_term, linear_term_vjp, unchanged
-from etfopt.nn.polar._routes import NARROW_FROM, Decomposition, decompose, squared
-from etfopt.nn.polar.node import first_derivative, polar_derivative
+from etfopt._torch import in_forward_mode, readable, transforms, visible
+from etfopt.nn.polar._collapsed import Collapsed, near_collapse
+from etfopt.nn.polar._factors import Decomposition
+from etfopt.nn.polar._linear_term import linear_term, linear_term_vjp
+from etfopt.nn.polar._routes import NARROW_FROM, decompose, squared
+from etfopt.nn.polar.node import polar_derivative
 
 __all__ = ["single_minimiser"]
 
@@ -40,7 +40,7 @@ def single_minimiser(H: Tensor, prox: Tensor | None, weight: float, frame: Tenso
         return None
     if H.shape[1] < NARROW_FROM and not visible(H):
         return None  # nothing is gained near collapse, and nothing may be decomposed
-    if forward_ad._current_level >= 0 or torch._C._functorch.get_interpreter_stack():
+    if in_forward_mode() or transforms():
         return None  # a function of autograd that serves these costs twice as much
     if weight > ORDINARY[1] or 0 < weight < FAINTEST:
         return None
@@ -95,8 +95,8 @@ class _Node(torch.autograd.Function):
         else:
             found = ctx.kind(*tensors, *ctx.numbers)
             if G_A is None and not to_prox and not torch.is_grad_enabled():
-                return _derivative(found, G, partial(linear_term_vjp, frame=frame)), None, None, None
-            dA = _differentiable(A, found, G) if torch.is_grad_enabled() else _derivative(found, G)
+                return found.derivative(G, partial(linear_term_vjp, frame=frame)), None, None, None
+            dA = _differentiable(A, found, G) if torch.is_grad_enabled() else found.derivative(G)
             if G_A is not None:
                 dA = dA + G_A
         return linear_term_vjp(dA, frame) if to_H else None, ctx.weight * dA if to_prox else None, None, None
@@ -105,10 +105,4 @@ class _Node(torch.autograd.Function):
 def _differentiable(A: Tensor, found: Collapsed | Decomposition, G: Tensor) -> Tensor:
     """Apply the derivative where somebody may differentiate again."""
     _, Q, S, *_ = found if isinstance(found, Decomposition) else decompose(A.detach())
-    return polar_derivative(A, found.U, (Q, S), G)
-
-
-def _derivative(found: Collapsed | Decomposition, G: Tensor, then: RowMap = unchanged) -> Tensor:
-    if isinstance(found, Collapsed):
-        return collapsed_derivative(found, G, then)
-    return first_derivative(found.U, (found.Q, found.S), G, found.kappa, found.inverse, then)
+    return polar_derivative(A, found.U, Q, S, G)

@@ -1,0 +1,117 @@
+r"""The options of the PyTorch bridge that are names and numbers, checked without importing torch."""
+
+from __future__ import annotations
+
+import math
+
+from etfopt._scalars import as_integer, as_positive
+from etfopt.errors import InputError
+
+__all__ = [
+    "AVERAGINGS",
+    "CONFIDENCE",
+    "LARGEST_TEMPERATURE",
+    "METHODS",
+    "as_averaging",
+    "as_method",
+    "as_shrinkage",
+    "as_temperature",
+    "collapse_temperature",
+]
+
+METHODS = ("auto", "svd", "gram", "newton-schulz")
+"""Routes to a polar factor."""
+
+AVERAGINGS = ("paper", "cumulative")
+"""Rules of running means that have a name; a rate is another."""
+
+CONFIDENCE = 0.9664
+"""The confidence at collapse of the paper's released scripts: tau = 5 for C = 10 classes."""
+
+LARGEST_TEMPERATURE = 1e15
+"""Beyond it the squares of features could leave the range of float32."""
+
+
+def collapse_temperature(num_classes: int, confidence: float = CONFIDENCE) -> float:
+    r"""Return the temperature at which a collapsed network has this softmax probability for the right class.
+
+    With features of norm :math:`\tau` and classifier rows of unit norm, the mean cross-entropy of balanced classes is
+    at least :math:`\log(1 + (C-1)e^{-\tau C/(C-1)})`. Only collapse to the simplex ETF reaches this bound. There every
+    sample has the probability :math:`p = 1/(1 + (C-1)e^{-\tau C/(C-1)})`, so
+
+    .. math:: \tau = \frac{C-1}{C} \, \log\frac{(C-1)\,p}{1-p}.
+
+    The paper's :math:`\tau = 5` means p = 0.966 for 10 classes, 0.387 for 242 and 0.129 for 1000.
+
+    Parameters
+    ----------
+    num_classes : int
+        C, at least 2.
+    confidence : float
+        p, above 1/C and below 1.
+
+    Returns
+    -------
+    float
+        tau > 0.
+
+    Raises
+    ------
+    InputError
+        If an argument is out of range.
+
+    Notes
+    -----
+    The proof and its numerical evidence are in ``theory/temperature.py``.
+
+    Examples
+    --------
+    >>> from etfopt.nn import collapse_temperature
+    >>> [round(collapse_temperature(C), 2) for C in (10, 100, 242, 1000)]
+    [5.0, 7.87, 8.81, 10.26]
+    """
+    C = as_integer(num_classes, "num_classes", at_least=2)
+    p = as_positive(confidence, "confidence")
+    odds = (C - 1) * p / (1 - p) if p < 1 else math.inf
+    if not 1 < odds < math.inf:
+        raise InputError(
+            f"confidence must lie between 1/num_classes = {1 / C:.3g}, which is chance, and 1; got {p:g}: "
+            f"the default is {CONFIDENCE}"
+        )
+    return (C - 1) / C * math.log(odds)
+
+
+def as_temperature(value: object, num_classes: int) -> float:
+    """Return a positive number as it is and "auto" as `collapse_temperature`, or raise `InputError`."""
+    if isinstance(value, str):
+        if value != "auto":
+            raise InputError(f"temperature must be a real number or 'auto'; got {value!r}")
+        return collapse_temperature(num_classes)
+    temperature = as_positive(value, "temperature")
+    if temperature > LARGEST_TEMPERATURE:
+        raise InputError(f"temperature must be at most {LARGEST_TEMPERATURE:g}; got {temperature:g}")
+    return temperature
+
+
+def as_averaging(value: object) -> str | float:
+    """Return the name of a rule for running means, or a constant rate, or raise `InputError`."""
+    if isinstance(value, str) and value in AVERAGINGS:
+        return value
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value <= 1:
+        return float(value)
+    raise InputError(f"averaging must be 'paper', 'cumulative' or a rate in (0, 1]; got {value!r}")
+
+
+def as_shrinkage(value: object, name: str) -> float:
+    """Return an intensity in (0, 1], or raise `InputError`."""
+    s = as_positive(value, name)
+    if s > 1:
+        raise InputError(f"{name} must lie in (0, 1]; got {s:g}: 1 is the nearest ETF itself")
+    return s
+
+
+def as_method(value: object) -> str:
+    """Return the name of a method, or raise `InputError`."""
+    if isinstance(value, str) and value in METHODS:
+        return value
+    raise InputError(f"method = {value!r} is not known; choose one of: {', '.join(METHODS)}")

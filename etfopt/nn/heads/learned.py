@@ -1,0 +1,95 @@
+r"""The learned baseline."""
+
+from __future__ import annotations
+
+from typing import Unpack
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from etfopt.nn.heads.base import Head, HeadOptions
+
+__all__ = ["LearnedHead"]
+
+
+class LearnedHead(Head):
+    r"""The learned baseline: a linear layer without bias whose rows have unit length.
+
+    The first use of the layer after an optimiser step projects the rows back to the sphere, so the training loop needs
+    no hook. The gradient is that of the unconstrained rows, as in the paper's release. ``rows`` (C, d) is the trainable
+    parameter; ``weight`` is its normalised value. The rows have the dtype that you give them, like every parameter: in
+    bfloat16 an optimiser step smaller than 1/256 of an entry is lost, as in `torch.nn.Linear`.
+
+    Parameters
+    ----------
+    dim, num_classes : int
+        d and C.
+    **options
+        ``temperature``, ``ignore_index``, ``device`` and ``dtype``, see `Head`.
+
+    References
+    ----------
+    Markou, Ajanthan and Gould (2024), the released code's baseline.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from etfopt.nn import LearnedHead
+    >>> head = LearnedHead(dim=4, num_classes=3)
+    >>> head(torch.randn(5, 4)).shape
+    torch.Size([5, 3])
+    >>> torch.allclose(head.weight.norm(dim=1), torch.ones(3))
+    True
+    """
+
+    def __init__(self, dim: int, num_classes: int, **options: Unpack[HeadOptions]) -> None:
+        super().__init__(dim, num_classes, **options)
+        device, dtype = options.get("device"), options.get("dtype")
+        self.rows = nn.Parameter(torch.empty(num_classes, dim, device=device, dtype=dtype))
+        self.register_buffer("bias", torch.zeros(num_classes, device=device, dtype=dtype))
+        self.reset_parameters()
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Draw new rows from the global generator, as the constructor does; the bias is zero."""
+        if not self.rows.is_meta:
+            self.rows.copy_(functional.normalize(nn.Linear(self.dim, self.num_classes, bias=False).weight, dim=1))
+        self.bias.zero_()
+
+    def _reset_buffers(self) -> None:
+        self.bias.zero_()
+
+    @property
+    def weight(self) -> Tensor:
+        """Rows of unit norm, shape (C, d), detached."""
+        return functional.normalize(self.rows.detach(), dim=1)
+
+    def forward(self, features: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Return logits.
+
+        Parameters
+        ----------
+        features : Tensor, shape (n, d)
+            Of any norm.
+        labels : Tensor of integers, shape (n,), optional
+            Checked and not used.
+
+        Returns
+        -------
+        Tensor, shape (n, C)
+            Logits.
+
+        Raises
+        ------
+        InputError
+            If features or labels do not fit.
+        """
+        f = self.normalize(features)
+        self._check_labels(features, labels)
+        if not self.training:
+            return functional.linear(f, self.weight.to(f.dtype))
+        # through .data: a second forward before the backward pass finds unit rows, so no saved value really changes,
+        # and autograd's version counter must not think otherwise
+        self.rows.data.copy_(self.weight)
+        return functional.linear(f, self.rows.to(f.dtype))

@@ -1,0 +1,112 @@
+"""Options that the heads share with other modules of torch, and the order of the sizes."""
+
+import inspect
+
+import pytest
+
+from etfopt import InputError, simplex_etf
+
+torch = pytest.importorskip("torch")
+from etfopt.nn import ClassMeans, FixedETFHead, LearnedHead, NearestETFHead
+from tests.tools.head_cases import HEADS, LABELS, STATEFUL, C, D, batch, class_means, same, snapshot
+
+MODULES = [*HEADS, class_means]
+
+
+@pytest.mark.parametrize("sizes", [(C, D), (C,)])
+def test_sizes_by_position_are_refused_with_the_right_call(sizes):
+    with pytest.raises(TypeError, match=r"write ClassMeans\(num_classes=\.\.\., dim=\.\.\.\)"):
+        ClassMeans(*sizes)
+
+
+def test_the_signature_of_a_head_names_every_option():
+    assert list(inspect.signature(LearnedHead).parameters) == [
+        *("dim", "num_classes", "temperature", "ignore_index", "device", "dtype"),
+    ]
+    assert {"delta", "synchronize", "frame", "temperature", "device"} <= inspect.signature(
+        NearestETFHead
+    ).parameters.keys()
+    with pytest.raises(TypeError, match="confidence"):
+        NearestETFHead(D, C, confidence=0.9)
+
+
+@pytest.mark.parametrize("make", MODULES)
+def test_a_module_built_on_the_meta_device_is_like_one_moved_there(make):
+    built, moved = make(D, C, device="meta"), make(D, C).to("meta")
+    assert {k: (v.shape, v.dtype) for k, v in built.state_dict().items()} == {
+        k: (v.shape, v.dtype) for k, v in moved.state_dict().items()
+    }
+    assert all(value.is_meta for value in built.state_dict().values())
+
+
+@pytest.mark.parametrize("make", STATEFUL)
+@pytest.mark.parametrize("options", [{}, {"frame": "reduced"}, {"generator": 7}])
+def test_a_head_built_on_the_meta_device_is_as_new_once_it_is_materialised(make, options):
+    def made(**more):
+        given = dict(options)
+        if "generator" in given:
+            if make is NearestETFHead:
+                pytest.skip("has no generator")
+            given["generator"] = torch.Generator("cpu").manual_seed(given["generator"])
+        return make(D, C, **given, **more)
+
+    assert same(made(device="meta").to_empty(device="cpu").state_dict(), made().state_dict())
+
+
+@pytest.mark.parametrize("make", MODULES)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_a_module_built_in_a_dtype_is_like_one_cast_to_it(make, dtype):
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        built = snapshot(make(D, C, dtype=dtype))
+        torch.manual_seed(1)
+        assert same(built, snapshot(make(D, C).to(dtype)))
+
+
+@pytest.mark.parametrize("make", MODULES)
+def test_a_dtype_that_is_no_floating_point_is_refused(make):
+    with pytest.raises(InputError, match=r"dtype must be a real floating-point dtype; got torch\.int64"):
+        make(D, C, dtype=torch.int64)
+
+
+@pytest.mark.parametrize("make", STATEFUL)
+@pytest.mark.parametrize("options", [{"reduced": True}, {"frame": "reduced"}, {"reduced": True, "frame": "simplex"}])
+def test_the_reduced_simplex_has_a_name_and_works_where_d_is_one_less(make, options, rng):
+    named = make(C - 1, C, dtype=torch.float64, **options)
+    given = make(C - 1, C, dtype=torch.float64, frame=torch.tensor(simplex_etf(C, reduced=True)))
+    assert same(named.state_dict(), given.state_dict())
+    x = batch(rng, dtype=torch.float64)[:, : C - 1]
+    assert torch.equal(named(x, LABELS), given(x, LABELS))
+
+
+@pytest.mark.parametrize("make", STATEFUL)
+def test_frames_that_have_no_name_or_two_are_refused(make):
+    with pytest.raises(InputError, match=r"frame = 'square' is not known; choose one of: reduced, simplex"):
+        make(D, C, frame="square")
+    with pytest.raises(InputError, match="pass one of the two"):
+        make(D, C, frame=torch.eye(C), reduced=True)
+
+
+@pytest.mark.parametrize("make", HEADS)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_the_exported_layer_has_the_dtype_of_the_head(make, dtype, rng):
+    head, x = make(D, C).to(dtype), batch(rng, dtype=dtype)
+    head(x, LABELS)
+    for twin in (head, head.to("cpu")):  # a move to a device keeps it
+        layer = twin.eval().linear()
+        assert layer.weight.dtype == layer.bias.dtype == dtype
+        assert torch.equal(layer(twin.normalize(x)), twin(x))
+
+
+@pytest.mark.parametrize("make", [FixedETFHead, NearestETFHead])
+def test_weight_and_bias_cost_one_weight_together(make, monkeypatch):
+    head, made = make(D, C), []
+    monkeypatch.setattr(make, "_weight", lambda _, U: made.append(U) or U[:, :C].mT)
+    head.linear()
+    assert len(made) == 1
+
+
+def test_what_runs_a_network_without_labels_is_told_to_leave_the_head_out(rng):
+    network = torch.nn.Sequential(torch.nn.BatchNorm1d(D), NearestETFHead(D, C))
+    with pytest.raises(InputError, match=r"pass the backbone alone.*update_bn"):
+        torch.optim.swa_utils.update_bn([batch(rng)], network)
