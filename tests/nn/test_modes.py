@@ -68,7 +68,7 @@ class HeadLoss(nn.Module):
 def trained(make: Callable[..., nn.Module], mode: bool) -> nn.Module:
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        module = make(C, D).double() if make is ClassMeans else make(D, C).double()
+        module = make(num_classes=C, dim=D).double()
     for shift in range(2):
         module(X.roll(shift, 1), Y)
     return module.train(mode)
