@@ -74,8 +74,8 @@ def trained(make: Callable[..., nn.Module], mode: bool) -> nn.Module:
     return module.train(mode)
 
 
-def shrunk(d: int, c: int) -> nn.Module:
-    return NearestETFHead(d, c, shrinkage=0.5)
+def shrunk(dim: int, num_classes: int) -> nn.Module:
+    return NearestETFHead(dim, num_classes, shrinkage=0.5)
 
 
 def head_loss(make: Callable[..., nn.Module], mode: bool) -> Callable[[], Loss]:
