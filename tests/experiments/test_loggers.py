@@ -68,7 +68,9 @@ def test_tensorboard_shows_what_was_measured(tmp_path: Path) -> None:
 
     result = stopped_and_resumed(tmp_path, "tensorboard")
     shown: dict[int, dict[str, float]] = {}
-    for file in sorted((tmp_path / "tensorboard").glob("events.*"), key=lambda file: file.stat().st_mtime_ns):
+    files = sorted((tmp_path / "tensorboard").glob("events.*"), key=lambda file: file.name.rpartition("-")[2])
+    assert len(files) == 2
+    for file in files:
         content = file.read_bytes()
         while content:
             size = int.from_bytes(content[:8], "little")

@@ -114,8 +114,14 @@ class RunLogger:
         cloud = {"project": "etfopt", "id": self.version, "resume": "allow", "save_dir": str(self.folder)}
         options: dict[str, dict[str, Any]] = {
             "csv": {**here, "flush_logs_every_n_steps": 1},
-            # purging hides what an earlier start logged of this epoch and later ones
-            "tensorboard": {**here, "default_hp_metric": False, "purge_step": epoch},
+            # purging hides this epoch and later ones in the file of an earlier start. Files are named by the second:
+            # without the suffix, a run that resumes at once would overwrite that file
+            "tensorboard": {
+                **here,
+                "default_hp_metric": False,
+                "purge_step": epoch,
+                "filename_suffix": f".from-{epoch}",
+            },
             "wandb": {**cloud, "name": self.config.label},
             "mlflow": {
                 "experiment_name": "etfopt",
