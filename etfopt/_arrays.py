@@ -1,16 +1,16 @@
-"""Validation of arrays and numbers: every function refuses the same argument with the same words."""
+"""Validation of arrays: every function refuses the same argument with the same words."""
 
 from __future__ import annotations
 
-import math
 import reprlib
 from collections.abc import Sequence
-from numbers import Integral, Real
+from numbers import Real
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from etfopt._scalars import one_line
 from etfopt.errors import InputError
 
 Array = NDArray[np.floating[Any]]
@@ -24,9 +24,6 @@ Seed: TypeAlias = (
     | NDArray[np.integer[Any]]
     | None
 )
-
-PAPER_DELTA = 1e-3
-"""Proximal weight of Markou, Ajanthan and Gould (2024), for class means of norm 1."""
 
 
 def as_matrix(value: ArrayLike, name: str, *, copy: bool = True, shape: tuple[int, int] | None = None) -> Array:
@@ -55,7 +52,7 @@ def _as_real_array(value: Any, name: str) -> Array:
     try:
         array = np.asarray(value)
     except Exception as error:  # whatever the value's own conversion raises
-        message = f"{name} cannot be read as an array: {_line(error)}; got {_shown(value)}"
+        message = f"{name} cannot be read as an array: {one_line(error)}; got {_shown(value)}"
         raise InputError(message, name, value, f"pass {_remedy(value, name)}") from error
     if array.dtype.kind in "iu":
         return array.astype(np.float64)
@@ -124,13 +121,7 @@ def _shown(value: object) -> str:
         text = reprlib.repr(value)
     except Exception:  # it may be as broken as the conversion
         text = "a value without a representation"
-    return f"{_line(text)} of type {type(value).__name__}"
-
-
-def _line(text: object) -> str:
-    """Return a text in one line of at most 200 characters, without the full stop at its end."""
-    words = " ".join(str(text).split()).rstrip(".")
-    return words if len(words) <= 200 else f"{words[:197]}..."
+    return f"{one_line(text)} of type {type(value).__name__}"
 
 
 def _require_finite(array: Array, name: str) -> None:
@@ -157,58 +148,6 @@ def room_hint(d: int, C: int, *, simplex: bool, reduced: str, name: str = "d") -
     if d == C - 1:
         return f"{name} = C-1 works with frame={reduced}"
     return f"a simplex of C = {C} vectors needs {name} >= C-1 = {C - 1}"
-
-
-def as_nonnegative(value: object, name: str) -> float:
-    """Return `value` as a finite float >= 0, or raise `InputError`."""
-    number = _as_real(value, name)
-    if not 0 <= number < math.inf:
-        raise InputError(f"{name} must be finite and at least 0; got {number}", name, value)
-    return number
-
-
-def as_positive(value: object, name: str) -> float:
-    """Return `value` as a finite float > 0, or raise `InputError`."""
-    number = _as_real(value, name)
-    if not 0 < number < math.inf:
-        raise InputError(f"{name} must be finite and above 0; got {number}", name, value)
-    return number
-
-
-def as_integer(value: object, name: str, at_least: int) -> int:
-    """Return `value` as an integer >= `at_least`, or raise `InputError`."""
-    if isinstance(value, bool) or not isinstance(value, Integral) or value < at_least:
-        got = f"{_line(repr(value))} ({type(value).__name__})"
-        raise InputError(f"{name} must be an integer of at least {at_least}; got {got}", name, value)
-    return int(value)
-
-
-def _as_real(value: object, name: str) -> float:
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, Real):
-        got = f"{_line(repr(value))} of type {type(value).__name__}"
-        raise InputError(f"{name} must be a real number; got {got}", name, value)
-    try:
-        return float(value)
-    except OverflowError:
-        return math.inf
-
-
-def as_choice(value: Any, name: str, known: Sequence[str]) -> str:
-    """Return `value` if it is one of the known words, or raise `InputError`."""
-    if value not in known:
-        raise InputError(f"{name} = {value!r} is not known", name, value, f"choose one of: {', '.join(known)}")
-    return str(value)
-
-
-def proximal_weight(delta: float | None, shape: tuple[int, int], *, has_prox: bool) -> float:
-    """Return the proximal weight: by default that of the paper with a proximal point, and 0 without one."""
-    if delta is None:
-        return PAPER_DELTA if has_prox else 0.0
-    weight = as_nonnegative(delta, "delta")
-    if weight > 0 and not has_prox:
-        remedy = f"pass prox of shape {shape}, or delta=0"
-        raise InputError(f"delta = {weight} needs a proximal point", "delta", delta, remedy)
-    return weight
 
 
 def as_generator(value: Any, name: str) -> np.random.Generator:

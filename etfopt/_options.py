@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import math
 
-from etfopt._arrays import as_integer, as_positive
-from etfopt._names import AVERAGINGS, METHODS
+from etfopt._scalars import as_integer, as_positive
 from etfopt.errors import InputError
 
 __all__ = [
+    "AVERAGINGS",
     "CONFIDENCE",
     "LARGEST_TEMPERATURE",
+    "METHODS",
     "as_averaging",
     "as_method",
     "as_shrinkage",
     "as_temperature",
     "collapse_temperature",
 ]
+
+METHODS = ("auto", "svd", "gram", "newton-schulz")
+"""Routes to a polar factor."""
+
+AVERAGINGS = ("paper", "cumulative")
+"""Rules of running means that have a name; a rate is another."""
 
 CONFIDENCE = 0.9664
 """The confidence at collapse of the paper's released scripts: tau = 5 for C = 10 classes."""

@@ -36,8 +36,8 @@ from etfopt import plotting
 from etfopt.bench.compare import cells, compare
 from etfopt.bench.lineup import line_up
 from etfopt.bench.problems import choose_problems
+from etfopt.bench.report import conditions
 from etfopt.bench.summary import performance_profile, ratios, summarise
-from etfopt.bench.timing import conditions
 from etfopt.solvers import ConjugateGradient, ConvexRelaxation, Procrustes, SteepestDescent, TrustRegion
 
 plt.rcParams.update(plotting.STYLE)

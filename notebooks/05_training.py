@@ -32,7 +32,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from etfopt.experiments.data import load_images
-from etfopt.experiments.studies.numbers import QUANTITIES
+from etfopt.experiments.studies._numbers import QUANTITIES
 from etfopt.experiments.studies.plan_file import parse_study
 from etfopt.experiments.studies.report import make_report
 from etfopt.experiments.studies.runs import run_study

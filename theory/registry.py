@@ -18,7 +18,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from etfopt._arrays import Seed, as_generator, as_integer
+from etfopt._arrays import Seed, as_generator
+from etfopt._scalars import as_integer
 
 __all__ = [
     "CLAIMS",

@@ -19,10 +19,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from etfopt._arrays import as_integer, as_positive
 from etfopt._processes import Overtime, Worker, WorkerDied
+from etfopt._scalars import as_integer, as_positive
+from etfopt.bench._measure import Cell, Row, Status, blank, measure
 from etfopt.bench.lineup import Entrant
-from etfopt.bench.measure import Cell, Row, Status, blank, measure
 from etfopt.bench.problems import NamedProblem
 from etfopt.problem import NearestETF
 

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from etfopt._arrays import as_integer
+from etfopt._scalars import as_integer
+from etfopt.bench._timing import seconds
 from etfopt.bench.node import usable_device
-from etfopt.bench.timing import seconds
 from etfopt.experiments.networks.backbones import resnet18
 from etfopt.nn import FixedETFHead, LearnedHead, NearestETFHead
 

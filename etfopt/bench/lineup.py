@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from etfopt._arrays import as_positive
 from etfopt._registry import Registry
+from etfopt._scalars import as_positive
 from etfopt.errors import MissingExtraError
 from etfopt.solvers import SOLVERS, as_solver
 from etfopt.solvers.base import Solver

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from etfopt._memory import Allocations
 from etfopt._options import as_method
-from etfopt.bench.timing import BATCH, seconds
+from etfopt.bench._timing import BATCH, seconds
 from etfopt.bench.units import DELTA, SPECTRA
 from etfopt.frames import simplex_etf
 from etfopt.nn.functional import nearest_etf

@@ -12,8 +12,8 @@ import numpy as np
 
 from etfopt._arrays import Float64Array, as_generator
 from etfopt.adjoint import kkt_memory, kkt_vjp, nearest_etf_vjp
+from etfopt.bench._timing import linear_layer, median_seconds, peak_bytes
 from etfopt.bench.problems import drifting_means
-from etfopt.bench.timing import linear_layer, median_seconds, peak_bytes
 from etfopt.certificate import certify
 from etfopt.frames import simplex_etf
 from etfopt.problem import NearestETF

@@ -6,14 +6,14 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from etfopt.bench._measure import REPEAT_SECONDS, REPEATS, Row
+from etfopt.bench._timing import conditions
 from etfopt.bench.compare import GRACE
 from etfopt.bench.lineup import Entrant
-from etfopt.bench.measure import REPEAT_SECONDS, REPEATS, Row
 from etfopt.bench.summary import performance_profile, ratios, summarise
-from etfopt.bench.timing import conditions
 from etfopt.files import strict_json, whole
 
-__all__ = ["document", "write_report"]
+__all__ = ["conditions", "document", "write_report"]
 
 ACCURACIES = (1e-4, 1e-8)
 """Relative gaps at which the profiles count a problem as solved."""

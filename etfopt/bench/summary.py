@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from etfopt.bench.measure import Row, Status
+from etfopt.bench._measure import Row, Status
 
 __all__ = ["Summary", "performance_profile", "ratios", "summarise"]
 

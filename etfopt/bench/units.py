@@ -11,7 +11,7 @@ import numpy as np
 
 from etfopt._arrays import Array, Seed, as_generator
 from etfopt.adjoint import nearest_etf_vjp
-from etfopt.bench.timing import linear_layer, seconds
+from etfopt.bench._timing import linear_layer, seconds
 from etfopt.frames import simplex_etf
 from etfopt.geometry import random_stiefel
 from etfopt.problem import NearestETF

@@ -99,7 +99,7 @@ def require_file(path: Path) -> None:
     try:
         path.open("rb").close()
     except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+        raise InputError(f"{path}: cannot be read: {error.strerror}; check the path") from error
 
 
 def require_folder(path: Path) -> None:

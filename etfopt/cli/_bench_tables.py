@@ -10,8 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
+    from etfopt.bench._measure import Row as ComparisonRow
     from etfopt.bench.head import HeadRow
-    from etfopt.bench.measure import Row as ComparisonRow
     from etfopt.bench.node import NodeRow
     from etfopt.bench.pipelines import Row
     from etfopt.bench.summary import Summary

@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING
 from rich.markup import escape
 from rich.table import Table
 
-from etfopt.solution import Solution
-
 if TYPE_CHECKING:
-    from etfopt.experiments.studies.numbers import Spread
-    from etfopt.experiments.studies.progress import Progress
+    from etfopt.experiments.studies._numbers import Spread
+    from etfopt.experiments.studies._progress import Progress
+    from etfopt.solution import Solution
     from theory.registry import Claim, Evidence, Residual
 
 __all__ = [
@@ -111,7 +110,7 @@ def planned(runs: Sequence[Progress], title: str) -> Table:
 
 def spreads(summary: Mapping[str, Mapping[str, Spread]], title: str, epochs: int) -> Table:
     """Tabulate medians and ranges over seeds, a column a head."""
-    from etfopt.experiments.studies.numbers import QUANTITIES
+    from etfopt.experiments.studies._numbers import QUANTITIES
 
     table = Table("head", title=title, title_justify="left")
     for head in summary:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from etfopt.cli import _tables as tables
-from etfopt.cli._app import console, interruptible, require_file, require_folder
+from etfopt.cli._app import console, interruptible, one_of, require_folder
 from etfopt.cli._settings import takes_settings
 from etfopt.cli.studies import train_study
 from etfopt.errors import InputError
@@ -67,6 +67,14 @@ def train(
         Literal["32-true", "64-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true"],
         _option(MACHINE, "Of the computations."),
     ] = "32-true",
+    logger: Annotated[
+        str,
+        typer.Option(
+            help="none, csv, tensorboard, wandb, mlflow, or the import path of a Lightning logger.",
+            rich_help_panel=MACHINE,
+            autocompletion=one_of(lambda: ("none", "csv", "tensorboard", "wandb", "mlflow")),
+        ),
+    ] = "none",
 ) -> None:
     """Train a network with one of the heads and print its neural-collapse measures.
 
@@ -92,15 +100,16 @@ def train(
     if study is not None:
         _refuse_typed(ctx, STUDYING, f"with a study: the settings are those of {study}")
         del machine["devices"]
-        train_study(study, out or Path("runs"), jobs or 1, dry_run, quiet, machine)
+        train_study(study, out or Path("runs"), jobs or 1, dry_run, quiet, {**machine, "logger": logger})
         return
     if jobs is not None or dry_run:
         raise InputError(f"{'--dry-run' if dry_run else '--jobs'} has no meaning without a study")
     bar = console.is_terminal and not quiet
     if resume is not None:
         _refuse_typed(ctx, RESUMING, f"with --resume: the settings are those of {resume}/config.json")
-        require_file(resume / "config.json")
-        _print_result(_resumed(resume, from_epoch, progress_bar=bar, **machine))
+        if not (resume / "config.json").exists():
+            raise InputError(f"{resume}: holds no run: there is no config.json in it; name the folder of a run")
+        _print_result(_resumed(resume, from_epoch, progress_bar=bar, logger=logger, **machine))
         return
     if from_epoch is not None:
         raise InputError(f"from_epoch = {from_epoch} has no meaning without --resume")
@@ -109,11 +118,11 @@ def train(
     _require_data(final.data.name)
     path = out or Path("runs") / final.label
     require_folder(path)
-    _print_result(_trained(final, path, overwrite=overwrite, progress_bar=bar, **machine))
+    _print_result(_trained(final, path, overwrite=overwrite, progress_bar=bar, logger=logger, **machine))
 
 
-STUDYING = ("study", "out", "jobs", "dry_run", "threads", "quiet", "accelerator", "precision")
-RESUMING = ("resume", "from_epoch", "threads", "quiet", "accelerator", "devices", "precision")
+STUDYING = ("study", "out", "jobs", "dry_run", "threads", "quiet", "accelerator", "precision", "logger")
+RESUMING = ("resume", "from_epoch", "threads", "quiet", "accelerator", "devices", "precision", "logger")
 
 
 def _trained(config: TrainConfig, path: Path, **options: Any) -> RunResult:

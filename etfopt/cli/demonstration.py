@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from etfopt._arrays import as_integer
+from etfopt._scalars import as_integer
 from etfopt.cli import _tables as tables
 from etfopt.cli._app import OVERWRITE, console, interruptible, progress, require_folder
 
@@ -45,7 +45,8 @@ def demo(
     title = f"digits, {epochs} epochs: median and range over {len(study.seeds)} seeds"
     console.print(tables.spreads(result.report.spreads, title, epochs))
     console.print(tables.solution_table(result.nearest))
-    files = ", ".join(str(file) for file in result.files)
     console.print(
-        f"wrote {files} and a folder a run, in {time.perf_counter() - start:.0f} s", markup=False, soft_wrap=True
+        f"wrote {out}/report/ and a folder for each run, in {time.perf_counter() - start:.0f} s",
+        markup=False,
+        soft_wrap=True,
     )

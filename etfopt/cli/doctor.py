@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
 from rich.table import Table
 
-from etfopt.cli import _diagnosis as diagnosis
 from etfopt.cli._app import console
-from etfopt.files import strict_json
+
+if TYPE_CHECKING:
+    from etfopt.cli import _diagnosis as diagnosis
 
 __all__ = ["doctor"]
 
@@ -26,6 +27,9 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON inst
     etfopt doctor --json > doctor.json
     ```
     """
+    from etfopt.cli import _diagnosis as diagnosis
+    from etfopt.files import strict_json
+
     facts, devices = diagnosis.platform_facts(), diagnosis.devices()
     extras, checks = diagnosis.extras(), diagnosis.checks()
     if as_json:

@@ -23,9 +23,9 @@ def train_study(path: Path, out: Path, jobs: int, dry_run: bool, quiet: bool, ma
     """Train what is not finished of a study; end with status 1 if a run has failed."""
     require_file(path)
     require_folder(out)
+    from etfopt.experiments.studies._progress import State, divergence
+    from etfopt.experiments.studies._progress import progress as progress_of
     from etfopt.experiments.studies.plan_file import read_study
-    from etfopt.experiments.studies.progress import State, divergence
-    from etfopt.experiments.studies.progress import progress as progress_of
     from etfopt.experiments.studies.runs import run_study
 
     study = read_study(path)

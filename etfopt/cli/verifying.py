@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from etfopt._arrays import as_integer
+from etfopt._scalars import as_integer
 from etfopt.cli import _tables as tables
 from etfopt.cli._app import console, interruptible, one_of, progress
 from etfopt.cli._theory import registry as find_registry

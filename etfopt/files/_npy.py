@@ -38,23 +38,7 @@ class NpyHeader:
 
 
 def read_npy_header(file: IO[bytes]) -> NpyHeader:
-    """Read the header of an ``.npy`` and stop where the array begins.
-
-    Parameters
-    ----------
-    file : binary file
-        At the beginning of the ``.npy``.
-
-    Returns
-    -------
-    NpyHeader
-        Shape, order and dtype.
-
-    Raises
-    ------
-    ValueError
-        If the header is damaged, or the array holds objects, text, dates or records instead of numbers.
-    """
+    """Read the header of an ``.npy`` and stop where the array begins."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of files that Python 2 wrote, and of odd literals in damaged headers

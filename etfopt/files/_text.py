@@ -34,25 +34,7 @@ def open_regular(path: Path) -> IO[bytes]:
 
 
 def read_bounded(path: Path, limit: int) -> bytes:
-    """Return what an ordinary file holds.
-
-    Parameters
-    ----------
-    path : Path
-        Of the file.
-    limit : int
-        The most bytes that are read.
-
-    Returns
-    -------
-    bytes
-        All of it.
-
-    Raises
-    ------
-    InputError
-        If the file is missing, a folder, a pipe or a device, cannot be read, or is larger than the limit.
-    """
+    """Return the bytes of an ordinary file, or raise `InputError` if it has more than the limit or cannot be read."""
     try:
         with open_regular(path) as file:
             size = os.fstat(file.fileno()).st_size
@@ -75,28 +57,12 @@ def decoded_text(content: bytes) -> str:
 
 
 def printable(name: str) -> str:
-    """Return a name out of a file as a message can show it: on one line, and not endless."""
+    """Return a name from a file as a message can show it: one line of at most 80 characters."""
     return name[:80] if name.isprintable() else repr(name[:80])
 
 
 def parse_json(content: bytes) -> Any:
-    """Return the value of a JSON text; more is refused than by `json.loads`.
-
-    Parameters
-    ----------
-    content : bytes
-        In UTF-8.
-
-    Returns
-    -------
-    object
-        Dictionaries, lists, strings, numbers, truth values and None.
-
-    Raises
-    ------
-    ValueError
-        If it is damaged, holds NaN, infinity, a key twice or an integer of more than 64 bits, or is nested too deeply.
-    """
+    """Return the value of a JSON text; NaN, repeated keys, large integers and deep nesting are a `ValueError`."""
     try:
         value = json.loads(decoded_text(content), parse_constant=_refuse_constant, object_pairs_hook=_unique)
     except RecursionError:
@@ -118,23 +84,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def parse_toml(content: bytes) -> dict[str, Any]:
-    """Return the tables of a TOML text.
-
-    Parameters
-    ----------
-    content : bytes
-        In UTF-8; a byte order mark is passed over.
-
-    Returns
-    -------
-    dict
-        As `tomllib.loads` gives it.
-
-    Raises
-    ------
-    ValueError
-        If it is damaged, larger than 256 KiB, nested too deeply, or holds an integer of more than 64 bits.
-    """
+    """Return the tables of a TOML text; deep nesting and large integers are a `ValueError`."""
     if len(content) > LARGEST_TOML:
         raise ValueError(f"it has {len(content):,} bytes; at most {LARGEST_TOML:,} are read as TOML")
     text = decoded_text(content)

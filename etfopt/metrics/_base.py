@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from etfopt._arrays import as_integer
+from etfopt._scalars import as_integer
 from etfopt._torch import ByKeyword
 from etfopt.errors import InputError, require_extra
 from etfopt.metrics._checks import Batch, check_batch, classifier, last_set, same_everywhere

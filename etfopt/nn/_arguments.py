@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from etfopt._arrays import proximal_weight, room_hint
+from etfopt._arrays import room_hint
+from etfopt._scalars import proximal_weight
 from etfopt._torch import require_floats
 from etfopt.errors import InputError
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from etfopt._arrays import as_integer
 from etfopt._options import as_averaging
+from etfopt._scalars import as_integer
 from etfopt._torch import ByKeyword, outside_graphs
 from etfopt.nn._ranks import Ranks
 from etfopt.nn._running import RunningMeans

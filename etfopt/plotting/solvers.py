@@ -38,7 +38,7 @@ OTHERS: tuple[Style, ...] = tuple({"color": "0.5", "marker": marker} for marker 
 
 
 class SolverRun(Protocol):
-    """What a picture needs of a solver's run on a problem; `etfopt.bench.measure.Row` has it."""
+    """What a picture needs of a solver's run on a problem; `etfopt.bench._measure.Row` has it."""
 
     @property
     def problem(self) -> str:

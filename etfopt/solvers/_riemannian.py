@@ -8,7 +8,8 @@ from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 
-from etfopt._arrays import Array, Float64Array, as_choice, as_integer, as_positive
+from etfopt._arrays import Array, Float64Array
+from etfopt._scalars import as_choice, as_integer, as_positive
 from etfopt._scaling import own_errstate
 from etfopt.geometry import random_stiefel
 from etfopt.problem import NearestETF

@@ -9,7 +9,8 @@ from typing import Literal
 
 import numpy as np
 
-from etfopt._arrays import Array, as_choice
+from etfopt._arrays import Array
+from etfopt._scalars import as_choice
 from etfopt._scaling import own_errstate
 from etfopt.polar._gram import Unsuitable, gram_polar, newton_schulz_polar, newton_schulz_steps
 from etfopt.polar._svd import refined_polar, robust_svd

@@ -2,7 +2,7 @@
 
 import math
 
-from etfopt.bench.measure import FLOOR, Row, Status
+from etfopt.bench._measure import FLOOR, Row, Status
 from etfopt.bench.report import write_report
 from etfopt.bench.summary import performance_profile, ratios, summarise
 

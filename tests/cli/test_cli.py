@@ -108,7 +108,7 @@ def test_the_reduced_frame_and_a_prox_reach_the_problem(folder: Path) -> None:
         (["train", "--data", "cats"], "data.name = 'cats' is not known; choose one of: digits"),
         (["train", "--epochs", "0"], "epochs must be an integer of at least 1; got 0"),
         (["train", "--averaging", "median"], "averaging must be 'paper', 'cumulative' or a rate"),
-        (["train", "--temperature", "nan"], "head.temperature must be a real number above 0"),
+        (["train", "--temperature", "nan"], "head.temperature must be finite and above 0"),
         (["train", "--set", "optimizer.speed=1"], "unknown setting optimizer.speed; known are: optimizer.name"),
         (["train", "--set", "optimizer.momentum"], "--set 'optimizer.momentum' is no assignment"),
         (["train", "--config", "nowhere.toml"], "nowhere.toml: cannot be read: No such file"),

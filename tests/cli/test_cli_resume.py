@@ -50,7 +50,9 @@ def test_a_stopped_run_is_resumed_and_a_finished_one_left_alone(tmp_path: Path) 
 
 def test_what_cannot_be_resumed_is_refused(tmp_path: Path) -> None:
     nowhere = tmp_path / "nowhere"
-    assert "nowhere/config.json: cannot be read: No such file" in refused("--resume", nowhere)
+    assert "nowhere: holds no run: there is no config.json in it; name the folder of a run" in refused(
+        "--resume", nowhere
+    )
     assert "--batch-size has no meaning with --resume" in refused("--resume", nowhere, "--batch-size", 128)
     assert "from_epoch = 3 has no meaning without --resume" in refused("--from-epoch", 3)
     assert not nowhere.exists()

@@ -62,7 +62,7 @@ def test_the_node_is_tabulated_in_units_of_a_product_and_a_layer():
 
 
 def test_an_epoch_that_was_never_reached_is_more_than_all_of_them():
-    report = pytest.importorskip("etfopt.experiments.studies.numbers")
+    report = pytest.importorskip("etfopt.experiments.studies._numbers")
     rest = dict.fromkeys(report.QUANTITIES, report.Spread(0.5, 1e-5, 2.0))
     table = spreads({"nearest": {**rest, "epochs_to_99": report.Spread(math.inf, 7, math.inf)}}, "digits", epochs=30)
     text = "\n".join(lines(table))
@@ -75,8 +75,8 @@ def long_tables() -> list[Table]:
     """Every table with the longest names and numbers that it is to hold."""
     node, cost = pytest.importorskip("etfopt.bench.node"), pytest.importorskip("etfopt.bench.head")
     report, measure = (
-        pytest.importorskip("etfopt.experiments.studies.numbers"),
-        pytest.importorskip("etfopt.bench.measure"),
+        pytest.importorskip("etfopt.experiments.studies._numbers"),
+        pytest.importorskip("etfopt.bench._measure"),
     )
     registry = pytest.importorskip("theory.registry")
     shape = {"d": 2048, "C": 1000, "spectrum": "near collapse", "linear": 1.234e-2}

@@ -16,8 +16,8 @@ pytest.importorskip("pytorch_lightning")
 from etfopt.errors import ConvergenceError, InputError
 from etfopt.experiments.data import Images, load_images
 from etfopt.experiments.settings import TrainConfig
-from etfopt.experiments.training.checkpoints import AtomicCheckpoints, checkpoints, load, verify
-from etfopt.experiments.training.files import locked
+from etfopt.experiments.training._checkpoints import AtomicCheckpoints, checkpoints, load, verify
+from etfopt.experiments.training._records import locked
 from etfopt.experiments.training.results import load_run
 from etfopt.experiments.training.train import RunResult, kept, resume, train
 from etfopt.files import StorageError, _atomic

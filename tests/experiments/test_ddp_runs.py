@@ -14,7 +14,7 @@ if not torch.distributed.is_available() or not torch.distributed.is_gloo_availab
     pytest.skip("this build of PyTorch has no gloo", allow_module_level=True)
 
 from etfopt.experiments.settings import HEADS
-from etfopt.experiments.training.checkpoints import load
+from etfopt.experiments.training._checkpoints import load
 from etfopt.experiments.training.results import load_run
 from tests import ROOT
 from tests.tools.ddp_run import run

@@ -16,7 +16,7 @@ from etfopt.experiments.settings import TrainConfig
 from etfopt.experiments.studies.demo import run_demo
 from etfopt.experiments.studies.plan import Study
 from etfopt.experiments.studies.plan_file import parse_study
-from etfopt.experiments.training.files import locked
+from etfopt.experiments.training._records import locked
 from etfopt.experiments.training.train import resume, train
 
 SMALL = {"training.epochs": 2, "backbone.width": 8, "backbone.dim": 12, "training.batch_size": 256, "data.subset": 20}

@@ -160,3 +160,13 @@ def test_a_study_in_python_has_them_too(parts: str) -> None:
         "own",
     )
     assert [variant.config.head.name for variant in study.variants] == ["learned", f"{parts}:Scaled"]
+
+
+def test_a_frame_is_chosen_by_name_and_leaves_older_digests_as_they_are() -> None:
+    """The reduced simplex needs one dimension less, and spans the same ETF."""
+    config = TrainConfig().with_settings({"backbone.dim": 9, "head.frame": "reduced"})
+    head = build_head(config.head, 9, 10, seed=0)
+    assert head.frame.shape == (9, 10)
+    assert config.digest() != TrainConfig().with_settings({"backbone.dim": 10}).digest()
+    assert "frame" not in TrainConfig().to_dict()["head"]
+    assert TrainConfig.from_dict(config.to_dict()) == config

@@ -11,7 +11,7 @@ from tests import ROOT
 
 pytest.importorskip("pytorch_lightning")
 
-from etfopt.experiments.studies.comparisons import Pair, comparisons, spread_comparisons
+from etfopt.experiments.studies._comparisons import Pair, comparisons, spread_comparisons
 from etfopt.experiments.studies.plan import Study
 
 REPORTS = sorted(ROOT.glob("notebooks/results/*/report.json"))

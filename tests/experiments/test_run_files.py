@@ -16,17 +16,17 @@ pl = pytest.importorskip("pytorch_lightning")
 
 from etfopt.errors import InputError
 from etfopt.experiments.settings import TrainConfig
-from etfopt.experiments.training import environment as environment_module
-from etfopt.experiments.training.environment import environment
-from etfopt.experiments.training.files import (
+from etfopt.experiments.training import _environment as environment_module
+from etfopt.experiments.training._environment import environment
+from etfopt.experiments.training._means import append_means, read_means
+from etfopt.experiments.training._random_states import RandomStates, seeded
+from etfopt.experiments.training._records import (
     append_line,
     config_of,
     read_lines,
     write_config,
     write_json,
 )
-from etfopt.experiments.training.means import append_means, read_means
-from etfopt.experiments.training.random_states import RandomStates, seeded
 from etfopt.experiments.training.results import load_run
 from etfopt.experiments.training.shares import Shares
 from etfopt.experiments.training.train import RunResult, train

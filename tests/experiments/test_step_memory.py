@@ -13,8 +13,8 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from etfopt.errors import ConvergenceError
 from etfopt.experiments.settings import HEADS, TrainConfig
-from etfopt.experiments.training import recorder
-from etfopt.experiments.training.files import read_lines
+from etfopt.experiments.training import _recorder
+from etfopt.experiments.training._records import read_lines
 from etfopt.experiments.training.results import RunResult
 from etfopt.experiments.training.train import train
 
@@ -46,7 +46,7 @@ class Unwatched:
 def test_a_step_that_is_watched_is_the_same_step(head: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     chosen = config(**{"head.name": head})
     watched = train(chosen, tmp_path / "watched")
-    monkeypatch.setattr(recorder, "Allocations", Unwatched)
+    monkeypatch.setattr(_recorder, "Allocations", Unwatched)
     plain = train(chosen, tmp_path / "plain")
     assert plain.step_bytes == 7
     assert all(map(torch.equal, weights(watched), weights(plain)))

@@ -21,14 +21,14 @@ from typer.testing import CliRunner
 from etfopt.cli import app
 from etfopt.errors import InputError
 from etfopt.experiments.settings import TrainConfig
-from etfopt.experiments.studies.comparisons import pairs, spread_comparisons
-from etfopt.experiments.studies.markdown import markdown
-from etfopt.experiments.studies.numbers import QUANTITIES, Collected, collect, two_epochs
+from etfopt.experiments.studies._comparisons import pairs, spread_comparisons
+from etfopt.experiments.studies._markdown import few_seeds, markdown
+from etfopt.experiments.studies._numbers import QUANTITIES, Collected, collect, two_epochs
+from etfopt.experiments.studies._progress import save_study
 from etfopt.experiments.studies.plan_file import parse_study
-from etfopt.experiments.studies.progress import save_study
 from etfopt.experiments.studies.report import Report, as_html, make_report, write_report
 from etfopt.experiments.studies.runs import run_study
-from etfopt.experiments.studies.statistics import bootstrap_interval, compare, few_seeds, sign_flip_p_value
+from etfopt.experiments.studies.statistics import bootstrap_interval, compare, sign_flip_p_value
 from etfopt.experiments.training.train import train
 
 differences = st.lists(st.integers(-20, 20).map(lambda k: k / 10), min_size=1, max_size=8)

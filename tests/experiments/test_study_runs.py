@@ -15,12 +15,12 @@ from typer.testing import CliRunner
 from etfopt.cli import app
 from etfopt.errors import ConvergenceError, InputError
 from etfopt.experiments.studies import runs as study_runs
+from etfopt.experiments.studies._progress import State, load_study, progress
 from etfopt.experiments.studies.plan import Study
 from etfopt.experiments.studies.plan_file import parse_study
-from etfopt.experiments.studies.progress import State, load_study, progress
 from etfopt.experiments.studies.runs import Outcome, run_study
-from etfopt.experiments.training.files import locked, read_lines
-from etfopt.experiments.training.recorder import COST, MARGINS
+from etfopt.experiments.training._recorder import COST, MARGINS
+from etfopt.experiments.training._records import locked, read_lines
 from etfopt.files import StorageError
 
 FILE = """

@@ -13,10 +13,10 @@ pytest.importorskip("pytorch_lightning")
 from etfopt.errors import InputError
 from etfopt.experiments.settings import TrainConfig, read_config
 from etfopt.experiments.studies.plan_file import parse_study
-from etfopt.experiments.training import files as run_files
-from etfopt.experiments.training.checkpoints import Identity, verify
-from etfopt.experiments.training.folder import read_starts
-from etfopt.experiments.training.means import append_means, read_means
+from etfopt.experiments.training import _records as run_files
+from etfopt.experiments.training._checkpoints import Identity, verify
+from etfopt.experiments.training._means import append_means, read_means
+from etfopt.experiments.training._run_folder import read_starts
 
 
 @pytest.mark.parametrize(

@@ -28,13 +28,13 @@ from etfopt.experiments.data import load_images
 from etfopt.experiments.data._image_file import read_image
 from etfopt.experiments.data.cache import mapped
 from etfopt.experiments.settings import DataConfig, TrainConfig, read_config
+from etfopt.experiments.studies._progress import load_study, save_study
 from etfopt.experiments.studies.plan_file import parse_study, read_study
-from etfopt.experiments.studies.progress import load_study, save_study
 from etfopt.experiments.studies.report import make_report
-from etfopt.experiments.training import checkpoints
-from etfopt.experiments.training import files as run_files
-from etfopt.experiments.training import means as means_file
-from etfopt.experiments.training.folder import read_starts, refuse_occupied, resume_from
+from etfopt.experiments.training import _checkpoints
+from etfopt.experiments.training import _means as means_file
+from etfopt.experiments.training import _records as run_files
+from etfopt.experiments.training._run_folder import read_starts, refuse_occupied, resume_from
 from etfopt.experiments.training.results import load_run
 from etfopt.experiments.training.train import train
 
@@ -174,7 +174,7 @@ def everything(path: Path) -> Any:
     outcome(lambda: refuse_occupied(path, overwrite=True))
     outcome(lambda: read_starts(path))
     outcome(lambda: result and result.margins())
-    identity = checkpoints.Identity(CONFIG.digest(), 1, "32-true")
+    identity = _checkpoints.Identity(CONFIG.digest(), 1, "32-true")
     outcome(lambda: resume_from(path, CONFIG, identity, None))
     return result
 
@@ -198,8 +198,9 @@ def test_a_damaged_folder_of_a_run_is_read_right_or_refused_in_one_line(run: Pat
 @given(seed=SEEDS)
 def test_a_damaged_checkpoint_is_whole_or_refused(run: Path, place: Path, seed: int) -> None:
     source = run / "checkpoints" / "epoch-0002.ckpt"
-    before = checkpoints.load(source)["state_dict"]
-    found = fuzz(place / "x.ckpt", source.read_bytes(), checkpoints.load, np.random.default_rng(seed))
+    before = _checkpoints.load(source)["state_dict"]
+    (place / "x.json").write_bytes(source.with_suffix(".json").read_bytes())
+    found = fuzz(place / "x.ckpt", source.read_bytes(), _checkpoints.load, np.random.default_rng(seed))
     if found is not None:
         assert all(torch.equal(found["state_dict"][name], value) for name, value in before.items())
 

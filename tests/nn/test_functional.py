@@ -9,7 +9,7 @@ from hypothesis import assume, given
 
 from etfopt import NearestETF, simplex_etf, solve
 from etfopt.adjoint import nearest_etf_vjp
-from etfopt.geometry import sym
+from etfopt.polar._products import sym
 from tests.tools import oracles
 from tests.tools.blind import blind
 from tests.tools.strategies import DEGENERATE, draws, means_with, orthonormal, regular_draws, with_spectrum

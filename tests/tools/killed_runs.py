@@ -21,12 +21,12 @@ from torch import nn
 
 from etfopt.experiments.data import load_images
 from etfopt.experiments.settings import HEADS, DataConfig, TrainConfig
-from etfopt.experiments.training import checkpoints
+from etfopt.experiments.training import _checkpoints
 from etfopt.experiments.training import train as training
-from etfopt.experiments.training.checkpoints import load
-from etfopt.experiments.training.files import read_lines
-from etfopt.experiments.training.means import read_means
-from etfopt.experiments.training.recorder import COST
+from etfopt.experiments.training._checkpoints import load
+from etfopt.experiments.training._means import read_means
+from etfopt.experiments.training._recorder import COST
+from etfopt.experiments.training._records import read_lines
 from etfopt.files import _atomic
 
 EPOCHS = 3
@@ -78,7 +78,7 @@ class Unlinking:
     """Kills its process where an old checkpoint would be removed: the new one is in place, and nothing after it."""
 
     def install(self) -> None:
-        checkpoints.Path.unlink = lambda *_args, **_options: die()
+        _checkpoints.Path.unlink = lambda *_args, **_options: die()
 
 
 FAULTS = [

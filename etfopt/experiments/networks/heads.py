@@ -45,12 +45,34 @@ class PlainHead(nn.Module):
         self.classifier, self.dim, self.num_classes = classifier, dim, num_classes
 
     def forward(self, features: Tensor, labels: Tensor | None = None) -> Tensor:  # noqa: ARG002 - as every head
-        """Return the logits, shape (n, C), of features, shape (n, d)."""
+        """Return the logits of a batch of features.
+
+        Parameters
+        ----------
+        features : Tensor, shape (n, d)
+        labels : Tensor, shape (n,), optional
+            Not looked at.
+
+        Returns
+        -------
+        Tensor, shape (n, C)
+            Logits.
+        """
         logits: Tensor = self.classifier(features)
         return logits
 
     def normalize(self, features: Tensor) -> Tensor:
-        """Return the features as they are."""
+        """Return the features as they are.
+
+        Parameters
+        ----------
+        features : Tensor, shape (n, d)
+
+        Returns
+        -------
+        Tensor, shape (n, d)
+            The same.
+        """
         return features
 
     @property
@@ -100,7 +122,9 @@ def build_head(config: HeadConfig, dim: int, num_classes: int, seed: int) -> Any
     >>> build_head(HeadConfig(name="fixed"), dim=12, num_classes=10, seed=0).weight.shape
     torch.Size([10, 12])
     """
-    offers = {name: value for name, value in config if name not in ("name", "options")}
+    offers = {name: value for name, value in config if name not in ("name", "options", "frame")}
+    if config.frame != "simplex":  # which is what a head has without one
+        offers["frame"] = config.frame
     if config.rotation == "random":
         offers["generator"] = torch.Generator().manual_seed(seed)
     made = called(HEADS.load(config.name), "head", dim, num_classes, offers=offers, options=config.options)

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import lr_scheduler
 
-from etfopt._arrays import as_positive
 from etfopt._registry import called
+from etfopt._scalars import as_positive
 from etfopt._torch import BatchNorm
 from etfopt.errors import InputError
 from etfopt.experiments.settings.names import OPTIMIZERS, is_own

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from etfopt._arrays import as_integer
+from etfopt._scalars import as_integer
 from etfopt.errors import InputError
 
 __all__ = ["Machine", "require_processors"]

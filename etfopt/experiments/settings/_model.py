@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from numbers import Real
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, model_validator
 
-from etfopt._names import AVERAGINGS, METHODS
-from etfopt._options import LARGEST_TEMPERATURE
+from etfopt._options import METHODS, as_averaging, as_temperature
 from etfopt.errors import InputError
 from etfopt.experiments.settings._section import Section, setting
 from etfopt.experiments.settings.names import (
     BACKBONES,
+    FRAMES,
     HEADS,
     LOSSES,
     BackboneName,
+    FrameName,
     HeadName,
     LossName,
     is_own,
@@ -25,28 +26,25 @@ from etfopt.experiments.settings.names import (
 __all__ = ["BackboneConfig", "HeadConfig", "LossConfig"]
 
 
-def _number_or(words: tuple[str, ...], name: str, most: float, remedy: str) -> BeforeValidator:
-    """Return a check for a number in (0, most], or one of some words."""
+def _of_the_head(check: Callable[[Any], float | str]) -> BeforeValidator:
+    """Return a head's own check, whose message then names the setting."""
 
-    def check(value: Any) -> float | str:
-        if isinstance(value, str) and value in words:
-            return value
-        number: Any = value if isinstance(value, Real) and value is not True else 0
-        if not 0 < number <= most:
-            raise InputError(f"{name} must be {remedy}; got {value!r}")
-        return float(number)
+    def run(value: Any) -> float | str:
+        try:
+            return check(value)
+        except InputError as error:
+            raise InputError(f"head.{error}") from None
 
-    return BeforeValidator(check)
+    return BeforeValidator(run)
 
 
-Temperature = Annotated[
-    float | str,
-    _number_or(("auto",), "head.temperature", LARGEST_TEMPERATURE, "a real number above 0, at most 1e15, or 'auto'"),
-]
-Averaging = Annotated[
-    float | str,
-    _number_or(AVERAGINGS, "head.averaging", 1.0, "'paper', 'cumulative' or a rate above 0, at most 1"),
-]
+def _temperature(value: Any) -> float | str:
+    temperature = as_temperature(value, 10)
+    return "auto" if value == "auto" else temperature
+
+
+Temperature = Annotated[float | str, _of_the_head(_temperature)]
+Averaging = Annotated[float | str, _of_the_head(as_averaging)]
 
 
 class BackboneConfig(Section):
@@ -123,7 +121,10 @@ class HeadConfig(Section):
     classify_first: bool = setting(
         False, "Whether the nearest head classifies a batch before it takes it into its means."
     )
-    options: dict[str, Any] = setting({}, "Keyword arguments for a head of one's own.", since="0.2")
+    frame: FrameName = setting(
+        "simplex", f"Frame of the fixed and the nearest head: {FRAMES.listed}.", option=True, since="0.2"
+    )
+    options: dict[str, Any] = setting({}, "More keyword arguments of the head.", since="0.2")
 
     @model_validator(mode="after")
     def _go_together(self) -> HeadConfig:

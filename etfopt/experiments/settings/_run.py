@@ -17,8 +17,6 @@ from etfopt.experiments.settings._model import BackboneConfig, HeadConfig, LossC
 from etfopt.experiments.settings._section import Section, setting
 from etfopt.experiments.settings._training import OptimizerConfig, ScheduleConfig, TrainingConfig
 from etfopt.experiments.settings.names import FOLDER
-from etfopt.files import strict_json
-from etfopt.files._text import parse_json, parse_toml, read_bounded
 
 __all__ = ["TrainConfig", "read_config"]
 
@@ -37,6 +35,13 @@ class TrainConfig(Section):
 
     A record is a value: equal settings make equal records with equal `digest`, and ``from_dict(to_dict())`` gives the
     record back. Making one imports no PyTorch and draws no random number: names and numbers alone are checked.
+
+    Examples
+    --------
+    >>> from etfopt.experiments.settings import TrainConfig
+    >>> config = TrainConfig().with_settings({"head.name": "fixed", "optimizer.learning_rate": 0.1})
+    >>> config.head.name, config.label
+    ('fixed', 'digits-fixed-seed0')
     """
 
     seed: int = setting(
@@ -87,7 +92,7 @@ class TrainConfig(Section):
                 f"the classifier of C = {C} classes and d = {d} features has {C * d:.3g} weights; at most "
                 f"{LARGEST_HEAD:.3g} are taken: set backbone.dim or the number of classes smaller"
             )
-        if self.head.name in SQUARE and d < C:
+        if self.head.name in SQUARE and self.head.frame == "simplex" and d < C:
             raise InputError(
                 f"dim = {d} is smaller than the r = {C} rows of the frame; set backbone.dim to at least C = {C}, or "
                 "use head.name = 'learned'"
@@ -187,6 +192,8 @@ class TrainConfig(Section):
         path : Path
             Of the file, replaced if it is there.
         """
+        from etfopt.files import strict_json
+
         path.write_text(strict_json(self.to_dict()))
 
 
@@ -233,6 +240,8 @@ def read_config(path: Path, settings: Mapping[str, Any] | None = None) -> TrainC
     InputError
         If the file is missing, of another kind or damaged, a setting is not known, or a value is refused.
     """
+    from etfopt.files._text import parse_json, parse_toml, read_bounded
+
     readers = {".json": parse_json, ".toml": parse_toml}
     if path.suffix.lower() not in readers:
         raise InputError(f"{path}: a file that ends in .toml or .json is needed")

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, model_validator
 
-from etfopt._arrays import as_positive
+from etfopt._scalars import as_positive
 from etfopt.errors import InputError
 from etfopt.experiments.settings._section import Section, setting
 from etfopt.experiments.settings.names import OPTIMIZERS, OptimizerName

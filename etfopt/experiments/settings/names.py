@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, NamedTuple
 
 from pydantic import BeforeValidator
 
-from etfopt._registry import Registry
+import etfopt
+from etfopt._registry import Registry, modules_of
 from etfopt.errors import InputError
 
 __all__ = [
     "BACKBONES",
     "DATA",
     "FOLDER",
+    "FRAMES",
     "HEADS",
     "LOSSES",
     "OPTIMIZERS",
     "BackboneName",
     "DataName",
+    "FrameName",
     "HeadName",
     "LossName",
     "OptimizerName",
@@ -29,10 +33,10 @@ __all__ = [
 NETWORKS = "etfopt.experiments.networks"
 SETS = "etfopt.experiments.data"
 
-HEADS = Registry(
-    "head.name",
-    {"learned": "etfopt.nn:LearnedHead", "fixed": "etfopt.nn:FixedETFHead", "nearest": "etfopt.nn:NearestETFHead"},
-)
+PACKAGE = Path(etfopt.__file__).parent
+
+HEADS = Registry("head.name", modules_of("etfopt.nn.heads", PACKAGE / "nn" / "heads"))
+FRAMES = Registry("head.frame", modules_of("etfopt.frames", PACKAGE / "frames"))
 
 LOSSES = Registry(
     "loss.name",
@@ -115,6 +119,7 @@ def _data_name(value: object) -> str:
 
 BackboneName = Annotated[str, BeforeValidator(lambda value: value if value == "custom" else BACKBONES.checked(value))]
 DataName = Annotated[str, BeforeValidator(_data_name)]
+FrameName = Annotated[str, BeforeValidator(FRAMES.checked)]
 HeadName = Annotated[str, BeforeValidator(HEADS.checked)]
 LossName = Annotated[str, BeforeValidator(LOSSES.checked)]
 OptimizerName = Annotated[str, BeforeValidator(OPTIMIZERS.checked)]

@@ -10,7 +10,6 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from etfopt import Solution, nearest_etf
-from etfopt.experiments.settings import HEADS
 from etfopt.experiments.studies.plan import Study
 from etfopt.experiments.studies.plan_file import parse_study
 from etfopt.experiments.studies.report import REPORT_KEYS, Report, make_report, write_report
@@ -59,7 +58,7 @@ def demo_study(epochs: int) -> Study:
         "question": "Do networks with learned, fixed and nearest-ETF heads collapse alike?",
         "seeds": [0, 1, 2],
         "base": {"training.epochs": epochs},
-        "variants": [{"name": head, "head.name": head} for head in HEADS],
+        "variants": [{"name": head, "head.name": head} for head in ("learned", "fixed", "nearest")],
     }
     return parse_study(values, "demo")
 

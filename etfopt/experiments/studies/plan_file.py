@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from etfopt._arrays import as_integer
+from etfopt._scalars import as_integer
 from etfopt.errors import InputError
 from etfopt.experiments.settings import TrainConfig
 from etfopt.experiments.studies.plan import Study, Variant

@@ -14,12 +14,12 @@ from typing import Any
 
 from markdown_it import MarkdownIt
 
-from etfopt.experiments.studies.comparisons import Pair, comparisons, spread_comparisons
-from etfopt.experiments.studies.markdown import markdown
-from etfopt.experiments.studies.numbers import Collected, Spread, collect, quantities, two_epochs
+from etfopt.experiments.studies._comparisons import Pair, comparisons, spread_comparisons
+from etfopt.experiments.studies._markdown import markdown
+from etfopt.experiments.studies._numbers import Collected, Spread, collect, quantities, two_epochs
 from etfopt.experiments.studies.statistics import Comparison, Steadiness
-from etfopt.experiments.training.files import write_json
-from etfopt.experiments.training.folder import read_starts
+from etfopt.experiments.training._records import write_json
+from etfopt.experiments.training._run_folder import read_starts
 from etfopt.files import make_folder, refuse_occupied, write_atomically
 from etfopt.plotting import draw_page, save
 

@@ -17,13 +17,13 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from etfopt._arrays import as_integer
 from etfopt._processes import end_with_parent, on_sigterm, sigint_blocked
+from etfopt._scalars import as_integer
 from etfopt.errors import ConvergenceError, EtfoptError, InputError
 from etfopt.experiments.data import load_images
 from etfopt.experiments.settings import Machine
+from etfopt.experiments.studies._progress import Progress, State, progress, record_divergence, save_study
 from etfopt.experiments.studies.plan import Planned, Study
-from etfopt.experiments.studies.progress import Progress, State, progress, record_divergence, save_study
 from etfopt.experiments.training.train import train
 from etfopt.files import StorageError
 

@@ -18,18 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-__all__ = [
-    "EXACT",
-    "LEVEL",
-    "RESAMPLES",
-    "Comparison",
-    "Steadiness",
-    "bootstrap_interval",
-    "compare",
-    "few_seeds",
-    "sign_flip_p_value",
-    "steadiness",
-]
+__all__ = ["LEVEL", "RESAMPLES", "Comparison", "Steadiness", "compare", "steadiness"]
 
 RESAMPLES, LEVEL, SEED = 10_000, 0.95, 0
 EXACT = 10
@@ -165,29 +154,7 @@ def steadiness(variant: Mapping[int, float | None], baseline: Mapping[int, float
 
 
 def bootstrap_interval(differences: Sequence[float]) -> tuple[float, float] | None:
-    """Return the percentile bootstrap interval of the mean, from `RESAMPLES` draws of a generator with a fixed seed.
-
-    Parameters
-    ----------
-    differences : sequence of float
-        One difference for each seed.
-
-    Returns
-    -------
-    pair of float, or None
-        Ends of the interval at `LEVEL`; None for fewer than two differences.
-
-    References
-    ----------
-    Efron and Tibshirani (1993), An Introduction to the Bootstrap, chapter 13.
-
-    Examples
-    --------
-    >>> from etfopt.experiments.studies.statistics import bootstrap_interval
-    >>> low, high = bootstrap_interval([0.01, 0.02, 0.03, 0.02, 0.01])
-    >>> low > 0, high < 0.03
-    (True, True)
-    """
+    """Return the percentile bootstrap interval of the mean; None for fewer than two differences."""
     if len(differences) < 2:
         return None
     found = stats.bootstrap(
@@ -205,27 +172,8 @@ def bootstrap_interval(differences: Sequence[float]) -> tuple[float, float] | No
 def sign_flip_p_value(differences: Sequence[float]) -> float | None:
     """Return the share of the 2**n sign patterns under which the mean is at least as far from 0 as the observed mean.
 
-    If the two variants are exchangeable, all patterns are equally likely, so the test is exact.
-
-    Parameters
-    ----------
-    differences : sequence of float
-        One difference for each seed.
-
-    Returns
-    -------
-    float or None
-        The two-sided p-value; None without differences, or with more than `EXACT`.
-
-    References
-    ----------
-    Fisher (1935), The Design of Experiments, section 21.
-
-    Examples
-    --------
-    >>> from etfopt.experiments.studies.statistics import sign_flip_p_value
-    >>> sign_flip_p_value([1.0, 2.0, 3.0, 1.0, 2.0])  # 2 of 32 patterns
-    0.0625
+    If the two variants are exchangeable, all patterns are equally likely, so the test is exact (Fisher 1935, The
+    Design of Experiments, section 21). None without differences, or with more than `EXACT`.
     """
     n, x = len(differences), np.asarray(differences)
     if not 0 < n <= EXACT:
@@ -236,28 +184,6 @@ def sign_flip_p_value(differences: Sequence[float]) -> float | None:
     # not SciPy's own p-value: differences of accuracies have ties that rounding breaks, by more than SciPy allows for
     rounding = 1e-12 * float(np.abs(x).sum())
     return float(np.mean(np.abs(found.null_distribution) >= abs(found.statistic) - rounding))
-
-
-def few_seeds(n: int) -> str | None:
-    """Return a warning if n pairs are too few for a p-value below 0.05.
-
-    Parameters
-    ----------
-    n : int
-        Number of pairs.
-
-    Returns
-    -------
-    str or None
-        None if there are enough pairs.
-    """
-    if 2 / 2**n <= 1 - LEVEL:
-        return None
-    least = min(1.0, 2 / 2**n)
-    return (
-        f"With {n} pair{'s' * (n != 1)} of runs the sign-flip test gives no p-value below {least:.3g}, whatever the "
-        "difference, and a bootstrap interval over so few is narrower than it should be: take these as descriptions."
-    )
 
 
 def _ratio_interval(pairs: np.ndarray) -> tuple[float, float]:

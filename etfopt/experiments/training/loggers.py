@@ -12,7 +12,7 @@ from pytorch_lightning.loggers import Logger
 from etfopt._registry import Registry
 from etfopt.errors import MissingExtraError
 from etfopt.experiments.settings import TrainConfig
-from etfopt.experiments.training.files import Record
+from etfopt.experiments.training._records import Record
 from etfopt.files._atomic import storage_error
 
 __all__ = ["LOGGERS", "RunLogger"]
@@ -87,6 +87,11 @@ class RunLogger:
         ----------
         records : sequence of dict
             Those of all epochs so far, epoch 0 first; "train_loss" is shown as "train/loss".
+
+        Raises
+        ------
+        StorageError
+            If the logger cannot write its files.
         """
         if self.name == "none":
             return

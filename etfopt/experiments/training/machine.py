@@ -16,7 +16,7 @@ from pytorch_lightning.callbacks import RichProgressBar
 
 from etfopt.errors import InputError
 from etfopt.experiments.settings import Machine, TrainingConfig
-from etfopt.experiments.training.checkpoints import AtomicCheckpoints
+from etfopt.experiments.training._checkpoints import AtomicCheckpoints
 
 __all__ = ["build_trainer", "process_rank", "quiet_lightning", "use_threads"]
 

@@ -9,9 +9,9 @@ import numpy as np
 
 from etfopt.errors import InputError
 from etfopt.experiments.settings import TrainConfig
-from etfopt.experiments.training.files import Record, config_of, read_lines
-from etfopt.experiments.training.means import Means, read_means
-from etfopt.experiments.training.recorder import COST, LINES, MARGINS, MEANS_BY_EPOCH
+from etfopt.experiments.training._means import Means, read_means
+from etfopt.experiments.training._recorder import COST, LINES, MARGINS, MEANS_BY_EPOCH
+from etfopt.experiments.training._records import Record, config_of, read_lines
 from etfopt.files import load_matrix
 
 __all__ = ["RunResult", "load_run"]

@@ -20,16 +20,16 @@ from etfopt.experiments.networks.backbones import build_backbone
 from etfopt.experiments.networks.heads import build_head
 from etfopt.experiments.networks.optimizers import build_optimizer, orthogonal_
 from etfopt.experiments.settings import Machine, TrainConfig
+from etfopt.experiments.training._checkpoints import EpochCheckpoint, Identity, checkpoints
+from etfopt.experiments.training._means import read_means
+from etfopt.experiments.training._random_states import RandomStates, seeded
+from etfopt.experiments.training._recorder import MEANS_BY_EPOCH, Recorder
+from etfopt.experiments.training._records import CONFIG, config_of, locked, refuse_locked
+from etfopt.experiments.training._run_folder import Start, begin, finish, refuse_occupied, resume_from
 from etfopt.experiments.training._termination import heeding_sigterm
-from etfopt.experiments.training.checkpoints import EpochCheckpoint, Identity, checkpoints
 from etfopt.experiments.training.classifier import Classifier
-from etfopt.experiments.training.files import CONFIG, config_of, locked, refuse_locked
-from etfopt.experiments.training.folder import Start, begin, finish, refuse_occupied, resume_from
 from etfopt.experiments.training.loggers import RunLogger
 from etfopt.experiments.training.machine import build_trainer, process_rank, quiet_lightning, use_threads
-from etfopt.experiments.training.means import read_means
-from etfopt.experiments.training.random_states import RandomStates, seeded
-from etfopt.experiments.training.recorder import MEANS_BY_EPOCH, Recorder
 from etfopt.experiments.training.results import RunResult, load_run
 from etfopt.experiments.training.shares import share
 from etfopt.files import StorageError, make_folder

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from etfopt._arrays import as_integer
 from etfopt._options import as_temperature
+from etfopt._scalars import as_integer
 from etfopt._torch import require_finite, require_floats, require_labels
 from etfopt.nn._state import LoadChecked
 from etfopt.nn.heads._features import scaled
@@ -94,8 +94,8 @@ class Head(LoadChecked, abc.ABC):
 
         Returns
         -------
-        tuple of Tensor
-            Shapes (C, d) and (C,), detached.
+        weight, bias : Tensor, shapes (C, d) and (C,)
+            Detached.
         """
         return self.weight, self.bias
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from etfopt import solution as core
-from etfopt._arrays import as_integer, as_nonnegative
 from etfopt._options import as_method, as_shrinkage
+from etfopt._scalars import as_integer, as_nonnegative
 from etfopt._torch import outside_graphs, visible
 from etfopt.errors import InputError
 from etfopt.nn._running import MeansUpdate

@@ -23,12 +23,12 @@ BATCH = 256
 
 
 def conditions() -> dict[str, str | int | None]:
-    """Return what the timings depend on: versions, processor, cores.
+    """Return the conditions that timings depend on: versions, processor, cores.
 
     Returns
     -------
     dict of str to str, int or None
-        For the head of a report.
+        Facts by name, for the head of a report.
     """
     return {
         "python": platform.python_version(),
@@ -42,18 +42,7 @@ def conditions() -> dict[str, str | int | None]:
 
 
 def peak_bytes(run: Callable[[], object]) -> int:
-    """Return the peak bytes that Python and NumPy allocate during a call, in a run of its own: tracing slows it down.
-
-    Parameters
-    ----------
-    run : callable
-        Without arguments.
-
-    Returns
-    -------
-    int
-        Bytes.
-    """
+    """Return the peak bytes that Python and NumPy allocate during a call. Do not time it: tracing is slow."""
     tracemalloc.start()
     try:
         run()
@@ -63,79 +52,24 @@ def peak_bytes(run: Callable[[], object]) -> int:
 
 
 def seconds(run: Callable[[], object]) -> float:
-    """Return the time of a call.
-
-    Parameters
-    ----------
-    run : callable
-        Without arguments.
-
-    Returns
-    -------
-    float
-        Seconds of the wall clock.
-    """
+    """Return the time of a call."""
     start = time.perf_counter()
     run()
     return time.perf_counter() - start
 
 
 def median_seconds(run: Callable[[], object], repeats: int = 7) -> float:
-    """Return the median time of a call, a first one to warm up left out.
-
-    Parameters
-    ----------
-    run : callable
-        Without arguments.
-    repeats : int
-        Calls that count.
-
-    Returns
-    -------
-    float
-        Seconds.
-    """
+    """Return the median time of a call, a first one to warm up left out."""
     return statistics.median([seconds(run) for _ in range(repeats + 1)][1:])
 
 
 def linear_layer(d: int, C: int, rng: Seed, dtype: DTypeLike = np.float64) -> Callable[[], object]:
-    """Return what does the three products of a linear layer's forward and backward pass, at batch 256.
-
-    Parameters
-    ----------
-    d, C : int
-        Inputs and outputs of the layer.
-    rng : numpy.random.Generator or seed
-        What its arrays are drawn from.
-    dtype : dtype
-        Of the arrays.
-
-    Returns
-    -------
-    callable
-        Without arguments.
-
-    Raises
-    ------
-    InputError
-        If `rng` is no generator and no seed.
-    """
+    """Return what does the three products of a linear layer's forward and backward pass, at batch 256."""
     rng = as_generator(rng, "rng")
     X, W, G = (rng.standard_normal(shape).astype(dtype) for shape in ((BATCH, d), (C, d), (BATCH, C)))
     return lambda: (X @ W.T, G @ W, G.T @ X)
 
 
 def as_records(rows: Sequence[Any]) -> list[dict[str, object]]:
-    """Return rows, dataclasses of one kind, as dictionaries with the same keys each.
-
-    Parameters
-    ----------
-    rows : sequence of dataclass
-        Of one kind.
-
-    Returns
-    -------
-    list of dict
-        For JSON.
-    """
+    """Return rows, dataclasses of one kind, as dictionaries with the same keys each."""
     return [dataclasses.asdict(row) for row in rows]

@@ -1,4 +1,4 @@
-"""The folder of a run: what is there, what may be taken away, and from where a run goes on."""
+"""The folder of a run: which files it holds, which may be removed, and where a resumed run starts."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from typing import Any
 
 from etfopt.errors import InputError
 from etfopt.experiments.settings import Machine, TrainConfig
-from etfopt.experiments.training.checkpoints import Identity, checkpoints, choose, files_after, load, prune
-from etfopt.experiments.training.environment import environment
-from etfopt.experiments.training.files import (
+from etfopt.experiments.training._checkpoints import Identity, checkpoints, choose, files_after, load, prune
+from etfopt.experiments.training._environment import environment
+from etfopt.experiments.training._means import read_means
+from etfopt.experiments.training._recorder import HISTORY, LINES, MARGINS, MEANS, MEANS_BY_EPOCH, Recorder
+from etfopt.experiments.training._records import (
     CONFIG,
     LARGEST,
     config_of,
@@ -21,8 +23,6 @@ from etfopt.experiments.training.files import (
     write_json,
 )
 from etfopt.experiments.training.loggers import FILES as LOGS
-from etfopt.experiments.training.means import read_means
-from etfopt.experiments.training.recorder import HISTORY, LINES, MARGINS, MEANS, MEANS_BY_EPOCH, Recorder
 from etfopt.files._atomic import part_of
 from etfopt.files._text import parse_json, read_bounded
 
@@ -48,14 +48,14 @@ PATTERNS = (*RESULTS, LINES, MEANS_BY_EPOCH, ENVIRONMENT, *CHECKPOINTS, *LOGS, C
 
 @dataclass(frozen=True)
 class Start:
-    """Where a run goes on.
+    """Where a run starts.
 
     Attributes
     ----------
     checkpoint : Path or None
-        None is the beginning.
+        The checkpoint to load; None for a new run.
     epoch : int
-        Epochs that are done.
+        Number of finished epochs.
     """
 
     checkpoint: Path | None
@@ -63,20 +63,7 @@ class Start:
 
 
 def refuse_occupied(path: Path, *, overwrite: bool) -> None:
-    """Refuse a folder in which a new run would remove files that somebody may still need. Changes nothing.
-
-    Parameters
-    ----------
-    path : Path
-        The folder; it may be missing.
-    overwrite : bool
-        Whether an earlier run may be removed. Files that are of no run may never be.
-
-    Raises
-    ------
-    InputError
-        If it holds files of these names that are of no run, or a run of which an epoch is finished.
-    """
+    """Refuse a folder in which a new run would remove files that you may still need. Changes nothing."""
     there = [str(file.relative_to(path)) for file in _files(path)]
     if there and not _is_run(path / CONFIG):
         raise InputError(f"{path}: holds {', '.join(there)}, and not of an earlier run; choose another folder")
@@ -89,20 +76,7 @@ def refuse_occupied(path: Path, *, overwrite: bool) -> None:
 
 
 def refuse_other_settings(path: Path, config: TrainConfig) -> None:
-    """Refuse a folder with a run of other settings than those of a run that is to be continued there.
-
-    Parameters
-    ----------
-    path : Path
-        The folder; it may be missing.
-    config : TrainConfig
-        The settings.
-
-    Raises
-    ------
-    InputError
-        If it holds files of another run or of none.
-    """
+    """Refuse to resume a run in a folder that holds a run with other settings."""
     if _files(path) and config_of(path).digest() != config.digest():
         raise InputError(
             f"{path}: is a run of another configuration, {_described(path)}; choose another folder, or replace "
@@ -111,7 +85,7 @@ def refuse_other_settings(path: Path, config: TrainConfig) -> None:
 
 
 def _finished_epochs(path: Path) -> int:
-    """Return how many epochs of a run would be lost with its folder."""
+    """Return how many finished epochs would be lost with the folder."""
     ends = checkpoints(path / "checkpoints")
     if ends or any((path / name).exists() for name in (MEANS, MARGINS)):
         return max([*ends, _recorded(path), 1])
@@ -120,7 +94,7 @@ def _finished_epochs(path: Path) -> int:
 
 
 def _recorded(path: Path) -> int:
-    """Return the last epoch that a run has written down; a file that cannot be read counts as one that is needed."""
+    """Return the last recorded epoch; an unreadable file counts as needed."""
     try:
         lines = read_lines(path / LINES) if (path / LINES).exists() else []
         return int(lines[-1]["epoch"]) if lines else 0
@@ -137,30 +111,15 @@ def _described(path: Path) -> str:
 
 
 def begin(path: Path, config: TrainConfig, start: Start, machine: Machine) -> None:
-    """Prepare the folder of a run that is about to start, or to go on.
-
-    Parameters
-    ----------
-    path : Path
-        Of the run.
-    config : TrainConfig
-        Written down.
-    start : Start
-        Where it goes on.
-    machine : Machine
-        Written down.
-
-    Raises
-    ------
-    InputError
-        If records of the folder cannot be read or do not reach that far.
-    """
+    """Prepare the folder of a run that starts or resumes."""
     starts = read_starts(path) if start.epoch else []
     try:
         for file in [*_torn(path), *(_ahead(path, start.epoch) if start.epoch else _files(path))]:
             file.unlink()
     except OSError as error:
-        raise InputError(f"{path}: cannot be cleared of the earlier run: {error.strerror}") from error
+        raise InputError(
+            f"{path}: cannot be cleared of the earlier run: {error.strerror}; remove it yourself"
+        ) from error
     if not start.epoch:
         write_config(path, config)
     here = {"epoch": start.epoch, "seed": config.seed, **asdict(machine), **environment()}
@@ -168,23 +127,7 @@ def begin(path: Path, config: TrainConfig, start: Start, machine: Machine) -> No
 
 
 def read_starts(path: Path) -> list[dict[str, Any]]:
-    """Read with what a run was started, and started again.
-
-    Parameters
-    ----------
-    path : Path
-        Folder of the run.
-
-    Returns
-    -------
-    list of dict
-        As `begin` wrote them; none where nothing is written down.
-
-    Raises
-    ------
-    InputError
-        If the file is damaged, or of another version.
-    """
+    """Read the settings and versions of each start of a run."""
     file = path / ENVIRONMENT
     starts = read_json(file).get("starts") if file.exists() else []
     if not isinstance(starts, list) or not all(isinstance(s, dict) and _is_git(s.get("git")) for s in starts):
@@ -199,29 +142,7 @@ def _is_git(value: object) -> bool:
 
 
 def resume_from(path: Path, config: TrainConfig, identity: Identity, from_epoch: int | None) -> Start:
-    """Return where a run goes on: at the start, in a folder without files of a run.
-
-    Parameters
-    ----------
-    path : Path
-        Of the run.
-    config : TrainConfig
-        As it is to be trained.
-    identity : Identity
-        What a checkpoint must belong to.
-    from_epoch : int or None
-        None is the newest checkpoint.
-
-    Returns
-    -------
-    Start
-        Checkpoint and epoch.
-
-    Raises
-    ------
-    InputError
-        If the folder is of no run or of another configuration, or the checkpoint cannot be used.
-    """
+    """Return where a run resumes; in a folder without files of a run, it starts."""
     if not _files(path):
         return Start(None, 0)
     refuse_other_settings(path, config)
@@ -241,15 +162,7 @@ def resume_from(path: Path, config: TrainConfig, identity: Identity, from_epoch:
 
 
 def finish(path: Path, config: TrainConfig) -> None:
-    """Write the results of a run whose last epoch is done, from its checkpoint, where they are not there.
-
-    Parameters
-    ----------
-    path : Path
-        Of the run.
-    config : TrainConfig
-        As it was trained.
-    """
+    """Write the missing results of a finished run from its last checkpoint."""
     prune(path / "checkpoints")
     if all((path / name).exists() for name in RESULTS):
         return
@@ -260,18 +173,7 @@ def finish(path: Path, config: TrainConfig) -> None:
 
 
 def is_empty(path: Path) -> bool:
-    """Return whether a folder holds no file of a run, or is not there.
-
-    Parameters
-    ----------
-    path : Path
-        The folder.
-
-    Returns
-    -------
-    bool
-        True also where it holds files of other kinds.
-    """
+    """Return whether a folder is missing or holds no file of a run."""
     return not _files(path)
 
 
@@ -280,7 +182,7 @@ def _files(path: Path) -> list[Path]:
 
 
 def _ahead(path: Path, epoch: int) -> list[Path]:
-    """Return what a run that goes on from an epoch must not find: later checkpoints, and results."""
+    """Return the files that a run must not find when it resumes from an epoch: later checkpoints, and results."""
     return [*files_after(path / "checkpoints", epoch), *(path / name for name in RESULTS if (path / name).exists())]
 
 

@@ -15,10 +15,10 @@ import pytorch_lightning as pl
 from torch import Tensor
 
 from etfopt._memory import Allocations
+from etfopt.experiments.training._means import append_means
+from etfopt.experiments.training._records import Record, append_line, write_json, write_lines
 from etfopt.experiments.training.classifier import Classifier
-from etfopt.experiments.training.files import Record, append_line, write_json, write_lines
 from etfopt.experiments.training.loggers import RunLogger
-from etfopt.experiments.training.means import append_means
 from etfopt.files import write_atomically
 
 __all__ = ["COST", "HISTORY", "LINES", "MARGINS", "MEANS", "MEANS_BY_EPOCH", "Recorder"]
@@ -28,7 +28,7 @@ MEANS_BY_EPOCH = "class_means_by_epoch.npy"
 HISTORY, MEANS, MARGINS = "history.json", "class_means.npy", "margins.npz"
 
 COST = ("step_ms", "step_bytes")
-"""What a line says beside the measures of its epoch."""
+"""Keys of a line besides the measures of its epoch."""
 
 WARM_UP_STEPS = 10
 
@@ -36,18 +36,9 @@ WARM_UP_STEPS = 10
 class Recorder(pl.Callback):
     """Times the steps of a run, counts the memory of one, and records its measures.
 
-    After every epoch: a line of JSON, the class means of the training split, a record for the logger. At the end:
-    the history, the last class means, the sorted margins of both splits. A checkpoint holds what is needed to write
-    all of them again up to its epoch, but for the class means of earlier epochs.
-
-    Parameters
-    ----------
-    path : Path
-        Folder of the run.
-    on_epoch : callable or None
-        Called after every epoch.
-    logger : RunLogger, optional
-        Receives the measures of every epoch.
+    After every epoch it writes a line of JSON, the class means of the training split and a record for the logger. At
+    the end it writes the history, the last class means and the sorted margins of both splits. A checkpoint holds
+    everything that is needed to write them again, except the class means of earlier epochs.
 
     Attributes
     ----------
@@ -56,10 +47,10 @@ class Recorder(pl.Callback):
     steps_ms : list of float
         Median milliseconds of a training step in each epoch of the history.
     step_bytes : float
-        The most memory that tensors made in a training step took at a time, activations and gradients included. The
-        second step is asked, for the first makes the optimiser's state; NaN before.
+        Peak memory of the tensors made in a training step, activations and gradients included. It is measured in the
+        second step, because the first also makes the optimiser's state; NaN before.
     steps_bytes : list of float
-        What was known of it in each epoch of the history.
+        `step_bytes` as known in each epoch of the history.
     margins : dict
         Sorted margins of the last epoch by split.
     """
@@ -97,13 +88,7 @@ class Recorder(pl.Callback):
         return allocations.peak
 
     def step_ms(self) -> float:
-        """Return the median over the epochs of the median step in milliseconds; NaN if there was none.
-
-        Returns
-        -------
-        float
-            Milliseconds.
-        """
+        """Return the median over the epochs of the median step in milliseconds; NaN if there was none."""
         return statistics.median([ms for ms in self.steps_ms if not math.isnan(ms)] or [math.nan])
 
     def _epoch_ms(self) -> float:
@@ -164,13 +149,7 @@ class Recorder(pl.Callback):
         )
 
     def write_results(self, last_means: np.ndarray[Any, np.dtype[np.float64]]) -> None:
-        """Write what a finished run leaves: history, last class means, sorted margins.
-
-        Parameters
-        ----------
-        last_means : ndarray, shape (d, C)
-            Class means of the training split after the last epoch.
-        """
+        """Write what a finished run leaves: history, last class means, sorted margins."""
         arrays = {MEANS: lambda file: np.save(file, last_means), MARGINS: self._save_margins}
         for name, save in arrays.items():
             buffer = io.BytesIO()
@@ -182,13 +161,7 @@ class Recorder(pl.Callback):
         np.savez(file, train=self.margins["train"].numpy(), test=self.margins["test"].numpy())
 
     def close(self, status: str) -> None:
-        """Stop counting, also in the middle of a step, and finish the log.
-
-        Parameters
-        ----------
-        status : "success" or "failed"
-            How the run has ended.
-        """
+        """Stop counting, also in the middle of a step, and finish the log."""
         self._stop_counting()
         if self.logger:
             self.logger.close(status)

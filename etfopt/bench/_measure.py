@@ -121,36 +121,14 @@ class Row:
         return self.status is Status.CERTIFIED
 
     def seconds_to(self, gap: float) -> float:
-        """Return the time at which the relative gap first was small enough.
-
-        Parameters
-        ----------
-        gap : float
-            The relative gap.
-
-        Returns
-        -------
-        float
-            Seconds; inf if it never was, or if U is infeasible.
-        """
+        """Return the time at which the relative gap first was small enough."""
         if not self.feasible or self.seconds is None or self.relative_gap is None or self.relative_gap > gap:
             return float("inf")
         return next((seconds for seconds, reached in self.trace if reached <= gap), self.seconds)
 
 
 def measure(cell: Cell) -> Row:
-    """Run a cell in this process, and return its row: an exception of the solver is a row, too.
-
-    Parameters
-    ----------
-    cell : Cell
-        What to run.
-
-    Returns
-    -------
-    Row
-        What the run cost, and what the certificate says of its answer.
-    """
+    """Run a cell in this process, and return its row: an exception of the solver is a row, too."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
@@ -164,18 +142,7 @@ def measure(cell: Cell) -> Row:
 
 
 def blank(cell: Cell) -> Row:
-    """Return the row of a cell that has no answer.
-
-    Parameters
-    ----------
-    cell : Cell
-        What has no answer.
-
-    Returns
-    -------
-    Row
-        With everything that is known without one.
-    """
+    """Return the row of a cell that has no answer."""
     problem = cell.problem.problem
     return Row(
         problem=cell.problem.name,
@@ -222,25 +189,7 @@ def _answered(cell: Cell) -> Row:
 
 
 def starting_point(problem: NearestETF, seed: int) -> Array:
-    """Return the point of St(d, r) from which every local solver starts.
-
-    Parameters
-    ----------
-    problem : NearestETF
-        Gives d and r.
-    seed : int
-        Of the start.
-
-    Returns
-    -------
-    ndarray, shape (d, r), float64
-        Uniform on the manifold; the same for every solver.
-
-    Raises
-    ------
-    InputError
-        If `seed` is no generator and no seed.
-    """
+    """Return the point of St(d, r) from which every local solver starts."""
     start = random_stiefel(problem.d, problem.r, as_generator(seed, "seed"))
     start.flags.writeable = False  # it is the same array for every repetition
     return start

@@ -7,14 +7,14 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from etfopt.experiments.studies.comparisons import Pair
-from etfopt.experiments.studies.numbers import QUANTITIES, Spread
-from etfopt.experiments.studies.statistics import LEVEL, RESAMPLES, Comparison, Steadiness, few_seeds
+from etfopt.experiments.studies._comparisons import Pair
+from etfopt.experiments.studies._numbers import QUANTITIES, Spread
+from etfopt.experiments.studies.statistics import LEVEL, RESAMPLES, Comparison, Steadiness
 
 if TYPE_CHECKING:
     from etfopt.experiments.studies.report import Report
 
-__all__ = ["markdown"]
+__all__ = ["few_seeds", "markdown"]
 
 ACCURACIES = {"test_accuracy_first": 0, "test_accuracy_second": 1}
 SPEED = ("epochs_to_99", "epochs_to_100", "epochs_to_margin_1")
@@ -23,20 +23,7 @@ COST = ("step_ms", "step_mib")
 
 
 def markdown(report: Report, figures: Mapping[str, str]) -> str:
-    """Return the page.
-
-    Parameters
-    ----------
-    report : Report
-        The numbers.
-    figures : mapping of str to str
-        The pictures' file names, and their captions.
-
-    Returns
-    -------
-    str
-        Markdown.
-    """
+    """Return the page."""
     study = report.collected.study
     parts = [
         f"# {_plain(study.title)}",
@@ -142,6 +129,17 @@ def _paired(report: Report) -> list[str]:
     )
     head = ["variant", "baseline", "quantity", "pairs", "mean", "median", "interval", "p", "censored"]
     return [text, *sorted(notes), _rows(head, [_pair(p, report.epochs[p.variant]) for p in pairs], 3)]
+
+
+def few_seeds(n: int) -> str | None:
+    """Return a warning if n pairs are too few for a p-value below 0.05."""
+    if 2 / 2**n <= 1 - LEVEL:
+        return None
+    least = min(1.0, 2 / 2**n)
+    return (
+        f"With {n} pair{'s' * (n != 1)} of runs the sign-flip test gives no p-value below {least:.3g}, whatever the "
+        "difference, and a bootstrap interval over so few is narrower than it should be: take these as descriptions."
+    )
 
 
 def _names(pair: Pair[Any], epochs: tuple[int, int]) -> list[str]:

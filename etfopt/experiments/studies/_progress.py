@@ -1,4 +1,4 @@
-"""The folder of a study: its plan, and how far each of its runs has come."""
+"""The folder of a study: its plan, and the progress of each run."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from pathlib import Path
 from etfopt.errors import InputError
 from etfopt.experiments.settings import TrainConfig
 from etfopt.experiments.studies.plan import Planned, Study
-from etfopt.experiments.training.files import CONFIG, config_of, read_json, read_lines, write_json
-from etfopt.experiments.training.folder import RESULTS, is_empty
-from etfopt.experiments.training.recorder import LINES
+from etfopt.experiments.training._recorder import LINES
+from etfopt.experiments.training._records import CONFIG, config_of, read_json, read_lines, write_json
+from etfopt.experiments.training._run_folder import RESULTS, is_empty
 from etfopt.files import make_folder
 
 __all__ = ["STUDY", "Progress", "State", "divergence", "load_study", "progress", "record_divergence", "save_study"]
@@ -49,37 +49,13 @@ class Progress:
 
 
 def save_study(folder: Path, study: Study) -> None:
-    """Write the plan beside the runs, so that a report knows what is missing.
-
-    Parameters
-    ----------
-    folder : Path
-        Of the study.
-    study : Study
-        The plan.
-    """
+    """Write the plan next to the runs, so that a report knows which are missing."""
     make_folder(folder)
     write_json(folder / STUDY, {"study": study.to_dict()})
 
 
 def load_study(folder: Path) -> Study:
-    """Read what `save_study` wrote.
-
-    Parameters
-    ----------
-    folder : Path
-        Of the study.
-
-    Returns
-    -------
-    Study
-        The plan.
-
-    Raises
-    ------
-    InputError
-        If it is missing, damaged, of another schema, or no study.
-    """
+    """Read a plan that `save_study` wrote."""
     values = read_json(folder / STUDY).get("study")
     try:
         if not isinstance(values, dict):
@@ -92,25 +68,7 @@ def load_study(folder: Path) -> Study:
 
 
 def progress(folder: Path, runs: Sequence[Planned]) -> list[Progress]:
-    """Return the state of every run of a study.
-
-    Parameters
-    ----------
-    folder : Path
-        Of the study.
-    runs : sequence of Planned
-        The plan.
-
-    Returns
-    -------
-    list of Progress
-        In the plan's order.
-
-    Raises
-    ------
-    InputError
-        If a folder is that of a run of another configuration, or of none; all of these are named.
-    """
+    """Return the state of every run of a study; raise `InputError` for folders of other runs, all of them named."""
     found, foreign = [], []
     for run in runs:
         path = folder / run.folder
@@ -137,35 +95,12 @@ def _state(path: Path, config: TrainConfig) -> tuple[State, int]:
 
 
 def record_divergence(path: Path, config: TrainConfig, message: str) -> None:
-    """Write down in the folder of a run that it diverged: it would again.
-
-    Parameters
-    ----------
-    path : Path
-        Folder of the run.
-    config : TrainConfig
-        What diverged.
-    message : str
-        Epoch, step, batch and samples.
-    """
+    """Write down in the folder of a run that it diverged: it would again."""
     write_json(path / DIVERGED, {"config": config.digest(), "message": message})
 
 
 def divergence(path: Path, config: TrainConfig) -> str | None:
-    """Return how a run of this configuration diverged, or None if it did not.
-
-    Parameters
-    ----------
-    path : Path
-        Folder of the run.
-    config : TrainConfig
-        A record of another one does not count.
-
-    Returns
-    -------
-    str or None
-        The message with which it stopped.
-    """
+    """Return how a run of this configuration diverged, or None if it did not."""
     if not (path / DIVERGED).exists():
         return None
     record = read_json(path / DIVERGED)

@@ -21,7 +21,7 @@ from lightning_fabric.plugins import CheckpointIO
 from pytorch_lightning.callbacks import Checkpoint
 
 from etfopt.errors import InputError
-from etfopt.experiments.training.files import read_json, write_json
+from etfopt.experiments.training._records import read_json, write_json
 from etfopt.files import make_folder, write_atomically
 from etfopt.files._text import read_bounded
 
@@ -45,17 +45,7 @@ NAME = re.compile(r"epoch-(\d{4,})\.(?:ckpt|json)")
 
 @dataclass(frozen=True)
 class Identity:
-    """What a checkpoint belongs to.
-
-    Attributes
-    ----------
-    config : str
-        Digest of the configuration.
-    processes : int
-        How many took part.
-    precision : str
-        As Lightning names it.
-    """
+    """The run that a checkpoint belongs to: digest of its configuration, number of processes, Lightning's precision."""
 
     config: str
     processes: int
@@ -63,7 +53,7 @@ class Identity:
 
 
 class AtomicCheckpoints(CheckpointIO):
-    """How Lightning reads and writes checkpoints here; the run's `EpochCheckpoint` says what they are."""
+    """Lightning's way to read and write checkpoints; `EpochCheckpoint` adds the run that they belong to."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
         """Write the checkpoint, then the file that vouches for it."""
@@ -93,21 +83,13 @@ class AtomicCheckpoints(CheckpointIO):
 
 
 class EpochCheckpoint(Checkpoint):
-    """Writes a checkpoint at the end of every epoch, after all other records, then removes those before the last two.
-
-    Parameters
-    ----------
-    folder : Path
-        Folder of the checkpoints, made if missing.
-    identity : Identity
-        What the checkpoints belong to.
-    """
+    """Writes a checkpoint after every epoch, when all else is recorded, and removes those before the last two."""
 
     def __init__(self, folder: Path, identity: Identity) -> None:
         self.folder, self.identity = folder, identity
 
     def on_save_checkpoint(self, trainer: pl.Trainer, _module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Say what the checkpoint belongs to."""
+        """Add the run that the checkpoint belongs to."""
         checkpoint["etfopt"] = {"epoch": trainer.current_epoch + 1, **asdict(self.identity)}
 
     def on_train_epoch_end(self, trainer: pl.Trainer, _module: pl.LightningModule) -> None:
@@ -122,16 +104,6 @@ def checkpoints(folder: Path) -> dict[int, Path]:
     """Return the checkpoints of a folder by epoch, the newest first, without opening them.
 
     A checkpoint that has no ``.json`` beside it is left out: its process was killed before it was complete.
-
-    Parameters
-    ----------
-    folder : Path
-        Folder of the checkpoints; it may be missing.
-
-    Returns
-    -------
-    dict of int to Path
-        The ``.ckpt`` files.
     """
     found = _by_epoch(folder)
     pairs = {epoch: files[0].with_suffix(".ckpt") for epoch, files in found.items() if len(files) == 2}
@@ -148,13 +120,7 @@ def _by_epoch(folder: Path) -> dict[int, list[Path]]:
 
 
 def prune(folder: Path) -> None:
-    """Remove all files of checkpoints older than the last two complete ones.
-
-    Parameters
-    ----------
-    folder : Path
-        Folder of the checkpoints.
-    """
+    """Remove all files of checkpoints older than the last two complete ones."""
     oldest = min(list(checkpoints(folder))[:KEPT], default=0)
     for epoch, files in _by_epoch(folder).items():
         for file in files if epoch < oldest else ():
@@ -162,44 +128,12 @@ def prune(folder: Path) -> None:
 
 
 def files_after(folder: Path, epoch: int) -> list[Path]:
-    """Return the files of all checkpoints after an epoch, in the order in which they can be removed.
-
-    Parameters
-    ----------
-    folder : Path
-        Folder of the checkpoints.
-    epoch : int
-        The last epoch whose checkpoint stays.
-
-    Returns
-    -------
-    list of Path
-        Of each pair the ``.json`` first.
-    """
+    """Return the files of all checkpoints after an epoch, in the order in which they can be removed."""
     return [file for e, files in _by_epoch(folder).items() if e > epoch for file in files]
 
 
 def verify(path: Path, identity: Identity | None = None) -> dict[str, Any]:
-    """Check every byte of a checkpoint, and return what its ``.json`` file says.
-
-    Parameters
-    ----------
-    path : Path
-        The ``.ckpt`` file.
-    identity : Identity, optional
-        What the checkpoint must belong to.
-
-    Returns
-    -------
-    dict
-        Format, epoch, digests, number of processes and precision.
-
-    Raises
-    ------
-    InputError
-        If one of the two files is missing, damaged, or of another library or version; or if the checkpoint belongs
-        to another configuration, number of processes or precision than `identity` says.
-    """
+    """Check every byte of a checkpoint, and return what its ``.json`` file says."""
     facts, _ = _verified(path)
     if identity is not None and facts["config"] != identity.config:
         raise InputError(f"{path}: belongs to another configuration than this run's config.json")
@@ -210,25 +144,7 @@ def verify(path: Path, identity: Identity | None = None) -> dict[str, Any]:
 
 
 def load(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
-    """Return the content of a checkpoint: tensors and plain values, nothing that could run.
-
-    Parameters
-    ----------
-    path : Path
-        Of the checkpoint.
-    map_location : device
-        Where the tensors go.
-
-    Returns
-    -------
-    dict
-        As Lightning wrote it.
-
-    Raises
-    ------
-    InputError
-        As `verify` does.
-    """
+    """Return the content of a checkpoint: tensors and plain values, no code."""
     _, content = _verified(path)
     try:
         checkpoint: dict[str, Any] = torch.load(io.BytesIO(content), map_location, weights_only=True)
@@ -265,27 +181,7 @@ def _uncompressed(path: Path, content: bytes) -> bytes:
 
 
 def choose(folder: Path, identity: Identity, from_epoch: int | None = None) -> Path | None:
-    """Return the checkpoint to continue from: the newest or that of an epoch; None if there is none at all.
-
-    Parameters
-    ----------
-    folder : Path
-        Of the checkpoints.
-    identity : Identity
-        What the checkpoint must belong to.
-    from_epoch : int, optional
-        None is the newest.
-
-    Returns
-    -------
-    Path or None
-        The ``.ckpt`` file; None if there is no checkpoint at all.
-
-    Raises
-    ------
-    InputError
-        If it cannot be used; the others that can be are named, with the option that takes them.
-    """
+    """Return the checkpoint to resume from, the newest or that of an epoch; None if there is none at all."""
     found = checkpoints(folder)
     if not found and not from_epoch:
         return None

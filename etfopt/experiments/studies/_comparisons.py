@@ -51,23 +51,6 @@ def pairs(study: Study, baselines: Sequence[str]) -> list[tuple[str, str]]:
     A baseline that is the name of a variant of the file stands for that variant in the same cell of the grid; the
     first one does so by default. The name of a cell stands for the same variant there, and the whole name of a variant
     for it alone.
-
-    Parameters
-    ----------
-    study : Study
-        Its variants and cells.
-    baselines : sequence of str
-        Names of variants.
-
-    Returns
-    -------
-    list of pair of str
-        Variant and baseline.
-
-    Raises
-    ------
-    InputError
-        If there is no such variant.
     """
     found: list[tuple[str, str]] = []
     for baseline in baselines or [""]:
@@ -98,21 +81,6 @@ def _by_seed(found: Found, variant: str, quantity: str) -> dict[int, float | Non
 def comparisons(study: Study, found: Found, baselines: Sequence[str]) -> list[Pair[Comparison]]:
     """Compare the variants with their baselines in every quantity of `COMPARED`.
 
-    Parameters
-    ----------
-    study : Study
-    found : dict
-        The quantities of each run, by variant and seed.
-    baselines : sequence of str
-        Variants of the file, or whole names; an empty sequence means the first variant.
-
-    Returns
-    -------
-    list of Pair
-        Variant by variant.
-
-    Notes
-    -----
     If a run never reached a level, its epoch counts as one after the last: the difference is then a bound, and the
     pair is counted as censored.
     """
@@ -126,22 +94,7 @@ def comparisons(study: Study, found: Found, baselines: Sequence[str]) -> list[Pa
 
 
 def spread_comparisons(study: Study, found: Found, baselines: Sequence[str]) -> list[Pair[Steadiness]]:
-    """Compare how the variants and their baselines vary between seeds, in every quantity of `STEADY`.
-
-    Parameters
-    ----------
-    study : Study
-        Its variants and cells.
-    found : dict
-        The quantities of each run, by variant and seed.
-    baselines : sequence of str
-        Variants of the file, or whole names; an empty sequence means the first variant.
-
-    Returns
-    -------
-    list of Pair
-        Variant by variant.
-    """
+    """Compare how the variants and their baselines vary between seeds, in every quantity of `STEADY`."""
     return [
         Pair(ours, theirs, q, steadiness(_by_seed(found, ours, q), _by_seed(found, theirs, q)))
         for ours, theirs in pairs(study, baselines)

@@ -25,11 +25,6 @@ def environment() -> dict[str, Any]:
 
     ``git`` is None unless the package lies in a checkout of its own source; ``dirty`` says whether a tracked file of
     it differs from the revision.
-
-    Returns
-    -------
-    dict
-        For JSON: versions, platform, threads, ``git``, date.
     """
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),

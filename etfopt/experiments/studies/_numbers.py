@@ -10,8 +10,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from etfopt.errors import InputError
+from etfopt.experiments.studies._progress import STUDY, State, divergence, load_study, progress
 from etfopt.experiments.studies.plan import Study, Variant
-from etfopt.experiments.studies.progress import STUDY, State, divergence, load_study, progress
 from etfopt.experiments.training.results import RunResult, load_run
 
 __all__ = ["QUANTITIES", "Collected", "Spread", "collect", "quantities", "two_epochs"]
@@ -51,18 +51,7 @@ class Spread:
 
     @classmethod
     def of(cls, values: Sequence[float | None]) -> Spread:
-        """Return the spread of values.
-
-        Parameters
-        ----------
-        values : sequence of float or None
-            One value for each seed; None stands for infinity.
-
-        Returns
-        -------
-        Spread
-            Their median and range.
-        """
+        """Return the spread of values."""
         numbers = [math.inf if value is None else value for value in values]
         return cls(statistics.median(numbers), min(numbers), max(numbers))
 
@@ -96,23 +85,7 @@ class Collected:
 
 
 def collect(folder: Path) -> Collected:
-    """Read the runs of a study's folder, or of any folder whose subfolders are runs named VARIANT-seedN.
-
-    Parameters
-    ----------
-    folder : Path
-        Of the study, or of runs.
-
-    Returns
-    -------
-    Collected
-        Finished runs by variant, and what is missing.
-
-    Raises
-    ------
-    InputError
-        If there are no runs, none is finished, or a run is of another configuration than its name says.
-    """
+    """Read the runs of a study's folder, or of any folder whose subfolders are runs named VARIANT-seedN."""
     found = _planned(folder) if (folder / STUDY).exists() else _loose(folder)
     if not any(found.runs.values()):
         raise InputError(f"{folder}: none of its runs is finished, so there is nothing to report")
@@ -172,25 +145,7 @@ def _loaded(path: Path) -> RunResult:
 
 
 def two_epochs(study: Study, epochs: tuple[int, int] | None) -> dict[str, tuple[int, int]]:
-    """Return for each variant the two epochs of its table: those asked for, or a quarter of all and all.
-
-    Parameters
-    ----------
-    study : Study
-        Its variants and their epochs.
-    epochs : pair of int, optional
-        Those asked for.
-
-    Returns
-    -------
-    dict of str to pair of int
-        By variant.
-
-    Raises
-    ------
-    InputError
-        If they do not increase, or a variant has fewer.
-    """
+    """Return for each variant the two epochs of its table: those asked for, or a quarter of all and all."""
     lengths = {variant.name: variant.config.training.epochs for variant in study.variants}
     if epochs is None:
         return {name: (max(1, length // 4), length) for name, length in lengths.items()}
@@ -201,20 +156,7 @@ def two_epochs(study: Study, epochs: tuple[int, int] | None) -> dict[str, tuple[
 
 
 def quantities(run: RunResult, epochs: tuple[int, int]) -> dict[str, float | None]:
-    """Return all `QUANTITIES` of a run; None is an epoch that never came.
-
-    Parameters
-    ----------
-    run : RunResult
-        A finished run.
-    epochs : pair of int
-        Of the table of accuracies.
-
-    Returns
-    -------
-    dict of str to float or None
-        None is an epoch that never came.
-    """
+    """Return all `QUANTITIES` of a run; None is an epoch that never came."""
     first, second = (run.history[epoch] for epoch in epochs)
     last = run.history[-1]
     return {

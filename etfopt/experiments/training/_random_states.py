@@ -39,20 +39,7 @@ def _restore(state: State) -> None:
 
 @contextmanager
 def seeded(seed: int, rank: int) -> Iterator[None]:
-    """Seed the global generators in this block, each process its own, and put them back after it.
-
-    Parameters
-    ----------
-    seed : int
-        Of the run.
-    rank : int
-        Of this process.
-
-    Yields
-    ------
-    None
-        The block runs seeded.
-    """
+    """Seed the global generators in this block, each process its own, and put them back after it."""
     before = _capture()
     words = np.random.SeedSequence([seed, rank]).generate_state(3)
     torch.manual_seed(int(words[0]))

@@ -22,22 +22,8 @@ Means: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
 def append_means(path: Path, means: Means, epoch: int) -> None:
     """Add the class means of an epoch, shape (d, C), to an ``.npy`` of shape (epochs, d, C); later ones are dropped.
 
-    The array is written first and the number of epochs, in the header, after it: a file that was being written is one
-    of the epochs before. NumPy leaves room in the header for the first axis to grow.
-
-    Parameters
-    ----------
-    path : Path
-        Of the ``.npy``.
-    means : ndarray, shape (d, C)
-        Of this epoch.
-    epoch : int
-        From 0; the file must hold those before it.
-
-    Raises
-    ------
-    StorageError, InputError
-        If it cannot be written, or the epochs before this one are not there.
+    The header, which holds the number of epochs, is written after the array. So a file that was being written when the
+    process was killed is that of the epochs before. NumPy leaves room in the header for the first axis to grow.
     """
     content = np.ascontiguousarray(means, dtype=np.float64).tobytes()
     try:
@@ -83,25 +69,7 @@ def _read_header(file: Any, path: Path) -> NpyHeader:
 
 
 def read_means(path: Path, epochs: int) -> Means:
-    """Return the first epochs that `append_means` wrote, shape (epochs, d, C).
-
-    Parameters
-    ----------
-    path : Path
-        Of the ``.npy``.
-    epochs : int
-        How many.
-
-    Returns
-    -------
-    ndarray, shape (epochs, d, C), float64
-        Epoch 0 is before any training.
-
-    Raises
-    ------
-    InputError
-        If they are not there.
-    """
+    """Return the first epochs that `append_means` wrote, shape (epochs, d, C)."""
     try:
         with open_regular(path) as file:
             count, *shape = _read_header(file, path).shape

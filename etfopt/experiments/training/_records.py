@@ -1,4 +1,4 @@
-"""The files of a run: written whole or not at all, of one schema, by one process at a time."""
+"""The files of a run: complete or absent, with a schema version, written by one process at a time."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ __all__ = [
 ]
 
 SCHEMA = 1
-"""Version of every file of a run; it grows when a reader of the version before could not read the next."""
+"""Version of the files of a run. Increase it when an older etfopt cannot read the new files."""
 
 LARGEST = 2**26
 """Bytes of a JSON file of a run or a study: 64 MiB."""
 LARGEST_LINES = 2**30
-"""Bytes of the records of a run: a thousand or two an epoch."""
+"""Bytes of the records of a run, which has one or two thousand for each epoch."""
 LOCK, CONFIG = ".lock", "config.json"
 
 Record: TypeAlias = dict[str, float]
@@ -45,23 +45,7 @@ Record: TypeAlias = dict[str, float]
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold the folder of a run for this process; the system takes the lock away from one that was killed.
-
-    Parameters
-    ----------
-    path : Path
-        Folder of the run.
-
-    Yields
-    ------
-    None
-        The block runs with the folder held.
-
-    Raises
-    ------
-    InputError
-        If another process holds it.
-    """
+    """Lock the folder of a run for this process; the system releases the lock of a killed process."""
     lock = FileLock(path / LOCK)
     try:
         lock.acquire(timeout=0)
@@ -70,7 +54,7 @@ def locked(path: Path) -> Iterator[None]:
             f"{path}: another process is at work on this run; wait for it, or use another folder"
         ) from None
     except OSError as error:
-        raise InputError(f"{path}: cannot be locked: {error.strerror}") from error
+        raise InputError(f"{path}: cannot be locked: {error.strerror}; choose another folder") from error
     try:
         yield
     finally:
@@ -78,25 +62,14 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def refuse_locked(path: Path) -> None:
-    """Refuse the folder of a run that another process is at work on. Changes nothing.
-
-    Parameters
-    ----------
-    path : Path
-        The folder; it may be missing.
-
-    Raises
-    ------
-    InputError
-        If another process holds it.
-    """
+    """Refuse the folder of a run that another process has locked. Changes nothing."""
     if (path / LOCK).exists():
         with locked(path):
             pass
 
 
 def _append(path: Path, content: bytes) -> None:
-    """Add bytes to the end of a file; none of them stays if not all can be written."""
+    """Append bytes to a file, all of them or none."""
     try:
         with path.open("ab", buffering=0) as file:
             size = file.tell()
@@ -114,36 +87,12 @@ def _append(path: Path, content: bytes) -> None:
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:
-    """Write an object as JSON, the schema first; what is NaN or infinite becomes null.
-
-    Parameters
-    ----------
-    path : Path
-        Of the file.
-    value : dict
-        The object.
-    """
+    """Write an object as JSON, the schema first; NaN and infinity become null."""
     write_atomically(path, strict_json({"schema": SCHEMA, **value}).encode())
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read what `write_json` wrote, without the schema.
-
-    Parameters
-    ----------
-    path : Path
-        Of the file.
-
-    Returns
-    -------
-    dict
-        The object.
-
-    Raises
-    ------
-    InputError
-        If it is missing, damaged, or of another schema.
-    """
+    """Read an object that `write_json` wrote, without the schema."""
     try:
         value = parse_json(read_bounded(path, LARGEST))
     except InputError:
@@ -151,7 +100,7 @@ def read_json(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise InputError(f"{path}: is damaged: {error}") from error
     if not isinstance(value, dict) or "schema" not in value:
-        raise InputError(f"{path}: is not a file of a run: it has no schema")
+        raise InputError(f"{path}: is not a file of a run: it has no schema; name the folder of a run")
     if value.pop("schema") != SCHEMA:
         raise InputError(f"{path}: was written by another version of etfopt; this one reads schema {SCHEMA}")
     return value
@@ -162,49 +111,17 @@ def _line(record: Record) -> bytes:
 
 
 def append_line(path: Path, record: Record) -> None:
-    """Add a record to a file of JSON lines.
-
-    Parameters
-    ----------
-    path : Path
-        Of the file, made if missing.
-    record : dict
-        One line.
-    """
+    """Add a record to a file of JSON lines."""
     _append(path, _line(record))
 
 
 def write_lines(path: Path, records: Sequence[Record]) -> None:
-    """Write a file of JSON lines anew.
-
-    Parameters
-    ----------
-    path : Path
-        Of the file.
-    records : sequence of dict
-        One a line.
-    """
+    """Replace a file of JSON lines."""
     write_atomically(path, b"".join(map(_line, records)))
 
 
 def read_lines(path: Path) -> list[Record]:
-    """Read a file of JSON lines, null as NaN; a last line that is torn is left out.
-
-    Parameters
-    ----------
-    path : Path
-        Of the file.
-
-    Returns
-    -------
-    list of dict
-        One a line.
-
-    Raises
-    ------
-    InputError
-        If the file is missing, or a line before the last is damaged or not of the epoch after the one before it.
-    """
+    """Read a file of JSON lines, null as NaN. A last line without its end, from a crash, is ignored."""
     *lines, _torn = read_bounded(path, LARGEST_LINES).split(b"\n")
     return [_record(path, number, line) for number, line in enumerate(lines)]
 
@@ -233,36 +150,12 @@ def _is_number(value: object) -> bool:
 
 
 def write_config(folder: Path, config: TrainConfig) -> None:
-    """Write the configuration of a run into its folder.
-
-    Parameters
-    ----------
-    folder : Path
-        Folder of the run.
-    config : TrainConfig
-        The configuration.
-    """
+    """Write the configuration of a run into its folder."""
     write_json(folder / CONFIG, {"config": config.to_dict()})
 
 
 def config_of(folder: Path) -> TrainConfig:
-    """Read the configuration of the run in a folder.
-
-    Parameters
-    ----------
-    folder : Path
-        Folder of the run.
-
-    Returns
-    -------
-    TrainConfig
-        The configuration that the run was started with.
-
-    Raises
-    ------
-    InputError
-        If the folder holds no run, or its ``config.json`` is damaged, of another schema, or no configuration.
-    """
+    """Read the configuration of the run in a folder."""
     path = folder / CONFIG
     if not path.exists():
         raise InputError(f"{folder}: holds no run: there is no {CONFIG} in it; name the folder of a run")
