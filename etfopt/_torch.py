@@ -57,7 +57,7 @@ def require_floats(value: object, name: str, shape: tuple[int | str, ...] | None
 
 
 def require_finite(X: Tensor, name: str, largest: float = math.inf) -> None:
-    """Raise `InputError` if X holds NaN, infinity or a size above `largest`; checks nothing where it is not `visible`."""
+    """Raise `InputError` if X is `visible` and holds NaN, infinity or a size above `largest`."""
     if not visible(X) or (largest == math.inf and math.isfinite(float(X.detach().sum()))):
         return  # a finite sum has finite terms
     good = X.isfinite() if largest == math.inf else X.isfinite() & (X.abs() <= largest)
