@@ -33,7 +33,7 @@ FLOOR = 2.0**-52
 
 
 class Status(enum.Enum):
-    """How a cell ended; the value is what the table says."""
+    """Result of a cell; the value is the text in the table."""
 
     CERTIFIED = "certified"
     NOT_OPTIMAL = "not optimal"
@@ -49,11 +49,11 @@ class Cell:
     Attributes
     ----------
     problem : NamedProblem
-        What to solve.
+        The problem to solve.
     entrant : Entrant
         The solver, with its settings.
     seed : int or None
-        Of the start; None for a solver that needs none.
+        Seed of the start; None for a solver that needs no start.
     """
 
     problem: NamedProblem
@@ -63,7 +63,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    r"""What came of a cell; None where there is no answer, or nothing to measure.
+    r"""Measurements of a cell; None if there is no answer, or nothing to measure.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""What a head costs in training: steps of a real network with each head in turn, in one run."""
+"""Cost of a head in training: steps of a real network with each head in turn, in one run."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def bench_heads(
     Returns
     -------
     list of HeadRow
-        For each number of classes, a row a head.
+        One row for each number of classes and head.
 
     Raises
     ------

@@ -52,7 +52,7 @@ MEMORY_LIMIT = 16 * 2**30
 
 @dataclass(frozen=True)
 class Row:
-    """What was measured for a shape; seconds are medians over the steps, None where the paper's pipeline cannot run.
+    """Measurements of a shape; seconds are medians over the steps, None where the paper's pipeline cannot run.
 
     Attributes
     ----------

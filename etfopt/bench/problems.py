@@ -34,7 +34,7 @@ KAPPA = 1e6
 """Condition number of the ill-conditioned means, on the space of centred columns."""
 
 NOISE = 1e-3
-"""Of collapsed means, relative to their norm."""
+"""Norm of the noise on collapsed means, relative to their norm."""
 
 IMBALANCE = 100
 """Samples of the most frequent class over those of the rarest."""
@@ -155,7 +155,7 @@ def from_means(H: ArrayLike, prox: Array | None = None, delta: float = 0.0, fram
     Returns
     -------
     NearestETF
-        With H of norm 1.
+        A problem whose H has norm 1.
 
     Raises
     ------
@@ -210,7 +210,7 @@ def choose_problems(names: Sequence[str] = (), files: Sequence[Path] = (), quick
     Returns
     -------
     list of NamedProblem
-        In the grid's order, files last.
+        Problems in the grid's order, files last.
 
     Raises
     ------
@@ -256,7 +256,7 @@ def drifting_means(d: int, C: int, rng: Seed) -> Iterator[Float64Array]:
     d, C : int
         Feature dimension and classes, d >= C.
     rng : numpy.random.Generator or seed
-        What start, target and noise are drawn from.
+        Source of the start, the target and the noise.
 
     Yields
     ------

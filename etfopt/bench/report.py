@@ -1,4 +1,4 @@
-"""What a comparison leaves behind: one file for machines and two figures."""
+"""Results of a comparison: one JSON file and two figures."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ RULES = {
     "repeat_at_most": REPEATS,
     "killed_after": f"{GRACE:g} times the limit and 1 s",
 }
-"""What holds for every comparison; see `etfopt.bench.compare`."""
+"""Rules that hold for every comparison; see `etfopt.bench.compare`."""
 
 
 def document(rows: Sequence[Row], entrants: Sequence[Entrant], settings: Mapping[str, object]) -> dict[str, object]:
-    """Return everything that is known of a comparison; rows and summaries have the same keys each.
+    """Return all numbers of a comparison; all rows have the same keys, and so do all summaries.
 
     Parameters
     ----------
     rows : sequence of Row
-        Of the whole grid.
+        Rows of the whole grid.
     entrants : sequence of Entrant
         The solvers, whose settings are written down.
     settings : mapping
-        Of the comparison: limit, seeds and the like.
+        Settings of the comparison, such as limit and seeds.
 
     Returns
     -------
     dict
-        For JSON: conditions, settings, solvers, rows, summaries.
+        Conditions, settings, solvers, rows and summaries, ready for JSON.
     """
     return {
         "conditions": conditions(),
@@ -72,25 +72,23 @@ def write_report(
 ) -> list[Path]:
     """Write ``compare.json`` and, with figures, ``convergence.png`` and ``profiles.png`` into an existing folder.
 
-    Each is put in place whole.
-
     Parameters
     ----------
     rows : sequence of Row
-        Of the whole grid.
+        Rows of the whole grid.
     entrants : sequence of Entrant
         The solvers.
     settings : mapping
-        Of the comparison.
+        Settings of the comparison.
     folder : Path
-        Must exist.
+        Folder of the files; it must exist.
     figures : bool
         Needs the extra `plots`.
 
     Returns
     -------
     list of Path
-        What was written.
+        The files that were written.
     """
     numbers = folder / "compare.json"
     with whole(numbers) as part:

@@ -1,4 +1,4 @@
-"""What a comparison comes to: a line for each problem and solver, and performance profiles."""
+"""Summary of a comparison: a line for each problem and solver, and performance profiles."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def summarise(rows: Sequence[Row]) -> list[Summary]:
     Parameters
     ----------
     rows : sequence of Row
-        Of the whole grid.
+        Rows of the whole grid.
 
     Returns
     -------
@@ -106,7 +106,7 @@ def ratios(rows: Sequence[Row], gap: float) -> dict[str, list[float]]:
     Parameters
     ----------
     rows : sequence of Row
-        Of the whole grid. A direct solver's only row counts for every start.
+        Rows of the whole grid. A direct solver's only row counts for every start.
     gap : float
         Relative gap at which a problem counts as solved, the same for all solvers. The time is the one until the trace
         first reached it: no solver pays for digits that the others did not compute.

@@ -1,4 +1,4 @@
-"""The closed form's cost in units of what everybody knows: a product A'A, a linear layer. One row a method."""
+"""The closed form's cost in units of familiar operations: a product A'A, a linear layer. One row for each method."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class UnitRow:
     dtype, spectrum : str
         float32 or float64; "random" class means, or ones "near collapse" (a simplex ETF and 1 % noise).
     method, route : str
-        What was asked for, and the route that kept the promised accuracy.
+        The method that was asked for, and the route that kept the promised accuracy.
     forward, backward : float
         Seconds of the solve and of the gradient after it, with the paper's proximal term.
     square, product : float
@@ -75,7 +75,7 @@ def means_and_prox(d: int, C: int, spectrum: str, rng: Seed) -> tuple[Array, Arr
     spectrum : str
         "random" or "near collapse".
     rng : numpy.random.Generator or seed
-        What both are drawn from.
+        Source of both.
 
     Returns
     -------
@@ -105,7 +105,7 @@ def units(
     shapes : sequence of pair of int
         d and C of each problem.
     seed : int
-        Of the problems.
+        Seed of the problems.
     on_step : callable, optional
         Called `STEPS_PER_SHAPE` times a shape.
 

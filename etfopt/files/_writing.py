@@ -1,4 +1,4 @@
-"""Solutions and numbers into files, whole or not at all."""
+"""Writes solutions and numbers, and refuses to replace other files."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ def save_solution(solution: Solution, path: Path | str) -> None:
     """
     kept = {"gap": solution.certificate.gap, "margin": solution.certificate.margin}
     arrays: dict[str, Any] = {name: kept[name] if name in kept else getattr(solution, name) for name in PARTS}
-    with whole(_solution_path(path)) as part:
-        np.savez(part, **arrays)  # before NumPy 2.2 allow_pickle would be one more array
+    with whole(_solution_path(path)) as part, part.open("wb") as file:  # by its name, NumPy would add .npz to .NPZ
+        np.savez(file, **arrays)  # before NumPy 2.2 allow_pickle would be one more array
 
 
 def _solution_path(path: Path | str) -> Path:
@@ -60,7 +60,7 @@ def refuse_as_output(path: Path | str, inputs: Iterable[Path | str]) -> None:
     Parameters
     ----------
     path : Path or str
-        For the solution.
+        The file to write.
     inputs : iterable of Path or str
         The files of the problem.
 
@@ -77,7 +77,7 @@ def refuse_as_output(path: Path | str, inputs: Iterable[Path | str]) -> None:
 
 
 def _is_replaceable(path: Path) -> bool:
-    """Whether nothing is there, or an earlier solution."""
+    """Whether the path is free or holds an earlier solution."""
     if not path.exists():
         return True
     try:
@@ -88,7 +88,7 @@ def _is_replaceable(path: Path) -> bool:
 
 
 def refuse_occupied(paths: Iterable[Path], keys: Iterable[str], what: str, *, overwrite: bool) -> None:
-    """Refuse to replace results that somebody may still need. Changes nothing.
+    """Refuse to replace results that you may still need. Changes nothing.
 
     Parameters
     ----------
@@ -97,7 +97,7 @@ def refuse_occupied(paths: Iterable[Path], keys: Iterable[str], what: str, *, ov
     keys : iterable of str
         Keys by which an earlier document of the same kind is known.
     what : str
-        The kind, for the message, as in "an earlier comparison".
+        The kind, for the message, such as "an earlier comparison".
     overwrite : bool
         Whether an earlier document and its figures may be replaced. Files of any other origin may never be.
 
@@ -132,7 +132,7 @@ def strict_json(value: object, indent: int | None = 1) -> str:
     Parameters
     ----------
     value : object
-        Of dictionaries, sequences, strings and numbers.
+        A value made of dictionaries, sequences, strings and numbers.
     indent : int, optional
         Spaces a level; None gives one line.
 
