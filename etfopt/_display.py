@@ -6,18 +6,21 @@ from collections.abc import Sequence
 from html import escape
 from typing import TypeAlias
 
-__all__ = ["Rows", "html", "text"]
+__all__ = ["Described", "Rows"]
 
 Rows: TypeAlias = Sequence[tuple[str, str]]
 
 
-def text(title: str, rows: Rows) -> str:
-    """Return a title and one line for each row."""
-    width = max(len(name) for name, _ in rows)
-    return "\n".join([f"{title}:", *(f"  {name:<{width}}  {value}" for name, value in rows)])
+class Described:
+    """Shown by its class's name and a few rows, never by its arrays."""
 
+    def _rows(self) -> Rows:
+        raise NotImplementedError
 
-def html(title: str, rows: Rows) -> str:
-    """Return a table."""
-    cells = "".join(f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in rows)
-    return f"<table><caption>{escape(title)}</caption>{cells}</table>"
+    def __repr__(self) -> str:
+        width = max(len(name) for name, _ in self._rows())
+        return "\n".join([f"{type(self).__name__}:", *(f"  {name:<{width}}  {value}" for name, value in self._rows())])
+
+    def _repr_html_(self) -> str:
+        cells = "".join(f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in self._rows())
+        return f"<table><caption>{type(self).__name__}</caption>{cells}</table>"

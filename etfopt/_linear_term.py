@@ -15,24 +15,13 @@ __all__ = ["LinearTerm", "frame_term", "gathered", "proximal_term", "simplex_ter
 
 
 class LinearTerm(NamedTuple):
-    r"""The linear term in units of a power of two, so that no finite problem overflows or underflows.
+    """The linear term 2**exponent A in units of a power of two, so that no finite problem overflows or underflows.
 
-    Attributes
-    ----------
-    A : ndarray, shape (d, r)
-        :math:`A_s`, float64, read-only, entries of order one.
-    exponent : int
-        e in :math:`A = 2^e A_s`.
-    rounding : float
-        :math:`C u (2\|H\|\|F\| + \delta\|U_{prox}\|)` in the units of A_s: the change that rounding the data can
-        cause. Singular values below it cannot be told from zero.
-
-    Notes
-    -----
-    What the rounding of A does to U: ``theory/certificate.py``.
+    Rounding the data can change A by `rounding` = C u (2 ||H|| ||F|| + delta ||U_prox||) in these units: singular
+    values below it cannot be told from zero. See ``theory/certificate.py``.
     """
 
-    A: Float64Array
+    A: Float64Array  # read-only, entries of order one
     exponent: int
     rounding: float
 

@@ -66,10 +66,9 @@ class Registry:
         """
         if isinstance(name, str) and (name in self.paths or IMPORT_PATH.fullmatch(name)):
             return name
-        raise InputError(
-            f"{argument or self.kind} = {name!r} is not known; choose one of: {', '.join(self.paths)}; or name your "
-            "own by its import path, package.module:name"
-        )
+        said = argument or self.kind
+        remedy = f"choose one of: {', '.join(self.paths)}; or name your own by its import path, package.module:name"
+        raise InputError(f"{said} = {name!r} is not known", said, name, remedy)
 
     def load(self, name: str, argument: str = "") -> Any:
         """Import what a name or an import path stands for.

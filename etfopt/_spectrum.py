@@ -8,9 +8,8 @@ import numpy as np
 
 from etfopt._arrays import Array, Float64Array
 from etfopt.errors import InputError
-from etfopt.geometry import sym
-from etfopt.polar import tall_product
 from etfopt.polar._gram import Unsuitable
+from etfopt.polar._products import sym, tall_product
 from etfopt.problem import NearestETF
 
 __all__ = ["Spectrum", "spectrum_at", "spectrum_of"]
@@ -90,7 +89,7 @@ def spectrum_of(A: Array, U: Array, rounding: float, unit: float) -> Spectrum:
             f"||A|| = {norm:.2e}"
         )
         remedy = "the derivative holds at the minimiser only, so pass etfopt.solve(problem).U"
-        raise InputError(message, argument="U", value=U, remedy=remedy)
+        raise InputError(message, "U", U, remedy)
     null = s <= rounding
     s = np.where(null, 0.0, s)
     kept = s[~null]

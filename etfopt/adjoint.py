@@ -21,7 +21,7 @@ from etfopt._scaling import in_range, normalized, own_errstate, rescaled
 from etfopt._spectrum import Spectrum, spectrum_at, spectrum_of
 from etfopt.errors import InputError
 from etfopt.implicit import kkt_memory, kkt_vjp
-from etfopt.polar import tall_product
+from etfopt.polar._products import tall_product
 from etfopt.problem import NearestETF, require_problem
 
 __all__ = ["Gradient", "kkt_memory", "kkt_vjp", "nearest_etf_jvp", "nearest_etf_vjp", "polar_derivative"]
@@ -89,7 +89,7 @@ def polar_derivative(A: ArrayLike, U: ArrayLike, X: ArrayLike) -> Float64Array:
     spectrum = spectrum_of(A, U, A.shape[1] * unit * float(np.linalg.norm(A)), unit)
     if spectrum.null.shape[1]:
         message = f"A has numerical rank {spectrum.rank} < r = {A.shape[1]}, where its polar factor has no derivative"
-        raise InputError(message, argument="A", value=A, remedy=ADD_PROX)
+        raise InputError(message, "A", A, ADD_PROX)
     Y, e = _derivative(U, X, spectrum)
     return rescaled(Y, e - k)
 
@@ -230,16 +230,12 @@ def _require_gauge_free(problem: NearestETF, G: Array, spectrum: Spectrum) -> No
             f"H leaves the nearest ETF undetermined: A has numerical rank {spectrum.rank} < r = {problem.r}, so no "
             "gradient exists"
         )
-        raise InputError(message, argument="H", value=problem.H, remedy=ADD_PROX)
+        raise InputError(message, "H", problem.H, ADD_PROX)
     G, _ = normalized(G)
     # what F' leaves of the null space is the error of its basis, and a loss of the ETF, G = XF', feels X times as much
     s = np.linalg.svd(problem.F, compute_uv=False)
     blur = np.linalg.norm(problem.F.T @ spectrum.null, 2) / s[s > len(s) * problem.unit * s[0]].min()
     if np.linalg.norm(G @ spectrum.null) > (np.sqrt(problem.unit) + blur) * np.linalg.norm(G):
-        raise InputError(
-            "the cotangent acts on a direction of U that the frame does not see, where U is not unique",
-            argument="cotangent",
-            value=G,
-            remedy="use a loss of the ETF alone (cotangent = G_etf @ problem.F.T), reduced=True, or a proximal term "
-            "(prox=..., delta > 0)",
-        )
+        message = "the cotangent acts on a direction of U that the frame does not see, where U is not unique"
+        remedy = f"use a loss of the ETF alone (cotangent = G_etf @ problem.F.T) or reduced=True, or {ADD_PROX}"
+        raise InputError(message, "cotangent", G, remedy)

@@ -8,12 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from etfopt import _display
-from etfopt._arrays import Array, as_matrix
+from etfopt._arrays import as_matrix
+from etfopt._display import Described, Rows
+from etfopt._linear_term import LinearTerm
+from etfopt._rounding import ROUNDOFF, change_bound, gap_bound, number, residual_bound, unseen
 from etfopt._scaling import normalized, own_errstate, rescaled
-from etfopt.geometry import sym
-from etfopt.polar import SVD, TALL, feasibility, tall_product, thin_svd
-from etfopt.problem import LinearTerm, NearestETF, require_problem
+from etfopt.polar._products import TALL, feasibility, sym, tall_product
+from etfopt.polar._svd import SVD, thin_svd
+from etfopt.problem import NearestETF, require_problem
 
 __all__ = ["Certificate", "certify"]
 
@@ -21,12 +23,9 @@ FEASIBLE_UNITS = 100
 """A point of up to `TALL` rows counts as feasible when ||U'U - I||_F is at most this many r u; the closed form stays
 below 10 r u. What more rows add: `_feasibility_tolerance`."""
 
-ROUNDOFF = float(np.finfo(np.float64).eps) / 2
-"""Unit roundoff of float64, in which everything here is computed."""
-
 
 @dataclass(frozen=True, repr=False)
-class Certificate:
+class Certificate(Described):
     r"""Bounds on how far a point U is from optimal, whichever solver found it.
 
     With :math:`A = 2HF' + \delta U_{prox}` and :math:`\|A\|_*` its nuclear norm, every feasible U has the excess
@@ -120,7 +119,7 @@ class Certificate:
         """
         return self.feasible and self.relative_gap <= gap_tolerance
 
-    def _rows(self) -> _display.Rows:
+    def _rows(self) -> Rows:
         tolerance = f"(feasible up to {self.feasibility_tolerance:.1e})"
         return [
             ("feasibility", f"{self.feasibility:.1e} {tolerance}"),
@@ -129,12 +128,6 @@ class Certificate:
             ("unique", f"U: {self.unique}, ETF: {self.etf_unique} (margin {self.margin:.1e})"),
             ("critical", f"stationarity {self.stationarity:.1e}, curvature {self.curvature:.1e}"),
         ]
-
-    def __repr__(self) -> str:
-        return _display.text("Certificate", self._rows())
-
-    def _repr_html_(self) -> str:
-        return _display.html("Certificate", self._rows())
 
 
 @own_errstate
@@ -184,11 +177,11 @@ def certify(problem: NearestETF, U: ArrayLike) -> Certificate:
     gap = nuclear - float(rescaled(np.trace(YtA), e))
     K, least = rescaled(sym(YtA), e), np.linalg.eigvalsh(sym(YtA))[0]
     with np.errstate(over="ignore", invalid="ignore"):
-        residual = _number(float(np.linalg.norm(term.A - U @ K)))
+        residual = number(float(np.linalg.norm(term.A - U @ K)))
     rank, etf_unique = _uniqueness(problem, term, svd)
     off = 1.05 * (infeasibility + problem.d * problem.r * ROUNDOFF)  # the computed one is rounded too
-    excess, change = _gap_bound(gap, svd, off, problem.d), _change_bound(problem, term, svd)
-    beside = _residual_bound(term.A, U, K, residual, float(rescaled(least, e)), off)
+    excess, change = gap_bound(gap, svd, off, problem.d), change_bound(problem, term, svd)
+    beside = residual_bound(term.A, U, K, residual, float(rescaled(least, e)), off)
 
     def bound(sigma: float) -> float:
         # U* moves with A, more where only part of it is determined
@@ -196,7 +189,7 @@ def certify(problem: NearestETF, U: ArrayLike) -> Certificate:
         by_gap = math.sqrt(2 * excess / sigma) + off * math.sqrt(problem.r)
         return min(by_gap, off + factor * beside) + factor * change
 
-    unseen = _unseen(problem, svd.Q[:, rank:]) if rank < problem.r else 0.0
+    hidden = unseen(problem, svd.Q[:, rank:]) if rank < problem.r else 0.0
     return Certificate(
         feasibility=infeasibility,
         stationarity=_natural(residual, term),
@@ -209,7 +202,7 @@ def certify(problem: NearestETF, U: ArrayLike) -> Certificate:
         etf_unique=etf_unique,
         distance_bound=bound(margin) if rank == problem.r else math.inf,
         etf_distance_bound=(
-            float(np.linalg.norm(problem.F, 2)) * bound(float(svd.S[rank - 1])) + unseen if etf_unique else math.inf
+            float(np.linalg.norm(problem.F, 2)) * bound(float(svd.S[rank - 1])) + hidden if etf_unique else math.inf
         ),
         feasibility_tolerance=_feasibility_tolerance(problem.d, problem.r, problem.unit),
     )
@@ -231,57 +224,6 @@ def _uniqueness(problem: NearestETF, term: LinearTerm, svd: SVD) -> tuple[int, b
     if rank in (0, problem.r):
         return rank, rank == problem.r
     return rank, problem.frame_ignores(np.asarray(svd.Q[:, rank:]), float(svd.S[rank - 1]))
-
-
-def _svd_units(d: int, r: int) -> int:
-    """Return p such that LAPACK's SVD of a d x r matrix A is taken to be that of a matrix within p u ||A||_F of A."""
-    # its QR iteration drops what is below 99 u; the rest grows with the reflections
-    return 100 + d + 10 * r
-
-
-def _gap_bound(gap: float, svd: SVD, off: float, d: int) -> float:
-    """Bound the gap of U / ||U||_2, which lies in the spectral-norm ball, from the computed gap of U.
-
-    `off` bounds ||U'U - I||_F. The gap is that for the matrix of which the SVD is exact.
-    """
-    r, norm = len(svd.S), float(np.linalg.norm(svd.S))
-    # the SVD, the inner product of d r terms, the sum of r singular values, their difference
-    units = 1.01 * (_svd_units(d, r) + d + 2 * r)
-    rounding = units * ROUNDOFF * math.sqrt(r + math.sqrt(r) * off) * norm
-    # ||U||_2 <= 1 + off/2 moves <A, U> by at most off/2 ||A||_*
-    return max(gap, 0.0) + rounding + off / 2 * float(svd.S.sum())
-
-
-def _residual_bound(A: Array, U: Array, K: Array, residual: float, least: float, off: float) -> float:
-    """Bound ||A - W(K + mI)||_F, W the polar factor of U and K + mI semidefinite, from the computed ||A - UK||_F.
-
-    W is then the minimiser for W(K + mI), and A is the matrix of which the SVD is exact. `off` bounds ||U'U - I||_F,
-    and so ||U - W||_F; `least` is the computed smallest eigenvalue of K, which may be any symmetric matrix.
-    """
-    d, r = A.shape
-    with np.errstate(over="ignore", invalid="ignore"):
-        norm = float(np.linalg.norm(K))
-        rounding = (_svd_units(d, r) + r + 2) * ROUNDOFF * float(np.linalg.norm(A))
-        rounding += (r + 2) * ROUNDOFF * float(np.linalg.norm(U)) * norm
-        shift = max(0.0, -least) + _svd_units(r, r) * ROUNDOFF * norm
-        return _number(1.01 * (residual + rounding) + off * norm + math.sqrt(r) * shift)
-
-
-def _number(value: float) -> float:
-    """Return the value, or infinity for what is undefined because it is out of range."""
-    return math.inf if math.isnan(value) else value
-
-
-def _change_bound(problem: NearestETF, term: LinearTerm, svd: SVD) -> float:
-    """Bound ||dA||_F from the problem's A to the matrix of which the SVD is exact: forming A, and the SVD."""
-    formed = (1 + 4 / problem.C) * term.rounding * (2 * ROUNDOFF / problem.unit)
-    return formed + 1.01 * _svd_units(problem.d, problem.r) * ROUNDOFF * float(np.linalg.norm(svd.S))
-
-
-def _unseen(problem: NearestETF, null: Array) -> float:
-    """Bound ||(U - U*) N N'F||_F, N a basis of the null space of A on which U and U* may differ at will."""
-    units = 1.01 * math.sqrt(problem.r) * (_svd_units(problem.d, problem.r) + problem.r)
-    return 2 * float(np.linalg.norm(null.T @ problem.F)) + 2 * units * ROUNDOFF * float(np.linalg.norm(problem.F))
 
 
 def _natural(value: float, term: LinearTerm) -> float:

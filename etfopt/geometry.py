@@ -2,20 +2,20 @@ r"""Points of the Stiefel manifold :math:`St(d, r) = \{U : U'U = I_r\}`."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
-from etfopt._arrays import Array, Float64Array, Seed, as_generator
+from etfopt._arrays import Float64Array, Seed, as_generator
 from etfopt._deprecated import moved
 from etfopt._scaling import own_errstate
 from etfopt.errors import InputError
-from etfopt.polar import feasibility, polar_factor
+from etfopt.polar import polar_factor
 
-__all__ = ["feasibility", "random_stiefel", "sym"]
+__all__ = ["random_stiefel"]
 
 __getattr__ = moved(
-    __name__, {"simplex_etf": "etfopt.frames"} | dict.fromkeys(("SVD", "thin_svd", "tall_product"), "etfopt.polar")
+    __name__,
+    {"simplex_etf": "etfopt.frames"}
+    | dict.fromkeys(("SVD", "thin_svd", "tall_product", "feasibility", "sym"), "etfopt.polar"),
 )
 
 
@@ -30,8 +30,8 @@ def random_stiefel(d: int, r: int, rng: Seed) -> Float64Array:
     d, r : int
         Rows and columns, d >= r >= 1.
     rng : numpy.random.Generator or seed
-        What the point is drawn from. A generator is advanced; anything else is passed to `numpy.random.default_rng`: an
-        integer, a sequence of integers, a `numpy.random.SeedSequence` or a bit generator repeats, None does not.
+        Source of the draw. A generator is advanced; anything else goes to `numpy.random.default_rng`. An integer gives
+        the same point each time.
 
     Returns
     -------
@@ -41,7 +41,7 @@ def random_stiefel(d: int, r: int, rng: Seed) -> Float64Array:
     Raises
     ------
     InputError
-        If d < r or r < 1, or they are no integers; if `rng` is no generator and no seed.
+        If d or r is not an integer with d >= r >= 1, or `rng` is neither a generator nor a seed.
 
     References
     ----------
@@ -58,33 +58,3 @@ def random_stiefel(d: int, r: int, rng: Seed) -> Float64Array:
     if not (isinstance(d, (int, np.integer)) and isinstance(r, (int, np.integer)) and 1 <= r <= d):
         raise InputError(f"St(d, r) needs d >= r >= 1; got d = {d}, r = {r}")
     return np.asarray(polar_factor(as_generator(rng, "rng").standard_normal((d, r))), dtype=np.float64)
-
-
-@own_errstate
-def sym(X: np.ndarray[Any, np.dtype[Any]]) -> Array:
-    """Return the symmetric part (X + X')/2.
-
-    Parameters
-    ----------
-    X : ndarray, shape (n, n)
-        Any square matrix.
-
-    Returns
-    -------
-    ndarray, shape (n, n)
-        Its projection on the symmetric matrices.
-
-    Notes
-    -----
-    Where it enters: ``theory/certificate.py``.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from etfopt.geometry import sym
-    >>> sym(np.array([[1.0, 2.0], [0.0, 3.0]]))
-    array([[1., 1.],
-           [1., 3.]])
-    """
-    symmetric: Array = (X + X.T) / 2
-    return symmetric

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from etfopt._arrays import Array, Float64Array, as_matrix
 from etfopt._scaling import own_errstate
 from etfopt.errors import InputError
-from etfopt.geometry import sym
+from etfopt.polar._products import sym
 from etfopt.problem import NearestETF, require_problem
 
 __all__ = ["kkt_memory", "kkt_vjp"]
@@ -102,13 +102,9 @@ def kkt_vjp(problem: NearestETF, U: ArrayLike, cotangent: ArrayLike) -> Array:
         factor = scipy.linalg.cho_factor(block)
     except scipy.linalg.LinAlgError as error:
         least = np.linalg.eigvalsh(block)[0]
-        raise InputError(
-            f"the Lagrangian's Hessian is not positive definite at U, with smallest eigenvalue {least:.1e}: U is not "
-            "the only minimiser",
-            argument="problem",
-            value=problem,
-            remedy="add a proximal term (prox=..., delta > 0)",
-        ) from error
+        message = f"the Lagrangian's Hessian is not positive definite at U (smallest eigenvalue {least:.1e})"
+        remedy = "U is not the only minimiser: add a proximal term (prox=..., delta > 0)"
+        raise InputError(message, "problem", problem, remedy) from error
     J = _constraint_jacobian(U)
     solve = _BlockSolve(factor, U.shape)
     w = -solve(G.reshape(1, -1))

@@ -14,10 +14,10 @@ from etfopt._scalars import proximal_weight
 from etfopt._scaling import normalized, own_errstate, rescaled
 from etfopt.errors import InputError
 from etfopt.frames import frame_matrix, simplex_etf
-from etfopt.polar import tall_product
 from etfopt.polar._gram import GramSpectrum, gram_spectrum
+from etfopt.polar._products import tall_product
 
-__all__ = ["LinearTerm", "NearestETF"]
+__all__ = ["NearestETF"]
 
 
 class NearestETF:
@@ -87,10 +87,10 @@ class NearestETF:
         d, C = self.H.shape
         if C < 2:
             message = f"H has shape {self.H.shape}, so C = {C} class; it needs a column for each of C >= 2 classes"
-            raise InputError(message, argument="H", value=self.H)
+            raise InputError(message, "H", self.H)
         if reduced and frame is not None:
             message = "reduced = True names a frame, and frame is given too"
-            raise InputError(message, argument="reduced", value=reduced, remedy="leave one of them out")
+            raise InputError(message, "reduced", reduced, "leave one of them out")
         simplex = simplex_etf(C)
         simplex.flags.writeable = False
         frame = "reduced" if reduced else frame
@@ -107,7 +107,7 @@ class NearestETF:
             hint = room_hint(d, C, simplex=self._simplex, reduced="'reduced'")
             message = f"H has shape {self.H.shape}: d = {d} features are fewer than the r = {r} rows of the frame"
             remedy = f"{hint}. Columns of H are classes: if its rows are, pass H.T"
-            raise InputError(message, argument="H", value=self.H, remedy=remedy)
+            raise InputError(message, "H", self.H, remedy)
 
     def fresh(self) -> NearestETF:
         """Return the same problem without its cached linear term and Gram matrix, for timings.
@@ -285,7 +285,7 @@ def require_problem(problem: object) -> None:
     if not isinstance(problem, NearestETF):
         message = f"problem must be a NearestETF; got {type(problem).__name__}"
         remedy = "for class means H use etfopt.nearest_etf(H), or pass etfopt.NearestETF(H)"
-        raise InputError(message, argument="problem", value=problem, remedy=remedy)
+        raise InputError(message, "problem", problem, remedy)
 
 
 def _squared_norm(X: Float64Array) -> float:

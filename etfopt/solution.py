@@ -9,8 +9,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import ArrayLike
 
-from etfopt import _display
 from etfopt._arrays import Array, as_matrix
+from etfopt._display import Described, Rows
 from etfopt._scaling import normalized, own_errstate, rescaled
 from etfopt.certificate import Certificate, certify
 from etfopt.errors import ConvergenceError
@@ -24,7 +24,7 @@ __all__ = ["Solution", "nearest_etf", "solve"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Solution:
+class Solution(Described):
     r"""The nearest ETF, with the solver's account of its run and the certificate.
 
     Attributes
@@ -109,16 +109,10 @@ class Solution:
         unit = NearestETF(H, frame=problem.F)
         return float(rescaled(np.linalg.norm(H - _best_scale(unit, U64) * (U64 @ problem.F)), e))
 
-    def _rows(self) -> _display.Rows:
+    def _rows(self) -> Rows:
         verdict = "optimal" if self.converged else f"rejected ({self.termination.name.lower()})"
         run = f"{self.stats.solver}, {self.stats.iterations} iterations, {self.stats.seconds:.2g} s"
         return [("problem", repr(self.problem)), ("solver", run), ("verdict", verdict), *self.certificate._rows()[1:4]]
-
-    def __repr__(self) -> str:
-        return _display.text("Solution", self._rows())
-
-    def _repr_html_(self) -> str:
-        return _display.html("Solution", self._rows())
 
 
 def _best_scale(problem: NearestETF, U: Array) -> float:

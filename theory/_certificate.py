@@ -10,7 +10,7 @@ import mpmath
 import numpy as np
 
 from etfopt import NearestETF, certify, simplex_etf, solve
-from etfopt.polar import thin_svd
+from etfopt.polar._svd import thin_svd
 from theory import _exact as e
 from theory.draws import Matrix, matrix, polar, problem, spectrum, stiefel
 from theory.registry import Residual, at_least

@@ -13,9 +13,9 @@ import torch
 from etfopt import InputError, NearestETF, solve
 from etfopt._arrays import Array
 from etfopt.adjoint import kkt_vjp, nearest_etf_jvp, nearest_etf_vjp, polar_derivative
-from etfopt.geometry import sym
 from etfopt.nn import functional
 from etfopt.polar import polar_factor
+from etfopt.polar._products import sym
 from theory._gradient_faint import faint_prox, thirty_delta
 from theory.draws import Matrix, matrix, polar, problem, spectrum, stiefel
 from theory.registry import Part, Residual

@@ -13,7 +13,7 @@ __all__ = ["reduced_simplex"]
 def reduced_simplex(C: int) -> Float64Array:
     r"""Return :math:`F = Z / \sqrt{C-1}`, Z the Helmert matrix: :math:`ZZ' = I`, :math:`Z1 = 0`.
 
-    With M the full simplex, :math:`F'F = M/\sqrt{C-1}`: both span the same equiangular tight frame.
+    It is `etfopt.simplex_etf` with ``reduced=True``.
 
     Parameters
     ----------
@@ -32,7 +32,7 @@ def reduced_simplex(C: int) -> Float64Array:
 
     References
     ----------
-    The two frames, and what a choice between them changes: ``theory/simplex.py`` and ``theory/gauge.py``, 3.
+    Proof that it is a simplex equiangular tight frame: ``theory/simplex.py``.
 
     Examples
     --------
@@ -40,9 +40,8 @@ def reduced_simplex(C: int) -> Float64Array:
     >>> reduced_simplex(2).round(4)
     array([[ 0.7071, -0.7071]])
     """
-    C = as_integer(C, "C", at_least=2)
     # row k of the Helmert matrix: k ones, then -k, over sqrt(k (k + 1))
-    k = np.arange(1, C)[:, None]
-    column = np.arange(C)[None, :]
+    C = as_integer(C, "C", at_least=2)
+    k, column = np.arange(1, C)[:, None], np.arange(C)[None, :]
     helmert = np.where(column < k, 1.0, np.where(column == k, -k, 0.0)) / np.sqrt(k * (k + 1.0))
     return np.asarray(helmert / np.sqrt(C - 1.0))

@@ -58,6 +58,6 @@ def simplex_etf(C: int, *, reduced: bool = False, dtype: DTypeLike = np.float64)
     except TypeError:
         supported = False
     if not supported:
-        raise InputError(f"dtype must be float32 or float64; got {dtype!r}", argument="dtype", value=dtype)
+        raise InputError(f"dtype must be float32 or float64; got {dtype!r}", "dtype", dtype)
     frame: Array = reduced_simplex(C) if reduced else (np.eye(C) - 1.0 / C) / np.sqrt(C - 1.0)
     return frame.astype(dtype)

@@ -14,13 +14,13 @@ from torchmetrics import Metric
 from etfopt._scalars import as_integer
 from etfopt._torch import ByKeyword
 from etfopt.errors import InputError, require_extra
-from etfopt.metrics._checks import last_set, same_everywhere
+from etfopt.metrics._checks import Batch, check_batch, classifier, last_set, same_everywhere
 
 __all__ = ["Float64Metric"]
 
 
 class Float64Metric(ByKeyword, Metric):
-    """Base class of the metrics: sizes, float64 states and plots."""
+    """Base class of the metrics: sizes, checked batches, float64 states and plots."""
 
     full_state_update = False
 
@@ -31,6 +31,36 @@ class Float64Metric(ByKeyword, Metric):
             super().__init__(**kwargs)
         self.num_classes = as_integer(num_classes, "num_classes", at_least=2)
         self.dim = as_integer(dim, "dim", at_least=1)
+
+    def __getnewargs__(self) -> tuple[()]:  # torchmetrics would hand over the letters of a name
+        return ()
+
+    def update(self, features: Tensor, labels: Tensor, weight: Tensor, bias: Tensor | None = None) -> None:
+        """Add a batch; one without samples changes nothing.
+
+        Parameters
+        ----------
+        features : Tensor, shape (n, d)
+            What the classifier multiplies: after temperature and normalisation, where a head has them.
+        labels : Tensor of integers in [0, C), shape (n,)
+            The class of each sample.
+        weight : Tensor, shape (C, d)
+            W, as in ``nn.Linear``.
+        bias : Tensor, shape (C,), or None for zero
+            All metrics take the same arguments, so that they fit into one ``MetricCollection``.
+
+        Raises
+        ------
+        InputError
+            If an argument has a wrong shape or dtype, or a value that cannot be used. No state has changed then.
+        """
+        batch = check_batch(self, features, labels, weight, bias)
+        if len(batch.labels):
+            self._add(batch, *classifier(self, weight, bias))
+
+    def _add(self, batch: Batch, W: Tensor, b: Tensor) -> None:
+        """Add a batch of at least one sample, for a classifier in float64."""
+        raise NotImplementedError
 
     def add_floats(self, name: str, *shape: int, value: float, reduce: str | Callable[[Tensor], Tensor]) -> None:
         """Register a state of this shape that starts with one value."""
@@ -67,27 +97,7 @@ class Float64Metric(ByKeyword, Metric):
         self._update_count += incoming_state.update_count if isinstance(incoming_state, Metric) else 1
 
     def plot(self, val: Any = None, ax: Any = None) -> tuple[Any, Any]:
-        """Draw one value, or a sequence of values as a curve.
-
-        Parameters
-        ----------
-        val : Tensor, dict of str to Tensor, or a sequence of either, optional
-            What ``compute()`` or ``forward()`` returned; without it, ``compute()`` is called.
-        ax : matplotlib.axes.Axes, optional
-            Where to draw; without it, a new figure is made.
-
-        Returns
-        -------
-        tuple of matplotlib.figure.Figure and matplotlib.axes.Axes
-            The figure and the axes.
-
-        Raises
-        ------
-        MissingExtraError
-            If matplotlib is not installed.
-        InputError
-            If `val` is an empty sequence.
-        """
+        """Draw what ``compute()`` or ``forward()`` returned, or a sequence of it as a curve; see ``torchmetrics``."""
         require_extra("plots", "matplotlib")
         if isinstance(val, Sequence) and not val:
             raise InputError("val is empty; pass the values that compute() or forward() returned")

@@ -38,20 +38,7 @@ class Batch(NamedTuple):
 
 
 def check_batch(metric: Sizes, features: Tensor, labels: Tensor, weight: Tensor, bias: Tensor | None) -> Batch:
-    """Check the arguments of ``update``, and return features and labels as a `Batch`.
-
-    Parameters
-    ----------
-    metric : Sizes
-        Gives C, d and the device: the network may be in half precision, or elsewhere.
-    features, labels, weight, bias : Tensor
-        Shapes (n, d), (n,), (C, d) and (C,) or None; n = 0 is valid.
-
-    Raises
-    ------
-    InputError
-        If a shape or dtype is wrong, a value is NaN, infinite or above 1e100, or a label is outside [0, C).
-    """
+    """Check the arguments of ``update``; n = 0 is valid, the network may be in half precision or on another device."""
     num_classes, dim = metric.num_classes, metric.dim
     require_floats(features, "features", ("n", dim))
     classes = require_labels(labels, len(features), num_classes)

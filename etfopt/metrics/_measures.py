@@ -14,7 +14,7 @@ from etfopt.frames import simplex_etf
 from etfopt.metrics._checks import EPS
 from etfopt.metrics._moments import Moments
 from etfopt.metrics._precise import two_sum
-from etfopt.polar import thin_svd
+from etfopt.polar._svd import thin_svd
 
 __all__ = ["Statistics", "centred_means", "nc1", "shape_measures", "summarise", "vci"]
 

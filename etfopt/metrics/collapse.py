@@ -10,7 +10,7 @@ from torch import Tensor
 
 from etfopt.metrics import _moments
 from etfopt.metrics._base import Float64Metric
-from etfopt.metrics._checks import check_batch, classifier, last_set, predict
+from etfopt.metrics._checks import Batch, last_set, predict
 from etfopt.metrics._measures import centred_means, nc1, shape_measures, summarise, vci
 from etfopt.metrics._precise import norm, residual
 
@@ -54,10 +54,11 @@ class NeuralCollapse(Float64Metric):
     never occurred has a zero column in H and is left out of equinorm_means. vci, nc3 and etf_distance_means then stay
     away from 0: they ask for the simplex of all C classes.
 
-    A measure is NaN only where it has no value: all before the first sample; nc1, nc3, equinorm_means and what uses
-    the nearest ETF of H where all class means are equal, as far as float64 sums can tell (vci is 1 there); what W
-    enters by its direction where W = 0; nc3 where WH = 0; the distances where d < C - 1, since no simplex ETF fits;
-    etf_distance_between where a nearest ETF is not unique (H or W, centred over the classes, has rank below C - 1).
+    The measures use the last classifier given, the accuracy that of each batch. A measure is NaN only where it has no
+    value: all before the first sample; nc1, nc3, equinorm_means and what uses the nearest ETF of H where all class
+    means are equal, as far as float64 sums can tell (vci is 1 there); what W enters by its direction where W = 0; nc3
+    where WH = 0; the distances where d < C - 1, since no simplex ETF fits; etf_distance_between where a nearest ETF is
+    not unique (H or W, centred over the classes, has rank below C - 1).
 
     Parameters
     ----------
@@ -112,30 +113,9 @@ class NeuralCollapse(Float64Metric):
         self.add_floats("weight", C, d, value=torch.nan, reduce=last_set)
         self.add_floats("bias", C, value=torch.nan, reduce=last_set)
 
-    def update(self, features: Tensor, labels: Tensor, weight: Tensor, bias: Tensor | None = None) -> None:
-        """Add a batch; one without samples changes nothing.
-
-        Parameters
-        ----------
-        features : Tensor, shape (n, d)
-            What the classifier multiplies: after temperature and normalisation, where a head has them.
-        labels : Tensor of integers in [0, C), shape (n,)
-        weight : Tensor, shape (C, d)
-            W, as in ``nn.Linear``. The measures use the last one given, the accuracy that of each batch.
-        bias : Tensor, shape (C,), or None for zero
-
-        Raises
-        ------
-        InputError
-            If an argument has a wrong shape or dtype, or a value that cannot be used. No state has changed then.
-        """
-        batch = check_batch(self, features, labels, weight, bias)
-        if not len(batch.labels):
-            return
-        W, b = classifier(self, weight, bias)
-        predicted = predict(batch.features, W, b)
+    def _add(self, batch: Batch, W: Tensor, b: Tensor) -> None:
         self.moments = _moments.add_batch(self.moments, *batch, self.num_classes, self.dim)
-        self.correct = self.correct + (predicted == batch.labels).sum()
+        self.correct = self.correct + (predict(batch.features, W, b) == batch.labels).sum()
         self.weight, self.bias = W, b
 
     def compute(self) -> dict[str, Tensor]:

@@ -11,7 +11,7 @@ from torchmetrics.utilities.plot import plot_curve
 
 from etfopt._torch import require_floats
 from etfopt.errors import InputError, require_extra
-from etfopt.metrics._checks import EPS, check_batch, in_float64, last_set, require_values
+from etfopt.metrics._checks import EPS, Batch, last_set, require_values
 from etfopt.metrics._precise import centred, norm
 from etfopt.metrics._rows import KeepsRows
 
@@ -109,28 +109,8 @@ class CosineMargin(KeepsRows):
             self.add_rows("margins")
         self.add_floats("weight", self.num_classes, self.dim, value=torch.nan, reduce=last_set)
 
-    def update(self, features: Tensor, labels: Tensor, weight: Tensor, bias: Tensor | None = None) -> None:
-        """Add a batch; one without samples changes nothing.
-
-        Parameters
-        ----------
-        features : Tensor, shape (n, d)
-            What the classifier multiplies: after temperature and normalisation, where a head has them.
-        labels : Tensor of integers in [0, C), shape (n,)
-        weight : Tensor, shape (C, d)
-            W, as in ``nn.Linear``. Without `global_mean`, the last one given serves all samples.
-        bias : Tensor, shape (C,), optional
-            Checked and not used: all metrics take the same arguments.
-
-        Raises
-        ------
-        InputError
-            If an argument has a wrong shape or dtype, or a value that cannot be used. No state has changed then.
-        """
-        batch = check_batch(self, features, labels, weight, bias)
-        if not len(batch.labels):
-            return
-        self.weight = in_float64(weight, self.device)
+    def _add(self, batch: Batch, W: Tensor, b: Tensor) -> None:  # noqa: ARG002 - a margin is one of angles
+        self.weight = W
         if self.streaming:
             floor = GIVEN * norm(self.global_mean)
             margins = _margins(batch.features - self.global_mean, batch.labels, self.weight, floor)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from etfopt._torch import require_floats
 from etfopt.errors import InputError
-from etfopt.metrics._checks import EPS, check_batch, classifier, predict, require_values
+from etfopt.metrics._checks import EPS, Batch, predict, require_values
 from etfopt.metrics._precise import centred
 from etfopt.metrics._rows import KeepsRows
 
@@ -87,28 +87,7 @@ class NearestMeanMismatch(KeepsRows):
             self.add_rows("labels", dtype=torch.int64)
             self.add_rows("predicted", dtype=torch.int64)
 
-    def update(self, features: Tensor, labels: Tensor, weight: Tensor, bias: Tensor | None = None) -> None:
-        """Add a batch; one without samples changes nothing.
-
-        Parameters
-        ----------
-        features : Tensor, shape (n, d)
-            What the classifier multiplies: after temperature and normalisation, where a head has them.
-        labels : Tensor of integers in [0, C), shape (n,)
-            Of use only where the class means are not given.
-        weight : Tensor, shape (C, d)
-            W, as in ``nn.Linear``, that predicts for this batch.
-        bias : Tensor, shape (C,), or None for zero
-
-        Raises
-        ------
-        InputError
-            If an argument has a wrong shape or dtype, or a value that cannot be used. No state has changed then.
-        """
-        batch = check_batch(self, features, labels, weight, bias)
-        if not len(batch.labels):
-            return
-        W, b = classifier(self, weight, bias)
+    def _add(self, batch: Batch, W: Tensor, b: Tensor) -> None:
         predicted = predict(batch.features, W, b)
         if self.streaming:
             self.mismatches = self.mismatches + (predicted != _nearest(batch.features, self.class_means)).sum()

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from etfopt.metrics._checks import check_batch
+from etfopt.metrics._checks import Batch
 from etfopt.metrics._rows import KeepsRows
 
 __all__ = ["NumericalRank"]
@@ -65,28 +65,7 @@ class NumericalRank(KeepsRows):
         self.add_rows("features", self.dim)
         self.add_rows("labels", dtype=torch.int64)
 
-    def update(self, features: Tensor, labels: Tensor, weight: Tensor, bias: Tensor | None = None) -> None:
-        """Add a batch; one without samples changes nothing.
-
-        Parameters
-        ----------
-        features : Tensor, shape (n, d)
-            What the classifier multiplies.
-        labels : Tensor of integers in [0, C), shape (n,)
-            The classes of the rows.
-        weight : Tensor, shape (C, d)
-            Checked and not used: all metrics take the same arguments.
-        bias : Tensor, shape (C,), or None for zero
-            Checked and not used.
-
-        Raises
-        ------
-        InputError
-            If an argument has a wrong shape or dtype, or a value that cannot be used. No state has changed then.
-        """
-        batch = check_batch(self, features, labels, weight, bias)
-        if not len(batch.labels):
-            return
+    def _add(self, batch: Batch, W: Tensor, b: Tensor) -> None:  # noqa: ARG002 - only the features matter
         self.append("features", batch.features)
         self.append("labels", batch.labels)
         if len(held := self.rows("labels")) > 2 * self.num_classes * self.dim:

@@ -37,6 +37,13 @@ class LoadChecked(nn.Module):
         if dtype is not None and not dtype.is_floating_point:
             raise InputError(f"dtype must be a real floating-point dtype; got {dtype}: pass torch.float32")
 
+    _shown: tuple[str, ...] = ()
+    """The attributes that ``repr`` shows."""
+
+    def extra_repr(self) -> str:
+        """Return the most important arguments, for ``repr``."""
+        return ", ".join(f"{name}={getattr(self, name)!r}" for name in self._shown)
+
     def _outer_dtype(self, X: Tensor) -> torch.dtype:
         """Return the dtype that the layers around this one are in, for a part X of the state."""
         return X.dtype

@@ -12,13 +12,13 @@ from etfopt._options import as_method
 from etfopt._torch import full_precision, require_finite, working_dtype
 from etfopt.errors import InputError
 from etfopt.frames import simplex_etf
-from etfopt.nn._arguments import require_batches, require_frame, require_matrix, usable_delta
+from etfopt.nn._arguments import require_frame, require_matrix, usable_delta
 from etfopt.nn.polar._gauge import without_gauge
 from etfopt.nn.polar._linear_term import frame_factor, on_frame, scaled_linear_term, size_of
+from etfopt.nn.polar._node import polar
 from etfopt.nn.polar._single import single_minimiser
-from etfopt.nn.polar.node import polar
 
-__all__ = ["frame_tensor", "nearest_etf", "nearest_minimiser", "on_frame", "polar_factor"]
+__all__ = ["frame_tensor", "nearest_etf", "on_frame", "polar_factor"]
 
 
 def polar_factor(A: Tensor, method: str = "auto") -> Tensor:
@@ -170,62 +170,6 @@ def nearest_etf(
             bare = method in ("gram", "newton-schulz") and frame is None and not delta
             U = without_gauge(A, method) if bare else polar(A, method)
     return U.to(H.dtype)
-
-
-@torch.no_grad()
-def nearest_minimiser(A: Tensor, start: Tensor) -> Tensor:
-    r"""Return, of all maximisers of :math:`\langle A, U\rangle` over St(d, r), the one nearest to a given point.
-
-    Where A has full rank there is only one. Otherwise, with A = P S Q' and the columns of P and Q split at the rank,
-    they are P1 Q1' + P2 W Q2' for any W with orthonormal columns, P2 spanning all that P1 leaves.
-
-    Parameters
-    ----------
-    A : Tensor, shape (d, r), d >= r
-        The linear term.
-    start : Tensor, shape (d, r)
-        The point, e.g. the canonical rotation.
-
-    Returns
-    -------
-    Tensor, shape (d, r)
-        Without gradient, in float32 or better.
-
-    Raises
-    ------
-    InputError
-        If a shape or dtype does not fit.
-
-    Notes
-    -----
-    The set of maximisers: ``theory/closed_form.py``.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from etfopt.nn.functional import nearest_minimiser
-    >>> A = torch.tensor([[0.0, 0.0], [0.0, 0.0], [2.0, 0.0]])  # says nothing of the second column
-    >>> nearest_minimiser(A, torch.eye(3, 2)).round(decimals=4) + 0.0
-    tensor([[0., 0.],
-            [0., 1.],
-            [1., 0.]])
-    """
-    require_matrix(A, "A")
-    require_matrix(start, "start")
-    if start.shape[-2:] != A.shape[-2:] or A.shape[-2] < A.shape[-1]:
-        raise InputError(
-            f"start has shape {tuple(start.shape)} and A {tuple(A.shape)}; both must end in (d, r) with d >= r"
-        )
-    require_batches(A, start, "A", "start")
-    A = A.to(torch.promote_types(A.dtype, torch.float32))
-    start = start.to(A)
-    P, S, Qh = torch.linalg.svd(A, full_matrices=False)
-    rounding = 10 * A.shape[-1] * torch.finfo(A.dtype).eps * S[..., :1]
-    kept = rounding < S
-    P1, Q1h = P * kept[..., None, :], Qh * kept[..., :, None]
-    free = start - P1 @ (P1.mT @ start)
-    free = free - (free @ Q1h.mT) @ Q1h
-    return polar_factor(P1 @ Q1h + free)
 
 
 def frame_tensor(C: int, like: Tensor, *, reduced: bool = False) -> Tensor:

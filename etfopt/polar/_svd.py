@@ -17,17 +17,7 @@ __all__ = ["SVD", "polar_factor", "refined_polar", "robust_svd", "thin_svd"]
 
 
 class SVD(NamedTuple):
-    r"""Thin singular value decomposition :math:`A = P \mathrm{diag}(S) Q'` of a matrix of shape (d, r), d >= r.
-
-    Attributes
-    ----------
-    P : ndarray, shape (d, r)
-        Left singular vectors, one a column.
-    S : ndarray, shape (r,)
-        Singular values, non-increasing.
-    Q : ndarray, shape (r, r)
-        Right singular vectors, one a column.
-    """
+    """Thin singular value decomposition A = P diag(S) Q' of a d x r matrix, d >= r, S non-increasing."""
 
     P: Array
     S: Array
@@ -36,35 +26,7 @@ class SVD(NamedTuple):
 
 @own_errstate
 def thin_svd(A: Array) -> SVD:
-    """Return the thin SVD of a matrix, by a second LAPACK driver where the first fails.
-
-    Parameters
-    ----------
-    A : ndarray, shape (d, r), d >= r
-        Finite, with entries of moderate size.
-
-    Returns
-    -------
-    SVD
-        P, S and Q, in the dtype of A.
-
-    Raises
-    ------
-    ConvergenceError
-        If both drivers fail, with the shape, dtype and size of A.
-
-    References
-    ----------
-    Golub and Van Loan (2013), Matrix Computations, section 8.6. Its backward error is an assumption of
-    ``theory/certificate.py``, (S).
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from etfopt.polar import thin_svd
-    >>> thin_svd(np.diag([1.0, 4.0])).S
-    array([4., 1.])
-    """
+    """Return the thin SVD of a finite matrix of moderate size; its backward error: ``theory/certificate.py``, (S)."""
     return robust_svd(A)[0]
 
 
@@ -137,7 +99,7 @@ def polar_factor(A: ArrayLike) -> Array:
     A = as_matrix(A, "A")
     if A.shape[0] < A.shape[1]:
         message = f"A has shape {A.shape}; it needs at least as many rows as columns"
-        raise InputError(message, argument="A", value=A, remedy="pass A.T")
+        raise InputError(message, "A", A, "pass A.T")
     scaled = normalized(A)[0].astype(A.dtype)
     P, S, Q = thin_svd(scaled)
     return refined_polar(scaled, P @ Q.T, Q, S)

@@ -15,57 +15,26 @@ from etfopt._registry import Registry, modules_of
 from etfopt.errors import InputError
 from etfopt.solvers.base import Solver
 
-__all__ = ["SOLVERS", "as_solver"]
+__all__ = ["SOLVERS"]
 
-DEPRECATED = {"relaxation"}
 MODULES = modules_of("etfopt.solvers", Path(__file__).parent)
-SOLVERS = Registry("solver", {name: path for name, path in MODULES.items() if name not in DEPRECATED})
+del MODULES["relaxation"]  # the deprecated place of convex_relaxation
+SOLVERS = Registry("solver", MODULES)
 """Subclasses of `etfopt.solvers.base.Solver`."""
 
 
 def as_solver(solver: Solver | str, **options: Any) -> Solver:
-    """Return a solver that is given as such, by name or by import path.
-
-    Parameters
-    ----------
-    solver : Solver or str
-        A solver; a name such as "trust-region"; or the import path ``package.module:name`` of a `Solver` subclass or
-        of an instance of one.
-    **options : object
-        Hyper-parameters for a class that is given by name.
-
-    Returns
-    -------
-    Solver
-        With its defaults, but for the options.
-
-    Raises
-    ------
-    InputError
-        If the name is not known or leads to something else.
-    MissingExtraError
-        If the solver needs an extra that is not installed.
-
-    References
-    ----------
-    Where each solver ends: ``theory/closed_form.py``, ``theory/duality.py`` and ``theory/landscape.py``.
-
-    Examples
-    --------
-    >>> from etfopt.solvers import as_solver
-    >>> as_solver("procrustes", method="svd")
-    Procrustes(method='svd')
-    """
+    """Return a solver from itself, or from its name or import path and the hyper-parameters of its class."""
     found = SOLVERS.load(solver, "solver") if isinstance(solver, str) else solver
     if isinstance(solver, str) and isinstance(found, type) and issubclass(found, Solver):
-        found = found(**options)
+        try:
+            found = found(**options)
+        except TypeError as error:
+            remedy = "give its parameters defaults, or name an instance"
+            raise InputError(f"solver = {solver!r}: {error}", "solver", solver, remedy) from error
     if not isinstance(found, Solver):
-        raise InputError(
-            f"solver = {solver!r} is not a Solver",
-            argument="solver",
-            value=solver,
-            remedy=f"pass an instance such as Procrustes(), or a name, one of: {', '.join(SOLVERS)}",
-        )
+        remedy = f"pass an instance such as Procrustes(), or a name, one of: {', '.join(SOLVERS)}"
+        raise InputError(f"solver = {solver!r} is not a Solver", "solver", solver, remedy)
     return found
 
 
@@ -75,7 +44,3 @@ def __getattr__(name: str) -> Any:
     if name[:1].isupper() and module.replace("_", "-") in SOLVERS.paths:
         return getattr(importlib.import_module(f"{__name__}.{module}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return [*globals(), *("".join(map(str.title, name.split("-"))) for name in SOLVERS)]

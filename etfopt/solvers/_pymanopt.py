@@ -11,7 +11,7 @@ import numpy as np
 from etfopt._arrays import Float64Array
 from etfopt._scaling import normalized, rescaled
 from etfopt.errors import require_extra
-from etfopt.geometry import sym
+from etfopt.polar._products import sym
 from etfopt.problem import NearestETF
 
 require_extra("riemannian", "pymanopt", "autograd")

@@ -14,8 +14,8 @@ from etfopt._arrays import Array, Float64Array
 from etfopt._scalars import as_choice, as_integer
 from etfopt._scaling import own_errstate
 from etfopt.errors import ConvergenceError, InputError, require_extra
-from etfopt.geometry import sym
-from etfopt.polar import feasibility, polar_factor
+from etfopt.polar import polar_factor
+from etfopt.polar._products import feasibility, sym
 from etfopt.problem import NearestETF
 from etfopt.solvers.base import Candidate, Solver, Stats, Termination
 
@@ -131,13 +131,11 @@ class ConvexRelaxation(Solver):
             If the conic solver fails.
         """
         if problem.r > self.max_size:
-            raise InputError(
+            message = (
                 f"the relaxation of {problem!r} has a semidefinite block of order {2 * problem.r}; max_size = "
-                f"{self.max_size} rows of the frame are accepted",
-                argument="max_size",
-                value=self.max_size,
-                remedy="use Procrustes(), or raise max_size and wait",
+                f"{self.max_size} rows of the frame are accepted"
             )
+            raise InputError(message, "max_size", self.max_size, "use Procrustes(), or raise max_size and wait")
         start = time.perf_counter()
         A = problem.scaled_linear_term.A
         s = np.linalg.svd(A, compute_uv=False)

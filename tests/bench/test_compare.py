@@ -242,6 +242,13 @@ class Mine(Solver):
         U = polar_factor(problem.linear_term)
         return Candidate(U, Termination.CLOSED_FORM, Stats("Mine", 0.0))
 
+@dataclass(frozen=True)
+class Needy(Mine):
+    needs: int = 3
+
+    def __init__(self, needs):
+        pass
+
 patient = Mine(max_seconds=60.0)
 nothing = 3
 """
@@ -260,8 +267,9 @@ def test_a_solver_of_ones_own_takes_part_by_its_import_path(tmp_path, monkeypatc
     assert entrants[1].solver.max_seconds == 5.0
     rows = list(compare(cells([PROBLEM], entrants, seeds=2), limit=5.0))
     assert [row.status for row in rows] == [Status.CERTIFIED] * 3
-    with pytest.raises(InputError, match="solver = 'own_solver:nothing' is not a Solver"):
-        line_up(["own_solver:nothing"])
+    for name, message in [("nothing", "is not a Solver; pass"), ("Needy", "missing 1 required .*name an instance")]:
+        with pytest.raises(InputError, match=f"solver = 'own_solver:{name}'.*{message}"):
+            line_up([f"own_solver:{name}"])
     assert solve(PROBLEM.problem, "own_solver:patient").stats.solver == "Mine"
 
 

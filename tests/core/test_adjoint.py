@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from etfopt import NearestETF, simplex_etf, solve
 from etfopt.adjoint import nearest_etf_jvp, nearest_etf_vjp, polar_derivative
-from etfopt.geometry import sym
+from etfopt.polar._products import sym
 from tests.tools import oracles
 from tests.tools.strategies import Draw, draws, means_with, regular_draws
 

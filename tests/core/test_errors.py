@@ -44,7 +44,7 @@ def test_an_error_names_argument_value_and_remedy_once(case):
 
 MOVED = [
     ("etfopt.geometry", "simplex_etf"),
-    ("etfopt.geometry", "thin_svd"),
+    ("etfopt.geometry", "sym"),
     ("etfopt.solvers.relaxation", "ConvexRelaxation"),
     ("etfopt.solvers.trust_region", "SteepestDescent"),
 ]

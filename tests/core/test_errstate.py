@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 
-from etfopt import NearestETF, certify, geometry, nearest_etf, polar, polar_factor, random_stiefel, simplex_etf, solve
+from etfopt import NearestETF, certify, nearest_etf, polar_factor, random_stiefel, simplex_etf, solve
 from etfopt.adjoint import kkt_vjp, nearest_etf_jvp, nearest_etf_vjp, polar_derivative
+from etfopt.polar import _products, _svd
 from etfopt.solvers import as_solver
 from etfopt.solvers.base import Solver
 from etfopt.solvers.procrustes import Procrustes
@@ -102,9 +103,9 @@ FUNCTIONS: dict[str, Callable[[float], object]] = {
     "certify": lambda t: certify(problem(t), np.eye(D, C)),
     "certify a huge point": lambda t: certify(problem(1.0), np.full((D, C), max(t, 1e200))),
     "kkt_vjp": lambda t: kkt_vjp(p := problem(max(t, 1e-8)), solve(p).U, np.eye(D, C)),
-    "feasibility": lambda t: geometry.feasibility(scaled(t)),
-    "sym": lambda t: geometry.sym(scaled(t)[:C]),
-    "thin_svd": lambda t: polar.thin_svd(MEANS * max(t, 1e-150) if t < 1 else MEANS),
+    "feasibility": lambda t: _products.feasibility(scaled(t)),
+    "sym": lambda t: _products.sym(scaled(t)[:C]),
+    "thin_svd": lambda t: _svd.thin_svd(MEANS * max(t, 1e-150) if t < 1 else MEANS),
     "simplex_etf": lambda _: [simplex_etf(n, reduced=r, dtype=np.float32) for n in (2, C, 1000) for r in (False, True)],
     "random_stiefel": lambda _: random_stiefel(D, C, np.random.default_rng(0)),
     "objective of a huge point": lambda t: problem(t).objective(np.full((D, C), 1e300)),
@@ -151,7 +152,7 @@ def test_every_public_name_of_the_core_is_wrapped() -> None:
     """A new function of the core must not be forgotten."""
     from etfopt import Solution, adjoint
 
-    functions = [getattr(module, n) for module in (geometry, polar) for n in module.__all__ if n not in ("SVD", "TALL")]
+    functions = [polar_factor, random_stiefel, _svd.thin_svd, *map(vars(_products).get, ("sym", "feasibility"))]
     functions += [getattr(adjoint, name) for name in adjoint.__all__ if name not in ("Gradient", "kkt_memory")]
     functions += [certify, solve, NearestETF.__init__, Procrustes.run]
     for kind in (NearestETF, Solution):

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from etfopt import InputError, NearestETF, certify, solve
 from etfopt.adjoint import nearest_etf_vjp
@@ -157,58 +156,3 @@ def test_a_trace_is_in_the_units_of_the_objective(solver, size, rng):
     problem, start = NearestETF(size * rng.standard_normal((7, 4))), orthonormal(7, 4, rng)
     trace = solve(problem, solver(max_iterations=5), initial_point=start, throw=False).stats.trace
     assert trace[0].objective == pytest.approx(problem.objective(start), rel=1e-9)
-
-
-# --- the gradient of the bridge -----------------------------------------------------------------------------------
-
-
-def leaves(problem: NearestETF) -> tuple[torch.Tensor, Callable[[torch.Tensor], torch.Tensor]]:
-    """Return H as a leaf, and the map to U."""
-    prox = None if problem.prox is None else torch.tensor(problem.prox)
-    H, frame = torch.tensor(problem.H, requires_grad=True), torch.tensor(problem.F)
-    return H, lambda X: nearest_etf(X, prox, problem.delta, frame)
-
-
-proximal = draws(deltas=(0.03, 0.5), proxes=("near", "far"), **SOFT) | draws(
-    frames=("reduced",), proxes=("none",), **SOFT
-)
-
-
-@given(proximal)
-def test_the_bridges_gradient_turns_with_the_means(draw):
-    problem, G = draw.problem, torch.tensor(draw.cotangent())
-    Q = orthonormal(problem.d, problem.d, draw.rng)
-    other = changed(problem, Q @ problem.H, lambda X: Q @ X)
-    (H, U), (turned, turned_U) = leaves(problem), leaves(other)
-    U(H).backward(G)
-    turned_U(turned).backward(torch.tensor(Q) @ G)
-    size = 1e-9 * (1 + float(H.grad.abs().max()) ** 2)
-    np.testing.assert_allclose(turned.grad, Q @ H.grad.numpy(), rtol=0, atol=size)
-
-
-@given(proximal)
-def test_the_rows_of_the_bridges_gradient_sum_to_zero(draw):
-    H, U = leaves(draw.problem)
-    U(H).backward(torch.tensor(draw.cotangent()))
-    np.testing.assert_allclose(H.grad.sum(dim=1), 0, rtol=0, atol=1e-13 * (1 + float(H.grad.abs().max())))
-
-
-@given(proximal)
-def test_a_cotangent_that_only_stretches_u_gives_the_bridge_no_gradient(draw):
-    (H, U), S = leaves(draw.problem), draw.rng.standard_normal((draw.problem.r, draw.problem.r))
-    found = U(H)
-    found.backward(found.detach() @ torch.tensor(S + S.T))
-    smallest = np.linalg.svd(draw.problem.linear_term, compute_uv=False)[-1]
-    assert torch.linalg.norm(H.grad) <= 1e-13 * np.linalg.norm(S) / smallest
-
-
-@given(proximal, st.booleans())
-def test_pulling_back_through_the_bridge_is_the_adjoint_of_pushing_forward(draw, batched):
-    H, U = leaves(draw.problem)
-    G, D = torch.tensor(draw.cotangent()), torch.tensor(draw.rng.standard_normal(H.shape))
-    if batched:
-        H, G, D = torch.stack([H.detach()] * 2), torch.stack([G, -2 * G]), torch.stack([D, D.flip(-1)])
-    pulled = torch.func.vjp(U, H.detach())[1](G)[0]
-    pushed = torch.func.jvp(U, (H.detach(),), (D,))[1]
-    size = float(torch.linalg.norm(pulled) * torch.linalg.norm(D) + torch.linalg.norm(pushed) * torch.linalg.norm(G))
-    assert float((pulled * D).sum()) == pytest.approx(float((G * pushed).sum()), abs=1e-11 * (1 + size))

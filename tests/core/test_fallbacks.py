@@ -50,7 +50,7 @@ from torch.utils.checkpoint import checkpoint
 from etfopt import _torch
 from etfopt.nn import ClassMeans, NearestETFHead, UnitFeatures
 from etfopt.nn.functional import polar_factor
-from etfopt.nn.polar import node
+from etfopt.nn.polar import _node as node
 
 
 def test_a_node_whose_eigensolver_fails_takes_the_svd(monkeypatch, rng):

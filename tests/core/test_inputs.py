@@ -53,7 +53,6 @@ MEANS = {
     "a number": (3.0, r"H must be a matrix \(2-D\); got 0-D"),
     "a stack": (np.ones((2, 4, 3)), r"H must be a matrix \(2-D\); got 3-D of shape \(2, 4, 3\)"),
     "no rows": (np.ones((0, 3)), r"H must not be empty; got shape \(0, 3\)"),
-    "no columns": (np.ones((3, 0)), r"H must not be empty; got shape \(3, 0\)"),
     "one class": (np.ones((4, 1)), r"H has shape \(4, 1\), so C = 1.*C >= 2"),
     "d = C - 1": (np.ones((3, 4)), r"d = 3 .*r = 4.*d = C-1 works with frame='reduced'.*pass H\.T"),
     "d much smaller": (
@@ -66,13 +65,10 @@ MEANS = {
         r"H holds 3 value\(s\).*first at \(0, 2\): -inf; remove or replace",
     ),
     "complex": (H + 1j, r"H has dtype complex128; pass real numbers of float32 or float64"),
-    "complex in single": (H.astype(np.complex64), r"H has dtype complex64; pass real"),
     "objects": (H.astype(object), r"H has dtype object; pass real.*astype\(float\)"),
     "strings": (H.astype(str), r"H has dtype <U\d+; pass real"),
-    "bytes": (H.astype("S3"), r"H has dtype \|S3; pass real"),
     "booleans": (H > 2, r"H has dtype bool; pass real"),
     "dates": (H.astype("datetime64[D]"), r"H has dtype datetime64\[D\]; pass real"),
-    "records": (np.zeros((4, 3), [("x", float)]), r"H has dtype \[\('x', '<f8'\)\]; pass real"),
     "nothing": (None, r"H has dtype object; got None of type NoneType; pass real numbers"),
     "nothing among numbers": (
         [[1.0, 2.0], [3.0, None]],
@@ -88,7 +84,6 @@ MEANS = {
     ),
     "ragged rows": ([[1.0, 2.0], [3.0]], r"H cannot be read as an array.*rows of equal length"),
     "masked": (np.ma.masked_equal(H, 0.0), r"H is a masked array; fill or drop.*H\.filled"),
-    "masked nowhere": (np.ma.array(H), r"H is a masked array"),
     "sparse matrix": (scipy.sparse.csr_matrix(H), r"H is a sparse csr_matrix; pass H\.toarray\(\)"),
     "sparse array": (scipy.sparse.coo_array(H), r"H is a sparse coo_array; pass H\.toarray\(\)"),
 }
@@ -124,9 +119,24 @@ def test_every_array_argument_is_checked_alike_under_its_own_name(case):
         refused(re.sub(r"\bH\b", name, message), call)
 
 
+WRONG = np.ones((3, 4))
+SHAPED = {
+    "U": (certify, NearestETF.objective, NearestETF.gradient, lambda p, X: nearest_etf_vjp(p, X, PROX)),
+    "V": (NearestETF.hessian_vector_product,),
+    "cotangent": (lambda p, X: nearest_etf_vjp(p, PROX, X), lambda p, X: kkt_vjp(p, PROX, X)),
+    "tangent": (lambda p, X: nearest_etf_jvp(p, PROX, X),),
+    "initial_point": (lambda p, X: etfopt.solve(p, initial_point=X),),
+}
+
+
+@pytest.mark.parametrize("name", SHAPED)
+def test_every_point_has_the_shape_of_its_problem(name):
+    for call in SHAPED[name]:
+        refused(rf"{name} has shape \(3, 4\); it must be \(4, 3\)", call, NearestETF(H), WRONG)
+
+
 OPTIONS = {
     "prox of another shape": ({"prox": np.eye(4), "delta": 1.0}, r"prox has shape \(4, 4\); it must be \(4, 3\)"),
-    "prox transposed": ({"prox": PROX.T, "delta": 1.0}, r"prox has shape \(3, 4\); it must be \(4, 3\)"),
     "prox unused but wrong": ({"prox": np.eye(2)}, r"prox has shape \(2, 2\); it must be \(4, 3\)"),
     "delta without prox": ({"delta": 1e-3}, r"delta = 0\.001 needs a proximal point; pass prox of shape \(4, 3\)"),
     "delta negative": ({"prox": PROX, "delta": -1e-3}, r"delta must be finite and at least 0; got -0\.001"),
@@ -142,7 +152,6 @@ OPTIONS = {
     "frame with other columns": ({"frame": np.eye(4)}, r"frame has shape \(4, 4\); it needs C = 3 columns"),
     "frame of zeros": ({"frame": np.zeros((2, 3))}, r"frame of shape \(2, 3\) is zero"),
     "frame with too many rows": ({"frame": np.eye(5, 3)}, r"d = 4 .*r = 5 .*a frame with at most 4 rows is needed"),
-    "start of another shape": ({"initial_point": np.eye(4)}, r"initial_point has shape \(4, 4\); it must be \(4, 3\)"),
 }
 
 
@@ -195,12 +204,6 @@ def test_a_matrix_in_place_of_a_problem_is_redirected(call):
     refused(r"problem must be a NearestETF; got ndarray.*use etfopt\.nearest_etf\(H\)", call, H)
 
 
-def test_a_point_of_another_shape_has_no_objective():
-    problem = NearestETF(H)
-    for call, name in ((problem.objective, "U"), (problem.gradient, "U"), (problem.hessian_vector_product, "V")):
-        refused(rf"{name} has shape \(3, 4\); it must be \(4, 3\)", call, PROX.T)
-
-
 @pytest.mark.parametrize("seed", [0, np.int64(0), [1, 2], np.random.SeedSequence(3), np.random.PCG64(4), None])
 def test_anything_that_seeds_a_generator_draws_a_point(seed):
     U = random_stiefel(4, 3, seed)
@@ -229,10 +232,6 @@ def test_every_argument_that_draws_takes_a_seed():
     assert linear_layer(5, 3, 0)()
     for call in (lambda s: next(drifting_means(5, 3, s)), lambda s: linear_layer(5, 3, s)):
         refused(r"rng must be a numpy\.random\.Generator or a seed", call, "zero")
-
-
-def test_a_point_of_another_shape_cannot_be_judged():
-    refused(r"U has shape \(4, 4\); it must be \(4, 3\)", certify, NearestETF(H), np.eye(4))
 
 
 def test_a_torch_tensor_is_sent_to_the_bridge():

@@ -79,36 +79,6 @@ def test_no_promise_is_broken_by_a_problem_that_a_climbing_search_finds(dtype):
     assert {key: found for key, found in search.worst.items() if not found[0] <= 1} == {}
 
 
-# --- kinds of problems that were said to break a promise ----------------------------------------------------------
-
-
-PLAIN = {"prox": "none", "mean": -99.0, "cotangent": 0.0}
-KINDS = {
-    "near underflow, reduced frame": {
-        **{"frame": "reduced", "C": 4, "extra": 2, "kappa": 3.2, "spectrum": "graded", "scale": -300.0},
-        **PLAIN,
-    },
-    "near overflow": {"scale": 290.0, **PLAIN},
-    "two classes, rank one": {"C": 2, "frame": "simplex", "spectrum": "deficient", **PLAIN},
-    "two classes, rank one, free frame": {"C": 2, "frame": "free", "rows": 2, "spectrum": "deficient", **PLAIN},
-    "a cluster, free frame": {
-        **{"frame": "free", "C": 5, "rows": 5, "extra": 7, "spectrum": "clustered", "cluster": -6.5, "mean": -99.0},
-        **{"prox": "off the manifold", "cancels": True},
-    },
-    "two classes, far proximal point that cancels": {"C": 2, "prox": "opposite", "cancels": True, "mean": -99.0},
-    "five dimensions, classes and rows": {"C": 5, "rows": 5, "extra": 0, "frame": "tight", **PLAIN},
-    "five dimensions and classes": {"C": 5, "extra": 0, "frame": "simplex", **PLAIN},
-}
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_no_promise_is_broken_by_the_kinds_of_problems_that_were_suspected(kind):
-    rng = np.random.default_rng(SEED)
-    for _ in range(12):
-        recipe = replace(drawn(rng, np.float64), **KINDS[kind])
-        assert {key: x for key, x in multiples(recipe).items() if not x <= 1} == {}
-
-
 # --- found by the search ------------------------------------------------------------------------------------------
 
 

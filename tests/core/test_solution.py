@@ -8,6 +8,7 @@ from hypothesis import given
 from scipy.optimize import minimize_scalar
 
 from etfopt import NearestETF, nearest_etf, simplex_etf, solve
+from etfopt.solvers.base import Stats
 from tests.tools import oracles
 from tests.tools.strategies import draws, orthonormal
 
@@ -94,3 +95,19 @@ def test_a_solution_cannot_be_reassigned(rng):
     solution = nearest_etf(rng.standard_normal((5, 3)))
     with pytest.raises(dataclasses.FrozenInstanceError):
         solution.U = np.eye(5, 3)
+
+
+def test_a_solution_and_its_certificate_are_shown_in_a_few_lines_without_arrays(rng):
+    solution = nearest_etf(rng.standard_normal((500, 100)), reduced=True)
+    for shown, words in (
+        (solution, ("d=500, C=100, r=99", "Procrustes", "optimal", "relative", "at most", "unique")),
+        (solution.certificate, ("feasible up to", "relative", "at most", "unique", "stationarity")),
+    ):
+        lines = repr(shown).splitlines()
+        assert len(lines) <= 7
+        assert max(map(len, lines)) < 100
+        assert all(word in repr(shown) for word in words)
+        assert shown._repr_html_().count("<tr>") == len(lines) - 1
+    rejected = dataclasses.replace(solution, converged=False, stats=Stats("<b>mine</b>", 0.0))
+    assert "rejected (closed_form)" in repr(rejected)
+    assert "&lt;b&gt;mine" in rejected._repr_html_()

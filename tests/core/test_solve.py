@@ -109,13 +109,6 @@ def test_the_closed_form_agrees_with_slow_descent(draw):
         np.testing.assert_allclose(slow @ problem.F, solution.etf, rtol=0, atol=1e-5)
 
 
-@given(regular_draws(**MODERATE))
-def test_the_closed_form_agrees_with_newtons_iteration(draw):
-    problem, (_, kappa) = draw.problem, exact_minimiser(draw.problem)
-    A = 2 * problem.H @ problem.F.T + (0 if problem.prox is None else problem.delta * problem.prox)
-    assert np.linalg.norm(oracles.newton_polar(A) - solve(problem).U) <= 100 * problem.C * problem.unit * kappa
-
-
 # --- degenerate means ---------------------------------------------------------------------------------------------
 
 

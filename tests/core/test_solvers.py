@@ -268,8 +268,3 @@ def test_a_relaxation_too_large_to_check_is_refused(rng):
 def test_options_that_cannot_be_used_are_refused(make, options, message):
     with pytest.raises(InputError, match=message):
         make(**options)
-
-
-def test_a_start_of_the_wrong_shape_is_refused(rng):
-    with pytest.raises(InputError, match=r"initial_point has shape \(4, 3\); it must be \(8, 3\)"):
-        nearest_etf(rng.standard_normal((8, 3)), solver=TrustRegion(), initial_point=np.eye(4, 3))

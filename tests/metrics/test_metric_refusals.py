@@ -66,11 +66,13 @@ def test_bad_input_is_refused_before_any_state_changes(
 def test_bad_sizes_are_refused(metric: Callable[..., torchmetrics.Metric]) -> None:
     for C in (1, 0, 3.0, True, "3"):
         with pytest.raises(InputError, match="num_classes must be"):
-            metric(C, 4)
+            metric(num_classes=C, dim=4)
     for d in (0, -1, 4.0, True, None):
         with pytest.raises(InputError, match="dim must be"):
-            metric(3, d)
-    assert metric(np.int64(3), np.int64(4)).dim == 4
+            metric(num_classes=3, dim=d)
+    with pytest.raises(TypeError, match=rf"write {metric.__name__}\(num_classes=\.\.\., dim=\.\.\.\)"):
+        metric(3, 4)
+    assert metric(num_classes=np.int64(3), dim=np.int64(4)).dim == 4
 
 
 def test_a_bad_global_mean_is_refused() -> None:

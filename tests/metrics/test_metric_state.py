@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_leaves
 import etfopt.metrics._measures as measures_module
 from etfopt.errors import InputError
 from etfopt.metrics import CosineMargin, NearestMeanMismatch, NeuralCollapse, NumericalRank
-from tests.tools.metric_cases import SIZES, batches, builders, draw, nan_keys, same, states
+from tests.tools.metric_cases import BUILDERS, SIZES, batches, builders, by_position, draw, nan_keys, same, states
 
 Build = Callable[..., torchmetrics.Metric]
 
@@ -90,11 +90,11 @@ def test_casts_and_moves_of_the_model_leave_values_and_dtypes(build: Build, cast
 @pytest.mark.parametrize("kind", [NeuralCollapse, CosineMargin, NearestMeanMismatch, NumericalRank])
 def test_a_metric_built_on_the_meta_device_has_its_values(kind: Build) -> None:
     with torch.device("meta"):
-        metric = kind(5, 8)
+        metric = kind(**SIZES)
     metric.to_empty(device="cpu")
     assert metric.device == torch.device("cpu")
     metric.update(*draw(5, 8, 100))
-    assert value(metric) == expected(kind)
+    assert value(metric) == expected(by_position(kind))
     assert not nan_keys(value(metric))
 
 
@@ -224,7 +224,7 @@ def test_a_row_state_kept_on_the_cpu_takes_the_rows_of_every_batch() -> None:
     metric = NumericalRank(**SIZES, compute_on_cpu=True)
     for batch in batches(draw(5, 8, 100), [10] * 10):
         metric.update(*batch)
-    assert value(metric) == expected(NumericalRank)
+    assert value(metric) == expected(BUILDERS["rank"])
 
 
 # --- size ----------------------------------------------------------------------------------------------------------

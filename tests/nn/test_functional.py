@@ -9,7 +9,7 @@ from hypothesis import assume, given
 
 from etfopt import NearestETF, simplex_etf, solve
 from etfopt.adjoint import nearest_etf_vjp
-from etfopt.geometry import sym
+from etfopt.polar._products import sym
 from tests.tools import oracles
 from tests.tools.blind import blind
 from tests.tools.strategies import DEGENERATE, draws, means_with, orthonormal, regular_draws, with_spectrum
@@ -322,7 +322,7 @@ def test_single_precision_columns_of_bad_condition_are_orthonormal_too(kappa, rn
 @pytest.mark.parametrize("hidden", [False, True])
 def test_a_direction_that_is_null_up_to_rounding_is_left_out_of_the_gradient(hidden, monkeypatch, rng):
     if hidden:  # as on a device, or in a compiled graph
-        monkeypatch.setattr("etfopt.nn.polar.node.visible", lambda _: False)
+        monkeypatch.setattr("etfopt.nn.polar._node.visible", lambda _: False)
     A = torch.tensor(with_spectrum(12, np.array([1.0, 0.5, 1e-19]), rng), requires_grad=True)
     G = torch.tensor(rng.standard_normal((12, 3)))
     U = polar_factor(A)

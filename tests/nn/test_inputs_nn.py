@@ -10,7 +10,7 @@ from etfopt import InputError, simplex_etf
 
 torch = pytest.importorskip("torch")
 from etfopt.nn import FixedETFHead, LearnedHead, NearestETFHead
-from etfopt.nn.functional import nearest_etf, nearest_minimiser, on_frame, polar_factor
+from etfopt.nn.functional import nearest_etf, on_frame, polar_factor
 from tests.tools.head_cases import class_means
 
 HEADS = (LearnedHead, FixedETFHead, NearestETFHead)
@@ -87,8 +87,6 @@ MISFITS = {
         r"H has shape \(2, 8, 4\) and prox \(3, 8, 4\): the batches do",
     ),
     "of two axes": (nearest_etf, ((5, 2, 8, 4), (3, 8, 4)), r"H has shape \(5, 2, 8, 4\) and prox \(3, 8, 4\)"),
-    "A and start": (nearest_minimiser, ((2, 8, 4), (3, 8, 4)), r"A has shape \(2, 8, 4\) and start \(3, 8, 4\)"),
-    "a start of another r": (nearest_minimiser, ((8, 4), (8, 3)), r"start has shape \(8, 3\) and A \(8, 4\)"),
     "X and frame": (on_frame, ((2, 8, 4), (3, 5)), r"X has shape \(2, 8, 4\) and frame \(3, 5\).* 4 rows"),
     "a batch of frames": (on_frame, ((2, 8, 4), (2, 4, 4)), r"X has shape \(2, 8, 4\) and frame \(2, 4, 4\)"),
 }

@@ -68,14 +68,14 @@ class HeadLoss(nn.Module):
 def trained(make: Callable[..., nn.Module], mode: bool) -> nn.Module:
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        module = make(C, D).double() if make is ClassMeans else make(D, C).double()
+        module = make(num_classes=C, dim=D).double()
     for shift in range(2):
         module(X.roll(shift, 1), Y)
     return module.train(mode)
 
 
-def shrunk(d: int, c: int) -> nn.Module:
-    return NearestETFHead(d, c, shrinkage=0.5)
+def shrunk(dim: int, num_classes: int) -> nn.Module:
+    return NearestETFHead(dim, num_classes, shrinkage=0.5)
 
 
 def head_loss(make: Callable[..., nn.Module], mode: bool) -> Callable[[], Loss]:

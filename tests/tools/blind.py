@@ -11,9 +11,9 @@ MODULES = (
     "etfopt.nn._ranks",
     "etfopt.nn.heads._rotation",
     "etfopt.nn._state",
-    "etfopt.nn.class_means",
+    "etfopt.nn._running",
     "etfopt.nn.heads.nearest",
-    "etfopt.nn.polar.node",
+    "etfopt.nn.polar._node",
 )
 
 LOOKS = ("_local_scalar_dense", "nonzero", "equal", "is_nonzero", "bincount", "item")

@@ -7,7 +7,6 @@ import importlib
 import inspect
 import pkgutil
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from types import FunctionType
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 from numpydoc.docscrape import NumpyDocString
 
 import etfopt
+from tests import ROOT
 
 MATHEMATICAL = re.compile(
     r"etfopt\.(geometry|polar\..*|frames\..*|problem|certificate|adjoint|implicit|solution|_linear_term|solvers\..*|nn\..*|metrics\..*)"
@@ -119,19 +119,32 @@ def modules() -> list[str]:
     return sorted(["etfopt", *(name for name in found if not re.search(r"\._", name))])
 
 
-def _exported() -> Iterator[Any]:
-    for module in map(importlib.import_module, modules()):
-        for name in getattr(module, "__all__", ()):
-            found = getattr(module, name)
-            if inspect.isclass(found) or inspect.isfunction(found):
-                yield found
+def referenced() -> list[Any]:
+    """What docs/api.md lists; of a module, all that it exports."""
+    found: list[Any] = []
+    for block in re.findall(r"```\{eval-rst\}\n(.*?)```", (ROOT / "docs" / "api.md").read_text(), re.DOTALL):
+        current = re.search(r"\.\. currentmodule:: (\S+)", block)
+        for entry in re.findall(r"^   (\w[\w.]*)$", block, re.MULTILINE):
+            listed = _resolved(f"{current[1]}.{entry}" if current else entry)
+            found += [listed, *(getattr(listed, name) for name in getattr(listed, "__all__", ()))]
+    return found
+
+
+def _resolved(dotted: str) -> Any:
+    try:
+        return importlib.import_module(dotted)
+    except ModuleNotFoundError:
+        owner, _, name = dotted.rpartition(".")
+        return getattr(_resolved(owner), name)
 
 
 @functools.cache
 def public_names() -> dict[str, Name]:
-    """All of them, by the path of their definition, classes before their members."""
+    """What the reference lists, by the path of its definition, classes before their members."""
     names: dict[str, Name] = {}
-    for found in _exported():
+    for found in referenced():
+        if not (inspect.isclass(found) or inspect.isfunction(found)):
+            continue
         path = f"{found.__module__}.{found.__qualname__}"
         names[path] = Name(path, found)
         for member, value in vars(found).items() if inspect.isclass(found) else ():

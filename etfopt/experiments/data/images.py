@@ -85,7 +85,7 @@ class Split(Dataset[tuple[Tensor, Tensor]]):
 
     @property
     def tensors(self) -> tuple[Tensor, Tensor]:
-        """Return all images and labels; for small sets."""
+        """All images, standardised float32 of shape (n, channels, height, width), and labels, int64 of shape (n,)."""
         return self[:]
 
 

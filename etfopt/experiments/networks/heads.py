@@ -45,12 +45,34 @@ class PlainHead(nn.Module):
         self.classifier, self.dim, self.num_classes = classifier, dim, num_classes
 
     def forward(self, features: Tensor, labels: Tensor | None = None) -> Tensor:  # noqa: ARG002 - as every head
-        """Return the logits, shape (n, C), of features, shape (n, d)."""
+        """Return the logits of a batch of features.
+
+        Parameters
+        ----------
+        features : Tensor, shape (n, d)
+        labels : Tensor, shape (n,), optional
+            Not looked at.
+
+        Returns
+        -------
+        Tensor, shape (n, C)
+            Logits.
+        """
         logits: Tensor = self.classifier(features)
         return logits
 
     def normalize(self, features: Tensor) -> Tensor:
-        """Return the features as they are."""
+        """Return the features as they are.
+
+        Parameters
+        ----------
+        features : Tensor, shape (n, d)
+
+        Returns
+        -------
+        Tensor, shape (n, d)
+            The same.
+        """
         return features
 
     @property

@@ -35,6 +35,13 @@ class TrainConfig(Section):
 
     A record is a value: equal settings make equal records with equal `digest`, and ``from_dict(to_dict())`` gives the
     record back. Making one imports no PyTorch and draws no random number: names and numbers alone are checked.
+
+    Examples
+    --------
+    >>> from etfopt.experiments.settings import TrainConfig
+    >>> config = TrainConfig().with_settings({"head.name": "fixed", "optimizer.learning_rate": 0.1})
+    >>> config.head.name, config.label
+    ('fixed', 'digits-fixed-seed0')
     """
 
     seed: int = setting(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 from collections.abc import Iterator, Mapping
 from numbers import Integral, Real
@@ -64,10 +65,12 @@ class Section(BaseModel):
         return hash(json.dumps(self.to_dict(), sort_keys=True, default=repr))
 
     @classmethod
-    def __pydantic_init_subclass__(cls, **_: Any) -> None:
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
         entries = [f"{name} : {_kind(field)}\n    {field.description}" for name, field in cls.model_fields.items()]
         refused = "Raises\n------\nInputError\n    If a setting is not known, or a value is refused."
-        cls.__doc__ = "\n".join([cls.__doc__ or "", "\nAttributes\n----------", *entries, "", refused])
+        about, _heading, example = inspect.cleandoc(cls.__doc__ or "").partition("\nExamples\n")
+        parts = [about.rstrip(), "", "Attributes\n----------", *entries, "", refused, ""]
+        cls.__doc__ = "\n".join([*parts, f"Examples\n{example}\n"] if example else parts)
 
     @model_validator(mode="before")
     @classmethod

@@ -7,7 +7,6 @@ from typing import Any, Unpack
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from etfopt._arrays import room_hint
 from etfopt._torch import full_precision, require_finite, require_floats
@@ -18,7 +17,7 @@ from etfopt.nn.functional import on_frame
 from etfopt.nn.heads._rotation import Rotated
 from etfopt.nn.heads.base import Head, HeadOptions
 
-__all__ = ["ETFHead", "FrameOptions", "affine"]
+__all__ = ["ETFHead", "FrameOptions"]
 
 
 class FrameOptions(HeadOptions, total=False):
@@ -101,10 +100,6 @@ class ETFHead(Head, Rotated):
         r"""Return :math:`\mu_G`, shape (d,)."""
         raise NotImplementedError
 
-    def _classified(self, f: Tensor) -> Tensor:
-        """Return logits by the classifier as it is."""
-        return affine(f, *self.classifier())
-
     def _misfits(self, state_dict: dict[str, Any], prefix: str) -> list[str]:
         wrong = super()._misfits(state_dict, prefix)
         frame, old = state_dict.get(prefix + "frame"), state_dict.get(prefix + "bias")
@@ -174,8 +169,3 @@ def _named(frame: Tensor | str | None, reduced: bool, C: int, dtype: torch.dtype
     if not isinstance(name, str):
         return name
     return None if name == "simplex" else torch.from_numpy(frame_matrix(name, C).copy()).to(dtype)
-
-
-def affine(f: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Return logits in the precision of the features."""
-    return functional.linear(f, weight.to(f.dtype), bias.to(f.dtype))

@@ -25,7 +25,7 @@ from etfopt.nn._state import Tracking
 from etfopt.nn.functional import polar_factor
 from etfopt.nn.polar._products import poisoned
 
-__all__ = ["Rotated", "is_rotation", "nearest_rotation"]
+__all__ = ["Rotated", "is_rotation", "nearest_minimiser", "nearest_rotation"]
 
 LEAST, LARGEST = 1e-3, 1.1
 """Singular values of what can be an average of rotations that still says which is meant, though rounded."""
@@ -149,3 +149,19 @@ def nearest_rotation(U: Tensor) -> tuple[Tensor, Tensor]:
                 "ones, whose classifiers differ less"
             )
         return wide.to(U), polar_factor(wide).to(U)
+
+
+@torch.no_grad()
+def nearest_minimiser(A: Tensor, start: Tensor) -> Tensor:
+    r"""Return, of all maximisers of :math:`\langle A, U\rangle` over St(d, r), the one nearest to the point `start`.
+
+    With A = P S Q' and the columns of P and Q split at the rank, they are P1 Q1' + P2 W Q2' for any W with orthonormal
+    columns, P2 spanning all that P1 leaves: ``theory/closed_form.py``.
+    """
+    P, S, Qh = torch.linalg.svd(A, full_matrices=False)
+    rounding = 10 * A.shape[-1] * torch.finfo(A.dtype).eps * S[..., :1]
+    kept = rounding < S
+    P1, Q1h = P * kept[..., None, :], Qh * kept[..., :, None]
+    free = start - P1 @ (P1.mT @ start)
+    free = free - (free @ Q1h.mT) @ Q1h
+    return polar_factor(P1 @ Q1h + free)

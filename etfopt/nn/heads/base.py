@@ -8,84 +8,16 @@ from typing import Any, ClassVar, TypedDict
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from etfopt._options import as_temperature
 from etfopt._scalars import as_integer
 from etfopt._torch import require_finite, require_floats, require_labels
 from etfopt.nn._state import LoadChecked
+from etfopt.nn.heads._features import scaled
 from etfopt.nn.pooling import as_ignored
 
-__all__ = ["Head", "HeadOptions", "UnitFeatures"]
-
-
-class UnitFeatures(nn.Module):
-    r"""The feature normalisation :math:`f = \tau h/\|h\|` alone, in tensor operations that every exporter takes.
-
-    For deployment: ``nn.Sequential(backbone, UnitFeatures(head.temperature), head.linear())`` gives the logits of the
-    network in evaluation mode.
-
-    Parameters
-    ----------
-    temperature : float
-        tau, the norm of the normalised features.
-
-    Raises
-    ------
-    InputError
-        If the temperature is not a positive number.
-
-    References
-    ----------
-    Markou, Ajanthan and Gould (2024), whose scripts take tau = 5; ``theory/temperature.py`` says which tau suits C
-    classes.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from etfopt.nn import UnitFeatures
-    >>> UnitFeatures(5.0)(torch.tensor([[3.0, 4.0], [0.0, 0.0]]))
-    tensor([[3., 4.],
-            [0., 0.]])
-    """
-
-    def __init__(self, temperature: float) -> None:
-        super().__init__()
-        self.temperature = as_temperature(temperature, 2)
-
-    def forward(self, features: Tensor) -> Tensor:
-        r"""Return :math:`\tau h/\|h\|` for each feature h, a vector along the last axis.
-
-        Parameters
-        ----------
-        features : Tensor, shape (..., d)
-            A feature of zeros stays zero.
-
-        Returns
-        -------
-        Tensor, shape (..., d)
-            Features of norm tau.
-        """
-        return _scaled(features, self.temperature)
-
-    def extra_repr(self) -> str:
-        """Return the arguments that ``repr`` shows.
-
-        Returns
-        -------
-        str
-            The temperature.
-        """
-        return f"temperature={self.temperature:g}"
-
-
-def _scaled(features: Tensor, temperature: float) -> Tensor:
-    # dividing by the largest entry first keeps squares in range; the derivative does not depend on the length
-    largest = features.detach().abs().amax(dim=-1, keepdim=True)
-    zero = largest == 0
-    h = features / largest.masked_fill(zero, 1)
-    # a zero row is divided by 1. The norm of ones stands in for its own: no derivative is taken where a norm has none
-    norm: Tensor = torch.linalg.vector_norm(h.masked_fill(zero, 1), dim=-1, keepdim=True)
-    return h * (temperature / norm.masked_fill(zero, 1))
+__all__ = ["Head", "HeadOptions", "affine"]
 
 
 class HeadOptions(TypedDict, total=False):
@@ -100,9 +32,9 @@ class HeadOptions(TypedDict, total=False):
 class Head(LoadChecked, abc.ABC):
     r"""A classifier on features of one norm, :math:`f = \tau h/\|h\|`, with logits :math:`fW' + b`.
 
-    A head of your own derives from this class and defines ``weight`` (C, d), ``bias`` (C,), both detached, and
-    ``forward(features, labels=None)``, which returns the logits (n, C) of features (n, d). In evaluation it needs no
-    labels and changes no state.
+    A head of your own derives from this class and defines ``weight`` (C, d) and ``bias`` (C,), both detached. Override
+    ``forward(features, labels=None)`` where training does more than to classify. In evaluation it needs no labels and
+    changes no state.
 
     Parameters
     ----------
@@ -128,6 +60,7 @@ class Head(LoadChecked, abc.ABC):
     Markou, Ajanthan and Gould (2024). The temperature: ``theory/temperature.py``.
     """
 
+    _shown = ("dim", "num_classes", "temperature")
     bias: Tensor
     __signature__: ClassVar[inspect.Signature]
 
@@ -161,10 +94,50 @@ class Head(LoadChecked, abc.ABC):
 
         Returns
         -------
-        tuple of Tensor
-            Shapes (C, d) and (C,), detached.
+        weight, bias : Tensor, shapes (C, d) and (C,)
+            Detached.
         """
         return self.weight, self.bias
+
+    def forward(self, features: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Return logits; a training step updates the state first.
+
+        Parameters
+        ----------
+        features : Tensor, shape (n, d)
+            Of any norm.
+        labels : Tensor of integers, shape (n,), optional
+            Required in training by the nearest-ETF head. Otherwise they are checked, and the fixed head leaves out
+            samples of `ignore_index`.
+
+        Returns
+        -------
+        Tensor, shape (n, C)
+            Logits, in the dtype of the features.
+
+        Raises
+        ------
+        InputError
+            If features or labels do not fit, or the state may not change here. Nothing has changed then.
+        """
+        if self.training:
+            return self._train(features, labels)
+        return self._classified(self._checked(features, labels)[0])
+
+    def _train(self, features: Tensor, labels: Tensor | None) -> Tensor:
+        """Return the logits of a training step."""
+        return self._classified(self._checked(features, labels)[0])
+
+    def _classified(self, f: Tensor) -> Tensor:
+        """Return the logits of normalised features by the classifier as it is."""
+        return affine(f, *self.classifier())
+
+    def _checked(self, features: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Return normalised features, and labels as int64 where there are any."""
+        f = self.normalize(features)
+        if labels is not None:
+            labels = require_labels(labels, len(features), self.num_classes, self.ignore_index)
+        return f, labels
 
     def normalize(self, features: Tensor) -> Tensor:
         r"""Return what the classifier sees: :math:`\tau h/\|h\|` for each row h of the features.
@@ -186,7 +159,7 @@ class Head(LoadChecked, abc.ABC):
         """
         require_floats(features, "features", ("n", self.dim))
         require_finite(features, "features")
-        return _scaled(features, self.temperature)
+        return scaled(features, self.temperature)
 
     def linear(self) -> nn.Linear:
         """Return the classifier as it is now, as a plain layer without gradient, for features that are normalised.
@@ -207,20 +180,6 @@ class Head(LoadChecked, abc.ABC):
         layer.bias.copy_(bias.detach())
         return layer.eval()
 
-    def _check_labels(self, features: Tensor, labels: Tensor | None) -> Tensor | None:
-        """Return the labels, where there are any, as int64."""
-        return None if labels is None else require_labels(labels, len(features), self.num_classes, self.ignore_index)
-
-    def extra_repr(self) -> str:
-        """Return the arguments that ``repr`` shows.
-
-        Returns
-        -------
-        str
-            Sizes and temperature.
-        """
-        return f"dim={self.dim}, num_classes={self.num_classes}, temperature={self.temperature:g}"
-
 
 def _whole_signature(head: type[Head]) -> inspect.Signature:
     """Return the signature of a constructor, with the options that its ``**options`` hand on to the next."""
@@ -233,3 +192,8 @@ def _whole_signature(head: type[Head]) -> inspect.Signature:
     parameters.pop("self")
     named = [p for p in parameters.values() if p.kind is not p.VAR_KEYWORD]
     return inspect.Signature(sorted(named, key=lambda p: p.kind))
+
+
+def affine(f: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Return logits in the precision of the features."""
+    return functional.linear(f, weight.to(f.dtype), bias.to(f.dtype))

@@ -3,7 +3,6 @@ r"""The fixed baseline: an ETF that does not follow the class means."""
 from __future__ import annotations
 
 import math
-from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Unpack
 
 import torch
@@ -106,33 +105,11 @@ class FixedETFHead(ETFHead):
             U, frame = state_dict.get(prefix + "U", self.U), state_dict.get(prefix + "frame", self.frame)
             state_dict[prefix + "global_mean"] = _mean_of(bias, U, frame)
 
-    def forward(self, features: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Return logits; in training, set the bias to that of the batch first.
-
-        Parameters
-        ----------
-        features : Tensor, shape (n, d)
-            Of any norm.
-        labels : Tensor of integers, shape (n,), optional
-            Checked; see `ignore_index`.
-
-        Returns
-        -------
-        Tensor, shape (n, C)
-            Logits.
-
-        Raises
-        ------
-        InputError
-            If features or labels do not fit.
-        """
-        if self.training:
-            refuse_trace(self)
-        with self.ranks.sharing_refusals(self.U, self.dim + 1) if self.training else nullcontext():
-            f = self.normalize(features)
-            labels = self._check_labels(features, labels)
-        if self.training:
-            self._follow(f.detach(), labels)
+    def _train(self, features: Tensor, labels: Tensor | None) -> Tensor:
+        refuse_trace(self)
+        with self.ranks.sharing_refusals(self.U, self.dim + 1):
+            f, labels = self._checked(features, labels)
+        self._follow(f.detach(), labels)
         return self._classified(f)
 
     # not compiled, for the reason that ClassMeans gives

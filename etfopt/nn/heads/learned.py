@@ -65,31 +65,12 @@ class LearnedHead(Head):
         """Rows of unit norm, shape (C, d), detached."""
         return functional.normalize(self.rows.detach(), dim=1)
 
-    def forward(self, features: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Return logits.
-
-        Parameters
-        ----------
-        features : Tensor, shape (n, d)
-            Of any norm.
-        labels : Tensor of integers, shape (n,), optional
-            Checked and not used.
-
-        Returns
-        -------
-        Tensor, shape (n, C)
-            Logits.
-
-        Raises
-        ------
-        InputError
-            If features or labels do not fit.
-        """
-        f = self.normalize(features)
-        self._check_labels(features, labels)
-        if not self.training:
-            return functional.linear(f, self.weight.to(f.dtype))
+    def _train(self, features: Tensor, labels: Tensor | None) -> Tensor:
+        f, _ = self._checked(features, labels)
         # through .data: a second forward before the backward pass finds unit rows, so no saved value really changes,
         # and autograd's version counter must not think otherwise
         self.rows.data.copy_(self.weight)
         return functional.linear(f, self.rows.to(f.dtype))
+
+    def _classified(self, f: Tensor) -> Tensor:
+        return functional.linear(f, self.weight.to(f.dtype))

@@ -12,11 +12,14 @@ from etfopt._options import as_method, as_shrinkage
 from etfopt._scalars import as_integer, as_nonnegative
 from etfopt._torch import outside_graphs, visible
 from etfopt.errors import InputError
+from etfopt.nn._running import MeansUpdate
 from etfopt.nn._state import refuse_trace, where_valid
-from etfopt.nn.class_means import ClassMeans, MeansUpdate
-from etfopt.nn.functional import nearest_etf, nearest_minimiser, on_frame
-from etfopt.nn.heads._etf import ETFHead, FrameOptions, affine
+from etfopt.nn.class_means import ClassMeans
+from etfopt.nn.functional import nearest_etf, on_frame
+from etfopt.nn.heads._etf import ETFHead, FrameOptions
+from etfopt.nn.heads._rotation import nearest_minimiser
 from etfopt.nn.heads._shrinkage import shrunk_rows
+from etfopt.nn.heads.base import affine
 from etfopt.solution import Solution
 
 if TYPE_CHECKING:
@@ -162,37 +165,12 @@ class NearestETFHead(ETFHead):
         super()._translate(state_dict, prefix)
         state_dict.pop(prefix + "bias", None)  # of release 0.1: it is that of the means
 
-    def forward(self, features: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Return logits; in training, update the classifier first.
-
-        Parameters
-        ----------
-        features : Tensor, shape (n, d)
-            Of any norm.
-        labels : Tensor of integers, shape (n,), optional
-            Required in training.
-
-        Returns
-        -------
-        Tensor, shape (n, C)
-            Logits, in training with both paths of the gradient.
-
-        Raises
-        ------
-        InputError
-            If features or labels do not fit, labels are missing in training, or the state may not change here.
-        """
-        if not self.training:
-            f = self.normalize(features)
-            self._check_labels(features, labels)
-            return self._classified(f)
-        refuse_trace(self)
-        logits: Tensor = self._train(features, labels)
-        return logits
-
-    # not compiled, for the reason that ClassMeans gives
-    @outside_graphs
     def _train(self, features: Tensor, labels: Tensor | None) -> Tensor:
+        refuse_trace(self)
+        return self._step(features, labels)
+
+    @outside_graphs  # for the reason that `etfopt.nn.ClassMeans` gives
+    def _step(self, features: Tensor, labels: Tensor | None) -> Tensor:
         with self.means.sharing_refusals():
             f = self.normalize(features)
         update = self.means.updated(f, labels)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from etfopt._torch import lasting_product
-from etfopt.nn.polar.node import polar
+from etfopt.nn.polar._node import polar
 
 __all__ = ["without_gauge"]
 

@@ -3,7 +3,7 @@ r"""One nearest-ETF problem as one function of autograd, for its cost on the CPU
 For some hundred numbers a node of autograd costs more than the products in it, so that linear term, polar factor and
 their derivatives are one node here, and values, which may be looked at, are passed over as seldom as can be. On a
 device, where a decomposition waits and costs hundreds of products, it serves problems near collapse. The formulas are
-those of `etfopt.nn.polar._linear_term` and `etfopt.nn.polar.node`, and so are the derivatives of higher order.
+those of `etfopt.nn.polar._linear_term` and `etfopt.nn.polar._node`, and so are the derivatives of higher order.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from etfopt._torch import in_forward_mode, readable, transforms, visible
 from etfopt.nn.polar._collapsed import Collapsed, near_collapse
 from etfopt.nn.polar._factors import Decomposition
 from etfopt.nn.polar._linear_term import linear_term, linear_term_vjp
+from etfopt.nn.polar._node import polar_derivative
 from etfopt.nn.polar._routes import NARROW_FROM, decompose, squared
-from etfopt.nn.polar.node import polar_derivative
 
 __all__ = ["single_minimiser"]
 

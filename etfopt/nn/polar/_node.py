@@ -22,34 +22,7 @@ __all__ = ["polar"]
 
 
 def polar(A: Tensor, method: str = "auto") -> Tensor:
-    """Return the polar factor of each matrix, as a node of autograd.
-
-    `etfopt.nn.functional.polar_factor` checks and scales before it calls this.
-
-    Parameters
-    ----------
-    A : Tensor, shape (..., d, r), d >= r
-        float32 or float64, entries of moderate size.
-    method : "auto", "svd", "gram" or "newton-schulz"
-        As in `etfopt.nn.functional.polar_factor`.
-
-    Returns
-    -------
-    Tensor, shape (..., d, r)
-        In the dtype of A, differentiable to every order.
-
-    References
-    ----------
-    Higham (2008), Functions of Matrices, chapter 8. Proof of the derivative: ``theory/gradient.py``.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from etfopt.nn.polar.node import polar
-    >>> polar(torch.tensor([[0.0, 2.0], [1.0, 0.0]])).round(decimals=4) + 0.0
-    tensor([[0., 1.],
-            [1., 0.]])
-    """
+    """Return the polar factor of each matrix of moderate size, (..., d, r) in float32 or float64, d >= r."""
     if not torch.compiler.is_compiling():
         return _first(_apply(_Polar, A, method))
     levels = transforms()
