@@ -67,23 +67,7 @@ class NodeRow:
 
 
 def usable_device(name: str) -> torch.device:
-    """Return a device by name.
-
-    Parameters
-    ----------
-    name : str
-        A PyTorch name, such as "cpu" or "cuda:1".
-
-    Returns
-    -------
-    torch.device
-        A device on which a tensor could be made.
-
-    Raises
-    ------
-    InputError
-        If it is unknown or not at hand.
-    """
+    """Return a device by name."""
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
@@ -138,20 +122,6 @@ def growth(rows: Sequence[NodeRow], d: int = 2048, small: int = 100, large: int 
     """Return the slope of log time against log C between two shapes on random means; NaN if one is missing.
 
     If there are several methods, the first one counts.
-
-    Parameters
-    ----------
-    rows : sequence of NodeRow
-        Rows from `bench_node`.
-    d : int
-        Dimension of both shapes.
-    small, large : int
-        The two numbers of classes.
-
-    Returns
-    -------
-    float
-        The exponent p in time ~ C**p.
     """
     times = {
         row.C: row.total for row in rows if row.d == d and row.spectrum == "random" and row.method == rows[0].method

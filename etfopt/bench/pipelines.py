@@ -102,24 +102,7 @@ class _Step:
 
 
 def bench(cases: Sequence[Case] = CASES, seed: int = 0, on_step: Callable[[], None] | None = None) -> list[Row]:
-    """Time both pipelines, in turn, on the same sequences of problems.
-
-    Parameters
-    ----------
-    cases : sequence of Case
-    seed : int
-    on_step : callable, optional
-        Called after every step of every case.
-
-    Returns
-    -------
-    list of Row
-
-    Raises
-    ------
-    InputError
-        If `seed` is no generator and no seed.
-    """
+    """Time both pipelines, in turn, on the same sequences of problems."""
     return [_row(case, as_generator(seed, "seed"), on_step or (lambda: None)) for case in cases]
 
 

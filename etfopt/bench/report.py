@@ -28,22 +28,7 @@ RULES = {
 
 
 def document(rows: Sequence[Row], entrants: Sequence[Entrant], settings: Mapping[str, object]) -> dict[str, object]:
-    """Return all numbers of a comparison; all rows have the same keys, and so do all summaries.
-
-    Parameters
-    ----------
-    rows : sequence of Row
-        Rows of the whole grid.
-    entrants : sequence of Entrant
-        The solvers, whose settings are written down.
-    settings : mapping
-        Settings of the comparison, such as limit and seeds.
-
-    Returns
-    -------
-    dict
-        Conditions, settings, solvers, rows and summaries, ready for JSON.
-    """
+    """Return all numbers of a comparison; all rows have the same keys, and so do all summaries."""
     return {
         "conditions": conditions(),
         "settings": dict(settings) | RULES,
@@ -70,26 +55,7 @@ def write_report(
     folder: Path,
     figures: bool = True,
 ) -> list[Path]:
-    """Write ``compare.json`` and, with figures, ``convergence.png`` and ``profiles.png`` into an existing folder.
-
-    Parameters
-    ----------
-    rows : sequence of Row
-        Rows of the whole grid.
-    entrants : sequence of Entrant
-        The solvers.
-    settings : mapping
-        Settings of the comparison.
-    folder : Path
-        Folder of the files; it must exist.
-    figures : bool
-        Needs the extra `plots`.
-
-    Returns
-    -------
-    list of Path
-        The files that were written.
-    """
+    """Write ``compare.json`` and, with figures, ``convergence.png`` and ``profiles.png`` into an existing folder."""
     numbers = folder / "compare.json"
     with whole(numbers) as part:
         part.write_text(strict_json(document(rows, entrants, settings)))
