@@ -12,38 +12,15 @@ import torch
 from torch import Tensor
 from torch._compile import _disable_dynamo
 from torch.autograd import forward_ad
-from torch.nn.modules.batchnorm import _NormBase as BatchNorm
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch.nn.modules.batchnorm import _NormBase
+from torch.utils._python_dispatch import TorchDispatchMode as TorchDispatchMode
+from torch.utils._pytree import tree_leaves as tree_leaves
 
 from etfopt.errors import InputError
 
 Inputs = ParamSpec("Inputs")
 Output = TypeVar("Output")
-
-__all__ = [
-    "BatchNorm",
-    "ByKeyword",
-    "TorchDispatchMode",
-    "constant_in_graphs",
-    "full_precision",
-    "in_backward",
-    "in_forward_mode",
-    "lasting_product",
-    "outside_graphs",
-    "readable",
-    "require_finite",
-    "require_floats",
-    "require_labels",
-    "storage_key",
-    "tracing",
-    "transforms",
-    "tree_leaves",
-    "version",
-    "visible",
-    "widened",
-    "working_dtype",
-]
+BatchNorm = _NormBase
 
 
 class ByKeyword:
@@ -80,11 +57,7 @@ def require_floats(value: object, name: str, shape: tuple[int | str, ...] | None
 
 
 def require_finite(X: Tensor, name: str, largest: float = math.inf) -> None:
-    """Raise `InputError` if X holds NaN, infinity or a size above `largest`, where looking is free.
-
-    That is on the CPU, outside tracing and vmap. Elsewhere looking would stall the device or break the trace, and
-    nothing is checked.
-    """
+    """Raise `InputError` if X is `visible` and holds NaN, infinity or a size above `largest`."""
     if not visible(X) or (largest == math.inf and math.isfinite(float(X.detach().sum()))):
         return  # a finite sum has finite terms
     good = X.isfinite() if largest == math.inf else X.isfinite() & (X.abs() <= largest)
@@ -229,11 +202,9 @@ def readable(X: Tensor) -> bool:
 
 
 def full_precision(X: Tensor) -> AbstractContextManager[object]:
-    """Return a context in which products of what is on the device of X keep the digits of their dtype.
+    """Return a context in which products on the device of X keep the digits of their dtype: no autocast, no TF32.
 
-    Autocast leaves them alone there, and so does TF32 or bfloat16 in place of float32, as
-    ``torch.set_float32_matmul_precision`` allows. What is computed later, in a graph or by autograd for one of the
-    products, is not in the region: for that there are `working_dtype` and `widened`.
+    Graphs and autograd compute outside of it, later: for them there are `working_dtype` and `widened`.
     """
     device = X.device.type
     # to enter a region costs as much as a small product, so only where there is something to leave

@@ -65,20 +65,7 @@ class MissingExtraError(EtfoptError, ImportError):
 
 
 def require_extra(extra: str, *modules: str) -> None:
-    """Check that an extra is installed, without importing it.
-
-    Parameters
-    ----------
-    extra : str
-        Name of the extra in ``pip install 'etfopt[extra]'``.
-    *modules : str
-        Top-level modules that the extra installs.
-
-    Raises
-    ------
-    MissingExtraError
-        If a module cannot be found. The message gives the ``pip install`` line.
-    """
+    """Raise `MissingExtraError`, with the ``pip`` line, unless these modules of an extra are installed."""
     missing = [name for name in modules if find_spec(name) is None]
     if missing:
         raise MissingExtraError(

@@ -13,32 +13,7 @@ __all__ = ["reduced_simplex"]
 def reduced_simplex(C: int) -> Float64Array:
     r"""Return :math:`F = Z / \sqrt{C-1}`, Z the Helmert matrix: :math:`ZZ' = I`, :math:`Z1 = 0`.
 
-    It is `etfopt.simplex_etf` with ``reduced=True``.
-
-    Parameters
-    ----------
-    C : int
-        Number of classes, at least 2.
-
-    Returns
-    -------
-    ndarray, shape (C-1, C), float64
-        F, of Frobenius norm 1.
-
-    Raises
-    ------
-    InputError
-        If C is not an integer of at least 2.
-
-    References
-    ----------
-    Proof that it is a simplex equiangular tight frame: ``theory/simplex.py``.
-
-    Examples
-    --------
-    >>> from etfopt.frames.reduced import reduced_simplex
-    >>> reduced_simplex(2).round(4)
-    array([[ 0.7071, -0.7071]])
+    It is `etfopt.simplex_etf` with ``reduced=True``, of shape (C-1, C) and Frobenius norm 1: ``theory/simplex.py``.
     """
     # row k of the Helmert matrix: k ones, then -k, over sqrt(k (k + 1))
     C = as_integer(C, "C", at_least=2)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from etfopt._torch import in_backward, readable, tracing, visible
 from etfopt.errors import InputError
 
-__all__ = ["LoadChecked", "Tracking", "refuse_second_run", "refuse_trace", "state_dtype", "where_valid"]
+__all__ = ["LoadChecked", "Shown", "Tracking", "refuse_second_run", "refuse_trace", "state_dtype", "where_valid"]
 
 ONE_CLASS = (
     "labels hold one class only in this batch. The mean of the batch is then the mean of that class: its centred class "
@@ -29,20 +29,23 @@ def state_dtype(dtype: torch.dtype | None) -> torch.dtype:
     return torch.promote_types(dtype or torch.get_default_dtype(), torch.float32)
 
 
-class LoadChecked(nn.Module):
+class Shown(nn.Module):
+    """A module whose ``repr`` shows some of its attributes."""
+
+    _shown: tuple[str, ...] = ()
+
+    def extra_repr(self) -> str:
+        """Return the attributes that ``repr`` shows."""
+        return ", ".join(f"{name}={getattr(self, name)!r}" for name in self._shown)
+
+
+class LoadChecked(Shown):
     """A module that refuses a checkpoint that does not fit by name, before any of its own tensors changes."""
 
     def __init__(self, dtype: torch.dtype | None = None) -> None:
         super().__init__()
         if dtype is not None and not dtype.is_floating_point:
             raise InputError(f"dtype must be a real floating-point dtype; got {dtype}: pass torch.float32")
-
-    _shown: tuple[str, ...] = ()
-    """The attributes that ``repr`` shows."""
-
-    def extra_repr(self) -> str:
-        """Return the most important arguments, for ``repr``."""
-        return ", ".join(f"{name}={getattr(self, name)!r}" for name in self._shown)
 
     def _outer_dtype(self, X: Tensor) -> torch.dtype:
         """Return the dtype that the layers around this one are in, for a part X of the state."""

@@ -29,21 +29,21 @@ def polar_factor(A: Tensor, method: str = "auto") -> Tensor:
     A : Tensor, shape (..., d, r), d >= r
         Real floating point. float16 and bfloat16 are computed in float32 and cast back.
     method : "auto", "svd", "gram" or "newton-schulz"
-        How the factor is found, always to the same promises. One that cannot keep them on a matrix hands over to the
-        next more robust one on the CPU. Where looking at values would wait for a device, or break a trace, the factor
-        of such a matrix and its derivatives are NaN instead, and no other matrix of a batch is concerned.
+        How the factor is found, always to the same accuracy. On the CPU, a method hands a matrix that it cannot handle
+        to the next more robust one. On a GPU and in traces that would mean to wait: there the factor of such a matrix
+        and its derivatives are NaN, and the other matrices of a batch are right.
 
-        - "svd": serves every matrix.
-        - "gram": the eigendecomposition of A'A. Condition numbers up to 8e3.
-        - "newton-schulz": matrix products alone, forward and backward, a fixed number of them: no device is waited
-          for, and the compiler takes it whole in every mode. Condition numbers up to 3e3 in float32 and 1e5 in
-          float64, for r up to 1000.
-        - "auto": "gram" on the CPU. On a device "newton-schulz", and "svd" where that does not serve: to see whether it
-          does, the device is waited for once, as any decomposition does. In graphs that are compiled or traced "svd".
+        - "auto" is a good default: "gram" on the CPU. On a GPU "newton-schulz", then one check of its accuracy, which
+          waits once, and "svd" where it fails. In compiled and traced graphs "svd".
+        - "svd" handles every matrix.
+        - "gram" is the eigendecomposition of A'A, for condition numbers up to 8e3.
+        - "newton-schulz" is a fixed number of matrix products, forward and backward, that never waits for a GPU and
+          compiles without graph breaks in every mode. For condition numbers up to 3e3 in float32 and 1e5 in float64, r
+          up to 1000. `etfopt.solvers.Procrustes` gives this name to another algorithm, whose number of steps depends
+          on the matrix, for matrices near collapse.
 
-        Products of float32 are products in float32, whatever ``torch.set_float32_matmul_precision`` allows the
-        network; in graphs that are compiled or traced, where that cannot be had, they are products in float64. What is
-        set by ``torch.backends`` must be set before a graph is made, which is not made anew when it changes.
+        Products of float32 keep the digits of float32 whatever ``torch.set_float32_matmul_precision`` allows. Compiled
+        and traced graphs compute them in float64 instead; set ``torch.backends`` before you make such a graph.
 
     Returns
     -------
@@ -58,8 +58,8 @@ def polar_factor(A: Tensor, method: str = "auto") -> Tensor:
 
     Notes
     -----
-    Where A is rank deficient the factor has no derivative; the part of the formula that would divide by a singular
-    value below ``r u sigma_max`` is then left out (the pseudo-inverse), so that gradients stay finite.
+    Where A is rank deficient the factor has no derivative. The gradient then leaves out what would divide by a singular
+    value below ``r u sigma_max`` (the pseudo-inverse), and stays finite.
 
     References
     ----------
@@ -112,11 +112,10 @@ def nearest_etf(
         None is the simplex of `etfopt.simplex_etf`, r = C. The reduced one, r = C-1, needs no proximal term for
         uniqueness and works with d = C-1.
     method : "auto", "svd", "gram" or "newton-schulz"
-        How the polar factor of :math:`A = 2HF' + \delta U_{prox}` is found; see `polar_factor`. The direction that the
-        simplex does not see has a singular value of at most delta, so that "newton-schulz" and "gram" cannot serve
-        the faintest proximal terms. Without one, they leave that direction out and fill it in afterwards. Under
-        "auto", one problem of 64 columns and more that is near collapse takes a few products, forwards and backwards;
-        to see whether it is, a device is waited for some two to six times.
+        How the polar factor of :math:`A = 2HF' + \delta U_{prox}` is found, see `polar_factor`. The direction that the
+        simplex does not see has a singular value of at most delta, too small for "newton-schulz" and "gram" where
+        delta is tiny; without a proximal term they leave that direction out and fill it in afterwards. "auto" takes a
+        few products for one problem of 64 columns and more near collapse, and waits for a GPU two to six times.
 
     Returns
     -------

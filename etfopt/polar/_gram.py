@@ -1,9 +1,9 @@
-r"""Polar factors by way of the Gram matrix: cheaper than an SVD, and as accurate where they agree to serve.
+r"""Polar factors by way of the Gram matrix: cheaper than an SVD, and as accurate where they do not raise.
 
 With :math:`G = A'A = Q S^2 Q'` the polar factor is :math:`U = A\,G^{-1/2}`. Forming G squares the condition number
-:math:`\kappa` of A, so :math:`G^{-1/2}` is off by about :math:`u\kappa^2`. That leaves U orthonormal to
-:math:`u\kappa^2` and :math:`U'A` symmetric to :math:`u\kappa\|A\|`; a Newton-Schulz step in the long dimension mends
-the first for little, a step of refinement mends both. What cannot be mended is refused, and left to the SVD.
+:math:`\kappa` of A, so :math:`G^{-1/2}` is off by about :math:`u\kappa^2`. U is then orthonormal to
+:math:`u\kappa^2` and :math:`U'A` symmetric to :math:`u\kappa\|A\|`. A Newton-Schulz step in the long dimension
+corrects the first cheaply; a step of refinement corrects both. Other matrices raise `Unsuitable` and go to the SVD.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from etfopt.polar._svd import refined_polar
 __all__ = ["GramSpectrum", "Unsuitable", "gram_polar", "gram_spectrum", "newton_schulz_polar", "newton_schulz_steps"]
 
 RESOLVED = {np.dtype(np.float64): 8e3, np.dtype(np.float32): 1e3}
-"""Condition number up to which one step of refinement mends U, which squares its error: u kappa^2 in float64, where G
+"""Condition number up to which one step of refinement corrects U. It squares the error: u kappa^2 in float64, where G
 is formed, and u kappa in float32, where U is."""
 
 LANCZOS_STEPS = 10
@@ -39,13 +39,7 @@ class GramSpectrum(NamedTuple):
 
 
 def gram_spectrum(G: Float64Array) -> GramSpectrum:
-    """Eigendecompose G = A'A.
-
-    Raises
-    ------
-    Unsuitable
-        If LAPACK does not converge, or returns eigenvectors that are not orthonormal.
-    """
+    """Eigendecompose G = A'A, or raise `Unsuitable` where LAPACK fails."""
     try:
         squares, Q = np.linalg.eigh(G)
     except np.linalg.LinAlgError as error:
@@ -58,13 +52,8 @@ def gram_spectrum(G: Float64Array) -> GramSpectrum:
 def gram_polar(A: Array, spectrum: GramSpectrum) -> Array:
     r"""Return the polar factor of A, (d, r), of moderate size, in its dtype, from the eigenvectors of A'A.
 
-    Directions that A maps to zero, such as the one that the simplex does not see, are sent to an orthonormal basis
-    of what the range of A leaves.
-
-    Raises
-    ------
-    Unsuitable
-        If a singular value is neither zero nor large enough to be told from it through A'A.
+    Directions that A maps to zero, such as the one that the simplex does not see, go to an orthonormal basis of the
+    complement of the range of A. A singular value that is neither zero nor resolved through A'A raises `Unsuitable`.
     """
     S = spectrum.S
     kept = S * RESOLVED[A.dtype] > S[-1]
@@ -88,12 +77,8 @@ def newton_schulz_polar(A: Array, G: Float64Array) -> tuple[Array, int]:
     .. math:: q = \tfrac{\rho}{2}(3I - \rho^2 R_k), \quad V_{k+1} = V_k q, \quad R_{k+1} = q R_k q,
               \qquad \rho^2 = \frac{3}{1 + \ell + \ell^2},
 
-    where the eigenvalues of :math:`R_k` lie in :math:`[\ell^2, 1]` (Chen and Chow, 2014).
-
-    Raises
-    ------
-    Unsuitable
-        If A is too ill-conditioned to be served by products with its Gram matrix.
+    where the eigenvalues of :math:`R_k` lie in :math:`[\ell^2, 1]` (Chen and Chow, 2014). An ill-conditioned A raises
+    `Unsuitable`.
     """
     r, unit = len(G), float(np.finfo(A.dtype).eps)
     low, high = _enclosure(G)
@@ -132,7 +117,7 @@ def _scaled(lower: float) -> tuple[float, float]:
 
 
 def _enclosure(G: Float64Array) -> tuple[float, float]:
-    """Estimate the ends of the spectrum of G by a few Lanczos steps; the iteration checks itself, so that will do."""
+    """Estimate the ends of the spectrum of G by a few Lanczos steps; the iteration checks its own result."""
     r = len(G)
     v = _probe(r)
     previous, beta = np.zeros(r), 0.0

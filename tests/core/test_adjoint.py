@@ -85,15 +85,6 @@ def reaches_the_steepest(problem: NearestETF, gradient: np.ndarray, G: np.ndarra
     return bool(size > 0.1 * float(steepest) * np.linalg.norm(G))
 
 
-@given(regular_draws(kinds=SOFT, dtypes=(np.float64,), limit=0))
-def test_the_gradient_equals_the_dense_formula_of_the_paper(draw):
-    problem, G = draw.problem, draw.cotangent()
-    U = solve(problem).U
-    assume(turns(U, G) and condition(problem)[1] < 1e4)
-    dense = oracles.dense_gradient(U, G, problem.H, problem.F, problem.prox, problem.delta)
-    assert relative(nearest_etf_vjp(problem, U, G).H, dense) <= 1e-9
-
-
 @pytest.mark.parametrize("delta", [1e-1, 1e-2, 1e-3, 1e-5, 1e-8, 1e-11, 1e-14])
 @given(draws(kinds=SOFT, frames=("simplex",), proxes=("near",), dtypes=(np.float64,), limit=0))
 def test_a_small_proximal_weight_does_not_leak_into_losses_of_the_etf(delta, draw):

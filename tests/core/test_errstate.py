@@ -71,15 +71,6 @@ def test_the_closed_form_and_its_derivatives_do_not_depend_on_it(state: str, fra
         np.testing.assert_equal(found, expected)
 
 
-@pytest.mark.parametrize("scale", SCALES)
-def test_a_matrix_of_any_size_is_solved(state: str, scale: float) -> None:
-    """Of size 1e-310 it raised FloatingPointError where the caller lets underflow raise."""
-    del state
-    solution = nearest_etf(scaled(scale))
-    assert solution.converged
-    assert np.isfinite(solution.distance)
-
-
 def test_a_weight_has_unit_rows_for_a_frame_of_any_size(state: str) -> None:
     """In float32 it was NaN for a frame of size 1e-150."""
     del state

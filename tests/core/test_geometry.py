@@ -2,13 +2,11 @@
 
 import numpy as np
 import pytest
-import scipy.linalg
 from hypothesis import given
 from hypothesis import strategies as st
 
-from etfopt import ConvergenceError, polar_factor, random_stiefel
+from etfopt import polar_factor, random_stiefel
 from etfopt.polar._products import feasibility, sym
-from etfopt.polar._svd import thin_svd
 from tests.tools import oracles
 from tests.tools.strategies import REGULAR, matrices, orthonormal
 
@@ -83,21 +81,3 @@ def test_random_points_prefer_no_direction(rng):
     points = np.stack([random_stiefel(4, 2, rng) for _ in range(4000)])
     assert np.abs(points.mean(axis=0)).max() < 0.05
     np.testing.assert_allclose((points**2).mean(axis=0), 0.25, rtol=0, atol=0.02)
-
-
-def failing(*_, **__):
-    raise np.linalg.LinAlgError
-
-
-def test_a_second_svd_driver_steps_in_where_the_first_fails(monkeypatch, rng):
-    A = rng.standard_normal((5, 3))
-    monkeypatch.setattr(np.linalg, "svd", failing)
-    P, S, Q = thin_svd(A)
-    np.testing.assert_allclose(P * S @ Q.T, A, rtol=0, atol=1e-14)
-
-
-def test_no_svd_at_all_is_reported_with_shape_dtype_and_size(monkeypatch):
-    monkeypatch.setattr(np.linalg, "svd", failing)
-    monkeypatch.setattr(scipy.linalg, "svd", failing)
-    with pytest.raises(ConvergenceError, match=r"5 x 3 float64 matrix with largest entry 1\b.*try"):
-        thin_svd(np.ones((5, 3)))

@@ -185,57 +185,11 @@ def test_every_finite_scale_of_single_precision_is_solved(scale, rng):
 # --- batches and dtypes -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("batch", [(), (1,), (5,), (2, 3), (0,)])
-def test_a_batch_is_its_members(batch, rng):
-    H = torch.tensor(rng.standard_normal((*batch, 6, 4)))
-    prox = torch.tensor(orthonormal(6, 4, rng))
-    U = nearest_etf(H, prox, 0.1)
-    assert U.shape == (*batch, 6, 4)
-    for u, h in zip(U.reshape(-1, 6, 4), H.reshape(-1, 6, 4), strict=True):
-        torch.testing.assert_close(u, nearest_etf(h, prox, 0.1), rtol=0, atol=1e-14)
-
-
 def test_members_of_very_different_size_do_not_disturb_each_other(rng):
     H = torch.tensor(rng.standard_normal((3, 6, 4)))
     sizes = torch.tensor([1e-200, 1.0, 1e200], dtype=torch.float64)[:, None, None]
     frame = torch.tensor(simplex_etf(4, reduced=True))
     torch.testing.assert_close(nearest_etf(sizes * H, frame=frame), nearest_etf(H, frame=frame))
-
-
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_low_precision_is_computed_in_single_and_cast_back(dtype, rng):
-    H = torch.tensor(rng.standard_normal((6, 4)), dtype=dtype, requires_grad=True)
-    U = nearest_etf(H, torch.eye(6, 4, dtype=dtype), 0.1)
-    assert U.dtype == dtype
-    torch.testing.assert_close(U, nearest_etf(H.float(), torch.eye(6, 4), 0.1).to(dtype))
-    U.sum().backward()
-    assert H.grad.dtype == dtype
-    assert polar_factor(H).dtype == dtype
-
-
-@pytest.mark.parametrize("backward_inside", [False, True])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_autocast_changes_no_digit(dtype, backward_inside, rng):
-    H = torch.tensor(rng.standard_normal((6, 4)), dtype=dtype, requires_grad=True)
-    G = torch.tensor(rng.standard_normal((6, 4)), dtype=dtype)
-    plain = nearest_etf(H, torch.eye(6, 4), 0.1)
-    with torch.autocast("cpu", torch.bfloat16):
-        cast = nearest_etf(H, torch.eye(6, 4), 0.1)
-    assert torch.equal(plain, cast)
-    with torch.autocast("cpu", torch.bfloat16, enabled=backward_inside):
-        slope = torch.autograd.grad(cast, H, G)[0]
-    assert torch.equal(slope, torch.autograd.grad(plain, H, G)[0])
-
-
-@pytest.mark.parametrize("layout", ["transposed", "strided", "expanded"])
-def test_the_memory_layout_does_not_matter(layout, rng):
-    X = torch.tensor(rng.standard_normal((4, 6)))
-    H = {
-        "transposed": X.mT,
-        "strided": torch.stack([X.mT, X.mT], dim=-1)[..., 0],
-        "expanded": X.mT.expand(3, 6, 4)[1],
-    }[layout]
-    assert torch.equal(nearest_etf(H), nearest_etf(H.clone(memory_format=torch.contiguous_format)))
 
 
 def test_the_frame_tensor_is_a_fresh_copy_every_time():

@@ -85,26 +85,12 @@ def by_autograd(H: torch.Tensor) -> torch.Tensor:
     return torch.autograd.grad(loss(H), H)[0]
 
 
-def test_the_functional_gradient_is_the_gradient(values, rng):
-    H = means(6, values, rng).detach()
-    torch.testing.assert_close(torch.func.grad(loss)(H), by_autograd(H))
-    torch.testing.assert_close(torch.func.vjp(loss, H)[1](torch.tensor(1.0, dtype=H.dtype))[0], by_autograd(H))
-    torch.testing.assert_close(torch.func.jacrev(loss)(H), by_autograd(H))
-
-
 def test_forward_mode_is_the_gradient_too(values, rng):
     H, D = means(6, values, rng).detach(), torch.tensor(rng.standard_normal((6, 4)))
     value, slope = torch.func.jvp(loss, (H,), (D,))
     torch.testing.assert_close(value, loss(H))
     torch.testing.assert_close(slope, (by_autograd(H) * D).sum())
     torch.testing.assert_close(torch.func.jacfwd(loss)(H), by_autograd(H))
-
-
-def test_mapped_gradients_are_the_members_gradients(rng):
-    H = torch.stack([means(6, values, rng).detach() for values in SPECTRA.values()])
-    expected = torch.stack([by_autograd(h) for h in H])
-    torch.testing.assert_close(torch.vmap(torch.func.grad(loss))(H), expected)
-    torch.testing.assert_close(torch.vmap(loss)(H), torch.stack([loss(h) for h in H]))
 
 
 def test_hessians_agree_however_they_are_taken(values, rng):
@@ -138,21 +124,3 @@ def test_a_detached_proximal_point_is_held_constant(rng):
     assert prox.grad is None
     nearest_etf(H, prox, 0.3).sum().backward()
     assert prox.grad is not None
-
-
-@pytest.mark.parametrize("delta", [1e-1, 1e-3, 1e-5, 1e-8, 1e-11])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_a_small_proximal_weight_does_not_leak_into_losses_of_the_etf(delta, dtype, rng):
-    H = means(6, SPECTRA["generic"], rng).detach()
-    H = (H / torch.linalg.matrix_norm(H)).to(dtype)
-    prox, T = nearest_etf(H), torch.tensor(rng.standard_normal((6, 4)), dtype=dtype)
-
-    def slope(*arguments) -> torch.Tensor:
-        leaf = H.clone().requires_grad_()
-        F = arguments[-1] if arguments else frame_tensor(4, leaf)
-        ((nearest_etf(leaf, *arguments) @ F.to(dtype)) * T).sum().backward()
-        return leaf.grad.double()
-
-    plain, pulled = slope(None, 0.0, reduced()), slope(prox, delta, frame_tensor(4, H))
-    allowed = 30 * delta + (1e-6 if dtype == torch.float64 else 1e-4)
-    assert torch.linalg.matrix_norm(pulled - plain) <= allowed * torch.linalg.matrix_norm(plain)

@@ -2,7 +2,7 @@
 
 import copy
 import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -33,13 +33,6 @@ AVERAGES: dict[str, dict] = {
     "SWA, one by one": {"avg_fn": get_swa_avg_fn()},
 }
 ETF = (C * torch.eye(C) - 1) / (C - 1)
-
-
-@pytest.fixture(autouse=True)
-def _seeded() -> Iterator[None]:
-    with torch.random.fork_rng():
-        torch.manual_seed(3)
-        yield
 
 
 class Network(nn.Sequential):

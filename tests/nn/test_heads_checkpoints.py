@@ -1,7 +1,6 @@
 """What a checkpoint means to a head: the frame is part of it, and those of release 0.1 keep their meaning."""
 
 import copy
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -13,13 +12,6 @@ from torch import nn
 
 from etfopt.nn import ClassMeans, FixedETFHead, NearestETFHead
 from tests.tools.head_cases import HEADS, LABELS, STATEFUL, C, D, batch, class_means, same, snapshot
-
-
-@pytest.fixture(autouse=True)
-def _seeded() -> Iterator[None]:
-    with torch.random.fork_rng():
-        torch.manual_seed(3)
-        yield
 
 
 def frames(rng: np.random.Generator, r: int = 3) -> list[torch.Tensor]:

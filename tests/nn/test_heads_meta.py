@@ -29,13 +29,6 @@ WITH_LEARNED = MODULES | {"learned": lambda: LearnedHead(D, C)}
 
 
 @pytest.fixture(autouse=True)
-def _seeded() -> Iterator[None]:
-    with torch.random.fork_rng():
-        torch.manual_seed(3)
-        yield
-
-
-@pytest.fixture(autouse=True)
 def _filled() -> Iterator[None]:
     """Uninitialised memory is NaN, and the largest integer."""
     before = torch.utils.deterministic.fill_uninitialized_memory

@@ -11,7 +11,7 @@ from tests.tools.blind import blind
 torch = pytest.importorskip("torch")
 from torch import nn
 
-from etfopt.nn import ClassMeans, FixedETFHead, LearnedHead, NearestETFHead
+from etfopt.nn import ClassMeans, FixedETFHead, NearestETFHead
 from tests.tools.head_cases import LABELS, C, D, batch, snapshot
 
 TRACKING: dict[str, Callable[..., nn.Module]] = {
@@ -73,10 +73,6 @@ def test_one_sample_without_a_label_is_warned_of_by_the_fixed_head_and_several_a
     head(batch(rng))
     with pytest.warns(UserWarning, match=MESSAGE):
         head(batch(rng, 1))
-
-
-def test_the_learned_head_has_no_class_statistics_to_warn_of(rng):
-    LearnedHead(D, C)(batch(rng, 1), LABELS[:1])
 
 
 @pytest.mark.parametrize("name", TRACKING)

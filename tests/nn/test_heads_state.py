@@ -1,12 +1,11 @@
 """The state of a head: its precision, checkpoints, pickles and averages."""
 
 import contextlib
-import pickle
 from collections.abc import Iterator
 
 import pytest
 
-from etfopt import InputError, simplex_etf
+from etfopt import InputError
 
 torch = pytest.importorskip("torch")
 from torch import nn
@@ -14,13 +13,6 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from etfopt.nn import LearnedHead, NearestETFHead
 from tests.tools.head_cases import HEADS, LABELS, STATEFUL, C, D, batch, class_means, same, snapshot
-
-
-@pytest.fixture(autouse=True)
-def _seeded() -> Iterator[None]:
-    with torch.random.fork_rng():
-        torch.manual_seed(3)
-        yield
 
 
 @pytest.mark.parametrize("lower", [lambda m: m.half(), lambda m: m.bfloat16(), lambda m: m.to(torch.float16)])
@@ -56,26 +48,11 @@ def test_a_checkpoint_of_another_size_is_refused_with_both_sizes_and_changes_not
         nn.Sequential(head).load_state_dict(nn.Sequential(make(d, c)).state_dict())
 
 
-def test_a_checkpoint_of_another_frame_is_refused():
-    reduced = NearestETFHead(D, C, frame=torch.tensor(simplex_etf(C, reduced=True)))
-    with pytest.raises(InputError, match=r"U has shape \(7, 3\) and not \(7, 4\)"):
-        NearestETFHead(D, C).load_state_dict(reduced.state_dict())
-
-
 @pytest.mark.parametrize("make", STATEFUL)
 def test_there_is_nothing_to_decay(make):
     assert not list(make(D, C).parameters())
     network = nn.Sequential(nn.Linear(3, D), make(D, C))
     assert len(list(network.parameters())) == 2
-
-
-@pytest.mark.parametrize("make", HEADS)
-def test_a_pickled_head_goes_on_where_it_was(make, rng):
-    head = make(D, C)
-    head(batch(rng), LABELS)
-    twin, features = pickle.loads(pickle.dumps(head)), batch(rng)
-    assert torch.equal(twin(features, LABELS), head(features, LABELS))
-    assert same(twin.state_dict(), head.state_dict())
 
 
 @pytest.mark.parametrize("make", HEADS)
@@ -167,12 +144,3 @@ def test_an_etf_that_was_rounded_to_half_precision_is_an_etf_again(make, rng):
 def test_in_double_precision_by_default_the_state_is_double():
     with default_dtype(torch.float64):
         assert {value.dtype for value in NearestETFHead(D, C).buffers()} == {torch.float64}
-
-
-def test_the_trainable_rows_have_the_dtype_of_the_network():
-    assert WAYS["built"](LearnedHead, torch.bfloat16).rows.dtype == torch.bfloat16
-
-
-def test_a_frame_of_low_precision_is_kept_in_single():
-    frame = torch.tensor(simplex_etf(C, reduced=True), dtype=torch.bfloat16)
-    assert NearestETFHead(D, C, frame=frame).frame.dtype == torch.float32

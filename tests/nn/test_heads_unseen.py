@@ -1,7 +1,5 @@
 """Batches whose values nobody may look at: the same steps, bad ones reported late, and no wait."""
 
-from collections.abc import Iterator
-
 import pytest
 
 from etfopt import InputError, simplex_etf
@@ -15,13 +13,6 @@ from etfopt.nn import (
     NearestETFHead,
 )
 from tests.tools.head_cases import LABELS, STATEFUL, C, D, batch, class_means, same, snapshot
-
-
-@pytest.fixture(autouse=True)
-def _seeded() -> Iterator[None]:
-    with torch.random.fork_rng():
-        torch.manual_seed(3)
-        yield
 
 
 def spoiled(features: torch.Tensor, labels: torch.Tensor, kind: str) -> tuple:

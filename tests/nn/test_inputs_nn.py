@@ -9,11 +9,10 @@ import pytest
 from etfopt import InputError, simplex_etf
 
 torch = pytest.importorskip("torch")
-from etfopt.nn import FixedETFHead, LearnedHead, NearestETFHead
+from etfopt.nn import FixedETFHead, NearestETFHead
 from etfopt.nn.functional import nearest_etf, on_frame, polar_factor
-from tests.tools.head_cases import class_means
+from tests.tools.head_cases import HEADS, class_means
 
-HEADS = (LearnedHead, FixedETFHead, NearestETFHead)
 H = torch.arange(12.0).reshape(4, 3) % 5
 
 
@@ -209,9 +208,3 @@ def test_training_the_nearest_head_without_labels_is_refused_with_the_remedy():
 @pytest.mark.parametrize("head", [*HEADS])
 def test_labels_are_checked_in_evaluation_too_where_given(head):
     refused(r"labels ha(s|ve) shape", head(4, 3).eval(), X, Y[:5])
-
-
-def test_a_refusal_of_features_that_carry_a_gradient_warns_of_nothing():
-    features = torch.full((3, 6), torch.nan, requires_grad=True)
-    with pytest.raises(InputError, match="features holds 18 value"):
-        NearestETFHead(6, 3)(features, torch.arange(3))

@@ -47,7 +47,8 @@ class NodeLoss(nn.Module):
 
     def forward(self, H: torch.Tensor) -> torch.Tensor:
         prox = torch.eye(D, C, dtype=H.dtype) if self.proximal else None
-        return scalar(nearest_etf(H, prox, 0.1, method=self.method) @ frame_tensor(C, H))
+        delta = None if prox is None else 0.1
+        return scalar(nearest_etf(H, prox, delta, method=self.method) @ frame_tensor(C, H))
 
 
 class PolarLoss(nn.Module):

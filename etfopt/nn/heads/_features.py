@@ -3,14 +3,15 @@ r"""The normalisation of features, alone and for the heads."""
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from etfopt._options import as_temperature
+from etfopt.nn._state import Shown
 
 __all__ = ["UnitFeatures", "scaled"]
 
 
-class UnitFeatures(nn.Module):
+class UnitFeatures(Shown):
     r"""The feature normalisation :math:`f = \tau h/\|h\|` alone, in tensor operations that every exporter takes.
 
     For deployment: ``nn.Sequential(backbone, UnitFeatures(head.temperature), head.linear())`` gives the logits of the
@@ -40,6 +41,8 @@ class UnitFeatures(nn.Module):
             [0., 0.]])
     """
 
+    _shown = ("temperature",)
+
     def __init__(self, temperature: float) -> None:
         super().__init__()
         self.temperature = as_temperature(temperature, 2)
@@ -58,10 +61,6 @@ class UnitFeatures(nn.Module):
             Features of norm tau.
         """
         return scaled(features, self.temperature)
-
-    def extra_repr(self) -> str:
-        """Return what ``repr`` shows."""
-        return f"temperature={self.temperature:g}"
 
 
 def scaled(features: Tensor, temperature: float) -> Tensor:

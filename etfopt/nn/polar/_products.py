@@ -1,4 +1,7 @@
-r"""The polar factor by matrix products alone: no decomposition, no value looked at, so that no device is waited for.
+r"""The polar factor by matrix products alone, the method "newton-schulz" of the bridge.
+
+It decomposes nothing and looks at no value, so it never waits for a device. (The core's method of the same name, in
+`etfopt.polar`, looks at values and stops when it has converged; it is for matrices near collapse only.)
 
 With the singular values scaled into :math:`(0, 1]`, odd polynomials :math:`xq(x^2)` are composed that take them to 1.
 A *gain* takes :math:`[0.3, 1]` to :math:`[0.8, 1]` and multiplies what is far below by 3.14; when all lie in
