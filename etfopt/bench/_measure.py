@@ -33,7 +33,7 @@ FLOOR = 2.0**-52
 
 
 class Status(enum.Enum):
-    """How a cell ended; the value is what the table says."""
+    """Result of a cell; the value is the text in the table."""
 
     CERTIFIED = "certified"
     NOT_OPTIMAL = "not optimal"
@@ -49,11 +49,11 @@ class Cell:
     Attributes
     ----------
     problem : NamedProblem
-        What to solve.
+        The problem to solve.
     entrant : Entrant
         The solver, with its settings.
     seed : int or None
-        Of the start; None for a solver that needs none.
+        Seed of the start; None for a solver that needs no start.
     """
 
     problem: NamedProblem
@@ -63,7 +63,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    r"""What came of a cell; None where there is no answer, or nothing to measure.
+    r"""Measurements of a cell; None if there is no answer, or nothing to measure.
 
     Attributes
     ----------
@@ -121,7 +121,18 @@ class Row:
         return self.status is Status.CERTIFIED
 
     def seconds_to(self, gap: float) -> float:
-        """Return the time at which the relative gap first was small enough."""
+        """Return the time at which the relative gap first was small enough.
+
+        Parameters
+        ----------
+        gap : float
+            The relative gap to reach.
+
+        Returns
+        -------
+        float
+            Seconds; infinity if the gap was never reached, or if U is infeasible.
+        """
         if not self.feasible or self.seconds is None or self.relative_gap is None or self.relative_gap > gap:
             return float("inf")
         return next((seconds for seconds, reached in self.trace if reached <= gap), self.seconds)

@@ -1,4 +1,4 @@
-"""What a head costs in training: steps of a real network with each head in turn, in one run."""
+"""Cost of a head in training: steps of a real network with each head in turn, in one run."""
 
 from __future__ import annotations
 
@@ -68,28 +68,7 @@ def bench_heads(
     device: str = "cpu",
     on_step: Callable[[], None] | None = None,
 ) -> list[HeadRow]:
-    """Time a training step of a ResNet-18 on 32 x 32 images with every head, in turn.
-
-    Parameters
-    ----------
-    classes : sequence of int
-    batch : int
-    rounds : int
-        Steps of each head that are timed; one more warms up.
-    device : str
-    on_step : callable, optional
-        Called after every step of every head.
-
-    Returns
-    -------
-    list of HeadRow
-        For each number of classes, a row a head.
-
-    Raises
-    ------
-    InputError
-        If the device is not at hand, or a number is too small.
-    """
+    """Time a training step of a ResNet-18 on 32 x 32 images with every head, in turn."""
     where = usable_device(device)
     as_integer(batch, "batch", at_least=2)  # batch normalisation cannot take one
     as_integer(rounds, "rounds", at_least=1)

@@ -52,7 +52,7 @@ MEMORY_LIMIT = 16 * 2**30
 
 @dataclass(frozen=True)
 class Row:
-    """What was measured for a shape; seconds are medians over the steps, None where the paper's pipeline cannot run.
+    """Measurements of a shape; seconds are medians over the steps, None where the paper's pipeline cannot run.
 
     Attributes
     ----------
@@ -102,24 +102,7 @@ class _Step:
 
 
 def bench(cases: Sequence[Case] = CASES, seed: int = 0, on_step: Callable[[], None] | None = None) -> list[Row]:
-    """Time both pipelines, in turn, on the same sequences of problems.
-
-    Parameters
-    ----------
-    cases : sequence of Case
-    seed : int
-    on_step : callable, optional
-        Called after every step of every case.
-
-    Returns
-    -------
-    list of Row
-
-    Raises
-    ------
-    InputError
-        If `seed` is no generator and no seed.
-    """
+    """Time both pipelines, in turn, on the same sequences of problems."""
     return [_row(case, as_generator(seed, "seed"), on_step or (lambda: None)) for case in cases]
 
 

@@ -1,4 +1,4 @@
-"""What a comparison leaves behind: one file for machines and two figures."""
+"""Results of a comparison: one JSON file and two figures."""
 
 from __future__ import annotations
 
@@ -24,26 +24,11 @@ RULES = {
     "repeat_at_most": REPEATS,
     "killed_after": f"{GRACE:g} times the limit and 1 s",
 }
-"""What holds for every comparison; see `etfopt.bench.compare`."""
+"""Rules that hold for every comparison; see `etfopt.bench.compare`."""
 
 
 def document(rows: Sequence[Row], entrants: Sequence[Entrant], settings: Mapping[str, object]) -> dict[str, object]:
-    """Return everything that is known of a comparison; rows and summaries have the same keys each.
-
-    Parameters
-    ----------
-    rows : sequence of Row
-        Of the whole grid.
-    entrants : sequence of Entrant
-        The solvers, whose settings are written down.
-    settings : mapping
-        Of the comparison: limit, seeds and the like.
-
-    Returns
-    -------
-    dict
-        For JSON: conditions, settings, solvers, rows, summaries.
-    """
+    """Return all numbers of a comparison; all rows have the same keys, and so do all summaries."""
     return {
         "conditions": conditions(),
         "settings": dict(settings) | RULES,
@@ -70,28 +55,7 @@ def write_report(
     folder: Path,
     figures: bool = True,
 ) -> list[Path]:
-    """Write ``compare.json`` and, with figures, ``convergence.png`` and ``profiles.png`` into an existing folder.
-
-    Each is put in place whole.
-
-    Parameters
-    ----------
-    rows : sequence of Row
-        Of the whole grid.
-    entrants : sequence of Entrant
-        The solvers.
-    settings : mapping
-        Of the comparison.
-    folder : Path
-        Must exist.
-    figures : bool
-        Needs the extra `plots`.
-
-    Returns
-    -------
-    list of Path
-        What was written.
-    """
+    """Write ``compare.json`` and, with figures, ``convergence.png`` and ``profiles.png`` into an existing folder."""
     numbers = folder / "compare.json"
     with whole(numbers) as part:
         part.write_text(strict_json(document(rows, entrants, settings)))

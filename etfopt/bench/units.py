@@ -1,4 +1,4 @@
-"""The closed form's cost in units of what everybody knows: a product A'A, a linear layer. One row a method."""
+"""The closed form's cost in units of familiar operations: a product A'A, a linear layer. One row for each method."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class UnitRow:
     dtype, spectrum : str
         float32 or float64; "random" class means, or ones "near collapse" (a simplex ETF and 1 % noise).
     method, route : str
-        What was asked for, and the route that kept the promised accuracy.
+        The method that was asked for, and the route that kept the promised accuracy.
     forward, backward : float
         Seconds of the solve and of the gradient after it, with the paper's proximal term.
     square, product : float
@@ -66,27 +66,7 @@ class UnitRow:
 
 
 def means_and_prox(d: int, C: int, spectrum: str, rng: Seed) -> tuple[Array, Array]:
-    """Return class means of norm 1, random or a simplex ETF and 1 % noise, and a proximal point near their U.
-
-    Parameters
-    ----------
-    d, C : int
-        Feature dimension and classes, d >= C.
-    spectrum : str
-        "random" or "near collapse".
-    rng : numpy.random.Generator or seed
-        What both are drawn from.
-
-    Returns
-    -------
-    H, U : ndarray, shape (d, C)
-        Class means, and a point of the manifold.
-
-    Raises
-    ------
-    InputError
-        If `rng` is no generator and no seed.
-    """
+    """Return class means of norm 1, random or a simplex ETF and 1 % noise, and a proximal point near their U."""
     rng = as_generator(rng, "rng")
     U = random_stiefel(d, C, rng)
     noise = rng.standard_normal((d, C))
@@ -98,27 +78,7 @@ def means_and_prox(d: int, C: int, spectrum: str, rng: Seed) -> tuple[Array, Arr
 def units(
     shapes: Sequence[tuple[int, int]] = SHAPES, seed: int = 0, on_step: Callable[[], None] | None = None
 ) -> list[UnitRow]:
-    """Time every method of `Procrustes` and the gradient, in both dtypes, on random means and near collapse.
-
-    Parameters
-    ----------
-    shapes : sequence of pair of int
-        d and C of each problem.
-    seed : int
-        Of the problems.
-    on_step : callable, optional
-        Called `STEPS_PER_SHAPE` times a shape.
-
-    Returns
-    -------
-    list of UnitRow
-        One for each shape, spectrum, dtype and method.
-
-    Raises
-    ------
-    InputError
-        If `seed` is no generator and no seed.
-    """
+    """Time every method of `Procrustes` and the gradient, in both dtypes, on random means and near collapse."""
     rows = []
     for d, C in shapes:
         for spectrum in SPECTRA:

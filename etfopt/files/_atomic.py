@@ -36,21 +36,6 @@ def whole(path: Path) -> Iterator[Path]:
 
     If the block raises, the part is removed; `KeyboardInterrupt` included. A file that is replaced keeps its
     permissions.
-
-    Parameters
-    ----------
-    path : Path
-        The file to write, in a folder that exists.
-
-    Yields
-    ------
-    Path
-        Where to write.
-
-    Raises
-    ------
-    StorageError
-        If the file cannot be written.
     """
     part = part_of(path)
     try:
@@ -72,20 +57,7 @@ def whole(path: Path) -> Iterator[Path]:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file by way of `whole`.
-
-    Parameters
-    ----------
-    path : Path
-        The file, in a folder that exists.
-    content : bytes
-        Everything it shall hold.
-
-    Raises
-    ------
-    StorageError
-        If the file cannot be written.
-    """
+    """Write a file by way of `whole`."""
     with whole(path) as part, part.open("wb") as file:
         write_through(file.fileno(), content)
 
@@ -109,18 +81,7 @@ def _sync_folder(path: Path) -> None:
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder and its parents, if they are missing.
-
-    Parameters
-    ----------
-    path : Path
-        The folder.
-
-    Raises
-    ------
-    InputError
-        If it cannot be made.
-    """
+    """Make a folder and its parents, if they are missing."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -17,14 +17,14 @@ NUMBERS = "biufc"
 
 @dataclass(frozen=True)
 class NpyHeader:
-    """What an ``.npy`` says of its array.
+    """Header of an ``.npy``.
 
     Attributes
     ----------
     shape : tuple of int
     fortran_order : bool
     dtype : numpy.dtype
-        Of numbers or truth values.
+        A type of numbers or truth values.
     """
 
     shape: tuple[int, ...]

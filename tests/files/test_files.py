@@ -71,8 +71,9 @@ def test_a_pickled_array_is_refused(tmp_path: Path) -> None:
         load_matrix(path)
 
 
-def test_a_solution_is_saved_whole(tmp_path: Path) -> None:
-    path = tmp_path / "nearest.npz"
+@pytest.mark.parametrize("name", ["nearest.npz", "nearest.NPZ"])
+def test_a_solution_is_saved_whole(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
     solution = etfopt.nearest_etf(MEANS)
     save_solution(solution, path)
     with np.load(path) as saved:
@@ -80,7 +81,7 @@ def test_a_solution_is_saved_whole(tmp_path: Path) -> None:
         np.testing.assert_array_equal(saved["etf"], solution.etf)
         np.testing.assert_array_equal(saved["weight"], solution.weight)
         assert saved["distance"] == solution.distance
-    assert [p.name for p in tmp_path.iterdir()] == ["nearest.npz"]
+    assert [p.name for p in tmp_path.iterdir()] == [name]
 
 
 def test_a_solution_goes_nowhere_but_into_an_npz_in_an_existing_folder(tmp_path: Path) -> None:

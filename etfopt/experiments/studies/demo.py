@@ -115,13 +115,6 @@ def draw_cosines(groups: Mapping[str, Sequence[RunResult]], path: Path) -> None:
 
     Above, the matrix of cosines between the class means of the first nearest-ETF run at four epochs, and the ETF's.
     Below, the mean distance of its off-diagonal entries from -1/(C-1), for every variant.
-
-    Parameters
-    ----------
-    groups : mapping of str to sequence of RunResult
-        Runs by variant.
-    path : Path
-        The picture; its ending chooses the format.
     """
     shown = _shown(groups)
     C, last = shown.class_means.shape[2], len(shown.class_means) - 1

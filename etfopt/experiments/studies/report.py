@@ -1,4 +1,4 @@
-"""The report of a study: numbers for machines, Markdown and HTML for people, figures beside them."""
+"""The report of a study: numbers as JSON, pages as Markdown and HTML, and figures."""
 
 from __future__ import annotations
 
@@ -60,15 +60,15 @@ class Report:
     ----------
     collected : Collected
     epochs : dict
-        By variant, the two epochs of the table of accuracies.
+        The two epochs of the table of accuracies, by variant.
     values : dict
-        By variant and seed, the quantities of a run.
+        The quantities of each run, by variant and seed.
     spreads : dict
-        By variant with finished runs, the spread of each quantity over its seeds.
+        The spread of each quantity over seeds, by variant with finished runs.
     pairs : list of Pair
     spread_pairs : list of Pair
     origins : list of dict
-        Versions and revisions that the runs were made with, each once.
+        Versions and revisions that the runs were made with, without repetition.
     """
 
     collected: Collected
@@ -85,7 +85,7 @@ class Report:
         Returns
         -------
         dict
-            Of dictionaries, lists, strings and numbers.
+            A dictionary of dictionaries, lists, strings and numbers.
         """
         found = self.collected
         return {
@@ -115,11 +115,11 @@ def make_report(folder: Path, baselines: Sequence[str] = (), epochs: tuple[int, 
     Parameters
     ----------
     folder : Path
-        Of the study, or of runs named VARIANT-seedN.
+        Folder of the study, or of runs named VARIANT-seedN.
     baselines : sequence of str
         The variants that the others are compared with; by default the study's, or the first.
     epochs : pair of int, optional
-        Of the table of accuracies; a quarter of all and all by default.
+        The two epochs of the table of accuracies. The default is a quarter of all, and all.
 
     Returns
     -------
@@ -129,7 +129,7 @@ def make_report(folder: Path, baselines: Sequence[str] = (), epochs: tuple[int, 
     Raises
     ------
     InputError
-        If there is nothing to report, or a baseline or epochs are not there.
+        If there is nothing to report, or a baseline or an epoch does not exist.
     """
     found = collect(folder)
     baselines = baselines or found.study.baselines
@@ -167,12 +167,12 @@ def write_report(report: Report, folder: Path) -> list[Path]:
     report : Report
         The numbers.
     folder : Path
-        For the files.
+        Folder of the report.
 
     Returns
     -------
     list of Path
-        What was written.
+        The files that were written.
 
     Raises
     ------
