@@ -10,9 +10,10 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from etfopt import Solution, nearest_etf
+from etfopt.experiments.studies.pages import REPORT_KEYS, write_report
 from etfopt.experiments.studies.plan import Study
 from etfopt.experiments.studies.plan_file import parse_study
-from etfopt.experiments.studies.report import REPORT_KEYS, Report, make_report, write_report
+from etfopt.experiments.studies.report import Report, make_report
 from etfopt.experiments.studies.runs import run_study
 from etfopt.experiments.training.results import RunResult, load_run
 from etfopt.files import refuse_occupied
