@@ -107,7 +107,10 @@ def test_the_reduced_frame_and_a_prox_reach_the_problem(folder: Path) -> None:
         (["train", "--head", "best"], "head.name = 'best' is not known; choose one of: learned, fixed, nearest"),
         (["train", "--data", "cats"], "data.name = 'cats' is not known; choose one of: digits"),
         (["train", "--epochs", "0"], "epochs must be an integer of at least 1; got 0"),
-        (["train", "--averaging", "median"], "averaging must be 'paper', 'cumulative' or a rate"),
+        (
+            ["train", "--averaging", "median"],
+            "head.averaging = 'median' is not known; choose one of: paper",
+        ),
         (["train", "--temperature", "nan"], "head.temperature must be finite and above 0"),
         (["train", "--set", "optimizer.speed=1"], "unknown setting optimizer.speed; known are: optimizer.name"),
         (["train", "--set", "optimizer.momentum"], "--set 'optimizer.momentum' is no assignment"),
