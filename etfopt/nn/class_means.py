@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from etfopt._options import as_averaging
+from etfopt._options import ByKeyword, as_averaging
 from etfopt._scalars import as_integer
-from etfopt._torch import ByKeyword, outside_graphs
+from etfopt._torch import outside_graphs
 from etfopt.nn._ranks import Ranks
 from etfopt.nn._running import RunningMeans
 from etfopt.nn._state import refuse_trace, state_dtype
