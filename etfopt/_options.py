@@ -71,7 +71,6 @@ def collapse_temperature(num_classes: int, confidence: float = CONFIDENCE) -> fl
     Returns
     -------
     float
-        tau > 0.
 
     Raises
     ------
@@ -80,7 +79,7 @@ def collapse_temperature(num_classes: int, confidence: float = CONFIDENCE) -> fl
 
     Notes
     -----
-    The proof and its numerical evidence are in ``theory/temperature.py``.
+    Proof: ``theory/temperature.py``.
 
     Examples
     --------

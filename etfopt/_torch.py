@@ -206,14 +206,6 @@ def widened(*tensors: Tensor) -> tuple[Tensor, ...]:
     return tensors
 
 
-def lasting_product(X: Tensor, Y: Tensor) -> Tensor:
-    """Return XY in the dtype of X, with all the digits of it in the derivatives that autograd takes as well."""
-    if torch.is_grad_enabled() and (X.requires_grad or Y.requires_grad):
-        wide, other = widened(X, Y)
-        return (wide @ other).to(X.dtype)
-    return X @ Y
-
-
 @constant_in_graphs
 def _coarse() -> bool:
     """Whether products of float32 are rounded, or would be but for a region; a graph that is compiled guards it."""
