@@ -185,7 +185,7 @@ BATCHES = {
 }
 
 
-@pytest.mark.parametrize("head", [*HEADS])
+@pytest.mark.parametrize("head", [*HEADS, class_means])
 @pytest.mark.parametrize("steps", [0, 2])
 @pytest.mark.parametrize("case", BATCHES)
 def test_a_batch_that_cannot_be_used_is_refused_and_changes_no_bit(case, steps, head):
@@ -201,8 +201,9 @@ def test_a_batch_that_cannot_be_used_is_refused_and_changes_no_bit(case, steps, 
     assert all(torch.equal(after[name], value) for name, value in before.items())
 
 
-def test_training_the_nearest_head_without_labels_is_refused_with_the_remedy():
-    refused(r"labels are required in training.*head\.eval\(\)", NearestETFHead(4, 3), X)
+@pytest.mark.parametrize("make", [NearestETFHead, class_means])
+def test_training_without_labels_is_refused_with_the_remedy(make):
+    refused(r"labels are required in training.*head\.eval\(\)", make(4, 3), X)
 
 
 @pytest.mark.parametrize("head", [*HEADS])

@@ -39,20 +39,6 @@ def test_a_module_built_on_the_meta_device_is_like_one_moved_there(make):
     assert all(value.is_meta for value in built.state_dict().values())
 
 
-@pytest.mark.parametrize("make", STATEFUL)
-@pytest.mark.parametrize("options", [{}, {"frame": "reduced"}, {"generator": 7}])
-def test_a_head_built_on_the_meta_device_is_as_new_once_it_is_materialised(make, options):
-    def made(**more):
-        given = dict(options)
-        if "generator" in given:
-            if make is NearestETFHead:
-                pytest.skip("has no generator")
-            given["generator"] = torch.Generator("cpu").manual_seed(given["generator"])
-        return make(D, C, **given, **more)
-
-    assert same(made(device="meta").to_empty(device="cpu").state_dict(), made().state_dict())
-
-
 @pytest.mark.parametrize("make", MODULES)
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 def test_a_module_built_in_a_dtype_is_like_one_cast_to_it(make, dtype):
