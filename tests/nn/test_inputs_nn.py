@@ -48,10 +48,7 @@ FUNCTIONAL = {
     "delta NaN": ({"H": H, "prox": H, "delta": math.nan}, r"delta must be finite and at least 0; got nan"),
     "delta infinite": ({"H": H, "prox": H, "delta": math.inf}, r"delta must be finite and at least 0; got inf"),
     "delta a string": ({"H": H, "prox": H, "delta": "1"}, r"delta must be .*got '1'"),
-    "delta alone": (
-        {"H": H, "delta": 0.1},
-        r"delta = 0\.1 needs a proximal point; pass prox of shape \(4, 3\)",
-    ),
+    "delta alone": ({"H": H, "delta": 0.1}, r"delta = 0\.1 needs a proximal point; pass prox of shape \(4, 3\)"),
     "frame an array": ({"H": H, "frame": simplex_etf(3)}, r"frame must be a .*tensor; got ndarray"),
     "frame with other columns": ({"H": H, "frame": torch.eye(4)}, r"frame has shape \(4, 4\); it must be .*\b3\b"),
     "frame a batch": ({"H": H, "frame": torch.ones(2, 3, 3)}, r"frame has shape \(2, 3, 3\)"),

@@ -21,7 +21,7 @@ def test_sizes_by_position_are_refused_with_the_right_call(sizes):
 
 def test_the_signature_of_a_head_names_every_option():
     assert list(inspect.signature(LearnedHead).parameters) == [
-        *("dim", "num_classes", "temperature", "ignore_index", "device", "dtype"),
+        *("dim", "num_classes", "temperature", "ignore_index", "device", "dtype")
     ]
     assert {"delta", "synchronize", "frame", "temperature", "device"} <= inspect.signature(
         NearestETFHead
