@@ -7,8 +7,6 @@ import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
-__all__ = ["moved"]
-
 
 def moved(module: str, names: Mapping[str, str]) -> Callable[[str], Any]:
     """Return a module's ``__getattr__`` that finds these names in the modules that they moved to."""

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from html import escape
 from typing import TypeAlias
 
-__all__ = ["Described", "Rows"]
-
 Rows: TypeAlias = Sequence[tuple[str, str]]
 
 

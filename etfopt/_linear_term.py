@@ -11,8 +11,6 @@ import numpy as np
 from etfopt._arrays import Array, Float64Array
 from etfopt._scaling import in_range, normalized, rescaled
 
-__all__ = ["LinearTerm", "frame_term", "gathered", "proximal_term", "simplex_term", "without_common_mean"]
-
 
 class LinearTerm(NamedTuple):
     """The linear term 2**exponent A in units of a power of two, so that no finite problem overflows or underflows.

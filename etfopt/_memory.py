@@ -13,8 +13,6 @@ import torch
 
 from etfopt._torch import TorchDispatchMode, storage_key, tree_leaves
 
-__all__ = ["Allocations"]
-
 
 class Allocations:
     """A block whose tensors are counted: ``peak`` is the most bytes that they took at a time.

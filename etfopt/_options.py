@@ -9,19 +9,6 @@ from etfopt._registry import Registry
 from etfopt._scalars import as_integer, as_positive
 from etfopt.errors import InputError
 
-__all__ = [
-    "AVERAGINGS",
-    "CONFIDENCE",
-    "LARGEST_TEMPERATURE",
-    "METHODS",
-    "ByKeyword",
-    "as_averaging",
-    "as_method",
-    "as_shrinkage",
-    "as_temperature",
-    "collapse_temperature",
-]
-
 METHODS = ("auto", "svd", "gram", "newton-schulz")
 """Routes to a polar factor."""
 

@@ -13,8 +13,6 @@ from typing import Any
 
 from etfopt.errors import InputError
 
-__all__ = ["Registry", "called", "modules_of"]
-
 IMPORT_PATH = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 
 

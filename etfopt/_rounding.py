@@ -11,8 +11,6 @@ from etfopt._linear_term import LinearTerm
 from etfopt.polar._svd import SVD
 from etfopt.problem import NearestETF
 
-__all__ = ["ROUNDOFF", "change_bound", "gap_bound", "number", "residual_bound", "unseen"]
-
 ROUNDOFF = float(np.finfo(np.float64).eps) / 2
 """Unit roundoff of float64, in which everything here is computed."""
 

@@ -12,8 +12,6 @@ import numpy as np
 
 from etfopt._arrays import Array, Float64Array
 
-__all__ = ["in_range", "normalized", "own_errstate", "rescaled"]
-
 P = ParamSpec("P")
 T = TypeVar("T")
 

@@ -12,8 +12,6 @@ from etfopt.polar._gram import Unsuitable
 from etfopt.polar._products import sym, tall_product
 from etfopt.problem import NearestETF
 
-__all__ = ["Spectrum", "spectrum_at", "spectrum_of"]
-
 OPTIMALITY_TOLERANCE = 1e-6
 """Largest accepted ||A - U B|| / ||A||, and -lambda_min(B) / ||A||, of a point to differentiate at, in float64."""
 

@@ -15,9 +15,7 @@ from torchmetrics.utilities.plot import plot_curve
 from etfopt._options import ByKeyword
 from etfopt._scalars import as_integer
 from etfopt.errors import InputError, require_extra
-from etfopt.metrics._checks import Batch, check_batch, classifier, last_set, same_everywhere
-
-__all__ = ["Float64Metric"]
+from etfopt.metrics._checks import Batch, check_batch, last_set, same_everywhere
 
 
 class Float64Metric(ByKeyword, Metric):
@@ -55,12 +53,13 @@ class Float64Metric(ByKeyword, Metric):
         InputError
             If an argument has a wrong shape or dtype, or a value that cannot be used. No state has changed then.
         """
-        batch = check_batch(self, features, labels, weight, bias)
+        sizes = self.num_classes, self.dim
+        batch = check_batch(features, labels, weight, bias, sizes=sizes, device=self.device)
         if len(batch.labels):
-            self._add(batch, *classifier(self, weight, bias))
+            self._add(batch)
 
-    def _add(self, batch: Batch, W: Tensor, b: Tensor) -> None:
-        """Add a batch of at least one sample, for a classifier in float64."""
+    def _add(self, batch: Batch) -> None:
+        """Add a batch of at least one sample."""
         raise NotImplementedError
 
     def add_floats(self, name: str, *shape: int, value: float, reduce: str | Callable[[Tensor], Tensor]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,27 +19,26 @@ CHUNK = 2**22
 SAME = 1e-12
 
 
-class Sizes(Protocol):
-    """What a batch is held against."""
-
-    num_classes: int
-    dim: int
-
-    @property
-    def device(self) -> torch.device:
-        """Where the states are."""
-
-
 class Batch(NamedTuple):
-    """Features in float64 and labels in int64, detached and copied, on the device of the metric."""
+    """Copies in float64, and labels in int64, on the device of the metric: a caller may change the originals."""
 
     features: Tensor
     labels: Tensor
+    weight: Tensor
+    bias: Tensor  # zero where there is none
 
 
-def check_batch(metric: Sizes, features: Tensor, labels: Tensor, weight: Tensor, bias: Tensor | None) -> Batch:
+def check_batch(
+    features: Tensor,
+    labels: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    *,
+    sizes: tuple[int, int],
+    device: torch.device,
+) -> Batch:
     """Check the arguments of ``update``; n = 0 is valid, the network may be in half precision or on another device."""
-    num_classes, dim = metric.num_classes, metric.dim
+    num_classes, dim = sizes
     require_floats(features, "features", ("n", dim))
     classes = require_labels(labels, len(features), num_classes)
     require_floats(weight, "weight", (num_classes, dim))
@@ -51,25 +50,18 @@ def check_batch(metric: Sizes, features: Tensor, labels: Tensor, weight: Tensor,
     for name, value in {"features": features, "weight": weight, "bias": bias}.items():
         if value is not None:
             require_values(value, name)
-    # copies: a caller may change the features in place
-    return Batch(in_float64(features, metric.device), classes.detach().to(metric.device, torch.int64, copy=True))
+    f, W, b = (X.detach().to(device, torch.float64, copy=True) for X in (features, weight, _or_zero(bias, weight)))
+    return Batch(f, classes.detach().to(device, torch.int64, copy=True), W, b)
 
 
-def in_float64(X: Tensor, device: torch.device) -> Tensor:
-    """Return a detached copy: an optimiser changes the weight in place."""
-    return X.detach().to(device, torch.float64, copy=True)
+def _or_zero(bias: Tensor | None, weight: Tensor) -> Tensor:
+    return weight.new_zeros(len(weight)) if bias is None else bias
 
 
-def classifier(metric: Sizes, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Return W and b as `in_float64` does; a missing bias is zero."""
-    W = in_float64(weight, metric.device)
-    return W, W.new_zeros(len(W)) if bias is None else in_float64(bias, metric.device)
-
-
-def predict(features: Tensor, W: Tensor, b: Tensor) -> Tensor:
+def predict(batch: Batch) -> Tensor:
     """Return the classes of the largest logits, shape (n,), without all logits at once."""
-    pieces = torch.split(features, max(1, CHUNK // len(W)))
-    return torch.cat([torch.addmm(b, f, W.T).argmax(dim=1) for f in pieces])
+    pieces = torch.split(batch.features, max(1, CHUNK // len(batch.weight)))
+    return torch.cat([torch.addmm(batch.bias, f, batch.weight.T).argmax(dim=1) for f in pieces])
 
 
 def require_values(X: Tensor, name: str) -> None:

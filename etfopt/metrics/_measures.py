@@ -16,8 +16,6 @@ from etfopt.metrics._moments import Moments
 from etfopt.metrics._precise import two_sum
 from etfopt.polar._svd import thin_svd
 
-__all__ = ["Statistics", "centred_means", "nc1", "shape_measures", "summarise", "vci"]
-
 
 class Statistics(NamedTuple):
     """Moments of the features divided by `size`, with Sigma_B = P diag(s^2) P'."""

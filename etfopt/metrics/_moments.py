@@ -14,8 +14,6 @@ from torch import Tensor
 
 from etfopt.metrics._precise import power_of_two_above, two_sum
 
-__all__ = ["Moments", "add_batch", "merge", "size", "unpack"]
-
 
 class Moments(NamedTuple):
     """Views of one vector, float64."""

@@ -5,8 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["centred", "norm", "power_of_two_above", "residual", "two_sum"]
-
 # Products held at once by `residual`: 32 MiB.
 CHUNK = 2**22
 # Veltkamp's constant: it cuts the 53 bits of a float64 into two halves whose products are exact.

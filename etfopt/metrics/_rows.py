@@ -10,8 +10,6 @@ from torchmetrics.utilities import dim_zero_cat
 
 from etfopt.metrics._base import Float64Metric
 
-__all__ = ["KeepsRows"]
-
 
 class KeepsRows(Float64Metric):
     """Adds states that are lists of tensors, concatenated over batches and ranks; a rank may have none."""

@@ -113,10 +113,10 @@ class NeuralCollapse(Float64Metric):
         self.add_floats("weight", C, d, value=torch.nan, reduce=last_set)
         self.add_floats("bias", C, value=torch.nan, reduce=last_set)
 
-    def _add(self, batch: Batch, W: Tensor, b: Tensor) -> None:
-        self.moments = _moments.add_batch(self.moments, *batch, self.num_classes, self.dim)
-        self.correct = self.correct + (predict(batch.features, W, b) == batch.labels).sum()
-        self.weight, self.bias = W, b
+    def _add(self, batch: Batch) -> None:
+        self.moments = _moments.add_batch(self.moments, batch.features, batch.labels, self.num_classes, self.dim)
+        self.correct = self.correct + (predict(batch) == batch.labels).sum()
+        self.weight, self.bias = batch.weight, batch.bias
 
     def compute(self) -> dict[str, Tensor]:
         """Return the measures of everything seen so far, as the table above describes them; NaN where one has no value.

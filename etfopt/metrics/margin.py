@@ -105,8 +105,8 @@ class CosineMargin(KeepsRows):
             self.add_rows("margins")
         self.add_floats("weight", self.num_classes, self.dim, value=torch.nan, reduce=last_set)
 
-    def _add(self, batch: Batch, W: Tensor, b: Tensor) -> None:  # noqa: ARG002 - a margin is one of angles
-        self.weight = W
+    def _add(self, batch: Batch) -> None:
+        self.weight = batch.weight
         if self.streaming:
             floor = GIVEN * norm(self.global_mean)
             margins = _margins(batch.features - self.global_mean, batch.labels, self.weight, floor)

@@ -85,15 +85,14 @@ class NearestMeanMismatch(KeepsRows):
             self.add_rows("labels", dtype=torch.int64)
             self.add_rows("predicted", dtype=torch.int64)
 
-    def _add(self, batch: Batch, W: Tensor, b: Tensor) -> None:
-        predicted = predict(batch.features, W, b)
+    def _add(self, batch: Batch) -> None:
+        predicted = predict(batch)
         if self.streaming:
             self.mismatches = self.mismatches + (predicted != _nearest(batch.features, self.class_means)).sum()
             self.count = self.count + len(predicted)
         else:
-            rows = {"features": batch.features, "labels": batch.labels, "predicted": predicted}
-            for name, value in rows.items():
-                self.append(name, value)
+            for name, rows in (("features", batch.features), ("labels", batch.labels), ("predicted", predicted)):
+                self.append(name, rows)
 
     def compute(self) -> Tensor:
         """Return the share; NaN before the first sample, and where the means cannot be told apart.

@@ -65,7 +65,7 @@ class NumericalRank(KeepsRows):
         self.add_rows("features", self.dim)
         self.add_rows("labels", dtype=torch.int64)
 
-    def _add(self, batch: Batch, W: Tensor, b: Tensor) -> None:  # noqa: ARG002 - only the features matter
+    def _add(self, batch: Batch) -> None:
         self.append("features", batch.features)
         self.append("labels", batch.labels)
         if len(held := self.rows("labels")) > 2 * self.num_classes * self.dim:

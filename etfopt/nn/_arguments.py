@@ -9,8 +9,6 @@ from etfopt._scalars import proximal_weight
 from etfopt._torch import require_floats
 from etfopt.errors import InputError
 
-__all__ = ["require_batches", "require_frame", "require_matrix", "usable_delta"]
-
 
 def require_matrix(X: Tensor, name: str) -> None:
     """Check that X is a matrix, or a batch of them, with rows and columns."""

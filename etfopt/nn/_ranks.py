@@ -32,8 +32,6 @@ from etfopt.errors import InputError
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
-__all__ = ["Pooled", "Ranks"]
-
 
 class Pooled(NamedTuple):
     """Sums over the ranks, and how many ranks refused their part of the batch: 0 wherever that could be looked at."""

@@ -16,8 +16,6 @@ from etfopt.nn._state import Tracking, refuse_second_run, where_valid
 from etfopt.nn.averaging import rule_of
 from etfopt.nn.pooling import class_sums
 
-__all__ = ["MeansUpdate", "RunningMeans"]
-
 LABELS_REQUIRED = (
     "labels are required in training: call head(features, labels), or head.eval() to predict; pass the backbone alone "
     "to what runs a network without labels, such as torch.optim.swa_utils.update_bn"

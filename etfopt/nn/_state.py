@@ -14,8 +14,6 @@ from torch import Tensor, nn
 from etfopt._torch import in_backward, readable, tracing, visible
 from etfopt.errors import InputError
 
-__all__ = ["LoadChecked", "Shown", "Tracking", "refuse_second_run", "refuse_trace", "state_dtype", "where_valid"]
-
 ONE_CLASS = (
     "labels hold one class only in this batch. The mean of the batch is then the mean of that class: its centred class "
     "mean is exactly zero, and until the next batch the bias is centred by that class alone, so that an evaluation or "

@@ -17,8 +17,6 @@ from etfopt.errors import EtfoptError
 from etfopt.polar._products import FAR_OFF, feasibility, tall_product
 from etfopt.polar._svd import refined_polar
 
-__all__ = ["GramSpectrum", "Unsuitable", "gram_polar", "gram_spectrum", "newton_schulz_polar", "newton_schulz_steps"]
-
 RESOLVED = {np.dtype(np.float64): 8e3, np.dtype(np.float32): 1e3}
 """Condition number up to which one step of refinement corrects U. It squares the error: u kappa^2 in float64, where G
 is formed, and u kappa in float32, where U is."""

@@ -10,8 +10,6 @@ import numpy as np
 from etfopt._arrays import Array
 from etfopt._scaling import own_errstate
 
-__all__ = ["FAR_OFF", "TALL", "feasibility", "sym", "tall_product"]
-
 FAR_OFF = 1e-3
 """Distance from orthonormality that no rounding explains."""
 

@@ -13,8 +13,6 @@ from etfopt._scaling import normalized, own_errstate
 from etfopt.errors import ConvergenceError, InputError
 from etfopt.polar._products import FAR_OFF, feasibility, tall_product
 
-__all__ = ["SVD", "polar_factor", "refined_polar", "robust_svd", "thin_svd"]
-
 
 class SVD(NamedTuple):
     """Thin singular value decomposition A = P diag(S) Q' of a d x r matrix, d >= r, S non-increasing."""

@@ -20,8 +20,6 @@ import autograd.numpy as anp
 import pymanopt
 from pymanopt.manifolds import Stiefel
 
-__all__ = ["ConjugateGradient", "Manifold", "ScaledCost", "SteepestDescent", "TrustRegions"]
-
 
 class Manifold(Stiefel):  # type: ignore[misc] # pymanopt has no types
     """Remembers the current iterate: every optimiser here takes the norm of the gradient there, and nowhere else."""

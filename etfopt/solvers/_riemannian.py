@@ -16,8 +16,6 @@ from etfopt.problem import NearestETF
 from etfopt.solvers import _pymanopt
 from etfopt.solvers.base import Candidate, Solver, Stats, Termination, TracePoint
 
-__all__ = ["RiemannianSolver"]
-
 # how pymanopt words its reasons to stop
 REASONS = {
     "min grad norm": Termination.GRADIENT_TOLERANCE,

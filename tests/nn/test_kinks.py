@@ -20,21 +20,9 @@ from etfopt.nn import functional as etf
 from tests.tools.head_cases import LABELS, C, D, batch
 
 KINKS = (
-    "Abs",
-    "Amax",
-    "Amin",
-    "Ceil",
-    "Clamp",
-    "Cummax",
-    "Cummin",
-    "Floor",
-    "Fmax",
-    "Fmin",
-    "Fmod",
-    "Hard",
-    "Kthvalue",
+    *("Abs", "Amax", "Amin", "Ceil", "Clamp", "Cummax", "Cummin", "Floor", "Fmax", "Fmin", "Fmod", "Hard", "Kthvalue"),
+    *("Max", "Median", "Min", "Relu", "Remainder", "Round", "Sgn", "Sign", "Sort", "Topk", "Trunc"),
 )
-KINKS += ("Max", "Median", "Min", "Relu", "Remainder", "Round", "Sgn", "Sign", "Sort", "Topk", "Trunc")
 
 
 def nodes(result: torch.Tensor) -> set[str]:

@@ -53,23 +53,15 @@ class Twin:
 @pytest.mark.parametrize("averaging", RATES)
 @pytest.mark.parametrize("lengths", [FULL, LACKING], ids=["all classes first", "classes lacking"])
 @pytest.mark.parametrize(("d", "delta"), [(C, 1e-3), (C + 3, 1e-3), (C + 3, 0.1)])
-def test_every_step_gives_the_values_of_the_transcription(d, delta, lengths, averaging, rng):
-    twin = Twin(d, averaging, delta)
+@pytest.mark.parametrize("implicit", [True, False])
+def test_every_step_gives_values_and_gradient_of_the_transcription(implicit, d, delta, lengths, averaging, rng):
+    twin = Twin(d, averaging, delta, implicit_gradient=implicit)
     for labels in lengths:
-        plain, _, values = twin.step(rng.standard_normal((len(labels), d)) + 0.5, labels)
+        plain, slope, values = twin.step(rng.standard_normal((len(labels), d)) + 0.5, labels)
         expected = {"logits": plain.logits, "weight": plain.weight, "bias": plain.bias, "loss": plain.loss}
         expected |= {"mean": plain.memory.mean, "U": plain.memory.U}
         for name, value in expected.items():
             np.testing.assert_allclose(values[name], value, rtol=0, atol=1e-9, err_msg=name)
-
-
-@pytest.mark.parametrize("implicit_gradient", [True, False])
-@pytest.mark.parametrize("lengths", [FULL, LACKING], ids=["all classes first", "classes lacking"])
-@pytest.mark.parametrize("d", [C, C + 3])
-def test_every_step_gives_the_gradient_of_the_transcription(d, lengths, implicit_gradient, rng):
-    twin = Twin(d, implicit_gradient=implicit_gradient)
-    for labels in lengths:
-        _, slope, values = twin.step(rng.standard_normal((len(labels), d)) + 0.5, labels)
         np.testing.assert_allclose(values["gradient"], slope, rtol=0, atol=1e-6 * (1 + np.abs(slope).max()))
 
 

@@ -17,8 +17,6 @@ from etfopt.nn.functional import on_frame
 from etfopt.nn.heads._rotation import Rotated
 from etfopt.nn.heads.base import Head, HeadOptions
 
-__all__ = ["ETFHead", "FrameOptions"]
-
 
 class FrameOptions(HeadOptions, total=False):
     """The options that the heads with a frame share; `etfopt.nn.FixedETFHead` says what they do."""

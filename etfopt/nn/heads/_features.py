@@ -8,8 +8,6 @@ from torch import Tensor
 from etfopt._options import as_temperature
 from etfopt.nn._state import Shown
 
-__all__ = ["UnitFeatures", "scaled"]
-
 
 class UnitFeatures(Shown):
     r"""The feature normalisation :math:`f = \tau h/\|h\|` alone, in tensor operations that every exporter takes.

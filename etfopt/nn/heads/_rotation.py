@@ -25,8 +25,6 @@ from etfopt.nn._state import Tracking
 from etfopt.nn.functional import polar_factor
 from etfopt.nn.polar._products import poisoned
 
-__all__ = ["Rotated", "is_rotation", "nearest_minimiser", "nearest_rotation"]
-
 LEAST, LARGEST = 1e-3, 1.1
 """Singular values of what can be an average of rotations that still says which is meant, though rounded."""
 

@@ -13,8 +13,6 @@ import math
 import torch
 from torch import Tensor
 
-__all__ = ["shrunk_rows"]
-
 
 def shrunk_rows(etf: Tensor, H: Tensor, s: float) -> Tensor:
     r"""Return the rows of :math:`s\,E + (1-s) \sqrt C\, H'`, brought to the lengths of those of E, (C, d).

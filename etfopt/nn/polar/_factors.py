@@ -15,8 +15,6 @@ from etfopt._torch import full_precision, visible
 from etfopt.nn.polar._linear_term import RowMap, unchanged
 from etfopt.nn.polar._sylvester import solve_skew
 
-__all__ = ["GATHER_FROM", "Decomposition", "Products", "condition", "of_tensors", "pseudo_inverse", "resolve"]
-
 GATHER_FROM = 32
 """Columns from which fewer large products are worth a B^-1, for condition numbers up to twice the columns."""
 

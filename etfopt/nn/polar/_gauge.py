@@ -10,8 +10,6 @@ from torch import Tensor
 from etfopt.nn.polar._linear_term import lasting_product
 from etfopt.nn.polar._node import polar
 
-__all__ = ["without_gauge"]
-
 
 def without_gauge(X: Tensor, method: str) -> Tensor:
     r"""Return a polar factor of each X, (..., d, C), with X1 = 0, from one of C-1 columns.

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from torch import Tensor
 
-__all__ = ["gram"]
-
 BLOCKED_FROM = 512
 """Columns from which a quarter of the time is saved; half of the operations of A'A are for what symmetry tells."""
 

@@ -12,19 +12,6 @@ from torch import Tensor
 from etfopt._torch import full_precision, widened
 from etfopt.errors import InputError
 
-__all__ = [
-    "RowMap",
-    "centred",
-    "frame_factor",
-    "lasting_product",
-    "linear_term",
-    "linear_term_vjp",
-    "on_frame",
-    "scaled_linear_term",
-    "size_of",
-    "unchanged",
-]
-
 RowMap: TypeAlias = Callable[[Tensor], Tensor]
 """X -> XF for some F, and so of a product of matrices what it makes of the last factor, which may be far smaller."""
 

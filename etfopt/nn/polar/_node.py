@@ -18,8 +18,6 @@ from etfopt.nn.polar._factors import of_tensors, resolve
 from etfopt.nn.polar._products import factor_by_products, poisoned
 from etfopt.nn.polar._routes import find_factors
 
-__all__ = ["polar"]
-
 
 def polar(A: Tensor, method: str = "auto") -> Tensor:
     """Return the polar factor of each matrix of moderate size, (..., d, r) in float32 or float64, d >= r."""

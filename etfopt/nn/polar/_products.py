@@ -20,8 +20,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["CLOSING", "GAIN", "ORDER_THREE", "Factors", "factor_by_products", "poisoned", "spectral_bound"]
-
 GAIN = (3.137222078028445, -5.362951699082817, 3.2257296210543718)
 """Minimax approximation of 1 on [0.3, 1] among odd quintics, over its largest value, 1."""
 

@@ -12,8 +12,6 @@ from etfopt.nn.polar._factors import GATHER_FROM, Decomposition, Products, condi
 from etfopt.nn.polar._gram import gram
 from etfopt.nn.polar._products import factor_by_products, poisoned
 
-__all__ = ["NARROW_FROM", "decompose", "find_factors", "squared"]
-
 RESOLVED = 8e3
 """Condition number that a Gram matrix in float64 resolves, for a factor in float32 or one that is refined."""
 

@@ -21,8 +21,6 @@ from etfopt.nn.polar._linear_term import linear_term, linear_term_vjp
 from etfopt.nn.polar._node import polar_derivative
 from etfopt.nn.polar._routes import NARROW_FROM, decompose, squared
 
-__all__ = ["single_minimiser"]
-
 ORDINARY = (1e-6, 1e6)
 """Norms of linear terms that need no scaling: squares and inverses stay in range, and keep their digits."""
 

@@ -9,8 +9,6 @@ from torch import Tensor
 
 from etfopt.nn.polar._products import poisoned, spectral_bound
 
-__all__ = ["solve_skew"]
-
 WIDEST = {torch.float32: 700.0, torch.float64: 7000.0}
 """Largest eigenvalue of N that is served: r^(1/4) times the root of the condition number of B."""
 
