@@ -105,23 +105,15 @@ def kkt_vjp(problem: NearestETF, U: ArrayLike, cotangent: ArrayLike) -> Array:
         remedy = "U is not the only minimiser: add a proximal term (prox=..., delta > 0)"
         raise InputError(message, "problem", problem, remedy) from error
     J = _constraint_jacobian(U)
-    solve = _BlockSolve(factor, U.shape)
+
+    def solve(rows: Float64Array) -> Float64Array:  # the Hessian has d equal blocks, which act on the rows of U
+        return np.asarray(scipy.linalg.cho_solve(factor, rows.reshape(-1, problem.r).T).T).reshape(rows.shape)
+
     w = -solve(G.reshape(1, -1))
     T = solve(J)
     s = -scipy.linalg.solve(J @ T.T, J @ w.T, assume_a="pos")
     direction = (w + s.T @ T).reshape(U.shape)
     return np.asarray(-2 * direction @ F, dtype=problem.dtype)
-
-
-class _BlockSolve:
-    """Solve with the Hessian, whose d equal diagonal blocks act on the rows of U, for row vectors of length dr."""
-
-    def __init__(self, factor: tuple[Float64Array, bool], shape: tuple[int, int]) -> None:
-        self.factor, self.r = factor, shape[1]
-
-    def __call__(self, rows: Float64Array) -> Float64Array:
-        blocks = rows.reshape(-1, self.r)
-        return np.asarray(scipy.linalg.cho_solve(self.factor, blocks.T).T).reshape(rows.shape)
 
 
 def _constraint_jacobian(U: Float64Array) -> Float64Array:

@@ -15,6 +15,7 @@ from etfopt.metrics import MEASURES, CosineMargin, NearestMeanMismatch, NeuralCo
 from tests.tools.metric_cases import (
     SIZES,
     Data,
+    as_floats,
     batches,
     builders,
     collapse_reference,
@@ -30,10 +31,6 @@ from tests.tools.metric_cases import (
 SHIFTED = sorted(
     {*MEASURES} - {"accuracy", "nc4", "vci"}
 )  # do not depend on an offset; the reference of vci is another
-
-
-def as_floats(values: dict[str, Tensor]) -> dict[str, float]:
-    return {key: float(value) for key, value in values.items()}
 
 
 def far(offset: float, C: int = 5, d: int = 8, n: int = 120, noise: float = 1e-3) -> tuple[Data, Tensor]:
@@ -228,8 +225,6 @@ def test_squares_neither_underflow_nor_overflow(build: Callable[..., torchmetric
     values, expected = scaled.compute(), plain.compute()
     if isinstance(values, dict):
         values["nc4"] = values["nc4"] / scale
-    else:
-        values, expected = {"": values}, {"": expected}
     assert as_floats(values) == pytest.approx(as_floats(expected), rel=1e-12)
 
 

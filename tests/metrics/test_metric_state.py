@@ -14,20 +14,21 @@ from torch.utils._pytree import tree_leaves
 import etfopt.metrics._measures as measures_module
 from etfopt.errors import InputError
 from etfopt.metrics import CosineMargin, NearestMeanMismatch, NeuralCollapse, NumericalRank
-from tests.tools.metric_cases import BUILDERS, SIZES, batches, builders, by_position, draw, nan_keys, same, states
+from tests.tools.metric_cases import (
+    BUILDERS,
+    SIZES,
+    batches,
+    builders,
+    by_position,
+    draw,
+    expected_results,
+    nan_keys,
+    results,
+    same,
+    states,
+)
 
 Build = Callable[..., torchmetrics.Metric]
-
-
-def value(metric: torchmetrics.Metric) -> dict[str, float]:
-    found = metric.compute()
-    return {key: float(v) for key, v in (found if isinstance(found, dict) else {"": found}).items()}
-
-
-def expected(build: Build) -> Any:
-    metric = build(5, 8)
-    metric.update(*draw(5, 8, 100))
-    return pytest.approx(value(metric), rel=1e-9, abs=1e-12)
 
 
 def tensors(metric: torchmetrics.Metric) -> list[Tensor]:
@@ -50,10 +51,10 @@ def test_a_default_dtype_of_bfloat16_changes_nothing(build: Build) -> None:
         metric, twin = build(5, 8), build(5, 8)
         for batch in batches(data, [30, 70]):
             metric.update(*batch)
-        found = value(metric)
+        found = results(metric)
     assert {x.dtype for x in tensors(metric)} <= {torch.float64, torch.int64}
     twin.update(*data)
-    assert found == pytest.approx(value(twin), rel=1e-9, abs=1e-12)
+    assert found == pytest.approx(results(twin), rel=1e-9, abs=1e-12)
 
 
 CASTS: dict[str, Callable[[nn.Module], nn.Module]] = {
@@ -80,11 +81,11 @@ def test_casts_and_moves_of_the_model_leave_values_and_dtypes(build: Build, cast
     metric.update(*second)
     cast(model)
     assert {x.dtype for x in tensors(metric)} <= {torch.float64, torch.int64}
-    assert value(metric) == expected(build)
+    assert results(metric) == expected_results(build)
     metric.reset()
     metric.update(*first)
     metric.update(*second)
-    assert value(metric) == expected(build)
+    assert results(metric) == expected_results(build)
 
 
 @pytest.mark.parametrize("kind", [NeuralCollapse, CosineMargin, NearestMeanMismatch, NumericalRank])
@@ -94,8 +95,8 @@ def test_a_metric_built_on_the_meta_device_has_its_values(kind: Build) -> None:
     metric.to_empty(device="cpu")
     assert metric.device == torch.device("cpu")
     metric.update(*draw(5, 8, 100))
-    assert value(metric) == expected(by_position(kind))
-    assert not nan_keys(value(metric))
+    assert results(metric) == expected_results(by_position(kind))
+    assert not nan_keys(results(metric))
 
 
 @builders
@@ -133,12 +134,12 @@ def test_a_state_dict_holds_the_state_and_replaces_a_value_computed_before(build
         m.persistent(mode=True)
     metric.update(*draw(5, 8, 100))
     other.update(*draw(5, 8, 100, seed=1))
-    assert value(other) != expected(build)
+    assert results(other) != expected_results(build)
     other.load_state_dict(metric.state_dict())
-    assert value(other) == expected(build)
+    assert results(other) == expected_results(build)
     fresh = build(5, 8)
     fresh.load_state_dict(metric.state_dict())
-    assert value(fresh) == expected(build)  # and no warning that nothing has been seen
+    assert results(fresh) == expected_results(build)  # and no warning that nothing has been seen
 
 
 @builders
@@ -163,10 +164,10 @@ def test_merging_replaces_a_value_computed_before(build: Build) -> None:
         metric.update(*batch)
         metric.compute()
     first.merge_state(second)
-    assert value(first) == expected(build)
+    assert results(first) == expected_results(build)
     idle = build(5, 8)
     idle.merge_state(first.metric_state)
-    assert value(idle) == expected(build)
+    assert results(idle) == expected_results(build)
 
 
 def test_metrics_that_were_built_with_other_arguments_are_not_merged() -> None:
@@ -215,7 +216,7 @@ def test_a_row_state_kept_on_the_cpu_takes_the_rows_of_every_batch() -> None:
     metric = NumericalRank(**SIZES, compute_on_cpu=True)
     for batch in batches(draw(5, 8, 100), [10] * 10):
         metric.update(*batch)
-    assert value(metric) == expected(BUILDERS["rank"])
+    assert results(metric) == expected_results(BUILDERS["rank"])
 
 
 # --- size ----------------------------------------------------------------------------------------------------------
@@ -241,7 +242,7 @@ def test_nothing_is_as_large_as_the_classes_squared(monkeypatch: pytest.MonkeyPa
         metric = NeuralCollapse(num_classes=C, dim=d)
         metric.update(features[-n:], labels[-n:], weight, bias)
         metric(features[:n], labels[:n], weight, bias)
-        found = value(metric)
+        found = results(metric)
     assert largest.entries <= max(2**22, 3 * C * (2 * d + 1))
     assert nan_keys(found) == {"etf_distance_means", "etf_distance_weights", "etf_distance_between"}
 
@@ -251,6 +252,6 @@ def test_nc2_and_nc3_are_those_of_the_gram_matrices(C: int, d: int) -> None:
     features, labels, weight, bias = draw(C, d, 4 * C, dtype=torch.float64)
     metric = NeuralCollapse(num_classes=C, dim=d)
     metric.update(features, labels, weight, bias)
-    found, H, M = value(metric), metric.class_means(), torch.eye(C, dtype=torch.float64) - 1 / C
+    found, H, M = results(metric), metric.class_means(), torch.eye(C, dtype=torch.float64) - 1 / C
     for key, gram in {"nc2": weight @ weight.T, "nc3": weight @ H}.items():
         assert found[key] == pytest.approx(float((gram / gram.norm() - M / M.norm()).norm()), rel=1e-13)

@@ -146,6 +146,22 @@ BUILDERS: dict[str, Callable[..., torchmetrics.Metric]] = {
 builders = pytest.mark.parametrize("build", BUILDERS.values(), ids=BUILDERS.keys())
 
 
+def as_floats(value: Tensor | dict[str, Tensor]) -> dict[str, float]:
+    return {key: float(x) for key, x in (value if isinstance(value, dict) else {"": value}).items()}
+
+
+def results(metric: torchmetrics.Metric) -> dict[str, float]:
+    return as_floats(metric.compute())
+
+
+def expected_results(build: Callable[..., torchmetrics.Metric], data: Data | None = None) -> object:
+    """What one metric makes of all data in one batch."""
+    data = data or draw(5, 8, 100)
+    metric = build(*data[2].shape)
+    metric.update(*data)
+    return pytest.approx(results(metric), rel=1e-9, abs=1e-12, nan_ok=True)
+
+
 def states(metric: torchmetrics.Metric) -> dict[str, object]:
     return copy.deepcopy(metric.metric_state)
 

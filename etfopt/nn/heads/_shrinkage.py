@@ -27,3 +27,12 @@ def shrunk_rows(etf: Tensor, H: Tensor, s: float) -> Tensor:
     # U'U = I holds the lengths of E constant: no gradient
     shrunk: Tensor = unit * torch.linalg.vector_norm(etf.detach(), dim=1, keepdim=True)
     return shrunk
+
+
+def unit_means(mean: Tensor, temperature: float) -> Tensor:
+    """Return class means (d, C) of features of this norm over their Frobenius norm; 0 where all is rounding."""
+    size = torch.linalg.matrix_norm(mean)
+    # means that differ by rounding alone have no direction, and no gradient
+    faint = ~(size > 10 * mean.shape[-1] * torch.finfo(mean.dtype).eps * temperature)
+    unit: Tensor = (mean / size.masked_fill(faint, 1)).masked_fill(faint, 0)
+    return unit

@@ -18,7 +18,7 @@ from etfopt.nn.class_means import ClassMeans
 from etfopt.nn.functional import nearest_etf, on_frame
 from etfopt.nn.heads._etf import ETFHead, FrameOptions
 from etfopt.nn.heads._rotation import nearest_minimiser
-from etfopt.nn.heads._shrinkage import shrunk_rows
+from etfopt.nn.heads._shrinkage import shrunk_rows, unit_means
 from etfopt.nn.heads.base import affine
 from etfopt.solution import Solution
 
@@ -42,7 +42,7 @@ class NearestETFHead(ETFHead):
     Parameters
     ----------
     dim, num_classes : int
-        d and C; dim must be at least the frame's number of rows.
+        d and C; d must be at least the frame's number of rows.
     delta : float
         Proximal weight, at least 0. It makes U unique and keeps it near the previous one; 1e-3 is the paper's.
     averaging : "paper", "cumulative" or float
@@ -89,9 +89,8 @@ class NearestETFHead(ETFHead):
     arguments are not: build the head with those that it was trained with. ``to_empty()`` from the meta device, and
     ``reset_parameters()``, restore the state of construction.
 
-    Models may be averaged with their buffers (EMA, SWA). The classifier of the average is the ETF of the rotation
-    nearest to the averaged U, with the bias of the averaged :math:`\mu_G`. Call ``eval()`` on the average before you
-    compile, export or trace it: graphs cannot look at values, and an average that was overwritten since gives NaN.
+    Models may be averaged with their buffers (EMA, SWA): the classifier is then the ETF of the rotation nearest to the
+    averaged U. Call ``eval()`` on the average before you compile, export or trace it; overwritten since, it gives NaN.
 
     References
     ----------
@@ -211,24 +210,16 @@ class NearestETFHead(ETFHead):
     def _shrunk(self, U: Tensor, mean: Tensor, seen: Tensor, s: float) -> Tensor:
         if s == 1:
             return self._weight(U)
-        return shrunk_rows(self._weight(U), self._unit(torch.where(seen, mean, 0)), s)
+        return shrunk_rows(self._weight(U), unit_means(torch.where(seen, mean, 0), self.temperature), s)
 
     def _solve(self, mean: Tensor, current: Tensor, valid: Tensor | None, *, first: bool) -> tuple[Tensor, Tensor]:
         """Return U and its proximal point; what they were, for a batch that does not count."""
-        H = self._unit(mean)
+        H = unit_means(mean, self.temperature)
         prox = current.to(H.dtype)
         if first:
             prox = nearest_minimiser(2 * on_frame(H.detach(), self.frame, transpose=True), prox)
         U = self.means.ranks.agreed(nearest_etf(H, prox, self.delta, self.frame, method=self.method))
         return where_valid(valid, U, current), where_valid(valid, prox, self.prox)
-
-    def _unit(self, mean: Tensor) -> Tensor:
-        size = torch.linalg.matrix_norm(mean)
-        # means that differ by rounding alone have no direction, and no gradient
-        rounding = 10 * self.num_classes * torch.finfo(mean.dtype).eps * self.temperature
-        faint = ~(size > rounding)
-        unit: Tensor = (mean / size.masked_fill(faint, 1)).masked_fill(faint, 0)
-        return unit
 
     @torch.no_grad()
     def solution(self, solver: Solver | None = None, *, throw: bool = True) -> Solution:
@@ -258,5 +249,5 @@ class NearestETFHead(ETFHead):
             raise InputError("the head has seen no batch, so that there are no class means; train it, or load a state")
         arrays = [None if X is None else X.double().cpu() for X in (self.means.mean, self.prox, self.frame)]
         H, prox, frame = (None if X is None else X.numpy() for X in arrays)
-        unit: Any = self._unit(torch.from_numpy(H)).numpy()
+        unit: Any = unit_means(torch.from_numpy(H), self.temperature).numpy()
         return core.nearest_etf(unit, prox=prox, delta=self.delta, frame=frame, solver=solver, throw=throw)
