@@ -213,7 +213,7 @@ def _coarse() -> bool:
 
 
 class _Exact:
-    """A region in which products in float32 are products in float32; what was set holds again behind the last."""
+    """A region in which products in float32 are products in float32; the previous setting is restored on exit."""
 
     lock = threading.Lock()  # a backward pass has threads of its own
     depth = 0

@@ -27,6 +27,9 @@ __all__ = ["Solution", "nearest_etf", "solve"]
 class Solution(Described):
     r"""The nearest ETF, with the solver's account of its run and the certificate.
 
+    Proof of the verdict: ``theory/certificate.py``. Scale and distance: ``theory/free_scale.py``. Rows of the weight:
+    ``theory/simplex.py``.
+
     Attributes
     ----------
     problem : NearestETF
@@ -38,11 +41,6 @@ class Solution(Described):
         Checks of U that trust no solver; solver, seconds, iterations and trace.
     converged : bool
         The certificate's verdict: U is feasible and its relative gap is within what the solver promises.
-
-    Notes
-    -----
-    Proof of the verdict: ``theory/certificate.py``. Scale and distance: ``theory/free_scale.py``. Rows of the weight:
-    ``theory/simplex.py``.
 
     Examples
     --------
@@ -127,6 +125,8 @@ def solve(
 ) -> Solution:
     r"""Solve a nearest-ETF problem and certify the answer.
 
+    Proof of the verdict: ``theory/certificate.py``. Where local solvers end: ``theory/landscape.py``.
+
     Parameters
     ----------
     problem : NearestETF
@@ -148,10 +148,6 @@ def solve(
         If an argument cannot be used.
     ConvergenceError
         If the certificate rejects the answer and `throw` is True. ``error.solution`` is the rejected solution.
-
-    Notes
-    -----
-    Proof of the verdict: ``theory/certificate.py``. Where local solvers end: ``theory/landscape.py``.
 
     Examples
     --------
@@ -225,10 +221,8 @@ def nearest_etf(
         Proximal point.
     delta : float, optional
         Proximal weight, at least 0. Default: 1e-3 with a `prox` (the paper's value, for means of norm 1), 0 without.
-    frame : array_like, shape (r, C), or str, optional
-        The frame F: a matrix, a name ("simplex", "reduced") or an import path. Default: "simplex".
-    reduced : bool
-        Short for ``frame="reduced"``, with which d = C - 1 is enough.
+    frame, reduced : array_like, shape (r, C), or str, optional; bool
+        The frame F, by default "simplex"; with ``reduced=True``, d = C - 1 is enough. See `NearestETF`.
     solver, initial_point, throw : Solver or str, array_like of shape (d, r), bool
         Which solver (the closed form), its start, and whether a rejected answer raises: see `solve`.
 

@@ -1,9 +1,9 @@
 """The PyTorch bridge: a differentiable nearest ETF, running class means, and classifier heads.
 
-What works where. "right": the eager value and derivative. "error": an exception, before any state has changed unless
-said otherwise. The tests run every cell of this table, so that it cannot fall behind the code. The columns are the
-node (`nearest_etf`, `polar_factor`) by whichever route, by products alone (``method="newton-schulz"``), the three heads
-in evaluation, and each head in training; `ClassMeans` in training is like the nearest head.
+The table shows which modes work. "right" is the eager value and derivative, "error" an exception before any state has
+changed. The tests run every cell. The columns are the node (`nearest_etf`, `polar_factor`) by any method, by products
+alone (``method="newton-schulz"``), the three heads in evaluation, and each head in training; `ClassMeans` in training
+is like the nearest head.
 
 ==============================  =====  ========  =====  =======  =====  =======
 mode                            node   products  eval   learned  fixed  nearest
@@ -30,11 +30,9 @@ export                          right  right     right  error    error  error
 jit.trace                       right  right     right  right    error  error
 ==============================  =====  ========  =====  =======  =====  =======
 
-What the compiler would get wrong, the node keeps out of the graph: forward mode, and derivatives of derivatives. There
-"right" means that this part runs uncompiled; with fullgraph it is an error. Products alone are compiled there too, and
-the compiler differentiates the steps; only dual numbers from outside leave the graph. A graph that is compiled is
-differentiable once. Under checkpoint the first run of the nearest head has updated its state
-when the second one raises: checkpoint the backbone, and leave the head outside.
+Forward mode and derivatives of derivatives run uncompiled, and are an error with ``fullgraph=True``. Products alone
+are compiled there too; only dual numbers from outside leave the graph. A compiled graph is differentiable once. Under
+checkpoint the nearest head has updated its state when the second run raises: checkpoint the backbone only.
 """
 
 from etfopt.errors import require_extra

@@ -21,8 +21,6 @@ LABELS_REQUIRED = (
     "to what runs a network without labels, such as torch.optim.swa_utils.update_bn"
 )
 
-"""Smallest rate of the "paper" rule: the release stops shrinking its rate there."""
-
 
 class MeansUpdate(NamedTuple):
     """What one batch makes of the running means, before it is committed."""

@@ -92,8 +92,7 @@ class Tracking(LoadChecked):
 
     The buffers stay in float32 or better under ``.half()``, ``.bfloat16()``, ``.to(dtype)``, a default dtype and
     checkpoints of low precision: a running mean with the rate 1/t could not move in half precision. All of them may be
-    averaged. What could not be said without a wait for the device is said at the next point that waits in any case:
-    that batches were refused, and that a batch held one class. It is no state, and so in no buffer.
+    averaged. On a GPU, errors and warnings about batches come at the next point that waits for the device anyway.
     """
 
     def __init__(self, dtype: torch.dtype | None = None) -> None:

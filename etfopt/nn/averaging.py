@@ -17,6 +17,7 @@ from etfopt._options import AVERAGINGS
 __all__ = ["cumulative", "paper", "rule_of"]
 
 RATE_FLOOR = 1e-4
+"""Smallest rate of the "paper" rule: the release stops shrinking its rate there."""
 
 Rule = Callable[[Tensor], Tensor]
 

@@ -100,18 +100,3 @@ def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "etfopt.metrics")
     with pytest.raises(MissingExtraError, match=r"torchmetrics is not installed; run: pip install 'etfopt\[metrics\]'"):
         __import__("etfopt.metrics")
-
-
-# --- labels --------------------------------------------------------------------------------------------------------
-
-
-@builders
-def test_the_ignored_label_in_uint8_is_class_156_or_refused(build: Callable[..., torchmetrics.Metric]) -> None:
-    features, _, weight, bias = draw(200, 4, 220)
-    labels = torch.full((220,), 156)
-    narrow, wide = build(200, 4), build(200, 4)
-    narrow.update(features, torch.full((220,), -100).to(torch.uint8), weight, bias)
-    wide.update(features, labels, weight, bias)
-    assert all(same(value, wide.metric_state[key]) for key, value in narrow.metric_state.items())
-    with pytest.raises(InputError, match=r"labels holds 156 at position 0; it must lie in \[0, 100\)"):
-        build(100, 4).update(features, torch.full((220,), -100).to(torch.uint8), weight[:100], bias[:100])

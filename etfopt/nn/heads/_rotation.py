@@ -5,10 +5,9 @@ rotation, the polar factor. An average has :math:`U'U \le I`, so that its column
 
 .. math:: \|I - U'U\|_F \le \mathrm{tr}(I - U'U) = \sum_j (1 - \|u_j\|^2).
 
-The sum costs a pass over U and no product. On a CPU it is looked at in every evaluation, for a write through ``.data``
-leaves no trace. On a device a look would wait: there is one after ``train()`` and ``eval()``, in evaluation also after
-every write that leaves a trace, and none in between. Graphs cannot look. Where nobody looks, a U that is no rotation,
-and not the one that was looked at last, gives NaN.
+On a CPU every evaluation checks this sum, because a write through ``.data`` leaves no trace. On a GPU the check would
+wait: it runs after ``train()`` and ``eval()``, and in evaluation after each write that leaves a trace. Graphs cannot
+check values. A U that is no rotation, and that nobody has checked, gives NaN.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 BLOCKED_FROM = 512
-"""Columns from which a quarter of the time is saved; half of the operations of A'A are for what symmetry tells."""
+"""Columns from which blocks save a quarter of the time: by symmetry, half of the operations are superfluous."""
 
 BLOCKS = 4
 

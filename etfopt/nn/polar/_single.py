@@ -1,9 +1,9 @@
-r"""One nearest-ETF problem as one function of autograd, for its cost on the CPU is that of what is dispatched.
+r"""One nearest-ETF problem as one function of autograd: on the CPU, dispatch overhead dominates its cost.
 
-For some hundred numbers a node of autograd costs more than the products in it, so that linear term, polar factor and
-their derivatives are one node here, and values, which may be looked at, are passed over as seldom as can be. On a
-device, where a decomposition waits and costs hundreds of products, it serves problems near collapse. The formulas are
-those of `etfopt.nn.polar._linear_term` and `etfopt.nn.polar._node`, and so are the derivatives of higher order.
+A node of autograd costs more than the products of some hundred numbers. Linear term, polar factor and their derivatives
+are therefore one node here, which looks at values as seldom as possible. On a GPU, where a decomposition costs hundreds
+of products, only problems near collapse take this route. The formulas are those of `etfopt.nn.polar._linear_term` and
+`etfopt.nn.polar._node`, also for derivatives of higher order.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from torch import Tensor
 from etfopt.nn.polar._products import poisoned, spectral_bound
 
 WIDEST = {torch.float32: 700.0, torch.float64: 7000.0}
-"""Largest eigenvalue of N that is served: r^(1/4) times the root of the condition number of B."""
+"""Largest eigenvalue of N that this method solves for: r^(1/4) times the root of the condition number of B."""
 
 
 def solve_skew(B: Tensor, inverse: Tensor, R: Tensor) -> Tensor:
