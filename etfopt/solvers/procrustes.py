@@ -54,7 +54,7 @@ class Procrustes(Solver):
         it to the next more robust one, and ``stats.fallback`` says why.
 
         - "auto": a good default. "gram"; but "newton-schulz" in float32 where r >= 64 and at most 4 steps are
-          predicted.
+          predicted, by the times in ``docs/howto/choose_solver.md``.
         - "svd": a singular value decomposition and a step of iterative refinement. Works for every matrix.
         - "gram": the eigendecomposition of A'A and a step of Newton-Schulz or refinement. For condition numbers up to
           8e3 (float32: 1e3) on the range of A.
@@ -65,22 +65,6 @@ class Procrustes(Solver):
     ------
     InputError
         If the method is unknown.
-
-    Notes
-    -----
-    Milliseconds of a solve, medians of `etfopt bench` on two cores with OpenBLAS, the paper's frame and proximal term,
-    2026-11-23. The choice of "auto" rests on them.
-
-    =========================== ======= ===== ===== =============
-    d x C, class means          dtype   svd   gram  newton-schulz
-    =========================== ======= ===== ===== =============
-    512 x 10, random            float64 0.26  0.18  not suited
-    512 x 100, random           float64 9.2   2.0   2.4
-    512 x 100, random           float32 8.8   1.9   1.7
-    2048 x 1000, random         float64 840   250   470
-    2048 x 1000, random         float32 700   190   220
-    2048 x 1000, near collapse  float32 670   180   190
-    =========================== ======= ===== ===== =============
 
     References
     ----------

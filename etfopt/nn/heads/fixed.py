@@ -35,11 +35,9 @@ class FixedETFHead(ETFHead):
         Draws the ETF of a random rotation U, uniform on the Stiefel manifold, in place of the canonical one.
     synchronize : bool or ProcessGroup
         Whose batches count under torch.distributed, see `ClassMeans`.
-    frame : Tensor, shape (r, C), or "simplex" or "reduced", optional
-        The classifier's shape. None and "simplex" are ``etfopt.simplex_etf(C)``, r = C. "reduced" has r = C-1 rows and
-        works with dim = C-1.
-    reduced : bool
-        True is ``frame="reduced"``.
+    frame, reduced : Tensor, shape (r, C), or "simplex" or "reduced", optional; bool
+        The classifier's shape. None and "simplex" are ``etfopt.simplex_etf(C)``, r = C. "reduced", or
+        ``reduced=True``, has r = C-1 rows and works with dim = C-1.
     **options
         ``temperature``, ``ignore_index``, ``device`` and ``dtype``, see `Head`.
 
