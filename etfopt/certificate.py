@@ -37,22 +37,17 @@ class Certificate(Described):
     ----------
     feasibility : float
         :math:`\|U'U - I\|_F`.
-    stationarity : float
-        :math:`\|A - U\,\mathrm{sym}(U'A)\|_F`, zero exactly at critical points.
-    relative_stationarity : float
-        stationarity divided by :math:`\|A\|_2`.
+    stationarity, relative_stationarity : float
+        :math:`\|A - U\,\mathrm{sym}(U'A)\|_F`, zero exactly at critical points, and the same over :math:`\|A\|_2`.
     curvature : float
         :math:`\lambda_{min}(\mathrm{sym}(U'A))`. If d = r, it is negative at critical points that are not minimisers.
-    gap : float
-        :math:`\|A\|_* - \langle A, U\rangle`, the excess objective of a feasible U. Rounding changes it by at most
+    gap, relative_gap : float
+        :math:`\|A\|_* - \langle A, U\rangle`, the excess objective of a feasible U, and the same over
+        :math:`\|A\|_*` (0 if A is zero, where every point is optimal). Rounding changes the gap by at most
         :math:`1.01\sqrt r\,(2d + 12r + 100)\,u\,\|A\|_F`, so it can be below zero; so it can where U is infeasible.
-    relative_gap : float
-        gap divided by :math:`\|A\|_*` (0 if A is zero, where every point is optimal).
-    margin : float
-        :math:`\sigma_{min}(A)`. U is unique where it is positive.
-    unique : bool
-        Whether the margin exceeds the rounding of the data. Always False for the paper's frame without a proximal term,
-        which leaves one direction of U free; see `etf_unique`.
+    margin, unique : float, bool
+        :math:`\sigma_{min}(A)`, and whether it exceeds the rounding of the data: then U is unique. Always False for the
+        paper's frame without a proximal term, which leaves one direction of U free; see `etf_unique`.
     etf_unique : bool
         Whether the nearest ETF U F is unique: whether F' vanishes on the numerical null space of A, up to the root of
         rounding.

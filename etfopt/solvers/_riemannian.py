@@ -42,10 +42,8 @@ class RiemannianSolver(Solver):
         Limit on the outer iterations. The paper's release allows 30.
     gradient_tolerance : float
         Stop where the norm of the Riemannian gradient of the scaled objective is below this.
-    derivatives : "analytic" or "autograd"
-        Gradient and Hessian-vector product in closed form (faster), or by the package autograd.
-    retraction : "qr" or "polar"
-        How a step returns to the manifold.
+    derivatives, retraction : "analytic" or "autograd", "qr" or "polar"
+        Derivatives in closed form (faster) or by the package autograd, and how a step returns to the manifold.
     max_seconds : float
         Time limit of each start, in seconds.
     restarts : int

@@ -1,7 +1,6 @@
 """The state of a metric is float64 with the right values, however it is built, moved, loaded, merged or shared."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -14,6 +13,7 @@ from torch.utils._pytree import tree_leaves
 import etfopt.metrics._measures as measures_module
 from etfopt.errors import InputError
 from etfopt.metrics import CosineMargin, NearestMeanMismatch, NeuralCollapse, NumericalRank
+from tests.tools.head_cases import default_dtype
 from tests.tools.metric_cases import (
     BUILDERS,
     SIZES,
@@ -35,19 +35,10 @@ def tensors(metric: torchmetrics.Metric) -> list[Tensor]:
     return [x for x in tree_leaves(metric.metric_state) if isinstance(x, Tensor)]
 
 
-@contextmanager
-def bfloat16_by_default() -> Iterator[None]:
-    torch.set_default_dtype(torch.bfloat16)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(torch.float32)
-
-
 @builders
 def test_a_default_dtype_of_bfloat16_changes_nothing(build: Build) -> None:
     data = draw(5, 8, 100)
-    with bfloat16_by_default():
+    with default_dtype(torch.bfloat16):
         metric, twin = build(5, 8), build(5, 8)
         for batch in batches(data, [30, 70]):
             metric.update(*batch)

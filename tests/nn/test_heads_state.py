@@ -1,8 +1,5 @@
 """The state of a head: its precision, checkpoints, pickles and averages."""
 
-import contextlib
-from collections.abc import Iterator
-
 import pytest
 
 from etfopt import InputError
@@ -12,7 +9,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from etfopt.nn import LearnedHead, NearestETFHead
-from tests.tools.head_cases import HEADS, LABELS, STATEFUL, C, D, batch, class_means, same, snapshot
+from tests.tools.head_cases import HEADS, LABELS, STATEFUL, C, D, batch, class_means, default_dtype, same, snapshot
 
 
 @pytest.mark.parametrize("lower", [lambda m: m.half(), lambda m: m.bfloat16(), lambda m: m.to(torch.float16)])
@@ -73,24 +70,9 @@ def test_an_average_without_buffers_evaluates_the_last_classifier(make, rng):
 ALL = [*STATEFUL, class_means]
 
 
-@contextlib.contextmanager
-def default_dtype(dtype: torch.dtype) -> Iterator[None]:
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)
-
-
 def built(make, dtype):
     with default_dtype(dtype):
         return make(D, C)
-
-
-def built_and_moved(make, dtype):
-    with default_dtype(dtype):
-        return make(D, C).to(dtype)
 
 
 def loaded(make, dtype, assign):
@@ -102,7 +84,7 @@ def loaded(make, dtype, assign):
 
 WAYS = {
     "built": built,
-    "built and moved": built_and_moved,
+    "built and moved": lambda make, dtype: built(make, dtype).to(dtype),
     "moved": lambda make, dtype: make(D, C).to(dtype),
     "loaded": lambda make, dtype: loaded(make, dtype, False),
     "loaded with assign": lambda make, dtype: loaded(make, dtype, True),

@@ -1,6 +1,8 @@
 """What the tests of the heads share: sizes, batches, and the comparison of states."""
 
+import contextlib
 import copy
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -21,6 +23,16 @@ def class_means(dim: int, num_classes: int, **options: object) -> ClassMeans:
 
 def batch(rng: np.random.Generator, n: int = 24, dtype: torch.dtype = torch.float32) -> torch.Tensor:
     return torch.tensor(rng.standard_normal((n, D)) + 0.3, dtype=dtype)
+
+
+@contextlib.contextmanager
+def default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 def snapshot(module: nn.Module) -> dict:
