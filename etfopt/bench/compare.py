@@ -110,13 +110,7 @@ def compare(grid: Sequence[Cell], limit: float = 20.0) -> Generator[Row]:
 
 
 def warm_up(entrant: Entrant) -> None:
-    """Run a solver once on a tiny problem, so that imports and first calls are behind it.
-
-    Parameters
-    ----------
-    entrant : Entrant
-        If it fails here, it will in its cells, too.
-    """
+    """Run a solver once on a tiny problem, so that imports and first calls are behind it."""
     problem = NearestETF(np.eye(4, 3))
     try:
         with warnings.catch_warnings():

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from etfopt._scalars import as_integer
-from etfopt.bench._timing import seconds
 from etfopt.bench.node import usable_device
+from etfopt.bench.timing import seconds
 from etfopt.experiments.networks.backbones import resnet18
 from etfopt.nn import FixedETFHead, LearnedHead, NearestETFHead
 
@@ -68,27 +68,9 @@ def bench_heads(
     device: str = "cpu",
     on_step: Callable[[], None] | None = None,
 ) -> list[HeadRow]:
-    """Time a training step of a ResNet-18 on 32 x 32 images with every head, in turn.
+    """Time a training step of a ResNet-18 on 32 x 32 images with every head, in turn, for each number of classes.
 
-    Parameters
-    ----------
-    classes : sequence of int
-    batch : int
-    rounds : int
-        Steps of each head that are timed; one more warms up.
-    device : str
-    on_step : callable, optional
-        Called after every step of every head.
-
-    Returns
-    -------
-    list of HeadRow
-        For each number of classes, a row a head.
-
-    Raises
-    ------
-    InputError
-        If the device is not at hand, or a number is too small.
+    Each head takes `rounds` timed steps after one that warms up; `on_step` is called after every step.
     """
     where = usable_device(device)
     as_integer(batch, "batch", at_least=2)  # batch normalisation cannot take one

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from etfopt._memory import Allocations
 from etfopt._options import as_method
-from etfopt.bench._timing import BATCH, seconds
+from etfopt.bench.timing import BATCH, seconds
 from etfopt.bench.units import DELTA, SPECTRA
 from etfopt.frames import simplex_etf
 from etfopt.nn.functional import nearest_etf
@@ -67,23 +67,7 @@ class NodeRow:
 
 
 def usable_device(name: str) -> torch.device:
-    """Return a device by name.
-
-    Parameters
-    ----------
-    name : str
-        As PyTorch names it, "cpu" or "cuda:1", say.
-
-    Returns
-    -------
-    torch.device
-        At hand: something was computed on it.
-
-    Raises
-    ------
-    InputError
-        If it is unknown or not at hand.
-    """
+    """Return the device that PyTorch names so, after computing something on it; an `InputError` if that fails."""
     try:
         device = torch.device(name)
         torch.empty(1, device=device)

@@ -12,8 +12,8 @@ import numpy as np
 
 from etfopt._arrays import Float64Array, as_generator
 from etfopt.adjoint import kkt_memory, kkt_vjp, nearest_etf_vjp
-from etfopt.bench._timing import linear_layer, median_seconds, peak_bytes
 from etfopt.bench.problems import drifting_means
+from etfopt.bench.timing import linear_layer, median_seconds, peak_bytes
 from etfopt.certificate import certify
 from etfopt.frames import simplex_etf
 from etfopt.problem import NearestETF
@@ -102,24 +102,7 @@ class _Step:
 
 
 def bench(cases: Sequence[Case] = CASES, seed: int = 0, on_step: Callable[[], None] | None = None) -> list[Row]:
-    """Time both pipelines, in turn, on the same sequences of problems.
-
-    Parameters
-    ----------
-    cases : sequence of Case
-    seed : int
-    on_step : callable, optional
-        Called after every step of every case.
-
-    Returns
-    -------
-    list of Row
-
-    Raises
-    ------
-    InputError
-        If `seed` is no generator and no seed.
-    """
+    """Time both pipelines, in turn, on the same sequences of problems; `on_step` is called after every step."""
     return [_row(case, as_generator(seed, "seed"), on_step or (lambda: None)) for case in cases]
 
 

@@ -139,29 +139,7 @@ LONG = ("ill-conditioned-512x47",)
 
 
 def from_means(H: ArrayLike, prox: Array | None = None, delta: float = 0.0, frame: Array | None = None) -> NearestETF:
-    """Return the problem for class means as the paper prepares them: centred, then scaled to norm 1.
-
-    Parameters
-    ----------
-    H : array_like, shape (d, C)
-        Class means of any scale.
-    prox : ndarray, shape (d, r), optional
-        Proximal point.
-    delta : float
-        Proximal weight.
-    frame : ndarray, shape (r, C), optional
-        None is ``simplex_etf(C)``.
-
-    Returns
-    -------
-    NearestETF
-        With H of norm 1.
-
-    Raises
-    ------
-    InputError
-        If an argument does not fit, see `NearestETF`.
-    """
+    """Return the problem for class means as the paper prepares them: centred, then scaled to norm 1."""
     H = as_matrix(H, "H")
     centred = H - H.mean(axis=1, keepdims=True)
     norm = float(np.linalg.norm(centred))
@@ -169,18 +147,7 @@ def from_means(H: ArrayLike, prox: Array | None = None, delta: float = 0.0, fram
 
 
 def problem_grid(quick: bool = False) -> list[NamedProblem]:
-    """Return every problem of the grid, or the small ones of it; each is drawn from a seed of its own name.
-
-    Parameters
-    ----------
-    quick : bool
-        Whether only the small ones are wanted.
-
-    Returns
-    -------
-    list of NamedProblem
-        Family by family.
-    """
+    """Return every problem of the grid, or the small ones of it; each is drawn from a seed of its own name."""
     shapes = (SMALL,) if quick else (SMALL, MEDIUM, LARGE)
     grid = [_drawn(family, d, C) for family in FAMILIES for d, C in shapes]
     with np.load(DIGITS) as saved:
@@ -249,25 +216,7 @@ def _read(path: Path, name: str) -> NamedProblem:
 
 
 def drifting_means(d: int, C: int, rng: Seed) -> Iterator[Float64Array]:
-    """Yield class means of norm 1 that drift from random ones towards a simplex ETF, as in training.
-
-    Parameters
-    ----------
-    d, C : int
-        Feature dimension and classes, d >= C.
-    rng : numpy.random.Generator or seed
-        What start, target and noise are drawn from.
-
-    Yields
-    ------
-    ndarray, shape (d, C), float64
-        The next class means, without end.
-
-    Raises
-    ------
-    InputError
-        If `rng` is no generator and no seed.
-    """
+    """Yield class means of norm 1 that drift from random ones towards a simplex ETF, as in training."""
     rng = as_generator(rng, "rng")
     target = random_stiefel(d, C, rng) @ simplex_etf(C)
     H = rng.standard_normal((d, C))

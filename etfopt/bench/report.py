@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from etfopt.bench._measure import REPEAT_SECONDS, REPEATS, Row
-from etfopt.bench._timing import conditions
 from etfopt.bench.compare import GRACE
 from etfopt.bench.lineup import Entrant
 from etfopt.bench.summary import performance_profile, ratios, summarise
+from etfopt.bench.timing import conditions
 from etfopt.files import strict_json, whole
 
 __all__ = ["conditions", "document", "write_report"]
@@ -28,22 +28,7 @@ RULES = {
 
 
 def document(rows: Sequence[Row], entrants: Sequence[Entrant], settings: Mapping[str, object]) -> dict[str, object]:
-    """Return everything that is known of a comparison; rows and summaries have the same keys each.
-
-    Parameters
-    ----------
-    rows : sequence of Row
-        Of the whole grid.
-    entrants : sequence of Entrant
-        The solvers, whose settings are written down.
-    settings : mapping
-        Of the comparison: limit, seeds and the like.
-
-    Returns
-    -------
-    dict
-        For JSON: conditions, settings, solvers, rows, summaries.
-    """
+    """Return a comparison as one JSON document: conditions, settings, solvers, summaries, rows."""
     return {
         "conditions": conditions(),
         "settings": dict(settings) | RULES,
@@ -72,25 +57,7 @@ def write_report(
 ) -> list[Path]:
     """Write ``compare.json`` and, with figures, ``convergence.png`` and ``profiles.png`` into an existing folder.
 
-    Each is put in place whole.
-
-    Parameters
-    ----------
-    rows : sequence of Row
-        Of the whole grid.
-    entrants : sequence of Entrant
-        The solvers.
-    settings : mapping
-        Of the comparison.
-    folder : Path
-        Must exist.
-    figures : bool
-        Needs the extra `plots`.
-
-    Returns
-    -------
-    list of Path
-        What was written.
+    Each file is put in place whole. Figures need the extra `plots`. Returns the paths.
     """
     numbers = folder / "compare.json"
     with whole(numbers) as part:

@@ -11,7 +11,7 @@ import numpy as np
 
 from etfopt._arrays import Array, Seed, as_generator
 from etfopt.adjoint import nearest_etf_vjp
-from etfopt.bench._timing import linear_layer, seconds
+from etfopt.bench.timing import linear_layer, seconds
 from etfopt.frames import simplex_etf
 from etfopt.geometry import random_stiefel
 from etfopt.problem import NearestETF
@@ -66,27 +66,7 @@ class UnitRow:
 
 
 def means_and_prox(d: int, C: int, spectrum: str, rng: Seed) -> tuple[Array, Array]:
-    """Return class means of norm 1, random or a simplex ETF and 1 % noise, and a proximal point near their U.
-
-    Parameters
-    ----------
-    d, C : int
-        Feature dimension and classes, d >= C.
-    spectrum : str
-        "random" or "near collapse".
-    rng : numpy.random.Generator or seed
-        What both are drawn from.
-
-    Returns
-    -------
-    H, U : ndarray, shape (d, C)
-        Class means, and a point of the manifold.
-
-    Raises
-    ------
-    InputError
-        If `rng` is no generator and no seed.
-    """
+    """Return class means of norm 1, random or a simplex ETF and 1 % noise, and a proximal point near their U."""
     rng = as_generator(rng, "rng")
     U = random_stiefel(d, C, rng)
     noise = rng.standard_normal((d, C))
@@ -100,24 +80,7 @@ def units(
 ) -> list[UnitRow]:
     """Time every method of `Procrustes` and the gradient, in both dtypes, on random means and near collapse.
 
-    Parameters
-    ----------
-    shapes : sequence of pair of int
-        d and C of each problem.
-    seed : int
-        Of the problems.
-    on_step : callable, optional
-        Called `STEPS_PER_SHAPE` times a shape.
-
-    Returns
-    -------
-    list of UnitRow
-        One for each shape, spectrum, dtype and method.
-
-    Raises
-    ------
-    InputError
-        If `seed` is no generator and no seed.
+    Returns a row for each shape, spectrum, dtype and method; `on_step` is called `STEPS_PER_SHAPE` times a shape.
     """
     rows = []
     for d, C in shapes:

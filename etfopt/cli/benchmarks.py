@@ -58,9 +58,9 @@ def bench(
     if context.invoked_subcommand:
         return
     as_integer(largest, "largest", at_least=10)
-    from etfopt.bench._timing import as_records, conditions
     from etfopt.bench.pipelines import CASES
     from etfopt.bench.pipelines import bench as run
+    from etfopt.bench.timing import as_records, conditions
     from etfopt.bench.units import SHAPES, STEPS_PER_SHAPE, units
     from etfopt.files import strict_json, whole
 
@@ -114,9 +114,9 @@ def bench_node(
     etfopt bench node --device cuda --out runs/bench-node-gpu
     ```
     """
-    from etfopt.bench._timing import as_records, conditions
     from etfopt.bench.node import SHAPES, growth, usable_device
     from etfopt.bench.node import bench_node as run
+    from etfopt.bench.timing import as_records, conditions
     from etfopt.bench.units import SPECTRA
 
     methods = method or ["auto"]
@@ -156,9 +156,9 @@ def bench_head(
         as_integer(C, "classes", at_least=2)
     as_integer(batch, "batch", at_least=2)
     as_integer(rounds, "rounds", at_least=1)
-    from etfopt.bench._timing import as_records, conditions
     from etfopt.bench.head import HEADS, bench_heads
     from etfopt.bench.node import usable_device
+    from etfopt.bench.timing import as_records, conditions
 
     usable_device(device)
     _make_folder(out, ["bench.json"], overwrite)
@@ -237,12 +237,12 @@ def compare(
     ```
     """
     from etfopt.bench._measure import Row
-    from etfopt.bench._timing import conditions
     from etfopt.bench.compare import cells
     from etfopt.bench.compare import compare as run
     from etfopt.bench.lineup import line_up
     from etfopt.bench.problems import choose_problems
     from etfopt.bench.report import write_report
+    from etfopt.bench.timing import conditions
 
     problems = choose_problems(problem or (), means or (), quick)
     entrants, left_out = line_up(solver or (), limit)

@@ -72,20 +72,7 @@ def whole(path: Path) -> Iterator[Path]:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file by way of `whole`.
-
-    Parameters
-    ----------
-    path : Path
-        The file, in a folder that exists.
-    content : bytes
-        Everything it shall hold.
-
-    Raises
-    ------
-    StorageError
-        If the file cannot be written.
-    """
+    """Write a file, complete or not at all; its folder must exist."""
     with whole(path) as part, part.open("wb") as file:
         write_through(file.fileno(), content)
 
@@ -109,18 +96,7 @@ def _sync_folder(path: Path) -> None:
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder and its parents, if they are missing.
-
-    Parameters
-    ----------
-    path : Path
-        The folder.
-
-    Raises
-    ------
-    InputError
-        If it cannot be made.
-    """
+    """Make a folder and its parents, if they are missing; an `InputError` names the folder that cannot be made."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:

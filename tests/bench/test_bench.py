@@ -7,9 +7,9 @@ import pytest
 
 from etfopt.adjoint import kkt_memory
 from etfopt.bench import pipelines as module
-from etfopt.bench._timing import as_records, conditions
 from etfopt.bench.pipelines import Case, bench
 from etfopt.bench.problems import drifting_means
+from etfopt.bench.timing import as_records, conditions
 from etfopt.bench.units import STEPS_PER_SHAPE, units
 from etfopt.plotting import draw_pipelines
 
