@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import statistics
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -17,12 +16,12 @@ from torch import Tensor, nn
 
 from etfopt._memory import Allocations
 from etfopt._options import as_method
-from etfopt.bench.timing import BATCH, seconds
+from etfopt.bench.timing import BATCH, times_in_turn
 from etfopt.bench.units import DELTA, SPECTRA
 from etfopt.frames import simplex_etf
 from etfopt.nn.functional import nearest_etf
 
-__all__ = ["SHAPES", "NodeRow", "bench_node", "growth", "usable_device"]
+__all__ = ["SHAPES", "NodeRow", "bench_node", "growth", "usable_device", "wait"]
 
 SHAPES = ((512, 10), (512, 47), (512, 100), (2048, 100), (2048, 1000))
 REPEATS = 9
@@ -160,13 +159,8 @@ def _row(d: int, C: int, spectrum: str, device: torch.device, method: str) -> No
         "product": lambda: prox.mT @ prox,
         "linear": lambda: torch.autograd.grad(layer(X), (X, *layer.parameters()), dY),
     }
-    taken: dict[str, list[float]] = {name: [] for name in runs}
-    end = time.perf_counter() + REPEAT_SECONDS
-    while time.perf_counter() < end or len(taken["linear"]) <= REPEATS:
-        # in turn, so that a busy moment of the machine meets all; the first warms up
-        for name, run in runs.items():
-            taken[name].append(seconds(lambda run=run: _finished(run, device)))  # type: ignore[misc] # a bound default
-    medians = {name: statistics.median(times[1:]) for name, times in taken.items()}
+    taken = times_in_turn(runs, REPEATS, REPEAT_SECONDS, finish=lambda: wait(device))
+    medians = {name: statistics.median(times) for name, times in taken.items()}
     with Allocations(device) as held:
         total()
     memory = held.peak / 4 / (d * C + C * C)
@@ -183,7 +177,7 @@ def _problem(d: int, C: int, spectrum: str, device: torch.device) -> tuple[Tenso
     return (H / torch.linalg.matrix_norm(H)).to(device), prox.to(device), G.to(device)
 
 
-def _finished(run: Callable[[], object], device: torch.device) -> None:
-    run()
+def wait(device: torch.device) -> None:
+    """Wait until a GPU has done what it was told."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

@@ -10,7 +10,7 @@ import typer
 
 from etfopt._scalars import as_integer
 from etfopt.cli import _tables as tables
-from etfopt.cli._app import OVERWRITE, console, interruptible, progress, require_folder
+from etfopt.cli._app import AsJson, Overwrite, Quiet, hand_over, interruptible, progress, require_folder
 
 __all__ = ["demo"]
 
@@ -18,9 +18,9 @@ __all__ = ["demo"]
 def demo(
     epochs: Annotated[int, typer.Option(help="Passes over the training split.")] = 60,
     out: Annotated[Path, typer.Option(help="Folder for everything that is written.")] = Path("runs/demo"),
-    overwrite: Annotated[bool, OVERWRITE] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
 ) -> None:
     """Train three heads with three seeds on handwritten digits, and certify the nearest ETF of what they learned.
 
@@ -39,14 +39,7 @@ def demo(
     kept = f"Kept: {out}/, every finished epoch. To go on: the same command"
     with interruptible(lambda: kept), progress(epochs * len(study.runs()), quiet or as_json) as step:
         result = run_demo(study, out, on_epoch=step, overwrite=overwrite)
-    if as_json:
-        print((out / "report" / "report.json").read_text(), end="")
-        return
     title = f"digits, {epochs} epochs: median and range over {len(study.seeds)} seeds"
-    console.print(tables.spreads(result.report.spreads, title, epochs))
-    console.print(tables.solution_table(result.nearest))
-    console.print(
-        f"wrote {out}/report/ and a folder for each run, in {time.perf_counter() - start:.0f} s",
-        markup=False,
-        soft_wrap=True,
-    )
+    shown = (tables.spreads(result.report.spreads, title, epochs), tables.solution_table(result.nearest))
+    wrote = f"wrote {out}/report/ and a folder for each run, in {time.perf_counter() - start:.0f} s"
+    hand_over(out / "report" / "report.json", shown, [wrote], as_json)

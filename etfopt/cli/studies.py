@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from etfopt.cli import _tables as tables
-from etfopt.cli._app import console, interruptible, progress, require_file, require_folder
+from etfopt.cli._app import console, hand_over, interruptible, progress, require_file, require_folder, say
 from etfopt.errors import InputError
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def train_study(path: Path, out: Path, jobs: int, dry_run: bool, quiet: bool, ma
     failed += [f"{outcome.run.folder}: {outcome.error}" for outcome in ended if outcome.error]
     _print_end(len(before), len(before) - len(todo) - len(diverged), ended, failed, folder)
     if len(failed) < len(before):
-        console.print(_write_report(folder, folder / "report"), markup=False, highlight=False, soft_wrap=True)
+        say(_write_report(folder, folder / "report"))
     if failed:
         raise typer.Exit(1)
 
@@ -53,12 +53,7 @@ def _print_end(planned: int, done: int, ended: Sequence[Outcome], failed: Sequen
     for line in failed:
         print(line, file=sys.stderr)
     trained = sum(outcome.error is None for outcome in ended)
-    console.print(
-        f"{planned} runs: {trained} trained now, {done} finished before, {len(failed)} failed. Written to {folder}/",
-        markup=False,
-        highlight=False,
-        soft_wrap=True,
-    )
+    say(f"{planned} runs: {trained} trained now, {done} finished before, {len(failed)} failed. Written to {folder}/")
 
 
 def _write_report(
@@ -98,7 +93,4 @@ def report(
     folder = out or runs / "report"
     require_folder(folder)
     said = _write_report(runs, folder, baseline or (), epochs)
-    if as_json:
-        print((folder / "report.json").read_text(), end="")
-    else:
-        console.print(said, markup=False, highlight=False, soft_wrap=True)
+    hand_over(folder / "report.json", [], [said], as_json)

@@ -10,7 +10,7 @@ import typer
 
 from etfopt._scalars import as_integer
 from etfopt.cli import _tables as tables
-from etfopt.cli._app import console, interruptible, one_of, progress
+from etfopt.cli._app import AsJson, Quiet, console, hand_over, interruptible, one_of, progress
 from etfopt.cli._theory import registry as find_registry
 from etfopt.errors import InputError
 
@@ -36,8 +36,8 @@ def verify(
     theory: Annotated[
         Path | None, typer.Option(help="The folder theory/ of a checkout. [beside the package, or here]")
     ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
 ) -> None:
     """Check every claim of theory/ on adversarial cases, and print the worst of each; exit status 1 if one fails.
 
@@ -68,14 +68,8 @@ def verify(
         for one in map(registry.load, names):
             found.append((one, registry.verify(one, budget, seed)))
             step()
-    if as_json:
-        from etfopt.files import strict_json
-
-        print(strict_json([tables.verdict(*row) for row in found]), end="")
-    else:
-        console.print(tables.verdicts(found, f"{time.perf_counter() - start:.0f} s, seed {seed}"))
-        for line in tables.counterexamples(found):
-            console.print(line, markup=False, highlight=False, soft_wrap=True)
+    table = tables.verdicts(found, f"{time.perf_counter() - start:.0f} s, seed {seed}")
+    hand_over([tables.verdict(*row) for row in found], [table], tables.counterexamples(found), as_json)
     if not all(evidence.holds for _, evidence in found):
         raise typer.Exit(1)
 

@@ -54,7 +54,8 @@ def test_the_means_drift_to_an_etf_and_repeat_with_the_seed():
 
 def test_the_figure_has_a_line_for_the_paper_where_it_ran(monkeypatch):
     def labels(rows) -> list[str]:
-        return [line.get_label() for line in draw_pipelines(rows).lines]
+        times = {name: [row.seconds[name] for row in rows] for name in rows[0].seconds}
+        return [line.get_label() for line in draw_pipelines([(row.d, row.C) for row in rows], times).lines]
 
     assert labels(bench([Case(8, 3, 1)])) == ["closed form", "trust region, dense gradient", "linear layer, batch 256"]
     monkeypatch.setattr(module, "MEMORY_LIMIT", 0)
