@@ -32,32 +32,16 @@ HEADS: dict[str, Callable[[int], nn.Module]] = {
 
 @dataclass(frozen=True)
 class HeadRow:
-    """Medians over the steps.
-
-    Attributes
-    ----------
-    head : str
-    C : int
-    batch : int
-    device : str
-    step : float
-        Seconds of a training step: forward, loss, backward, SGD.
-    ratio : float
-        Median over the rounds of this step's time over that with the learned head in the same round.
-    alone : float
-        Seconds of the head by itself, forward and backward, on features of that batch.
-    share : float
-        The time that the head adds over the learned one by itself, over the learned head's step.
-    """
+    """Medians over the steps."""
 
     head: str
     C: int
     batch: int
     device: str
-    step: float
-    ratio: float
-    alone: float
-    share: float
+    step: float  # seconds of a training step: forward, loss, backward, SGD
+    ratio: float  # median over the rounds of this step's time over that with the learned head in the same round
+    alone: float  # seconds of the head by itself, forward and backward, on features of that batch
+    share: float  # time that the head adds over the learned one by itself, over the learned head's step
 
 
 def bench_heads(

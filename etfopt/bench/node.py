@@ -33,35 +33,17 @@ REPEAT_SECONDS = 0.3
 
 @dataclass(frozen=True)
 class NodeRow:
-    """Medians for one shape, float32.
-
-    Attributes
-    ----------
-    d, C : int
-    spectrum : str
-        "random" class means, or ones "near collapse" (a simplex ETF and 1 % noise).
-    device : str
-    forward : float
-        Seconds of `etfopt.nn.functional.nearest_etf` with the paper's proximal term, without a graph.
-    total : float
-        Seconds of forward and backward.
-    product, linear : float
-        Seconds of one product A'A, and of the forward and backward pass of ``nn.Linear(d, C)`` at batch 256.
-    memory : float
-        Most numbers held at a time, beyond what goes in, over dC + C^2, LAPACK's own not counted.
-    method : str
-        As in `etfopt.nn.functional.nearest_etf`.
-    """
+    """Medians for one shape in float32; times in seconds."""
 
     d: int
     C: int
-    spectrum: str
+    spectrum: str  # "random" class means, or "near collapse": a simplex ETF and 1 % noise
     device: str
-    forward: float
-    total: float
-    product: float
-    linear: float
-    memory: float
+    forward: float  # `etfopt.nn.functional.nearest_etf` with the paper's proximal term, without a graph
+    total: float  # forward and backward
+    product: float  # one product A'A
+    linear: float  # forward and backward pass of ``nn.Linear(d, C)`` at batch 256
+    memory: float  # most numbers held at a time, without input and LAPACK's own, over dC + C^2
     method: str = "auto"
 
 

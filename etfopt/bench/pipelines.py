@@ -29,15 +29,7 @@ DELTA = 1e-3
 
 @dataclass(frozen=True)
 class Case:
-    """A shape, and how many steps of the drifting sequence are timed with both pipelines.
-
-    Attributes
-    ----------
-    d, C : int
-        Feature dimension and classes.
-    steps : int
-        Class means of the drifting sequence that are timed.
-    """
+    """A shape, and how many steps of the drifting sequence are timed with both pipelines."""
 
     d: int
     C: int
@@ -54,42 +46,25 @@ MEMORY_LIMIT = 16 * 2**30
 class Row:
     """What was measured for a shape; seconds are medians over the steps, None where the paper's pipeline cannot run.
 
-    Attributes
-    ----------
-    d, C, steps : int
-    forward, backward : float
-        Seconds of the closed form: solve, gradient.
-    paper_forward, paper_backward : float or None
-        Seconds of the trust region (autograd's derivatives, at most 30 iterations from the previous U, tolerance 1e-6)
-        and of the dense gradient.
-    ratio : float or None
-        Median over the steps of the paper's time over ours, forward and backward together, same H.
-    memory, paper_memory : int
-        Peak bytes of forward and backward: measured, or computed where the paper's pipeline was not run.
-    gap, paper_gap : float or None
-        Largest relative gap of the two answers.
-    gradient_error : float or None
-        Largest relative difference of the two gradients.
-    product, linear : float
-        Seconds of one product A'A, and of the three products of a linear layer's forward and backward pass at batch
-        256: units to compare with.
+    The paper's forward pass is the trust region with autograd's derivatives, at most 30 iterations from the previous U
+    and tolerance 1e-6; its backward pass is the dense gradient.
     """
 
     d: int
     C: int
     steps: int
-    forward: float
+    forward: float  # of the closed form
     backward: float
     paper_forward: float | None
     paper_backward: float | None
-    ratio: float | None
-    memory: int
-    paper_memory: int
-    gap: float
+    ratio: float | None  # median over the steps of the paper's time over ours, forward and backward, same H
+    memory: int  # peak bytes of forward and backward
+    paper_memory: int  # measured, or computed where the pipeline was not run
+    gap: float  # largest relative gap of the answers
     paper_gap: float | None
-    gradient_error: float | None
-    product: float
-    linear: float
+    gradient_error: float | None  # largest relative difference of the two gradients
+    product: float  # one product A'A
+    linear: float  # the three products of a linear layer's forward and backward pass at batch 256
 
     @property
     def seconds(self) -> dict[str, float | None]:

@@ -17,15 +17,7 @@ NUMBERS = "biufc"
 
 @dataclass(frozen=True)
 class NpyHeader:
-    """What an ``.npy`` says of its array.
-
-    Attributes
-    ----------
-    shape : tuple of int
-    fortran_order : bool
-    dtype : numpy.dtype
-        Of numbers or truth values.
-    """
+    """What an ``.npy`` says of its array; the dtype is one of numbers or truth values."""
 
     shape: tuple[int, ...]
     fortran_order: bool
