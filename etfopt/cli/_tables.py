@@ -46,6 +46,12 @@ WHOLE: Options = {"no_wrap": True}
 SHOWN = ("epochs_to_99", "epochs_to_100", "test_accuracy_second", "cosine_margin", "nc1", "nc2", "nc3", "step_ms")
 """Quantities of the demonstration's table."""
 
+CERTIFIED = (
+    *("gap", "relative_gap", "feasibility", "stationarity", "curvature", "margin", "unique", "etf_unique"),
+    *("distance_bound", "etf_distance_bound"),
+)
+"""What is printed of a certificate."""
+
 
 def table(title: str | None, columns: Mapping[str, Options], rows: Iterable[Sequence[str]], **look: Any) -> Table:
     """Return a table with these columns, by their headings, and these rows of cells."""
@@ -66,20 +72,8 @@ def facts(solution: Solution) -> dict[str, str | float | bool]:
         "dtype": str(problem.dtype),
         "solver": solution.stats.solver,
         "seconds": solution.stats.seconds,
-        "converged": solution.converged,
-        "objective": solution.objective,
-        "scale": solution.scale,
-        "distance": solution.distance,
-        "gap": certificate.gap,
-        "relative_gap": certificate.relative_gap,
-        "feasibility": certificate.feasibility,
-        "stationarity": certificate.stationarity,
-        "curvature": certificate.curvature,
-        "margin": certificate.margin,
-        "unique": certificate.unique,
-        "etf_unique": certificate.etf_unique,
-        "distance_bound": certificate.distance_bound,
-        "etf_distance_bound": certificate.etf_distance_bound,
+        **{name: getattr(solution, name) for name in ("converged", "objective", "scale", "distance")},
+        **{name: getattr(certificate, name) for name in CERTIFIED},
     }
 
 
@@ -141,17 +135,11 @@ def _spread(spread: Spread, epochs: int) -> str:
 
 def verdict(claim: Claim, evidence: Evidence) -> dict[str, str | int | float | bool]:
     """Return what the cases of a claim showed, by name."""
-    worst = evidence.worst_case
     return {
         "claim": claim.id,
         "title": claim.title,
-        "cases": evidence.cases,
-        "worst": evidence.worst,
-        "tolerance": evidence.tolerance,
-        "holds": evidence.holds,
-        "part": worst.part,
-        "seed": worst.seed,
-        "what": worst.what,
+        **{name: getattr(evidence, name) for name in ("cases", "worst", "tolerance", "holds")},
+        **{name: getattr(evidence.worst_case, name) for name in ("part", "seed", "what")},
     }
 
 
