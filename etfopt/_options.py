@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from etfopt._registry import Registry
 from etfopt._scalars import as_integer, as_positive
 from etfopt.errors import InputError
 
@@ -22,7 +23,9 @@ __all__ = [
 METHODS = ("auto", "svd", "gram", "newton-schulz")
 """Routes to a polar factor."""
 
-AVERAGINGS = ("paper", "cumulative")
+AVERAGINGS = Registry(
+    "averaging", {"paper": "etfopt.nn.averaging:paper", "cumulative": "etfopt.nn.averaging:cumulative"}
+)
 """Rules of running means that have a name; a rate is another."""
 
 CONFIDENCE = 0.9664
@@ -95,11 +98,11 @@ def as_temperature(value: object, num_classes: int) -> float:
 
 def as_averaging(value: object) -> str | float:
     """Return the name of a rule for running means, or a constant rate, or raise `InputError`."""
-    if isinstance(value, str) and value in AVERAGINGS:
-        return value
     if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value <= 1:
         return float(value)
-    raise InputError(f"averaging must be 'paper', 'cumulative' or a rate in (0, 1]; got {value!r}")
+    if isinstance(value, str):
+        return AVERAGINGS.checked(value)
+    raise InputError(f"averaging must be 'paper', 'cumulative', an import path or a rate in (0, 1]; got {value!r}")
 
 
 def as_shrinkage(value: object, name: str) -> float:

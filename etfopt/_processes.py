@@ -83,13 +83,7 @@ class Worker:
         return self._exchange((function, arguments), limit)
 
     def start(self) -> None:
-        """Start the process, unless it is running.
-
-        Raises
-        ------
-        WorkerDied
-            If the process cannot be started.
-        """
+        """Start the process, unless it is running."""
         if self._process is not None:
             return
         context = get_context("spawn")
@@ -123,13 +117,7 @@ class Worker:
         raise Overtime(f"no answer within {limit:g} s; the process was killed")
 
     def stop(self) -> int | None:
-        """Stop the process, if it is running, and return its exit status.
-
-        Returns
-        -------
-        int or None
-            None if there was no process.
-        """
+        """Stop the process, if it is running, and return its exit status."""
         process, pipe = self._process, self._pipe
         self._process = self._pipe = None
         if process is None or pipe is None:

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from etfopt.errors import InputError
@@ -146,13 +147,16 @@ def called(
         If the arguments do not fit the factory's signature.
     """
     try:
-        signature = inspect.signature(make)
+        known = inspect.signature(make).parameters
     except ValueError:  # of some that are written in C
-        return make(*args, **options)
-    taken = {name: value for name, value in offers.items() if name in signature.parameters}
+        known = MappingProxyType({})
+    taken = {name: value for name, value in offers.items() if name in known}
     try:
-        signature.bind(*args, **{**taken, **options})
+        if known:
+            inspect.signature(make).bind(*args, **{**taken, **options})
+        return make(*args, **{**taken, **options})
     except TypeError as error:
+        if "argument" not in str(error):
+            raise
         name = getattr(make, "__qualname__", repr(make))
         raise InputError(f"{where}: {name}: {error}; its arguments are to be given in {where}.options") from error
-    return make(*args, **{**taken, **options})

@@ -33,7 +33,7 @@ FLOOR = 2.0**-52
 
 
 class Status(enum.Enum):
-    """How a cell ended; the value is what the table says."""
+    """Result of a cell; the value is the text in the table."""
 
     CERTIFIED = "certified"
     NOT_OPTIMAL = "not optimal"
@@ -86,7 +86,18 @@ class Row:
         return self.status is Status.CERTIFIED
 
     def seconds_to(self, gap: float) -> float:
-        """Return the time at which the relative gap first was small enough."""
+        """Return the time at which the relative gap first was small enough.
+
+        Parameters
+        ----------
+        gap : float
+            The relative gap to reach.
+
+        Returns
+        -------
+        float
+            Seconds; infinity if the gap was never reached, or if U is infeasible.
+        """
         if not self.feasible or self.seconds is None or self.relative_gap is None or self.relative_gap > gap:
             return float("inf")
         return next((seconds for seconds, reached in self.trace if reached <= gap), self.seconds)

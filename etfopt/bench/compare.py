@@ -50,7 +50,7 @@ def cells(problems: Sequence[NamedProblem], entrants: Sequence[Entrant], seeds: 
     Returns
     -------
     list of Cell
-        In the order in which they are to run.
+        The cells, in the order in which they run.
 
     Raises
     ------
@@ -80,7 +80,7 @@ def compare(grid: Sequence[Cell], limit: float = 20.0) -> Generator[Row]:
     Yields
     ------
     Row
-        In the order of the grid.
+        One row for each cell, in the order of the grid.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""What a head costs in training: steps of a real network with each head in turn, in one run."""
+"""Cost of a head in training: steps of a real network with each head in turn, in one run."""
 
 from __future__ import annotations
 

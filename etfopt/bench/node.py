@@ -1,4 +1,4 @@
-"""What the differentiable node costs: in time, in units of a product A'A and of a linear layer, and in memory."""
+"""Cost of the differentiable node: time, in units of a product A'A and of a linear layer, and memory."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ __all__ = ["SHAPES", "NodeRow", "bench_node", "growth", "usable_device", "wait"]
 
 SHAPES = ((512, 10), (512, 47), (512, 100), (2048, 100), (2048, 1000))
 REPEATS = 9
-"""Of each row at the least."""
+"""Least number of timed calls for each row."""
 
 REPEAT_SECONDS = 0.3
-"""For each row at the least, so that those of some hundred microseconds are medians of many."""
+"""Least time for each row, so that rows of some hundred microseconds are medians of many calls."""
 
 
 @dataclass(frozen=True)
@@ -70,9 +70,9 @@ def bench_node(
     shapes : sequence of pair of int
         d and C of each problem.
     device : str
-        As PyTorch names it.
+        A PyTorch name, such as "cpu" or "cuda:1".
     methods : sequence of str
-        Names of `etfopt.nn.functional.polar_factor`.
+        Methods of `etfopt.nn.functional.polar_factor`.
     on_step : callable, optional
         Called after every problem.
 
@@ -102,21 +102,7 @@ def bench_node(
 def growth(rows: Sequence[NodeRow], d: int = 2048, small: int = 100, large: int = 1000) -> float:
     """Return the slope of log time against log C between two shapes on random means; NaN if one is missing.
 
-    Of the first method, if there are several.
-
-    Parameters
-    ----------
-    rows : sequence of NodeRow
-        As `bench_node` returns them.
-    d : int
-        Dimension of both shapes.
-    small, large : int
-        The two numbers of classes.
-
-    Returns
-    -------
-    float
-        The exponent p in time ~ C**p.
+    If there are several methods, the first one counts.
     """
     times = {
         row.C: row.total for row in rows if row.d == d and row.spectrum == "random" and row.method == rows[0].method

@@ -44,7 +44,7 @@ MEMORY_LIMIT = 16 * 2**30
 
 @dataclass(frozen=True)
 class Row:
-    """What was measured for a shape; seconds are medians over the steps, None where the paper's pipeline cannot run.
+    """Measurements of a shape; seconds are medians over the steps, None where the paper's pipeline cannot run.
 
     The paper's forward pass is the trust region with autograd's derivatives, at most 30 iterations from the previous U
     and tolerance 1e-6; its backward pass is the dense gradient.

@@ -34,7 +34,7 @@ KAPPA = 1e6
 """Condition number of the ill-conditioned means, on the space of centred columns."""
 
 NOISE = 1e-3
-"""Of collapsed means, relative to their norm."""
+"""Norm of the noise on collapsed means, relative to their norm."""
 
 IMBALANCE = 100
 """Samples of the most frequent class over those of the rarest."""
@@ -177,7 +177,7 @@ def choose_problems(names: Sequence[str] = (), files: Sequence[Path] = (), quick
     Returns
     -------
     list of NamedProblem
-        In the grid's order, files last.
+        Problems in the grid's order, files last.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""What a comparison leaves behind: one file for machines and two figures."""
+"""Results of a comparison: one JSON file and two figures."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ RULES = {
     "repeat_at_most": REPEATS,
     "killed_after": f"{GRACE:g} times the limit and 1 s",
 }
-"""What holds for every comparison; see `etfopt.bench.compare`."""
+"""Rules that hold for every comparison; see `etfopt.bench.compare`."""
 
 
 def document(rows: Sequence[Row], entrants: Sequence[Entrant], settings: Mapping[str, object]) -> dict[str, object]:

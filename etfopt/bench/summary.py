@@ -1,4 +1,4 @@
-"""What a comparison comes to: a line for each problem and solver, and performance profiles."""
+"""Summary of a comparison: a line for each problem and solver, and performance profiles."""
 
 from __future__ import annotations
 
@@ -32,18 +32,7 @@ class Summary:
 
 
 def summarise(rows: Sequence[Row]) -> list[Summary]:
-    """Return a line for each pair of problem and solver, in the order in which they first appear.
-
-    Parameters
-    ----------
-    rows : sequence of Row
-        Of the whole grid.
-
-    Returns
-    -------
-    list of Summary
-        Medians over the starts.
-    """
+    """Return a line for each pair of problem and solver, in the order in which they first appear."""
     groups: dict[tuple[str, str], list[Row]] = {}
     for problem in dict.fromkeys(row.problem for row in rows):
         for row in rows:
@@ -88,19 +77,9 @@ def _reason(row: Row) -> str:
 def ratios(rows: Sequence[Row], gap: float) -> dict[str, list[float]]:
     r"""Return performance ratios: for each solver its time over the fastest solver's, on every problem and start.
 
-    Parameters
-    ----------
-    rows : sequence of Row
-        Of the whole grid. A direct solver's only row counts for every start.
-    gap : float
-        Relative gap at which a problem counts as solved, the same for all solvers. The time is the one until the trace
-        first reached it: no solver pays for digits that the others did not compute.
-
-    Returns
-    -------
-    dict
-        For each solver, ratios of at least 1, inf where it did not reach the gap. Pairs of problem and start that no
-        solver solved are inf for all.
+    A time ends when the trace first reaches the relative gap, the same for all solvers, so that none pays for digits
+    that the others did not compute. A ratio is infinite if the solver never reached it. A direct solver's only row
+    counts for every start.
     """
     solvers = list(dict.fromkeys(row.solver for row in rows))
     starts: dict[str, set[int]] = {}

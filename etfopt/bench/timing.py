@@ -1,4 +1,4 @@
-"""How time and memory are measured, and what the figures depend on."""
+"""Time and memory of calls, and the conditions that they depend on."""
 
 from __future__ import annotations
 

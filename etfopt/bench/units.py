@@ -1,4 +1,4 @@
-"""The closed form's cost in units of what everybody knows: a product A'A, a linear layer. One row a method."""
+"""The closed form's cost in units of familiar operations: a product A'A, a linear layer. One row for each method."""
 
 from __future__ import annotations
 

@@ -60,7 +60,8 @@ def _write_report(
     runs: Path, folder: Path, baselines: Sequence[str] = (), epochs: tuple[int, int] | None = None
 ) -> str:
     """Write the report of what is finished; return a sentence on what is in it."""
-    from etfopt.experiments.studies.report import make_report, write_report
+    from etfopt.experiments.studies.pages import write_report
+    from etfopt.experiments.studies.report import make_report
 
     found = make_report(runs, baselines, epochs)
     files = write_report(found, folder)

@@ -36,21 +36,6 @@ def whole(path: Path) -> Iterator[Path]:
 
     If the block raises, the part is removed; `KeyboardInterrupt` included. A file that is replaced keeps its
     permissions.
-
-    Parameters
-    ----------
-    path : Path
-        The file to write, in a folder that exists.
-
-    Yields
-    ------
-    Path
-        Where to write.
-
-    Raises
-    ------
-    StorageError
-        If the file cannot be written.
     """
     part = part_of(path)
     try:

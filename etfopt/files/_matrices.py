@@ -22,7 +22,7 @@ LARGEST = 2**32
 CHUNK = 2**24
 """Bytes that are read at a time."""
 ARCHIVE, ARRAY = b"PK", b"\x93NUMPY"
-"""How an ``.npz`` and an ``.npy`` begin."""
+"""First bytes of an ``.npz`` and of an ``.npy``."""
 
 AnyArray: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
@@ -52,7 +52,7 @@ def load_matrix(
     Returns
     -------
     ndarray, any shape
-        As stored; a CSV is a matrix of float64.
+        The array as stored; a CSV gives a matrix of float64.
 
     Raises
     ------

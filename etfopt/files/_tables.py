@@ -27,7 +27,7 @@ WHOLE = re.compile(r"\d+", re.ASCII)
 WHOLE_FIELD = re.compile(r'(?:^|,)\s*"?[+-]?\d+"?\s*(?:,|$)', re.ASCII)
 
 MISSING = ("", "-", "?", "na", "n/a", "#n/a", "nan", "null", "none", "missing")
-"""How programs write a value that is not there; no names of columns."""
+"""Spellings of a missing value; they are not names of columns."""
 
 Line: TypeAlias = tuple[int, str]
 """Its number in the file, from 1, and what is on it."""

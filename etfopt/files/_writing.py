@@ -1,4 +1,4 @@
-"""Solutions and numbers into files, whole or not at all."""
+"""Writes solutions and numbers, and refuses to replace other files."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ def save_solution(solution: Solution, path: Path | str) -> None:
     """
     kept = {"gap": solution.certificate.gap, "margin": solution.certificate.margin}
     arrays: dict[str, Any] = {name: kept[name] if name in kept else getattr(solution, name) for name in PARTS}
-    with whole(_solution_path(path)) as part:
-        np.savez(part, **arrays)  # before NumPy 2.2 allow_pickle would be one more array
+    with whole(_solution_path(path)) as part, part.open("wb") as file:  # by its name, NumPy would add .npz to .NPZ
+        np.savez(file, **arrays)  # before NumPy 2.2 allow_pickle would be one more array
 
 
 def _solution_path(path: Path | str) -> Path:
@@ -55,21 +55,7 @@ def _solution_path(path: Path | str) -> Path:
 
 
 def refuse_as_output(path: Path | str, inputs: Iterable[Path | str]) -> None:
-    """Refuse a path that `save_solution` could not write, or that would replace what the problem was read from.
-
-    Parameters
-    ----------
-    path : Path or str
-        For the solution.
-    inputs : iterable of Path or str
-        The files of the problem.
-
-    Raises
-    ------
-    InputError
-        If the path does not end in ``.npz``, is a folder or in none, is one of the inputs, or holds anything
-        but an earlier solution.
-    """
+    """Refuse a path that `save_solution` could not write, or that would replace what the problem was read from."""
     if _solution_path(path) in [Path(file).resolve() for file in inputs]:
         raise InputError(f"{path}: is a file that the problem is read from; choose another name with --out")
     if not _is_replaceable(Path(path)):
@@ -77,7 +63,7 @@ def refuse_as_output(path: Path | str, inputs: Iterable[Path | str]) -> None:
 
 
 def _is_replaceable(path: Path) -> bool:
-    """Whether nothing is there, or an earlier solution."""
+    """Whether the path is free or holds an earlier solution."""
     if not path.exists():
         return True
     try:
@@ -88,24 +74,7 @@ def _is_replaceable(path: Path) -> bool:
 
 
 def refuse_occupied(paths: Iterable[Path], keys: Iterable[str], what: str, *, overwrite: bool) -> None:
-    """Refuse to replace results that somebody may still need. Changes nothing.
-
-    Parameters
-    ----------
-    paths : iterable of Path
-        The files that are about to be written, the JSON document first.
-    keys : iterable of str
-        Keys by which an earlier document of the same kind is known.
-    what : str
-        The kind, for the message, as in "an earlier comparison".
-    overwrite : bool
-        Whether an earlier document and its figures may be replaced. Files of any other origin may never be.
-
-    Raises
-    ------
-    InputError
-        If one of the files is there and may not be replaced.
-    """
+    """Refuse to replace results that you may still need. Changes nothing."""
     document, *others = paths
     there = [path for path in (document, *others) if os.path.lexists(path)]
     names = ", ".join(path.name for path in there)
@@ -127,20 +96,7 @@ def _has_keys(path: Path, keys: Iterable[str]) -> bool:
 
 
 def strict_json(value: object, indent: int | None = 1) -> str:
-    """Return a value as JSON that every reader takes: NaN and infinity become null.
-
-    Parameters
-    ----------
-    value : object
-        Of dictionaries, sequences, strings and numbers.
-    indent : int, optional
-        Spaces a level; None gives one line.
-
-    Returns
-    -------
-    str
-        The JSON text.
-    """
+    """Return a value as JSON that every reader takes: NaN and infinity become null."""
     return json.dumps(_finite(value), indent=indent, allow_nan=False) + "\n"
 
 

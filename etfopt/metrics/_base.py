@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torchmetrics import Metric
+from torchmetrics.utilities.plot import plot_curve
 
 from etfopt._scalars import as_integer
 from etfopt._torch import ByKeyword
@@ -101,8 +102,17 @@ class Float64Metric(ByKeyword, Metric):
         require_extra("plots", "matplotlib")
         if isinstance(val, Sequence) and not val:
             raise InputError("val is empty; pass the values that compute() or forward() returned")
-        axes: Any = self._plot(val, ax)[1]
+        curve: Any = self._curve(val)
+        if curve is None:
+            axes: Any = self._plot(val, ax)[1]
+        else:
+            points: Any = torch.arange(len(curve)), curve
+            axes = plot_curve(points, ax=ax, label_names=("sample", type(self).__name__))[1]
         return axes.figure, axes
+
+    def _curve(self, val: Any) -> Tensor | None:  # noqa: ARG002 - for metrics that have one
+        """Return the points of a curve, where `val` is one value that is drawn so."""
+        return None
 
     def set_dtype(self, dst_type: str | torch.dtype) -> Metric:
         """Refuse every dtype but float64: the measures need all digits of their state."""

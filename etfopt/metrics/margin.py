@@ -7,10 +7,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torchmetrics.utilities.plot import plot_curve
 
 from etfopt._torch import require_floats
-from etfopt.errors import InputError, require_extra
+from etfopt.errors import InputError
 from etfopt.metrics._checks import EPS, Batch, last_set, require_values
 from etfopt.metrics._precise import centred, norm
 from etfopt.metrics._rows import KeepsRows
@@ -153,37 +152,10 @@ class CosineMargin(KeepsRows):
         with self.sync_context(dist_sync_fn=self.dist_sync_fn, should_sync=self.sync_on_compute):
             return (self.rows("margins") if self.streaming else self._stored_margins()).sort().values
 
-    def plot(self, val: Any = None, ax: Any = None) -> tuple[Any, Any]:
-        """Draw the mean margin, a sequence of mean margins, or the curve of ``sorted()``.
-
-        Parameters
-        ----------
-        val : Tensor or sequence of Tensor, optional
-            What ``compute()`` or ``forward()`` returned, a sequence of such values, or what ``sorted()`` returned;
-            without it, ``compute()`` is called.
-        ax : matplotlib.axes.Axes, optional
-            Where to draw; without it, a new figure is made.
-
-        Returns
-        -------
-        tuple of matplotlib.figure.Figure and matplotlib.axes.Axes
-            The figure and the axes.
-
-        Raises
-        ------
-        MissingExtraError
-            If matplotlib is not installed.
-        InputError
-            If `val` is an empty sequence, or one that holds curves.
-        """
+    def _curve(self, val: Any) -> Tensor | None:
         if isinstance(val, Sequence) and any(isinstance(x, Tensor) and x.numel() > 1 for x in val):
             raise InputError("val holds several curves; draw one at a time: plot(margins, ax) on the same axes")
-        if not (isinstance(val, Tensor) and val.numel() > 1):
-            return super().plot(val, ax)
-        require_extra("plots", "matplotlib")
-        curve = torch.arange(len(val)), val.detach().cpu()
-        axes: Any = plot_curve(curve, ax=ax, label_names=("sample", type(self).__name__))[1]  # type: ignore[arg-type]
-        return axes.figure, axes
+        return val.detach().cpu() if isinstance(val, Tensor) and val.numel() > 1 else None
 
     def _stored_margins(self) -> Tensor:
         features, labels = self.rows("features"), self.rows("labels")

@@ -13,6 +13,7 @@ from etfopt._torch import ByKeyword, outside_graphs
 from etfopt.nn._ranks import Ranks
 from etfopt.nn._running import RunningMeans
 from etfopt.nn._state import refuse_trace, state_dtype
+from etfopt.nn.averaging import rule_of
 from etfopt.nn.pooling import as_ignored
 
 if TYPE_CHECKING:
@@ -37,10 +38,11 @@ class ClassMeans(ByKeyword, RunningMeans):
         C, at least 2.
     dim : int
         d, the width of the features.
-    averaging : "paper", "cumulative" or float
+    averaging : "paper", "cumulative", float or str
         The rate :math:`a_t`, t = 1 at the first batch: "paper" is :math:`\max(2/(t+1), 10^{-4})`, the rule of the
         paper's release; "cumulative" is :math:`1/t`, the plain mean over batches; a number in (0, 1] is a constant
-        rate after :math:`a_1 = 1`. The smaller the last rates, the less of the gradient is left.
+        rate after :math:`a_1 = 1`; any other string is the import path of your own, see `etfopt.nn.averaging`. The
+        smaller the last rates, the less of the gradient is left.
     ignore_index : int
         Label of samples that count neither in the class means nor in :math:`\mu_G`, as in `torch.nn.CrossEntropyLoss`.
     synchronize : bool or ProcessGroup
@@ -103,6 +105,7 @@ class ClassMeans(ByKeyword, RunningMeans):
         self.num_classes = as_integer(num_classes, "num_classes", at_least=2)
         self.dim = as_integer(dim, "dim", at_least=1)
         self.averaging = as_averaging(averaging)
+        rule_of(self.averaging)  # one that cannot be imported is refused now
         self.ignore_index = as_ignored(ignore_index, self.num_classes)
         self.ranks = Ranks(synchronize)
         # all of them floats, for averages of models: one of bool fails, and one of integers is cut to integers

@@ -2,12 +2,9 @@ r"""Differentiable nearest ETF and polar factor for tensors (..., d, C)."""
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import torch
 from torch import Tensor
 
-from etfopt._arrays import Array
 from etfopt._options import as_method
 from etfopt._torch import full_precision, require_finite, working_dtype
 from etfopt.errors import InputError
@@ -186,7 +183,7 @@ def frame_tensor(C: int, like: Tensor, *, reduced: bool = False) -> Tensor:
     Returns
     -------
     Tensor, shape (C, C), or (C-1, C) if `reduced`
-        A copy of its own.
+        The frame.
 
     Raises
     ------
@@ -204,10 +201,4 @@ def frame_tensor(C: int, like: Tensor, *, reduced: bool = False) -> Tensor:
     >>> frame_tensor(2, torch.zeros(()), reduced=True)
     tensor([[ 0.7071, -0.7071]])
     """
-    # the array is kept, for a tensor made inside a transform dies with it; a copy, so that nobody can write into it
-    return torch.from_numpy(_cached_frame(C, reduced)).to(like, copy=True)
-
-
-@lru_cache(maxsize=16)
-def _cached_frame(C: int, reduced: bool) -> Array:
-    return simplex_etf(C, reduced=reduced)
+    return torch.from_numpy(simplex_etf(C, reduced=reduced)).to(like)

@@ -10,8 +10,9 @@ from tests import ROOT
 
 for extra in ("torch", "pytorch_lightning", "matplotlib", "sphinx", "myst_parser"):
     pytest.importorskip(extra)
+from etfopt.experiments.studies.pages import write_report
 from etfopt.experiments.studies.plan_file import read_study
-from etfopt.experiments.studies.report import make_report, write_report
+from etfopt.experiments.studies.report import make_report
 from etfopt.experiments.studies.runs import run_study
 
 sys.path.append(str(ROOT / "docs"))

@@ -15,37 +15,19 @@ pytest.importorskip("pytorch_lightning")
 
 from etfopt.errors import ConvergenceError, InputError
 from etfopt.experiments.data import Images, load_images
-from etfopt.experiments.settings import TrainConfig
 from etfopt.experiments.training._checkpoints import AtomicCheckpoints, checkpoints, load, verify
 from etfopt.experiments.training._records import locked
 from etfopt.experiments.training.results import load_run
 from etfopt.experiments.training.train import RunResult, kept, resume, train
 from etfopt.files import StorageError, _atomic
+from tests.tools.runs import Stopped, small, stop_after
 
-CONFIG = TrainConfig().with_settings(
-    {"training.epochs": 4, "backbone.width": 8, "backbone.dim": 12, "training.batch_size": 256}
-)
+CONFIG = small(epochs=4)
 
 
 @pytest.fixture(scope="module")
 def images() -> Images:
     return load_images(CONFIG.data)
-
-
-class Stopped(Exception):
-    """Raised where a test stops a run."""
-
-
-def stop_after(epochs: int) -> Callable[[], None]:
-    """A callback that ends a run when so many checkpoints are written, in the epoch after."""
-    calls: list[None] = []
-
-    def count() -> None:
-        calls.append(None)
-        if len(calls) > epochs:
-            raise Stopped
-
-    return count
 
 
 @pytest.fixture

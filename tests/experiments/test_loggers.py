@@ -11,13 +11,11 @@ pytest.importorskip("pytorch_lightning")
 from pytorch_lightning.loggers import CSVLogger
 
 from etfopt.errors import InputError, MissingExtraError
-from etfopt.experiments.settings import TrainConfig
 from etfopt.experiments.training import loggers
 from etfopt.experiments.training.train import RunResult, train
+from tests.tools.runs import Stopped, small, stop_after
 
-SMALL = TrainConfig().with_settings(
-    {"training.epochs": 3, "backbone.width": 8, "backbone.dim": 12, "training.batch_size": 256}
-)
+SMALL = small(epochs=3)
 
 
 class Mine(CSVLogger):
@@ -27,21 +25,10 @@ class Mine(CSVLogger):
         super().__init__(save_dir, name="", version="mine", flush_logs_every_n_steps=1)
 
 
-class Stopped(Exception):
-    """Raised where the test stops a run."""
-
-
 def stopped_and_resumed(path: Path, logger: str) -> RunResult:
     """A run that stopped in its second epoch, after it was logged and before its checkpoint, and was resumed."""
-    epochs: list[None] = []
-
-    def stop() -> None:
-        epochs.append(None)
-        if len(epochs) == 2:
-            raise Stopped
-
     with pytest.raises(Stopped):
-        train(SMALL, path, logger=logger, on_epoch=stop)
+        train(SMALL, path, logger=logger, on_epoch=stop_after(1))
     return train(SMALL, path, logger=logger, resume=True)
 
 

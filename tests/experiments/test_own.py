@@ -111,6 +111,7 @@ def test_a_study_has_them_with_options_from_its_file(folder: Path) -> None:
         ({"head.name": "mine.parts:nothing"}, "makes no torch.nn.Module, but a NoneType"),
         ({"head.name": "torch.nn:Bilinear", "head.options.out_features": 3}, "has no weight of shape"),
         ({"data.name": "mine.parts:Net"}, "missing a required argument|must return"),
+        ({"head.options.speed": 3}, "unexpected keyword argument 'speed'"),
         ({"optimizer.name": "torch.optim:SGD", "optimizer.options.speed": 2}, "unexpected keyword argument 'speed'"),
     ],
 )

@@ -32,10 +32,9 @@ from etfopt.experiments.training.shares import Shares
 from etfopt.experiments.training.train import RunResult, train
 from etfopt.files import StorageError, write_atomically
 from etfopt.metrics import NumericalRank
+from tests.tools.runs import small
 
-SMALL = TrainConfig().with_settings(
-    {"training.epochs": 2, "backbone.width": 8, "backbone.dim": 12, "training.batch_size": 256}
-)
+SMALL = small()
 
 
 @pytest.fixture(scope="module")

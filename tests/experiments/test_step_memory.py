@@ -17,11 +17,7 @@ from etfopt.experiments.training import _recorder
 from etfopt.experiments.training._records import read_lines
 from etfopt.experiments.training.results import RunResult
 from etfopt.experiments.training.train import train
-
-
-def config(epochs: int = 1, batch: int = 256, **more: object) -> TrainConfig:
-    settings = {"backbone.width": 8, "backbone.dim": 12, "training.batch_size": batch, "training.epochs": epochs}
-    return TrainConfig().with_settings({**settings, **more})
+from tests.tools.runs import small
 
 
 def weights(result: RunResult) -> list[Tensor]:
@@ -44,7 +40,7 @@ class Unwatched:
 
 @pytest.mark.parametrize("head", [*HEADS])
 def test_a_step_that_is_watched_is_the_same_step(head: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    chosen = config(**{"head.name": head})
+    chosen = small(epochs=1, head__name=head)
     watched = train(chosen, tmp_path / "watched")
     monkeypatch.setattr(_recorder, "Allocations", Unwatched)
     plain = train(chosen, tmp_path / "plain")
@@ -53,18 +49,18 @@ def test_a_step_that_is_watched_is_the_same_step(head: str, tmp_path: Path, monk
 
 
 def test_gradients_and_activations_are_counted_and_more_samples_take_more(tmp_path: Path) -> None:
-    small, large = (train(config(batch=batch), tmp_path / str(batch)) for batch in (64, 512))
-    parameters = sum(x.numel() for x in weights(small) if x.is_floating_point())
-    assert small.step_bytes > 4 * (64 * 8 + 0.5 * parameters)
-    assert large.step_bytes - small.step_bytes > 4 * 448 * (8 + 12)
+    few, many = (train(small(1, training__batch_size=batch), tmp_path / str(batch)) for batch in (64, 512))
+    parameters = sum(x.numel() for x in weights(few) if x.is_floating_point())
+    assert few.step_bytes > 4 * (64 * 8 + 0.5 * parameters)
+    assert many.step_bytes - few.step_bytes > 4 * 448 * (8 + 12)
     lines = read_lines(tmp_path / "64" / "metrics.jsonl")
     assert math.isnan(lines[0]["step_bytes"])
-    assert lines[1]["step_bytes"] == small.step_bytes
+    assert lines[1]["step_bytes"] == few.step_bytes
 
 
 def test_a_run_of_one_step_has_no_second_to_ask_but_the_next_epoch_has(tmp_path: Path) -> None:
-    assert math.isnan(train(config(batch=2000), tmp_path / "one").step_bytes)
-    longer = train(config(epochs=3, batch=2000), tmp_path / "three")
+    assert math.isnan(train(small(1, training__batch_size=2000), tmp_path / "one").step_bytes)
+    longer = train(small(3, training__batch_size=2000), tmp_path / "three")
     known = [line["step_bytes"] for line in read_lines(longer.path / "metrics.jsonl")]
     assert [math.isnan(value) for value in known] == [True, True, False, False]
 

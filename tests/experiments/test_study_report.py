@@ -25,8 +25,9 @@ from etfopt.experiments.studies._comparisons import pairs, spread_comparisons
 from etfopt.experiments.studies._markdown import few_seeds, markdown
 from etfopt.experiments.studies._numbers import QUANTITIES, Collected, collect, two_epochs
 from etfopt.experiments.studies._progress import save_study
+from etfopt.experiments.studies.pages import as_html, write_report
 from etfopt.experiments.studies.plan_file import parse_study
-from etfopt.experiments.studies.report import Report, as_html, make_report, write_report
+from etfopt.experiments.studies.report import Report, make_report
 from etfopt.experiments.studies.runs import run_study
 from etfopt.experiments.studies.statistics import bootstrap_interval, compare, sign_flip_p_value
 from etfopt.experiments.training.train import train

@@ -65,7 +65,7 @@ def test_a_solution_is_saved_whole(tmp_path: Path) -> None:
         np.testing.assert_array_equal(saved["etf"], solution.etf)
         np.testing.assert_array_equal(saved["weight"], solution.weight)
         assert saved["distance"] == solution.distance
-    assert [p.name for p in tmp_path.iterdir()] == ["nearest.npz"]
+    assert [p.name for p in tmp_path.iterdir()] == [name]
 
 
 def test_a_solution_goes_nowhere_but_into_an_npz_in_an_existing_folder(tmp_path: Path) -> None:

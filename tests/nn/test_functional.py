@@ -15,7 +15,7 @@ from tests.tools.blind import blind
 from tests.tools.strategies import DEGENERATE, draws, means_with, orthonormal, regular_draws, with_spectrum
 
 torch = pytest.importorskip("torch")
-from etfopt.nn.functional import _cached_frame, frame_tensor, nearest_etf, polar_factor
+from etfopt.nn.functional import frame_tensor, nearest_etf, polar_factor
 
 SOFT = ("generic", "repeated", "clustered")
 
@@ -190,21 +190,6 @@ def test_members_of_very_different_size_do_not_disturb_each_other(rng):
     sizes = torch.tensor([1e-200, 1.0, 1e200], dtype=torch.float64)[:, None, None]
     frame = torch.tensor(simplex_etf(4, reduced=True))
     torch.testing.assert_close(nearest_etf(sizes * H, frame=frame), nearest_etf(H, frame=frame))
-
-
-def test_the_frame_tensor_is_a_fresh_copy_every_time():
-    F = frame_tensor(4, torch.zeros(1, dtype=torch.float64))
-    F.zero_()
-    np.testing.assert_array_equal(frame_tensor(4, F), simplex_etf(4))
-    assert frame_tensor(4, torch.zeros(1), reduced=True).dtype == torch.float32
-
-
-def test_a_frame_first_asked_for_inside_a_transform_serves_outside_too(rng):
-    _cached_frame.cache_clear()
-    H = torch.tensor(rng.standard_normal((6, 4)))
-    torch.func.hessian(lambda X: (X @ frame_tensor(4, X)).square().sum())(H)
-    torch.func.jacrev(torch.func.grad(lambda X: (X @ frame_tensor(4, X)).square().sum()))(H)
-    np.testing.assert_array_equal(frame_tensor(4, H), simplex_etf(4))
 
 
 def test_delta_counts_only_with_a_proximal_point(rng):

@@ -3,7 +3,7 @@
 import pytest
 
 from etfopt import InputError, simplex_etf
-from tests.tools.blind import blind, waits
+from tests.tools.blind import blind
 
 torch = pytest.importorskip("torch")
 
@@ -19,24 +19,6 @@ def spoiled(features: torch.Tensor, labels: torch.Tensor, kind: str) -> tuple:
     if kind == "NaN":
         return features.index_fill(0, torch.tensor([3]), torch.nan), labels
     return features, labels.index_fill(0, torch.tensor([3]), C if kind == "large" else -1)
-
-
-@pytest.mark.parametrize("steps", [0, 2])
-@pytest.mark.parametrize("make", [*STATEFUL, class_means])
-def test_unseen_good_batches_give_what_seen_ones_give(make, steps, rng):
-    seen, unseen = make(D, C).double(), make(D, C).double()
-    for step in range(steps + 3):
-        x, y = batch(rng, dtype=torch.float64), LABELS % (C - 1) if step < 2 else LABELS
-        a, b = x.clone().requires_grad_(), x.clone().requires_grad_()
-        first = seen(a, y)
-        with blind():
-            second = unseen(b, y)
-            second.sum().backward()
-        first.sum().backward()
-        torch.testing.assert_close(first, second, rtol=0, atol=1e-12)
-        torch.testing.assert_close(a.grad, b.grad, rtol=0, atol=1e-10)
-    for name, value in seen.state_dict().items():
-        torch.testing.assert_close(unseen.state_dict()[name], value, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("kind", ["NaN", "large", "negative"])
@@ -108,16 +90,6 @@ def test_unseen_steps_are_counted_for_the_schedule(rng):
     assert torch.equal(other.U, unseen.U)
 
 
-def test_an_unseen_batch_of_ignored_samples_changes_nothing_and_is_no_error(rng):
-    head = NearestETFHead(D, C)
-    head(batch(rng), LABELS)
-    before = snapshot(head)
-    with blind():
-        assert head(batch(rng), torch.full((24,), -100)).isfinite().all()
-        assert head(batch(rng, 0), LABELS[:0]).shape == (0, C)
-    assert same(head.eval().state_dict(), before)
-
-
 def test_a_reported_bad_batch_does_not_shift_the_schedule(rng):
     head, fresh = (NearestETFHead(D, C, solve_every=2) for _ in range(2))
     batches = [batch(rng) for _ in range(5)]
@@ -131,35 +103,3 @@ def test_a_reported_bad_batch_does_not_shift_the_schedule(rng):
                     head.eval()
                 head.train()
     assert same(head.state_dict(), fresh.state_dict())
-
-
-@pytest.mark.parametrize("spoil", [1.0, torch.nan])
-@pytest.mark.parametrize("make", [FixedETFHead, lambda d, c: NearestETFHead(d, c, method="newton-schulz", delta=0.3)])
-def test_an_unseen_step_looks_at_no_value(make, spoil, rng):
-    head, features = make(D, C), batch(rng)
-    with blind():
-        for _ in range(2):  # the first and the second look whether there was a first
-            head(features, LABELS)
-        leaf = (spoil * features).requires_grad_()
-        with waits() as noted:
-            head(leaf, LABELS).sum().backward()
-    assert noted == []
-    with waits() as noted:
-        if spoil == 1:
-            head.eval()
-        else:
-            with pytest.raises(InputError, match="could not be used"):
-                head.eval()
-    assert noted
-
-
-@pytest.mark.parametrize("spoil", [1.0, torch.nan])
-def test_by_default_an_unseen_step_looks_once_and_decomposes_nothing(spoil, rng):
-    head, features = NearestETFHead(D, C, delta=0.3), batch(rng)
-    with blind():
-        for _ in range(2):
-            head(features, LABELS)
-        with waits() as noted:
-            head((spoil * features).requires_grad_(), LABELS).sum().backward()
-    assert len(noted) == 1
-    assert "linalg" not in noted[0]

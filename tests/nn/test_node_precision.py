@@ -64,7 +64,7 @@ def test_so_are_those_of_second_derivatives_which_are_as_exact(method, kind, col
 
     def turned() -> torch.Tensor:
         leaf = H.clone().requires_grad_()
-        U = nearest_etf(leaf, prox, 3.0, frame, method=method)
+        U = nearest_etf(leaf, prox, None if prox is None else 3.0, frame, method=method)
         (slope,) = torch.autograd.grad(U.pow(3).sum(), leaf, create_graph=True)
         return torch.autograd.grad(slope.pow(2).sum(), leaf)[0]
 

@@ -57,7 +57,7 @@ def test_one_problem_is_a_batch_of_one_in_value_and_gradients(shape, dtype, fram
 
 def slopes_of_means(H: torch.Tensor, prox: torch.Tensor, pulled: bool, frame: torch.Tensor | None) -> tuple:
     """The first and second derivatives where the proximal point has none, or is not there."""
-    U = nearest_etf(H, prox.detach() if pulled else None, 0.05, frame)
+    U = nearest_etf(H, *((prox.detach(), 0.05) if pulled else (None, None)), frame)
     loss = on_frame(U, frame).pow(3).sum()  # blind to the direction that means without a proximal point leave open
     first, (plain,) = (
         torch.autograd.grad(loss, H, create_graph=True)[0],

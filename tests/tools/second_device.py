@@ -114,7 +114,7 @@ def node(method: str, shape: tuple[int, ...], frame: bool, collapsed: bool) -> d
     def derivatives(device: str) -> tuple[list[Tensor], list[str]]:
         leaf, P, X, Y = (Z.double().to(device).detach() for Z in (H, prox, G, V))
         leaf.requires_grad_()
-        problem = (None, 1e-3, M.to(device)) if M is not None else (P, 0.1, None)
+        problem = (None, None, M.to(device)) if M is not None else (P, 0.1, None)
         X, Y = (X[..., : C - 1], Y) if M is not None else (X, Y)
 
         def once() -> tuple[Tensor, Tensor]:

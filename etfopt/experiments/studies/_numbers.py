@@ -1,4 +1,4 @@
-"""The numbers of a report: what was found of a study's runs, and every quantity by variant and seed."""
+"""The numbers of a report: the runs of a study, and every quantity by variant and seed."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ NEEDED = (
 
 @dataclass(frozen=True)
 class Collected:
-    """What is there of a study.
+    """The runs of a study that are there.
 
     Attributes
     ----------
@@ -73,9 +73,9 @@ class Collected:
     runs : dict of list of RunResult
         Finished runs by variant, all variants in the order of the study, each in the order of the seeds.
     missing : dict
-        From the folders of runs that are not finished to how far they have come.
+        Progress of unfinished runs, by folder.
     diverged : dict
-        From the folders of runs that diverged to what they said.
+        Error messages of diverged runs, by folder.
     """
 
     study: Study

@@ -21,7 +21,7 @@ STUDY, DIVERGED = "study.json", "diverged.json"
 
 
 class State(Enum):
-    """How far a run has come."""
+    """State of a run."""
 
     NEW = "new"
     STARTED = "started"
@@ -31,7 +31,7 @@ class State(Enum):
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run of a study has come.
+    """Progress of a run of a study.
 
     Attributes
     ----------
@@ -40,7 +40,7 @@ class Progress:
     state : State
         New, started, finished or diverged.
     epochs : int
-        Epochs that are done.
+        Number of finished epochs.
     """
 
     run: Planned

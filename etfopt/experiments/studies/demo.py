@@ -10,9 +10,10 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from etfopt import Solution, nearest_etf
+from etfopt.experiments.studies.pages import REPORT_KEYS, write_report
 from etfopt.experiments.studies.plan import Study
 from etfopt.experiments.studies.plan_file import parse_study
-from etfopt.experiments.studies.report import REPORT_KEYS, Report, make_report, write_report
+from etfopt.experiments.studies.report import Report, make_report
 from etfopt.experiments.studies.runs import run_study
 from etfopt.experiments.training.results import RunResult, load_run
 from etfopt.files import refuse_occupied
@@ -115,13 +116,6 @@ def draw_cosines(groups: Mapping[str, Sequence[RunResult]], path: Path) -> None:
 
     Above, the matrix of cosines between the class means of the first nearest-ETF run at four epochs, and the ETF's.
     Below, the mean distance of its off-diagonal entries from -1/(C-1), for every variant.
-
-    Parameters
-    ----------
-    groups : mapping of str to sequence of RunResult
-        Runs by variant.
-    path : Path
-        The picture; its ending chooses the format.
     """
     shown = _shown(groups)
     C, last = shown.class_means.shape[2], len(shown.class_means) - 1

@@ -19,13 +19,13 @@ class Variant:
     Attributes
     ----------
     name : str
-        Its whole name: that of the file's variant and of its place in the grid.
+        Whole name: the file's variant and the place in the grid.
     head : str
-        The name of the file's variant alone; empty where the study has a grid only.
+        Name of the file's variant alone; empty if the study has only a grid.
     cell : str
-        Its place in the grid, as in "data.batches=stratified"; empty where there is no grid.
+        Place in the grid, such as "data.batches=stratified"; empty without a grid.
     config : TrainConfig
-        Its configuration; the seed is set run by run.
+        Configuration; each run sets its own seed.
     """
 
     name: str
@@ -46,11 +46,11 @@ class Planned:
     Attributes
     ----------
     variant : str
-        Its name.
+        Name of its variant.
     seed : int
-        Of the run.
+        Seed of the run.
     config : TrainConfig
-        With the seed.
+        Configuration, with the seed.
     folder : str
         Name of the run's folder.
     """
@@ -63,20 +63,20 @@ class Planned:
 
 @dataclass(frozen=True)
 class Study:
-    """What is compared and why.
+    """A plan of runs to compare.
 
     Attributes
     ----------
     name, title, question : str
         The name is that of the file.
     setup, findings : str
-        How the study is made and what was left out, and what it found; both may be empty.
+        Design and omissions of the study, and its results; both may be empty.
     seeds : tuple of int
     variants : tuple of Variant
-        In the order of the file, those of one cell of the grid together.
+        Variants in the order of the file, those of one cell of the grid together.
     baselines : tuple of str
-        What its report compares the others with, by names of variants of the file, of cells of the grid, or whole
-        names; by default the first variant.
+        Variants that the report compares the others with: names of variants of the file, of cells of the grid, or
+        whole names. The default is the first variant.
     """
 
     name: str
@@ -108,7 +108,7 @@ class Study:
         Returns
         -------
         dict
-            For JSON.
+            A dictionary for JSON.
         """
         variants = [{**asdict(v), "config": v.config.to_dict()} for v in self.variants]
         lists = {"seeds": list(self.seeds), "baselines": list(self.baselines)}
@@ -121,7 +121,7 @@ class Study:
         Parameters
         ----------
         values : mapping
-            As `to_dict` gave it.
+            A dictionary from `to_dict`.
 
         Returns
         -------

@@ -30,7 +30,7 @@ def read_study(path: Path) -> Study:
     Parameters
     ----------
     path : Path
-        Of the file.
+        The ``.toml`` file.
 
     Returns
     -------
@@ -66,9 +66,9 @@ def parse_study(values: Mapping[str, Any], name: str) -> Study:
     Parameters
     ----------
     values : mapping
-        The file's content.
+        Content of the file.
     name : str
-        Of the study.
+        Name of the study.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""All runs of a study: what is finished is skipped, what was interrupted goes on, a few at a time."""
+"""All runs of a study, some at a time: finished runs are skipped, interrupted ones resumed."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ POLL_SECONDS, GRACE_SECONDS = 0.2, 30.0
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a run.
+    """Result of a run.
 
     Attributes
     ----------
     run : Planned
     error : EtfoptError, optional
-        Why it did not come to its end.
+        Why the run failed, if it did.
     """
 
     run: Planned
@@ -58,7 +58,7 @@ def run_study(
     overwrite: bool = False,
     **machine: Any,
 ) -> list[Outcome]:
-    """Train what is not finished yet of a study.
+    """Train the unfinished runs of a study.
 
     Parameters
     ----------
@@ -66,32 +66,33 @@ def run_study(
     folder : Path
         Folder of the study, made if missing; each run has a folder in it.
     jobs : int
-        Runs at a time. With more than one, each is trained in a process of its own, with one thread.
+        Runs at a time. With more than one, each has a process of its own with one thread; the number of processors
+        is a good value.
     on_epoch, on_run : callable, optional
         Called after every epoch of every run, and when a run has ended.
     logger : str
         Logger of every run; see `train`.
     overwrite : bool
-        Whether all runs are trained anew, and earlier ones in their folders are replaced.
+        Whether all runs are trained again, and earlier ones in their folders are replaced.
     **machine
         Accelerator, devices, precision, threads; see `Machine`.
 
     Returns
     -------
     list of Outcome
-        Of the runs that were trained now, in the order of their ends. One that fails does not keep the others from
-        being trained; one that diverges is recorded, and not tried again.
+        One for each run that was trained now, in the order in which they ended. If a run fails, the others are still
+        trained; if it diverges, it is recorded and not tried again.
 
     Raises
     ------
     InputError
-        If a folder is of another configuration, or data cannot be read, before anything is trained.
+        If a folder holds a run with another configuration, or data cannot be read. Nothing is trained then.
     StorageError
-        If a file cannot be written: the other runs would not fare better.
+        If a file cannot be written. The study stops, because the other runs could not write either.
 
     Notes
     -----
-    Whatever ends a study early, Ctrl-C and SIGTERM included, every finished epoch is kept, and the same call goes on.
+    If anything stops a study early, Ctrl-C and SIGTERM included, every finished epoch is kept. The same call resumes.
     """
     if as_integer(jobs, "jobs", at_least=1) > (os.cpu_count() or 1):
         raise InputError(f"jobs = {jobs} is more than the {os.cpu_count()} processors of this machine")
@@ -202,7 +203,7 @@ def _at_once(
         whole = True
     except BrokenProcessPool as error:
         raise EtfoptError(
-            "a process of the study was killed, for want of memory perhaps; finished epochs are kept: try fewer jobs"
+            "a process of the study was killed, perhaps for lack of memory; finished epochs are kept: try fewer jobs"
         ) from error
     finally:
         if not whole:

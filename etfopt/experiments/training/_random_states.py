@@ -54,8 +54,7 @@ def seeded(seed: int, rank: int) -> Iterator[None]:
 class RandomStates(pl.Callback):
     """Carries the generators from the end of an epoch to the start of the next, through a checkpoint or not.
 
-    What is drawn between the two counts neither in a run that goes on nor in one that is resumed, so that both are the
-    same.
+    Draws between the two epochs have no effect, so an interrupted and an uninterrupted run are the same.
     """
 
     def __init__(self) -> None:

@@ -81,18 +81,7 @@ class RunLogger:
             LOGGERS.load(name)
 
     def log(self, records: Sequence[Record]) -> None:
-        """Log the last of the records.
-
-        Parameters
-        ----------
-        records : sequence of dict
-            Those of all epochs so far, epoch 0 first; "train_loss" is shown as "train/loss".
-
-        Raises
-        ------
-        StorageError
-            If the logger cannot write its files.
-        """
+        """Log the last of the records."""
         if self.name == "none":
             return
         try:
@@ -136,12 +125,6 @@ class RunLogger:
         return logger
 
     def close(self, status: str) -> None:
-        """Finish the log.
-
-        Parameters
-        ----------
-        status : "success" or "failed"
-            How the run has ended.
-        """
+        """Finish the log."""
         if self._logger is not None:
             self._logger.finalize(status)

@@ -77,19 +77,7 @@ class SplitMeasures(nn.Module):
         self._kept: list[tuple[Tensor, Tensor]] = []
 
     def update(self, features: Tensor, labels: Tensor, head: AnyHead, loss: Tensor) -> None:
-        """Add a batch.
-
-        Parameters
-        ----------
-        features : Tensor, shape (n, d)
-            The backbone's.
-        labels : Tensor, shape (n,)
-            0 to C - 1.
-        head : NearestETFHead, FixedETFHead or LearnedHead
-            In evaluation.
-        loss : Tensor, shape ()
-            The mean of the batch's losses.
-        """
+        """Add a batch."""
         f = head.normalize(features)
         self.collapse.update(f, labels, head.weight, head.bias)
         self.rank.update(f, labels, head.weight, head.bias)
@@ -97,18 +85,7 @@ class SplitMeasures(nn.Module):
         self.loss.update(loss, len(labels))
 
     def finish(self, head: AnyHead) -> Measured:
-        """Return what was measured, and start anew. Every rank has to call this.
-
-        Parameters
-        ----------
-        head : NearestETFHead, FixedETFHead or LearnedHead
-            In evaluation.
-
-        Returns
-        -------
-        Measured
-            Over all ranks.
-        """
+        """Return what was measured, and start anew. Every rank has to call this."""
         C, d, mean, means = head.num_classes, head.dim, self.collapse.global_mean(), self.collapse.feature_means()
         margin = CosineMargin(num_classes=C, dim=d, global_mean=mean, keep_margins=True).to(self.collapse.device)
         mismatch = NearestMeanMismatch(num_classes=C, dim=d, class_means=means).to(self.collapse.device)

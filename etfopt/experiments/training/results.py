@@ -1,4 +1,4 @@
-"""What a run measured, from memory or from its folder."""
+"""Results of a run, from memory or from its folder."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["RunResult", "load_run"]
 
 @dataclass
 class RunResult:
-    """What a run measured.
+    """Results of a run.
 
     Attributes
     ----------
@@ -31,11 +31,11 @@ class RunResult:
     step_ms : float
         Median milliseconds of a training step (forward, backward, update), the first ones left out.
     step_bytes : float
-        The most memory that tensors made in a step took at a time; NaN if the run has no second step.
+        Peak memory of the tensors made in a step; NaN if the run has no second step.
     path : Path
         Folder of the run.
     trained : int
-        Epochs that were trained by the call that returned this; the others are those of earlier calls.
+        Number of epochs that the call which returned this has trained.
     """
 
     config: TrainConfig
@@ -77,7 +77,7 @@ class RunResult:
         Parameters
         ----------
         split : "train" or "test"
-            Of which samples.
+            The split whose samples count.
 
         Returns
         -------
@@ -103,7 +103,7 @@ def load_run(path: Path) -> RunResult:
     Returns
     -------
     RunResult
-        Of a run at work or stopped, too.
+        The results so far; the run may still be running, or stopped.
 
     Raises
     ------

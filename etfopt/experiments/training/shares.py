@@ -54,13 +54,7 @@ class Shares(Sampler[list[int]]):
         return len(self._whole())
 
     def set_epoch(self, epoch: int) -> None:
-        """Pass the epoch on to the sampler below.
-
-        Parameters
-        ----------
-        epoch : int
-            From 0.
-        """
+        """Pass the epoch on to the sampler below."""
         if hasattr(self.batches, "set_epoch"):
             self.batches.set_epoch(epoch)
 
@@ -70,20 +64,6 @@ def share(loader: DataLoader[Any], rank: int, size: int, training: bool) -> Data
 
     It draws the seeds of its workers from a generator of its own. From the global one it would draw whenever it is
     started, which Lightning does at one point of an epoch in a run that goes on, and at another in one that is resumed.
-
-    Parameters
-    ----------
-    loader : DataLoader
-        Of whole batches.
-    rank, size : int
-        This process, and how many there are.
-    training : bool
-        Whether every process needs samples of every batch.
-
-    Returns
-    -------
-    DataLoader
-        The same one for a single process.
     """
     if size > 1:
         sampler = Shares(loader.sampler, rank, size, SMALLEST if training else 0)
@@ -96,16 +76,6 @@ def share_weight(labels: Tensor) -> Tensor | float:
     """Return by what the mean loss of a share is to be multiplied so that processes average to the whole batch's.
 
     The shares of a batch may differ by a sample, and DistributedDataParallel averages the gradients of processes.
-
-    Parameters
-    ----------
-    labels : Tensor, shape (n,)
-        Of this process's share.
-
-    Returns
-    -------
-    Tensor, shape (), or float
-        1 for a single process.
     """
     if not (dist.is_available() and dist.is_initialized()):
         return 1.0

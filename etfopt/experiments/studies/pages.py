@@ -1,0 +1,122 @@
+"""The report of a study on paper: numbers as JSON, pages as Markdown and HTML, and figures."""
+
+from __future__ import annotations
+
+import gzip
+import html
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+from markdown_it import MarkdownIt
+
+from etfopt.experiments.studies._markdown import markdown
+from etfopt.experiments.studies._numbers import Collected
+from etfopt.experiments.studies.report import Report
+from etfopt.experiments.training._records import write_json
+from etfopt.files import make_folder, refuse_occupied, write_atomically
+from etfopt.plotting import draw_page, save
+
+__all__ = ["MEASURES", "REPORT_KEYS", "write_report"]
+
+MEASURES = (
+    "train_accuracy",
+    "test_accuracy",
+    "train_cosine_margin",
+    "train_nc1",
+    "train_nc2",
+    "train_nc3",
+    "train_equinorm_difference",
+)
+"""Panels of a figure, before the sorted margins: the paper's."""
+
+LINES = 7
+"""Most lines of one figure: as many as there are colours."""
+
+METRICS = "metrics.jsonl.gz"
+
+REPORT_KEYS = ("study", "runs", "comparisons")
+"""Keys by which the numbers of an earlier report are known."""
+
+STYLE = (
+    "body{max-width:62rem;margin:2rem auto;padding:0 1rem;font:16px/1.5 system-ui,sans-serif;color:#222}"
+    "table{border-collapse:collapse;font-size:.85rem;display:block;overflow-x:auto}"
+    "th,td{padding:.25rem .7rem;border-bottom:1px solid #ddd;text-align:right}"
+    "th:first-child,td:first-child{text-align:left}img{max-width:100%}"
+)
+
+
+def write_report(report: Report, folder: Path) -> list[Path]:
+    """Write ``report.json``, ``metrics.jsonl.gz``, figures, ``report.md`` and ``report.html`` into a folder.
+
+    The folder is made if missing. ``metrics.jsonl.gz`` holds every measure of every epoch of every finished run.
+
+    Parameters
+    ----------
+    report : Report
+        The numbers.
+    folder : Path
+        Folder of the report.
+
+    Returns
+    -------
+    list of Path
+        The files that were written.
+
+    Raises
+    ------
+    InputError
+        If it cannot be made, or holds files of these names that are not of an earlier report.
+    StorageError
+        If a file cannot be written.
+    """
+    made = [folder / name for name in ("report.json", "report.md", "report.html", METRICS)]
+    refuse_occupied([*made, *sorted(folder.glob("curves-*.png"))], REPORT_KEYS, "an earlier report", overwrite=True)
+    make_folder(folder)
+    write_json(folder / "report.json", report.to_dict())
+    write_atomically(folder / METRICS, gzip.compress("".join(_lines(report.collected)).encode(), mtime=0))
+    figures = _figures(report, folder)
+    text = markdown(report, {path.name: caption for path, caption in figures.items()})
+    write_atomically(folder / "report.md", text.encode())
+    write_atomically(folder / "report.html", as_html(text, report.collected.study.title).encode())
+    return [folder / "report.md", folder / "report.html", folder / "report.json", folder / METRICS, *figures]
+
+
+def _lines(found: Collected) -> Iterator[str]:
+    """Give the records of all epochs as lines of JSON, to six digits."""
+    for name, runs in found.runs.items():
+        for run in runs:
+            for record in run.history:
+                values = {k: float(f"{v:.6g}") if math.isfinite(v) else None for k, v in record.items()}
+                place = {"variant": name, "seed": run.config.seed, "epoch": int(record["epoch"])}
+                yield json.dumps({**values, **place}, allow_nan=False) + "\n"
+
+
+def _figures(report: Report, folder: Path) -> dict[Path, str]:
+    """Draw a figure for every cell of the grid, more where it has many variants; return their captions."""
+    study, runs = report.collected.study, report.collected.runs
+    crossed = any(variant.head for variant in study.variants)
+    cells: dict[str, dict[str, str]] = {}
+    for variant in study.variants:
+        if runs[variant.name]:
+            cells.setdefault(variant.cell if crossed else "", {})[variant.head or variant.name] = variant.name
+    figures: dict[Path, str] = {}
+    for cell, names in cells.items():
+        labels = list(names)
+        for start in range(0, len(labels), LINES):
+            groups = {label: runs[names[label]] for label in labels[start : start + LINES]}
+            counts = {len(group) for group in groups.values()}
+            seeds = f"{min(counts)} to {max(counts)}" if len(counts) > 1 else str(counts.pop())
+            title = f"{cell + ': ' if cell else ''}median and range over {seeds} seed{'s' * (seeds != '1')}"
+            path = folder / f"curves-{len(figures) + 1}.png"
+            save(draw_page(groups, MEASURES, title, margins=True), path, dpi=85)
+            figures[path] = title
+    return figures
+
+
+def as_html(text: str, title: str) -> str:
+    """Return a page of Markdown as one of HTML; markup in it stays text."""
+    body = MarkdownIt("commonmark", {"html": False}).enable("table").render(text)
+    head = f'<meta charset="utf-8"><title>{html.escape(title)}</title><style>{STYLE}</style>'
+    return f'<!doctype html>\n<html lang="en"><head>{head}</head><body>\n{body}</body></html>\n'
