@@ -53,7 +53,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    r"""The outcome of a cell; None where there is no answer, or nothing to measure. Measures are `Certificate`'s."""
+    r"""Measurements of a cell, many from its `Certificate`; None if there is no answer, or nothing to measure."""
 
     problem: str
     family: str

@@ -84,7 +84,7 @@ def test_the_reduced_frame_and_a_prox_reach_the_problem(folder: Path) -> None:
         (["train", "--precision", "8"], "Invalid value for '--precision'"),
         (["train", "--devices", "0"], "devices must be an integer of at least 1; got 0"),
         (["train", "--backbone", "custom"], "backbone.name = 'custom' needs backbone.dim"),
-        (["train", "--averaging", "median"], "averaging must be 'paper', 'cumulative' or a rate"),
+        (["train", "--averaging", "median"], "head.averaging = 'median' is not known; choose one of: paper"),
         (["train", "--temperature", "nan"], "head.temperature must be finite and above 0"),
         (["train", "--set", "optimizer.momentum"], "--set 'optimizer.momentum' is no assignment"),
     ],

@@ -56,8 +56,9 @@ def test_an_unreadable_file_is_named(tmp_path: Path, name: str, content: bytes |
     assert str(path) in str(caught.value)
 
 
-def test_a_solution_is_saved_whole(tmp_path: Path) -> None:
-    path = tmp_path / "nearest.npz"
+@pytest.mark.parametrize("name", ["nearest.npz", "nearest.NPZ"])
+def test_a_solution_is_saved_whole(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
     solution = etfopt.nearest_etf(MEANS)
     save_solution(solution, path)
     with np.load(path) as saved:
