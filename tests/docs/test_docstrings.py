@@ -3,6 +3,7 @@
 import dataclasses
 import doctest
 import importlib
+import pkgutil
 import re
 from collections import defaultdict
 from pathlib import Path
@@ -133,15 +134,9 @@ def test_the_code_that_a_claim_names_cites_the_claim() -> None:
 
 def _documentation(dotted: str) -> str:
     """The docstrings of an object, and of the class and the module that hold it."""
-    parts, texts = dotted.split("."), []
-    found = importlib.import_module("etfopt")
-    for part in parts[1:]:
-        try:
-            found = getattr(found, part)
-        except AttributeError:
-            found = importlib.import_module(f"{found.__name__}.{part}")
-        texts.append(getattr(found, "__doc__", None) or "")
-    return "\n".join(texts[-3:])
+    parts = dotted.split(".")
+    holders = [pkgutil.resolve_name(".".join(parts[:k])) for k in range(len(parts), 1, -1)]
+    return "\n".join(getattr(found, "__doc__", None) or "" for found in holders[:3])
 
 
 # --- examples -------------------------------------------------------------------------------------------------------

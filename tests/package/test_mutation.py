@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("rich")
 from tests.tools import mutation
 
 MUTANTS = mutation.table()

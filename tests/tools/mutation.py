@@ -30,9 +30,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TypeAlias, TypeVar
 
-from rich.console import Console
-from rich.table import Table
-
 from tests import ROOT
 
 TABLES = ROOT / "tests" / "mutants"
@@ -199,15 +196,6 @@ def run(mutants: Sequence[Mutant], jobs: int, limit: float, root: Path = ROOT) -
     return outcomes
 
 
-def printed(outcomes: Sequence[Outcome]) -> Table:
-    """Return the table of outcomes."""
-    shown = Table("file", "broken on purpose", "verdict", "noticed by", "s")
-    for o in outcomes:
-        colour = "green" if o.good else "red"
-        shown.add_row(o.mutant.file, o.mutant.what, f"[{colour}]{o.verdict}[/]", o.by, f"{o.seconds:.0f}")
-    return shown
-
-
 def main(arguments: Sequence[str] | None = None, root: Path = ROOT) -> int:
     """Run the mutants that are asked for; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -221,9 +209,10 @@ def main(arguments: Sequence[str] | None = None, root: Path = ROOT) -> int:
         mutant.applied(root)  # before anything runs
     PROCESSES.set_forkserver_preload(PRELOADED)
     outcomes = run(mutants, given.jobs, given.limit, root)
-    Console(width=None if sys.stdout.isatty() else 150).print(printed(outcomes))
-    bad = sum(not o.good for o in outcomes)
-    print(f"{len(outcomes)} mutants: {len(outcomes) - bad} noticed, {bad} not")
+    bad = [o.mutant for o in outcomes if not o.good]
+    print(f"{len(outcomes)} mutants: {len(outcomes) - len(bad)} noticed, {len(bad)} not")
+    for mutant in bad:
+        print(f"not noticed: {mutant.file}: {mutant.what}")
     if given.json:
         rows = [asdict(o.mutant) | {"verdict": o.verdict, "by": o.by, "seconds": o.seconds} for o in outcomes]
         given.json.parent.mkdir(parents=True, exist_ok=True)
