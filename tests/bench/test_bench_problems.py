@@ -103,7 +103,5 @@ def test_two_files_of_one_name_stay_two_problems(tmp_path, rng):
 
 
 def test_an_unknown_problem_is_refused_with_the_known_ones():
-    with pytest.raises(
-        InputError, match=r"problem = 'hard' is not known; choose a family \(random, .* digits-epoch-60"
-    ):
+    with pytest.raises(InputError, match=r"'hard' is not known; choose a family \(random, .* digits-epoch-60"):
         choose_problems(["hard"])
