@@ -104,7 +104,7 @@ def test_the_reduced_frame_and_a_prox_reach_the_problem(folder: Path) -> None:
         (["train", "--devices", "0"], "devices must be an integer of at least 1; got 0"),
         (["train", "--backbone", "custom"], "backbone.name = 'custom' needs backbone.dim"),
         (["train", "--threads", "100000"], "threads = 100000 is more than"),
-        (["train", "--head", "best"], "head.name = 'best' is not known; choose one of: learned, fixed, nearest"),
+        (["train", "--head", "best"], "head.name = 'best' is not known; choose one of: fixed, learned, nearest"),
         (["train", "--data", "cats"], "data.name = 'cats' is not known; choose one of: digits"),
         (["train", "--epochs", "0"], "epochs must be an integer of at least 1; got 0"),
         (

@@ -221,7 +221,7 @@ def test_training_learns(images, tmp_path: Path) -> None:
     ("setting", "message"),
     [
         ({"data": "cats"}, "data.name = 'cats' is not known; choose one of: digits"),
-        ({"head": "last"}, "choose one of: learned, fixed, nearest"),
+        ({"head": "last"}, "choose one of: fixed, learned, nearest"),
         ({"epochs": 0}, "epochs"),
         ({"batch_size": 2.5}, "batch_size"),
         ({"seed": -1}, "seed"),
