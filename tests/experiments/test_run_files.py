@@ -10,9 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-torch = pytest.importorskip("torch")
-pl = pytest.importorskip("pytorch_lightning")
+import pytorch_lightning as pl
+import torch
 
 from etfopt.errors import InputError
 from etfopt.experiments.settings import TrainConfig
@@ -254,16 +253,6 @@ def test_the_precision_reaches_the_network(tmp_path: Path, result: RunResult) ->
     loss, expected = found.history[0]["train_loss"], result.history[0]["train_loss"]  # of one and the same network
     assert loss != expected
     assert loss == pytest.approx(expected, rel=0.01)
-
-
-@pytest.mark.parametrize(
-    ("machine", "message"),
-    [({"accelerator": "abacus"}, "abacus"), ({"precision": "8"}, "8"), ({"devices": 0}, "devices")],
-)
-def test_a_machine_that_is_not_there_is_refused(tmp_path: Path, machine: dict, message: str) -> None:
-    with pytest.raises(InputError, match=message):
-        train(SMALL, tmp_path / "run", **machine)
-    assert not (tmp_path / "run").exists()
 
 
 def test_shares_of_a_batch_are_disjoint_and_whole() -> None:

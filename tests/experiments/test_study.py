@@ -4,8 +4,6 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("pytorch_lightning")
-
 from etfopt.errors import InputError
 from etfopt.experiments.studies.plan import Study
 from etfopt.experiments.studies.plan_file import parse_study, read_study

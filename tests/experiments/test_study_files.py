@@ -5,11 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests import ROOT
-
-pytest.importorskip("pytorch_lightning")
-
 from etfopt.experiments.studies.plan_file import read_study
+from tests import ROOT
 
 FOLDER = ROOT / "notebooks" / "studies"
 FILES = sorted(FOLDER.glob("*.toml"))

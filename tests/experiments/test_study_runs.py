@@ -7,9 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-pytest.importorskip("pytorch_lightning")
-
 from typer.testing import CliRunner
 
 from etfopt.cli import app
