@@ -3,6 +3,7 @@ r"""The options of the PyTorch bridge that are names and numbers, checked withou
 from __future__ import annotations
 
 import math
+from typing import Self
 
 from etfopt._registry import Registry
 from etfopt._scalars import as_integer, as_positive
@@ -13,6 +14,7 @@ __all__ = [
     "CONFIDENCE",
     "LARGEST_TEMPERATURE",
     "METHODS",
+    "ByKeyword",
     "as_averaging",
     "as_method",
     "as_shrinkage",
@@ -33,6 +35,19 @@ CONFIDENCE = 0.9664
 
 LARGEST_TEMPERATURE = 1e15
 """Beyond it the squares of features could leave the range of float32."""
+
+
+class ByKeyword:
+    """A class whose constructor takes keywords only: heads take dim first, and two sizes are easily swapped."""
+
+    def __new__(cls, *positional: object, **_: object) -> Self:
+        """Refuse positional arguments by an error that shows the right call."""
+        if positional:
+            raise TypeError(
+                f"{cls.__name__} takes its arguments by keyword, and got {positional!r} without: write "
+                f"{cls.__name__}(num_classes=..., dim=...)"
+            )
+        return super().__new__(cls)
 
 
 def collapse_temperature(num_classes: int, confidence: float = CONFIDENCE) -> float:
@@ -56,7 +71,6 @@ def collapse_temperature(num_classes: int, confidence: float = CONFIDENCE) -> fl
     Returns
     -------
     float
-        tau > 0.
 
     Raises
     ------
@@ -65,7 +79,7 @@ def collapse_temperature(num_classes: int, confidence: float = CONFIDENCE) -> fl
 
     Notes
     -----
-    The proof and its numerical evidence are in ``theory/temperature.py``.
+    Proof: ``theory/temperature.py``.
 
     Examples
     --------

@@ -4,10 +4,6 @@ import os
 from pathlib import Path
 
 import pytest
-
-torch = pytest.importorskip("torch")
-pytest.importorskip("pytorch_lightning")
-
 from PIL import Image
 
 from etfopt.errors import InputError

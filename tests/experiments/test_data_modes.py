@@ -6,10 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-torch = pytest.importorskip("torch")
-pytest.importorskip("pytorch_lightning")
-
 from PIL import Image
 
 from etfopt.errors import InputError

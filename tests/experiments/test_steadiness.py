@@ -5,8 +5,6 @@ import math
 import numpy as np
 import pytest
 
-pytest.importorskip("pytorch_lightning")
-
 from etfopt.experiments.studies.statistics import steadiness
 
 

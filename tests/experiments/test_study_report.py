@@ -12,9 +12,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-pytest.importorskip("pytorch_lightning")
-
 from scipy import stats
 from typer.testing import CliRunner
 
