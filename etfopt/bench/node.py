@@ -85,7 +85,7 @@ def bench_node(
     Raises
     ------
     InputError
-        If a method is unknown, or the device is not at hand.
+        If a method is unknown, or the device is not available.
     """
     rows = []
     where = usable_device(device)

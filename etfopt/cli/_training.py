@@ -153,7 +153,7 @@ def _print_result(result: RunResult) -> None:
 
 
 def _refuse_typed(ctx: typer.Context, allowed: tuple[str, ...], why: str) -> None:
-    """Refuse options that were typed where the settings come from elsewhere: none is to be passed over."""
+    """Refuse typed options if the settings come from elsewhere, since they would be ignored."""
     sources = {name: ctx.get_parameter_source(name) for name in ctx.params}
     typed = [name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"]
     if wrong := [name for name in typed if name not in allowed]:
