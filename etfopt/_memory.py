@@ -20,11 +20,7 @@ class Allocations:
     """A block whose tensors are counted: ``peak`` is the most bytes that they took at a time.
 
     What was there before does not count, nor, on the CPU, what LAPACK takes for itself. Results are not changed.
-
-    Parameters
-    ----------
-    device : torch.device
-        CUDA's own counter is asked there; on the CPU, every operation is watched, which takes time.
+    CUDA has a counter of its own; on the CPU every operation is watched, which takes time.
     """
 
     def __init__(self, device: torch.device) -> None:

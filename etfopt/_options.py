@@ -3,7 +3,9 @@ r"""The options of the PyTorch bridge that are names and numbers, checked withou
 from __future__ import annotations
 
 import math
+from typing import Self
 
+from etfopt._registry import Registry
 from etfopt._scalars import as_integer, as_positive
 from etfopt.errors import InputError
 
@@ -12,6 +14,7 @@ __all__ = [
     "CONFIDENCE",
     "LARGEST_TEMPERATURE",
     "METHODS",
+    "ByKeyword",
     "as_averaging",
     "as_method",
     "as_shrinkage",
@@ -22,7 +25,9 @@ __all__ = [
 METHODS = ("auto", "svd", "gram", "newton-schulz")
 """Routes to a polar factor."""
 
-AVERAGINGS = ("paper", "cumulative")
+AVERAGINGS = Registry(
+    "averaging", {"paper": "etfopt.nn.averaging:paper", "cumulative": "etfopt.nn.averaging:cumulative"}
+)
 """Rules of running means that have a name; a rate is another."""
 
 CONFIDENCE = 0.9664
@@ -30,6 +35,19 @@ CONFIDENCE = 0.9664
 
 LARGEST_TEMPERATURE = 1e15
 """Beyond it the squares of features could leave the range of float32."""
+
+
+class ByKeyword:
+    """A class whose constructor takes keywords only: heads take dim first, and two sizes are easily swapped."""
+
+    def __new__(cls, *positional: object, **_: object) -> Self:
+        """Refuse positional arguments by an error that shows the right call."""
+        if positional:
+            raise TypeError(
+                f"{cls.__name__} takes its arguments by keyword, and got {positional!r} without: write "
+                f"{cls.__name__}(num_classes=..., dim=...)"
+            )
+        return super().__new__(cls)
 
 
 def collapse_temperature(num_classes: int, confidence: float = CONFIDENCE) -> float:
@@ -53,7 +71,6 @@ def collapse_temperature(num_classes: int, confidence: float = CONFIDENCE) -> fl
     Returns
     -------
     float
-        tau > 0.
 
     Raises
     ------
@@ -62,7 +79,7 @@ def collapse_temperature(num_classes: int, confidence: float = CONFIDENCE) -> fl
 
     Notes
     -----
-    The proof and its numerical evidence are in ``theory/temperature.py``.
+    Proof: ``theory/temperature.py``.
 
     Examples
     --------
@@ -95,11 +112,11 @@ def as_temperature(value: object, num_classes: int) -> float:
 
 def as_averaging(value: object) -> str | float:
     """Return the name of a rule for running means, or a constant rate, or raise `InputError`."""
-    if isinstance(value, str) and value in AVERAGINGS:
-        return value
     if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value <= 1:
         return float(value)
-    raise InputError(f"averaging must be 'paper', 'cumulative' or a rate in (0, 1]; got {value!r}")
+    if isinstance(value, str):
+        return AVERAGINGS.checked(value)
+    raise InputError(f"averaging must be 'paper', 'cumulative', an import path or a rate in (0, 1]; got {value!r}")
 
 
 def as_shrinkage(value: object, name: str) -> float:

@@ -36,14 +36,10 @@ class Worker:
     crashes it. Functions and arguments must be importable or picklable. Use it as a context manager, which stops the
     process at its end; in a script, use it under ``if __name__ == "__main__":``.
 
-    Attributes
-    ----------
-    generation : int
-        Number of processes started so far. When it changes, caches of the process are cold.
     """
 
     def __init__(self) -> None:
-        self.generation = 0
+        self.generation = 0  # processes started so far; when it changes, caches of the process are cold
         self._process: SpawnProcess | None = None
         self._pipe: Connection[Any, Any] | None = None
 
@@ -56,28 +52,9 @@ class Worker:
         self.stop()
 
     def call(self, function: Callable[..., Any], *arguments: Any, limit: float) -> Any:
-        """Return ``function(*arguments)``, computed in the process.
+        """Return ``function(*arguments)``, computed in the process within `limit` seconds.
 
-        Parameters
-        ----------
-        function : callable
-            Importable in a fresh interpreter.
-        *arguments : object
-            Picklable.
-        limit : float
-            Seconds.
-
-        Returns
-        -------
-        object
-            What the function returned.
-
-        Raises
-        ------
-        Overtime
-            If the call takes more than `limit` seconds.
-        WorkerDied
-            If the process ends during the call, or cannot be started.
+        Raises `Overtime` after the limit, and `WorkerDied` if the process ends during the call or cannot be started.
         """
         self.start()
         return self._exchange((function, arguments), limit)

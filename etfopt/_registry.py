@@ -23,24 +23,10 @@ class Registry:
     """The things of one kind that can be named: built-in ones by name, anyone's own by import path.
 
     Making a registry, and checking a name against it, imports nothing of what is named.
-
-    Attributes
-    ----------
-    kind : str
-        What is named, as messages say it: "solver".
-    paths : mapping
-        From names to import paths, "package.module:attribute".
-
-    Examples
-    --------
-    >>> from etfopt._registry import Registry
-    >>> means = Registry("mean", {"arithmetic": "statistics:fmean", "geometric": "statistics:geometric_mean"})
-    >>> means.load("arithmetic")([1, 2, 6]), means.load("statistics:median")([1, 2, 6])
-    (3.0, 2)
     """
 
-    kind: str
-    paths: Mapping[str, str]
+    kind: str  # what is named, in messages: "solver"
+    paths: Mapping[str, str]  # from names to import paths, "package.module:attribute"
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.paths)
@@ -51,20 +37,7 @@ class Registry:
         return f"{', '.join(self.paths)}, or the import path of your own"
 
     def checked(self, name: object, argument: str = "") -> str:
-        """Return a name that is known or has the form of an import path.
-
-        Parameters
-        ----------
-        name : object
-            What was given.
-        argument : str
-            Of which argument or setting, for the message. The kind, if empty.
-
-        Raises
-        ------
-        InputError
-            If it is neither. The known names are listed.
-        """
+        """Return a known name or an import path, or raise `InputError` that names the argument (or the kind)."""
         if isinstance(name, str) and (name in self.paths or IMPORT_PATH.fullmatch(name)):
             return name
         said = argument or self.kind
@@ -72,20 +45,7 @@ class Registry:
         raise InputError(f"{said} = {name!r} is not known", said, name, remedy)
 
     def load(self, name: str, argument: str = "") -> Any:
-        """Import what a name or an import path stands for.
-
-        Parameters
-        ----------
-        name, argument
-            Of `checked`.
-
-        Raises
-        ------
-        InputError
-            If the name is not known, or there is no such module or nothing of that name in it.
-        MissingExtraError
-            If it needs an extra that is not installed.
-        """
+        """Import what a name or an import path stands for, or raise `InputError` or `MissingExtraError`."""
         name = self.checked(name, argument)
         module, _, attribute = self.paths.get(name, name).partition(":")
         try:
@@ -110,14 +70,7 @@ class Registry:
 def modules_of(package: str, folder: Path) -> dict[str, str]:
     """Return a path for each public module of a folder: the module `trust_region` offers "trust-region".
 
-    A module offers the first name of its ``__all__``. So one more module is one more name, and nothing else changes.
-
-    Parameters
-    ----------
-    package : str
-        The folder's dotted name.
-    folder : Path
-        Where the modules lie. Nothing in it is imported.
+    A module offers the first name of its ``__all__``. A new module is a new name. Nothing is imported.
     """
     names = sorted(path.stem for path in folder.glob("[!_]*.py") if path.stem != "base")
     return {name.replace("_", "-"): f"{package}.{name}:__all__" for name in names}
@@ -128,23 +81,8 @@ def called(
 ) -> Any:
     """Return what a factory makes of its arguments, the options, and those of the offers that it has parameters for.
 
-    Parameters
-    ----------
-    make : callable
-        The factory.
-    where : str
-        The setting that named it, for messages: "backbone".
-    *args
-        Positional arguments.
-    offers : mapping
-        Values by parameter name, passed where the factory has such a parameter and no option sets it.
-    options : mapping
-        Keyword arguments that the user wrote down; each must have a parameter.
-
-    Raises
-    ------
-    InputError
-        If the arguments do not fit the factory's signature.
+    An option replaces an offer. Raises `InputError`, with the setting `where` ("backbone"), if the arguments do not
+    fit the factory's signature.
     """
     try:
         known = inspect.signature(make).parameters

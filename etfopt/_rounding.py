@@ -66,3 +66,15 @@ def unseen(problem: NearestETF, null: Array) -> float:
     """Bound ||(U - U*) N N'F||_F, N a basis of the null space of A on which U and U* may differ at will."""
     units = 1.01 * math.sqrt(problem.r) * (svd_units(problem.d, problem.r) + problem.r)
     return 2 * float(np.linalg.norm(null.T @ problem.F)) + 2 * units * ROUNDOFF * float(np.linalg.norm(problem.F))
+
+
+def frame_ignores(problem: NearestETF, null: Array, smallest: float) -> bool:
+    """Return whether F' vanishes on the null space of A, so that the ETF is unique although U is not.
+
+    `null` is a basis of the numerical null space, and `smallest` the least singular value outside it. Proofs:
+    ``theory/gauge.py``, 1, and ``theory/closed_form.py``.
+    """
+    # Rounding turns the basis by rounding / smallest. A faint proximal term turns it by up to the root of that
+    # before its own singular values rise above rounding.
+    tolerance = np.sqrt(problem.scaled_linear_term.rounding / smallest) if smallest > 0 else 0.0
+    return bool(np.linalg.norm(null.T @ problem.F, 2) <= tolerance * np.linalg.norm(problem.F, 2))

@@ -70,3 +70,11 @@ def rescaled(Y: Array | np.floating[Any] | float, e: int) -> Float64Array:
     with np.errstate(over="ignore"):
         # a product rounds as ldexp does, and is faster, where the factor itself is in range
         return np.asarray(Y * 2.0**e if -1022 <= e <= 1023 else np.ldexp(Y, e), dtype=np.float64)
+
+
+def squared_norm(X: Float64Array) -> float:
+    """Return ||X||_F^2, inf where it is out of range."""
+    if not np.isfinite(X).all():
+        return float("inf")
+    Y, e = normalized(X)
+    return float(rescaled(np.vdot(Y, Y), 2 * e))

@@ -6,7 +6,7 @@ import math
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from typing import ParamSpec, Self, TypeVar
+from typing import ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
@@ -21,19 +21,6 @@ from etfopt.errors import InputError
 Inputs = ParamSpec("Inputs")
 Output = TypeVar("Output")
 BatchNorm = _NormBase
-
-
-class ByKeyword:
-    """A class whose constructor takes keywords only: heads take dim first, and two sizes are easily swapped."""
-
-    def __new__(cls, *positional: object, **_: object) -> Self:
-        """Refuse positional arguments by an error that shows the right call."""
-        if positional:
-            raise TypeError(
-                f"{cls.__name__} takes its arguments by keyword, and got {positional!r} without: write "
-                f"{cls.__name__}(num_classes=..., dim=...)"
-            )
-        return super().__new__(cls)
 
 
 def require_floats(value: object, name: str, shape: tuple[int | str, ...] | None) -> Tensor:
@@ -77,8 +64,11 @@ def require_labels(labels: object, count: int, num_classes: int, ignore_index: i
     `ignore_index` is one more value that is allowed. The cast comes first: in uint8 the index -100 would be 156.
     """
     tensor = _as_dense(labels, "labels")
-    if tensor.dtype not in INTEGERS or tuple(tensor.shape) != (count,):
-        raise InputError(f"{_misfit(tensor, count)}{_label_remedy(tensor, count)}")
+    shape = tuple(tensor.shape)
+    if shape != (count,) or tensor.dtype not in INTEGERS:
+        misfit = f"shape {shape}; it must be ({count},): one class index for each row of features"
+        misfit = misfit if shape != (count,) else f"dtype {tensor.dtype}; pass class indices as integers"
+        raise InputError(f"labels has {misfit}{_label_remedy(tensor, count)}")
     index = tensor.to(torch.int64)
     if tensor.dtype == torch.uint64:
         index = index.masked_fill(index < 0, torch.iinfo(torch.int64).max)  # beyond int64, and so no class
@@ -100,37 +90,22 @@ INTEGERS = frozenset(
 )
 
 
-def _misfit(labels: Tensor, count: int) -> str:
-    if tuple(labels.shape) != (count,):
-        return (
-            f"labels has shape {tuple(labels.shape)}; it must be ({count},): one class index for each row of features"
-        )
-    return f"labels has dtype {labels.dtype}; pass class indices as integers"
-
-
 def _label_remedy(labels: Tensor, count: int) -> str:
     """Say what labels that are no vector of integers seem to be, and how to get class indices from them."""
-    integral = labels.dtype in INTEGERS or labels.dtype == torch.bool
-    seen = visible(labels)
-    if labels.dim() == 2 and len(labels) == count and labels.shape[1] > 1:
-        rows = labels.to(torch.float64) if not labels.is_complex() else labels.real
-        ones = bool(((rows == 0) | (rows == 1)).all()) if seen else integral
-        if ones and seen and not (rows.sum(dim=1) == 1).all():
-            return ". They look like several classes a sample, which is not supported: pass one class index a sample"
-        index = "labels.long().argmax(dim=1)" if labels.dtype == torch.bool else "labels.argmax(dim=1)"
-        if ones:
-            return f". They look one-hot: pass {index}"
-        return (
-            ". They look like soft labels (mixup, label smoothing), and one class a sample is needed: pass "
-            f"{index} here, and the soft labels to the loss only"
-        )
+    if tuple(labels.shape) == (count,):
+        cut = labels.is_floating_point() and visible(labels) and not (labels == labels.round()).all()
+        return ". Some are fractions, which labels.long() would cut off" if cut else ", e.g. labels.long()"
     if tuple(labels.shape) == (count, 1):
         return ". They are a column: pass labels.squeeze(1)"
-    if tuple(labels.shape) != (count,):
+    if labels.dim() != 2 or len(labels) != count or not visible(labels):
         return ""
-    if labels.is_floating_point() and seen and not (labels == labels.round()).all():
-        return ". These are no class indices (some are fractions), and labels.long() would cut them off"
-    return ", e.g. labels.long()"
+    rows = labels.to(torch.complex128).real  # of every dtype
+    index = "labels.long().argmax(dim=1)" if labels.dtype == torch.bool else "labels.argmax(dim=1)"
+    if not ((rows == 0) | (rows == 1)).all():
+        return f". They look like soft labels: pass {index} here, and the soft labels to the loss only"
+    if not (rows.sum(dim=1) == 1).all():
+        return ". They look like several classes a sample, which is not supported: pass one class index a sample"
+    return f". They look one-hot: pass {index}"
 
 
 def _as_dense(value: object, name: str) -> Tensor:
@@ -209,11 +184,11 @@ def full_precision(X: Tensor) -> AbstractContextManager[object]:
     device = X.device.type
     # to enter a region costs as much as a small product, so only where there is something to leave
     single = torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
-    if torch.compiler.is_compiling() or not _Exact.wanted():
+    if torch.compiler.is_compiling() or not _coarse():
         return single
     regions = ExitStack()
-    regions.enter_context(single)
-    regions.enter_context(_Exact())
+    for region in (single, _Exact()):
+        regions.enter_context(region)
     return regions
 
 
@@ -231,18 +206,10 @@ def widened(*tensors: Tensor) -> tuple[Tensor, ...]:
     return tensors
 
 
-def lasting_product(X: Tensor, Y: Tensor) -> Tensor:
-    """Return XY in the dtype of X, with all the digits of it in the derivatives that autograd takes as well."""
-    if torch.is_grad_enabled() and (X.requires_grad or Y.requires_grad):
-        wide, other = widened(X, Y)
-        return (wide @ other).to(X.dtype)
-    return X @ Y
-
-
 @constant_in_graphs
 def _coarse() -> bool:
     """Whether products of float32 are rounded, or would be but for a region; a graph that is compiled guards it."""
-    return _Exact.wanted()
+    return _Exact.depth > 0 or not UNROUNDED.issuperset(_precisions())
 
 
 class _Exact:
@@ -251,11 +218,6 @@ class _Exact:
     lock = threading.Lock()  # a backward pass has threads of its own
     depth = 0
     before: tuple[str, ...] = ()
-
-    @staticmethod
-    def wanted() -> bool:
-        """Whether something coarser is allowed, or kept away by a region that is left again."""
-        return _Exact.depth > 0 or not UNROUNDED.issuperset(_precisions())
 
     def __enter__(self) -> None:
         with _Exact.lock:

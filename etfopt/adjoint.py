@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from etfopt._arrays import Array, Float64Array, as_matrix
+from etfopt._rounding import frame_ignores
 from etfopt._scaling import in_range, normalized, own_errstate, rescaled
 from etfopt._spectrum import Spectrum, spectrum_at, spectrum_of
 from etfopt.errors import InputError
@@ -34,10 +35,8 @@ class Gradient(NamedTuple):
 
     Attributes
     ----------
-    H : ndarray, shape (d, C)
-        dL/dH.
-    prox : ndarray, shape (d, r), or None
-        :math:`dL/dU_{prox}`; None without a proximal point.
+    H, prox : ndarray, shapes (d, C) and (d, r)
+        :math:`dL/dH` and :math:`dL/dU_{prox}`, which is None without a proximal point.
     """
 
     H: Array
@@ -50,10 +49,8 @@ def polar_derivative(A: ArrayLike, U: ArrayLike, X: ArrayLike) -> Float64Array:
 
     Parameters
     ----------
-    A : array_like, shape (d, r), d >= r
-        Of full column rank.
-    U : array_like, shape (d, r)
-        The polar factor of A.
+    A, U : array_like, shape (d, r), d >= r
+        A matrix of full column rank and its polar factor.
     X : array_like, shape (d, r)
         A tangent dA, or a cotangent dL/dU.
 
@@ -101,7 +98,6 @@ def nearest_etf_vjp(problem: NearestETF, U: ArrayLike, cotangent: ArrayLike) -> 
     Parameters
     ----------
     problem : NearestETF
-        The problem at whose class means the derivative is taken.
     U : array_like, shape (d, r)
         The minimiser, from any solver.
     cotangent : array_like, shape (d, r)
@@ -157,7 +153,6 @@ def nearest_etf_jvp(problem: NearestETF, U: ArrayLike, tangent: ArrayLike) -> Fl
     Parameters
     ----------
     problem : NearestETF
-        The problem at whose class means the derivative is taken.
     U : array_like, shape (d, r)
         The minimiser, from any solver.
     tangent : array_like, shape (d, C)
@@ -225,7 +220,7 @@ def _require_gauge_free(problem: NearestETF, G: Array, spectrum: Spectrum) -> No
     """Refuse where the answer would depend on an arbitrary choice among minimisers."""
     if not spectrum.null.shape[1]:
         return
-    if not problem.frame_ignores(spectrum.null, spectrum.smallest):
+    if not frame_ignores(problem, spectrum.null, spectrum.smallest):
         message = (
             f"H leaves the nearest ETF undetermined: A has numerical rank {spectrum.rank} < r = {problem.r}, so no "
             "gradient exists"

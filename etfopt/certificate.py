@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from etfopt._arrays import as_matrix
 from etfopt._display import Described, Rows
 from etfopt._linear_term import LinearTerm
-from etfopt._rounding import ROUNDOFF, change_bound, gap_bound, number, residual_bound, unseen
+from etfopt._rounding import ROUNDOFF, change_bound, frame_ignores, gap_bound, number, residual_bound, unseen
 from etfopt._scaling import normalized, own_errstate, rescaled
 from etfopt.polar._products import TALL, feasibility, sym, tall_product
 from etfopt.polar._svd import SVD, thin_svd
@@ -105,17 +105,15 @@ class Certificate(Described):
         return self.feasibility <= self.feasibility_tolerance
 
     def optimal(self, gap_tolerance: float) -> bool:
-        r"""Return whether U is feasible and its relative gap is at most a tolerance.
+        """Return whether U is feasible and its relative gap is at most a tolerance.
 
         Parameters
         ----------
         gap_tolerance : float
-            In units of :math:`\|A\|_*`.
 
         Returns
         -------
         bool
-            True only if feasibility is at most `feasibility_tolerance`, too.
         """
         return self.feasible and self.relative_gap <= gap_tolerance
 
@@ -137,19 +135,17 @@ def certify(problem: NearestETF, U: ArrayLike) -> Certificate:
     Parameters
     ----------
     problem : NearestETF
-        The problem.
     U : array_like, shape (d, r)
         The point, from any solver. It need not be feasible: `Certificate.feasible` tells.
 
     Returns
     -------
     Certificate
-        Gap, distance bounds and flags, in float64.
 
     Raises
     ------
     InputError
-        If `problem` is not a `NearestETF`, or U is not a finite real matrix of shape (d, r).
+        If U is not a finite real matrix of shape (d, r).
 
     Notes
     -----
@@ -223,7 +219,7 @@ def _uniqueness(problem: NearestETF, term: LinearTerm, svd: SVD) -> tuple[int, b
     rank = int(np.count_nonzero(term.rounding < svd.S))
     if rank in (0, problem.r):
         return rank, rank == problem.r
-    return rank, problem.frame_ignores(np.asarray(svd.Q[:, rank:]), float(svd.S[rank - 1]))
+    return rank, frame_ignores(problem, np.asarray(svd.Q[:, rank:]), float(svd.S[rank - 1]))
 
 
 def _natural(value: float, term: LinearTerm) -> float:

@@ -36,12 +36,11 @@ def random_stiefel(d: int, r: int, rng: Seed) -> Float64Array:
     Returns
     -------
     ndarray, shape (d, r), float64
-        U with :math:`U'U = I`.
 
     Raises
     ------
     InputError
-        If d or r is not an integer with d >= r >= 1, or `rng` is neither a generator nor a seed.
+        If not d >= r >= 1, or `rng` is neither a generator nor a seed.
 
     References
     ----------

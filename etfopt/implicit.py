@@ -29,7 +29,6 @@ def kkt_memory(d: int, r: int) -> int:
     Returns
     -------
     int
-        Bytes.
 
     Notes
     -----

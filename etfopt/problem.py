@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from etfopt._arrays import Array, Float64Array, as_matrix, room_hint
 from etfopt._linear_term import LinearTerm, frame_term, gathered, proximal_term, simplex_term, without_common_mean
 from etfopt._scalars import proximal_weight
-from etfopt._scaling import normalized, own_errstate, rescaled
+from etfopt._scaling import normalized, own_errstate, rescaled, squared_norm
 from etfopt.errors import InputError
 from etfopt.frames import frame_matrix, simplex_etf
 from etfopt.polar._gram import GramSpectrum, gram_spectrum
@@ -42,14 +42,12 @@ class NearestETF:
         The frame F: a matrix, a name ("simplex", "reduced"), or the import path ``package.module:function`` of a
         function from C to a matrix. Default: "simplex", the paper's choice.
     reduced : bool
-        Short for ``frame="reduced"``: the simplex with r = C - 1. Then d = C - 1 is enough, and U is unique without a
-        proximal term.
+        Short for ``frame="reduced"``, r = C - 1. Then d = C - 1 is enough, and U is unique without a proximal term.
 
     Raises
     ------
     InputError
-        If H is not a finite real matrix with C >= 2 columns, d < r, prox does not have shape (d, r), delta is negative
-        or not finite, delta > 0 comes without a prox, or both a frame and `reduced` are given.
+        If an array has the wrong shape or a value that is not finite, d < r, C < 2, or two arguments contradict.
 
     Notes
     -----
@@ -89,25 +87,19 @@ class NearestETF:
             message = f"H has shape {self.H.shape}, so C = {C} class; it needs a column for each of C >= 2 classes"
             raise InputError(message, "H", self.H)
         if reduced and frame is not None:
-            message = "reduced = True names a frame, and frame is given too"
-            raise InputError(message, "reduced", reduced, "leave one of them out")
+            raise InputError("reduced = True names a frame, and frame is given too", "reduced", True, "leave one out")
         simplex = simplex_etf(C)
         simplex.flags.writeable = False
         frame = "reduced" if reduced else frame
         self.F: Array = simplex if frame is None else frame_matrix(frame, C)
         # products with the simplex are centring; one that is passed is recognised, so that it gives the same digits
         self._simplex = self.F is simplex or np.array_equal(self.F, simplex)
-        self._require_room()
+        if d < self.r:
+            hint = room_hint(d, C, simplex=self._simplex, reduced="'reduced'")
+            message = f"H has shape {self.H.shape}: d = {d} features are fewer than the r = {self.r} rows of the frame"
+            raise InputError(message, "H", self.H, f"{hint}. Columns of H are classes: if its rows are, pass H.T")
         self.delta: float = proximal_weight(delta, (d, self.r), has_prox=prox is not None)
         self.prox: Array | None = None if prox is None else as_matrix(prox, "prox", shape=(d, self.r))
-
-    def _require_room(self) -> None:
-        (d, C), r = self.H.shape, self.r
-        if d < r:
-            hint = room_hint(d, C, simplex=self._simplex, reduced="'reduced'")
-            message = f"H has shape {self.H.shape}: d = {d} features are fewer than the r = {r} rows of the frame"
-            remedy = f"{hint}. Columns of H are classes: if its rows are, pass H.T"
-            raise InputError(message, "H", self.H, remedy)
 
     def fresh(self) -> NearestETF:
         """Return the same problem without its cached linear term and Gram matrix, for timings.
@@ -115,7 +107,6 @@ class NearestETF:
         Returns
         -------
         NearestETF
-            With the same arrays.
         """
         return NearestETF(self.H, self.prox, self.delta, None if self._simplex else self.F)
 
@@ -160,12 +151,10 @@ class NearestETF:
         Parameters
         ----------
         X : ndarray, shape (d, r)
-            Usually U.
 
         Returns
         -------
-        ndarray, shape (d, C)
-            XF, in the dtype of X.
+        ndarray, shape (d, C), of the dtype of X
         """
         if self._simplex:
             centred = without_common_mean(X)
@@ -193,64 +182,39 @@ class NearestETF:
         term = self.scaled_linear_term
         return rescaled(term.A, term.exponent)
 
-    @own_errstate
-    def frame_ignores(self, null: Float64Array, smallest: float) -> bool:
-        r"""Return whether F' vanishes on the null space of A, so that the ETF U F is unique although U is not.
-
-        Parameters
-        ----------
-        null : ndarray, shape (r, k)
-            Orthonormal basis of the numerical (right) null space of A.
-        smallest : float
-            The smallest singular value of A_s outside it.
-
-        Returns
-        -------
-        bool
-            True up to the root of rounding. See ``theory/gauge.py``, 1.
-        """
-        # Rounding turns the basis by rounding / smallest. A faint proximal term turns it by up to the root of that
-        # before its own singular values rise above rounding.
-        tolerance = np.sqrt(self.scaled_linear_term.rounding / smallest) if smallest > 0 else 0.0
-        return bool(np.linalg.norm(null.T @ self.F, 2) <= tolerance * np.linalg.norm(self.F, 2))
-
     def _point(self, value: ArrayLike, name: str) -> Float64Array:
         return np.asarray(as_matrix(value, name, copy=False, shape=(self.d, self.r)), dtype=np.float64)
 
     @own_errstate
     def objective(self, U: ArrayLike) -> float:
-        """Return the objective at a point, on the manifold or off it, in float64.
+        """Return the objective at a point, on the manifold or off it, in float64; inf where it is out of range.
 
         Parameters
         ----------
         U : array_like, shape (d, r)
-            Finite.
 
         Returns
         -------
         float
-            inf where the value is out of range.
         """
         U = self._point(U, "U")
         with np.errstate(over="ignore"):
-            value = _squared_norm(self.H - U @ self.F)
+            value = squared_norm(self.H - U @ self.F)
             if self.delta > 0 and self.prox is not None:
-                value += self.delta / 2 * _squared_norm(U - self.prox)
+                value += self.delta / 2 * squared_norm(U - self.prox)
         return value
 
     @own_errstate
     def gradient(self, U: ArrayLike) -> Float64Array:
-        r"""Return the Euclidean gradient :math:`2UFF' - 2HF' + \delta(U - U_{prox})`.
+        r"""Return the Euclidean gradient :math:`2UFF' - 2HF' + \delta(U - U_{prox})`, with the quadratic terms.
 
         Parameters
         ----------
         U : array_like, shape (d, r)
-            Finite.
 
         Returns
         -------
         ndarray, shape (d, r), float64
-            The gradient of the objective with its quadratic terms, not of its linear form.
         """
         U = self._point(U, "U")
         residual, e = normalized(U @ self.F - self.H)
@@ -266,12 +230,10 @@ class NearestETF:
         Parameters
         ----------
         V : array_like, shape (d, r)
-            Finite.
 
         Returns
         -------
         ndarray, shape (d, r), float64
-            The same at every point: the objective is quadratic.
         """
         V = self._point(V, "V")
         return 2 * (V @ self.F) @ self.F.T + self.delta * V
@@ -286,10 +248,3 @@ def require_problem(problem: object) -> None:
         message = f"problem must be a NearestETF; got {type(problem).__name__}"
         remedy = "for class means H use etfopt.nearest_etf(H), or pass etfopt.NearestETF(H)"
         raise InputError(message, "problem", problem, remedy)
-
-
-def _squared_norm(X: Float64Array) -> float:
-    if not np.isfinite(X).all():
-        return float("inf")
-    Y, e = normalized(X)
-    return float(rescaled(np.vdot(Y, Y), 2 * e))

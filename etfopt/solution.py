@@ -30,15 +30,12 @@ class Solution(Described):
     Attributes
     ----------
     problem : NearestETF
-        The problem that was solved.
     U : ndarray, shape (d, r)
         The point of the Stiefel manifold.
     termination : Termination
         Why the solver stopped. ``termination.value`` is advice.
-    certificate : Certificate
-        Checks of U that trust no solver.
-    stats : Stats
-        Solver, seconds, iterations, trace.
+    certificate, stats : Certificate, Stats
+        Checks of U that trust no solver; solver, seconds, iterations and trace.
     converged : bool
         The certificate's verdict: U is feasible and its relative gap is within what the solver promises.
 
@@ -98,9 +95,9 @@ class Solution(Described):
     def distance(self) -> float:
         r"""Distance :math:`\min_{s, U} \|H - s\,UF\|_F` of H to the nearest ETF of any size, in the units of H.
 
-        It is computed as a residual: the equal difference :math:`\|H\|^2 - \|HF'\|_*^2/\|F\|^2` has no correct digit
-        near collapse. Without a proximal term the minimiser is this U. With one it is the polar factor of HF'.
+        Without a proximal term the minimiser is this U. With one it is the polar factor of HF'.
         """
+        # a residual: the equal difference |H|^2 - |HF'|_*^2/|F|^2 has no correct digit near collapse
         problem, U = self.problem, self.U
         if problem.delta > 0 or not self.converged:
             (H, _), (F, _) = normalized(problem.H), normalized(problem.F)
@@ -133,9 +130,8 @@ def solve(
     Parameters
     ----------
     problem : NearestETF
-        The problem.
     solver : Solver or str, optional
-        A solver; a name such as "trust-region"; or the import path ``package.module:name`` of your own. Default: the
+        A solver, its name ("trust-region"), or the import path ``package.module:name`` of your own. Default: the
         closed form, `etfopt.solvers.procrustes.Procrustes`.
     initial_point : array_like, shape (d, r), optional
         Where an iterative solver starts. Direct solvers ignore it.
@@ -145,7 +141,6 @@ def solve(
     Returns
     -------
     Solution
-        ``converged`` is the certificate's verdict at the gap that the solver promises.
 
     Raises
     ------
@@ -234,12 +229,8 @@ def nearest_etf(
         The frame F: a matrix, a name ("simplex", "reduced") or an import path. Default: "simplex".
     reduced : bool
         Short for ``frame="reduced"``, with which d = C - 1 is enough.
-    solver : Solver or str, optional
-        A solver, its name or its import path. Default: the closed form.
-    initial_point : array_like, shape (d, r), optional
-        Where an iterative solver starts.
-    throw : bool
-        Whether an answer that the certificate rejects raises.
+    solver, initial_point, throw : Solver or str, array_like of shape (d, r), bool
+        Which solver (the closed form), its start, and whether a rejected answer raises: see `solve`.
 
     Returns
     -------
@@ -248,10 +239,8 @@ def nearest_etf(
 
     Raises
     ------
-    InputError
-        If an argument cannot be used: see `NearestETF` and `solve`.
-    ConvergenceError
-        If the certificate rejects the answer and `throw` is True.
+    InputError, ConvergenceError
+        If an argument cannot be used, or the certificate rejects the answer.
 
     References
     ----------

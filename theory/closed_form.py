@@ -56,7 +56,7 @@ that of F', and is contained in it if and only if the ranks agree. rank M = C-1.
 - `etfopt.problem.NearestETF.linear_term`: A. `etfopt.problem.NearestETF.objective`: f, also off the manifold.
 - `etfopt.solvers.procrustes.Procrustes`: a minimiser by each of its routes. `etfopt.polar.polar_factor`: the same.
 - `etfopt.certificate.Certificate`: `unique` decides (c) and `etf_unique` (d), both up to rounding.
-- `etfopt.problem.NearestETF.frame_ignores`: (d).
+- `etfopt._rounding.frame_ignores`: (d).
 
 ## References
 

@@ -102,7 +102,7 @@ w$ for unit $\tilde w$ orthogonal to V, as w is along $(I-VV')Pn$; and $w'Pn \le
 ## In the code
 
 - `etfopt.certificate.Certificate`: `unique` and `etf_unique` are the two notions of 1.
-- `etfopt.problem.NearestETF.frame_ignores`: the condition of 1.
+- `etfopt._rounding.frame_ignores`: the condition of 1.
 - `etfopt.adjoint.nearest_etf_vjp`: by 6 the gradient of a loss of the ETF does not grow with 1/delta.
 - `etfopt.frames.simplex.simplex_etf`: the two frames of 3.
 

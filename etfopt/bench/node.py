@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import statistics
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -17,12 +16,12 @@ from torch import Tensor, nn
 
 from etfopt._memory import Allocations
 from etfopt._options import as_method
-from etfopt.bench._timing import BATCH, seconds
+from etfopt.bench.timing import BATCH, times_in_turn
 from etfopt.bench.units import DELTA, SPECTRA
 from etfopt.frames import simplex_etf
 from etfopt.nn.functional import nearest_etf
 
-__all__ = ["SHAPES", "NodeRow", "bench_node", "growth", "usable_device"]
+__all__ = ["SHAPES", "NodeRow", "bench_node", "growth", "usable_device", "wait"]
 
 SHAPES = ((512, 10), (512, 47), (512, 100), (2048, 100), (2048, 1000))
 REPEATS = 9
@@ -34,40 +33,22 @@ REPEAT_SECONDS = 0.3
 
 @dataclass(frozen=True)
 class NodeRow:
-    """Medians for one shape, float32.
-
-    Attributes
-    ----------
-    d, C : int
-    spectrum : str
-        "random" class means, or ones "near collapse" (a simplex ETF and 1 % noise).
-    device : str
-    forward : float
-        Seconds of `etfopt.nn.functional.nearest_etf` with the paper's proximal term, without a graph.
-    total : float
-        Seconds of forward and backward.
-    product, linear : float
-        Seconds of one product A'A, and of the forward and backward pass of ``nn.Linear(d, C)`` at batch 256.
-    memory : float
-        Most numbers held at a time, beyond what goes in, over dC + C^2, LAPACK's own not counted.
-    method : str
-        The `method` of `etfopt.nn.functional.nearest_etf`.
-    """
+    """Medians for one shape in float32; times in seconds."""
 
     d: int
     C: int
-    spectrum: str
+    spectrum: str  # "random" class means, or "near collapse": a simplex ETF and 1 % noise
     device: str
-    forward: float
-    total: float
-    product: float
-    linear: float
-    memory: float
+    forward: float  # `etfopt.nn.functional.nearest_etf` with the paper's proximal term, without a graph
+    total: float  # forward and backward
+    product: float  # one product A'A
+    linear: float  # forward and backward pass of ``nn.Linear(d, C)`` at batch 256
+    memory: float  # most numbers held at a time, without input and LAPACK's own, over dC + C^2
     method: str = "auto"
 
 
 def usable_device(name: str) -> torch.device:
-    """Return a device by name."""
+    """Return the device that PyTorch names so, after computing something on it; an `InputError` if that fails."""
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
@@ -146,13 +127,8 @@ def _row(d: int, C: int, spectrum: str, device: torch.device, method: str) -> No
         "product": lambda: prox.mT @ prox,
         "linear": lambda: torch.autograd.grad(layer(X), (X, *layer.parameters()), dY),
     }
-    taken: dict[str, list[float]] = {name: [] for name in runs}
-    end = time.perf_counter() + REPEAT_SECONDS
-    while time.perf_counter() < end or len(taken["linear"]) <= REPEATS:
-        # in turn, so that a busy moment of the machine meets all; the first warms up
-        for name, run in runs.items():
-            taken[name].append(seconds(lambda run=run: _finished(run, device)))  # type: ignore[misc] # a bound default
-    medians = {name: statistics.median(times[1:]) for name, times in taken.items()}
+    taken = times_in_turn(runs, REPEATS, REPEAT_SECONDS, finish=lambda: wait(device))
+    medians = {name: statistics.median(times) for name, times in taken.items()}
     with Allocations(device) as held:
         total()
     memory = held.peak / 4 / (d * C + C * C)
@@ -169,7 +145,7 @@ def _problem(d: int, C: int, spectrum: str, device: torch.device) -> tuple[Tenso
     return (H / torch.linalg.matrix_norm(H)).to(device), prox.to(device), G.to(device)
 
 
-def _finished(run: Callable[[], object], device: torch.device) -> None:
-    run()
+def wait(device: torch.device) -> None:
+    """Wait until a GPU has done what it was told."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 
 import typer
 
+from etfopt._options import AVERAGINGS
 from etfopt.cli._app import one_of
 from etfopt.experiments.settings import TrainConfig
 from etfopt.experiments.settings.names import BACKBONES, DATA, FOLDER, HEADS, LOSSES, OPTIMIZERS
@@ -30,7 +31,7 @@ PANELS = {
 }
 COMPLETED = {
     "data.name": [*DATA, FOLDER],
-    "head.averaging": ["paper", "cumulative"],
+    "head.averaging": [*AVERAGINGS],
     **{registry.kind: [*registry] for registry in (BACKBONES, HEADS, LOSSES, OPTIMIZERS)},
 }
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from etfopt.cli import _tables as tables
-from etfopt.cli._app import console, interruptible, one_of, require_folder
+from etfopt.cli._app import console, interruptible, one_of, require_folder, say
 from etfopt.cli._settings import takes_settings
 from etfopt.cli.studies import train_study
 from etfopt.errors import InputError
@@ -159,12 +159,7 @@ def _print_result(result: RunResult) -> None:
     config, epochs = result.config, len(result.history) - 1
     title = f"{config.data.name}, head {config.head.name}, seed {config.seed}, {epochs} epochs"
     console.print(tables.measures(result.history[-1], title))
-    console.print(
-        f"{result.step_ms:.2f} ms a step (median). Written to {result.path}/",
-        markup=False,
-        highlight=False,
-        soft_wrap=True,
-    )
+    say(f"{result.step_ms:.2f} ms a step (median). Written to {result.path}/")
 
 
 def _refuse_typed(ctx: typer.Context, allowed: tuple[str, ...], why: str) -> None:

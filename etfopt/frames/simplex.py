@@ -34,12 +34,11 @@ def simplex_etf(C: int, *, reduced: bool = False, dtype: DTypeLike = np.float64)
     Returns
     -------
     ndarray, shape (C, C), or (C-1, C) if `reduced`
-        The frame.
 
     Raises
     ------
     InputError
-        If C is not an integer of at least 2, or dtype is neither float32 nor float64.
+        If C or dtype is no such number or type.
 
     References
     ----------

@@ -12,8 +12,8 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities.plot import plot_curve
 
+from etfopt._options import ByKeyword
 from etfopt._scalars import as_integer
-from etfopt._torch import ByKeyword
 from etfopt.errors import InputError, require_extra
 from etfopt.metrics._checks import Batch, check_batch, classifier, last_set, same_everywhere
 

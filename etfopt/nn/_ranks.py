@@ -43,14 +43,7 @@ class Pooled(NamedTuple):
 
 
 class Ranks:
-    """The processes whose batches count as one: those of a group, or this one alone.
-
-    Parameters
-    ----------
-    synchronize : bool or ProcessGroup
-        True is the default group, if torch.distributed is initialised when a batch comes; False leaves every process
-        alone.
-    """
+    """The processes whose batches count as one: those of a group (True: the default one), or this one alone."""
 
     def __init__(self, synchronize: bool | ProcessGroup = True) -> None:
         self.synchronize = synchronize
@@ -82,13 +75,7 @@ class Ranks:
     def total(self, sums: list[Tensor], bad: Tensor | None) -> Pooled:
         """Return sums over the ranks, differentiable, in float64; raise if another rank refused its batch.
 
-        Parameters
-        ----------
-        sums : list of Tensor
-            What this rank adds.
-        bad : Tensor of bool, shape (), optional
-            Whether this rank refuses its batch, where values cannot be looked at. Then nothing is raised here, and
-            `refused` tells.
+        Where values cannot be looked at, `bad` holds whether this rank refuses its batch, and `refused` tells.
         """
         group = self.group()
         if group is None:

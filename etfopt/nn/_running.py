@@ -13,6 +13,7 @@ from etfopt._torch import require_finite, require_floats, require_labels, visibl
 from etfopt.errors import InputError
 from etfopt.nn._ranks import Ranks
 from etfopt.nn._state import Tracking, refuse_second_run, where_valid
+from etfopt.nn.averaging import rule_of
 from etfopt.nn.pooling import class_sums
 
 __all__ = ["MeansUpdate", "RunningMeans"]
@@ -22,7 +23,6 @@ LABELS_REQUIRED = (
     "to what runs a network without labels, such as torch.optim.swa_utils.update_bn"
 )
 
-RATE_FLOOR = 1e-4
 """Smallest rate of the "paper" rule: the release stops shrinking its rate there."""
 
 
@@ -111,12 +111,7 @@ class RunningMeans(Tracking):
         return MeansUpdate(mean, mu, seen, valid, pooled.refused)
 
     def _rate(self, dtype: torch.dtype) -> Tensor:
-        t = self.steps.to(dtype) + 1
-        if self.averaging == "paper":
-            return (2 / (t + 1)).clamp(min=RATE_FLOOR)
-        if self.averaging == "cumulative":
-            return 1 / t
-        return torch.where(t > 1, torch.full_like(t, float(self.averaging)), torch.ones_like(t))
+        return rule_of(self.averaging)(self.steps.to(dtype) + 1)
 
     def count(self) -> int:
         """Return the number of steps taken, for Python to steer by.

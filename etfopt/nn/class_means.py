@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from etfopt._options import as_averaging
+from etfopt._options import ByKeyword, as_averaging
 from etfopt._scalars import as_integer
-from etfopt._torch import ByKeyword, outside_graphs
+from etfopt._torch import outside_graphs
 from etfopt.nn._ranks import Ranks
 from etfopt.nn._running import RunningMeans
 from etfopt.nn._state import refuse_trace, state_dtype
+from etfopt.nn.averaging import rule_of
 from etfopt.nn.pooling import as_ignored
 
 if TYPE_CHECKING:
@@ -33,14 +34,13 @@ class ClassMeans(ByKeyword, RunningMeans):
 
     Parameters
     ----------
-    num_classes : int
-        C, at least 2.
-    dim : int
-        d, the width of the features.
-    averaging : "paper", "cumulative" or float
+    num_classes, dim : int
+        C, at least 2, and d, the width of the features.
+    averaging : "paper", "cumulative", float or str
         The rate :math:`a_t`, t = 1 at the first batch: "paper" is :math:`\max(2/(t+1), 10^{-4})`, the rule of the
         paper's release; "cumulative" is :math:`1/t`, the plain mean over batches; a number in (0, 1] is a constant
-        rate after :math:`a_1 = 1`. The smaller the last rates, the less of the gradient is left.
+        rate after :math:`a_1 = 1`; any other string is the import path of your own, see `etfopt.nn.averaging`. The
+        smaller the last rates, the less of the gradient is left.
     ignore_index : int
         Label of samples that count neither in the class means nor in :math:`\mu_G`, as in `torch.nn.CrossEntropyLoss`.
     synchronize : bool or ProcessGroup
@@ -54,9 +54,8 @@ class ClassMeans(ByKeyword, RunningMeans):
     ------
     InputError
         If an argument is out of range; in `forward` if features or labels do not fit, before any state changes, and
-        on every rank if they do not on one. Where looking at values would wait for a device, a batch with NaN or a
-        bad label leaves the state as it was, and the error comes with the next ``eval()``, ``train()``,
-        ``state_dict()`` or `NearestETFHead.solution`.
+        on every rank if they do not on one. On a GPU a batch with NaN or a bad label leaves the state as it was, and
+        the error comes with the next ``eval()``, ``train()``, ``state_dict()`` or `NearestETFHead.solution`.
 
     Notes
     -----
@@ -103,6 +102,7 @@ class ClassMeans(ByKeyword, RunningMeans):
         self.num_classes = as_integer(num_classes, "num_classes", at_least=2)
         self.dim = as_integer(dim, "dim", at_least=1)
         self.averaging = as_averaging(averaging)
+        rule_of(self.averaging)  # one that cannot be imported is refused now
         self.ignore_index = as_ignored(ignore_index, self.num_classes)
         self.ranks = Ranks(synchronize)
         # all of them floats, for averages of models: one of bool fails, and one of integers is cut to integers
@@ -115,15 +115,13 @@ class ClassMeans(ByKeyword, RunningMeans):
 
         Parameters
         ----------
-        features : Tensor, shape (n, d)
-            n = 0 is allowed and changes nothing.
-        labels : Tensor of integers, shape (n,)
-            Required in training.
+        features, labels : Tensor, shape (n, d), and Tensor of integers, shape (n,)
+            Labels are required in training. n = 0 changes nothing.
 
         Returns
         -------
         Tensor, shape (d, C)
-            The running means, one column a class; in training with the gradient of the batch's part.
+            In training with the gradient of the batch's part.
 
         Raises
         ------

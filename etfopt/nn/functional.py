@@ -30,14 +30,13 @@ def polar_factor(A: Tensor, method: str = "auto") -> Tensor:
         to the next more robust one. On a GPU and in traces that would mean to wait: there the factor of such a matrix
         and its derivatives are NaN, and the other matrices of a batch are right.
 
-        - "auto" is a good default: "gram" on the CPU. On a GPU "newton-schulz", then one check of its accuracy, which
-          waits once, and "svd" where it fails. In compiled and traced graphs "svd".
+        - "auto": "gram" on the CPU, "svd" in compiled and traced graphs. On a GPU "newton-schulz", then a check of its
+          accuracy, which waits once, and "svd" where it fails.
         - "svd" handles every matrix.
         - "gram" is the eigendecomposition of A'A, for condition numbers up to 8e3.
         - "newton-schulz" is a fixed number of matrix products, forward and backward, that never waits for a GPU and
-          compiles without graph breaks in every mode. For condition numbers up to 3e3 in float32 and 1e5 in float64, r
-          up to 1000. `etfopt.solvers.Procrustes` gives this name to another algorithm, whose number of steps depends
-          on the matrix, for matrices near collapse.
+          compiles without graph breaks. For condition numbers up to 3e3 in float32 and 1e5 in float64, r up to 1000.
+          (`etfopt.solvers.Procrustes` has another algorithm of this name, for matrices near collapse.)
 
         Products of float32 keep the digits of float32 whatever ``torch.set_float32_matmul_precision`` allows. Compiled
         and traced graphs compute them in float64 instead; set ``torch.backends`` before you make such a graph.
@@ -50,8 +49,7 @@ def polar_factor(A: Tensor, method: str = "auto") -> Tensor:
     Raises
     ------
     InputError
-        If A is not a real floating-point tensor with d >= r, or (on the CPU) holds NaN or infinity; or if the method
-        is unknown.
+        If A is not a real floating-point tensor with d >= r, (on the CPU) not finite, or the method is unknown.
 
     Notes
     -----
@@ -122,8 +120,7 @@ def nearest_etf(
     Raises
     ------
     InputError
-        If a shape or dtype does not fit, delta is negative or not finite, d < r, or (on the CPU) a value is NaN or
-        infinite; or if the method is unknown. The batches of H and prox must be equal, or can be broadcast.
+        If an argument does not fit, d < r, or (on the CPU) a value is not finite. Batches are broadcast.
 
     Notes
     -----
@@ -176,14 +173,12 @@ def frame_tensor(C: int, like: Tensor, *, reduced: bool = False) -> Tensor:
     C : int
         Number of classes, at least 2.
     like : Tensor, any shape
-        Gives dtype and device.
     reduced : bool
         Whether the frame with r = C-1 rows is wanted.
 
     Returns
     -------
     Tensor, shape (C, C), or (C-1, C) if `reduced`
-        The frame.
 
     Raises
     ------

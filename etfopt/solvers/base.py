@@ -36,10 +36,8 @@ class TracePoint(NamedTuple):
 
     Attributes
     ----------
-    seconds : float
-        Time since the run began, with preparation and earlier starts.
-    iteration : int
-        From 0 or 1, as the solver counts.
+    seconds, iteration : float, int
+        Time since the run began, with preparation and earlier starts; the number of the iterate.
     objective : float
         Objective of the problem, which may differ from the function that the solver minimises.
     gradient_norm : float
@@ -58,12 +56,8 @@ class Stats:
 
     Attributes
     ----------
-    solver : str
-        Name of the solver.
-    seconds : float
-        Wall-clock time of the solve, without the certificate.
-    iterations : int
-        0 for a closed form.
+    solver, seconds, iterations : str, float, int
+        Its name, the wall-clock time without the certificate, and 0 iterations for a closed form.
     trace : tuple of TracePoint
         The iterates of the run that gave the answer. Empty for a direct solver.
     fallback : str
@@ -85,10 +79,8 @@ class Candidate:
     ----------
     U : ndarray, shape (d, r)
         In the problem's dtype.
-    termination : Termination
-        Why the solver stopped.
-    stats : Stats
-        Time, iterations and trace.
+    termination, stats : Termination, Stats
+        Why the solver stopped, and what the run cost.
     """
 
     U: Array
@@ -121,7 +113,6 @@ class Solver(abc.ABC):
         Parameters
         ----------
         problem : NearestETF
-            Its dtype and size may matter.
 
         Returns
         -------
@@ -136,12 +127,10 @@ class Solver(abc.ABC):
         Parameters
         ----------
         problem : NearestETF
-            What to solve.
         initial_point : ndarray, shape (d, r), optional
             Where an iterative solver starts. Direct solvers ignore it.
 
         Returns
         -------
         Candidate
-            U, why the solver stopped, and what it cost.
         """

@@ -189,3 +189,14 @@ def test_low_precision_features_are_averaged_in_the_precision_of_the_state(dtype
     means = ClassMeans(num_classes=C, dim=D)
     torch.testing.assert_close(means(features, labels), ClassMeans(num_classes=C, dim=D)(features.float(), labels))
     assert means.mean.dtype == torch.float32
+
+
+def test_a_rule_of_ones_own_is_named_by_its_import_path(tmp_path, monkeypatch, rng):
+    """The rule 1/t, written anew, is "cumulative"."""
+    (tmp_path / "my_rules.py").write_text("def plain(t):\n    return t.reciprocal()\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    ours, own = (ClassMeans(num_classes=C, dim=D, averaging=rule).double() for rule in ("cumulative", "my_rules:plain"))
+    for features, labels in stream(rng):
+        assert torch.equal(ours(features, labels), own(features, labels))
+    with pytest.raises(InputError, match="no module my_rule;"):
+        ClassMeans(num_classes=C, dim=D, averaging="my_rule:plain")

@@ -88,7 +88,7 @@ CASES = {
     "several classes": (torch.tensor([[1, 1, 0]] * 4), r"several classes a sample, which is not supported"),
     "a column": (Y[:, None], r"shape \(4, 1\).*a column: pass labels\.squeeze\(1\)"),
     "whole floats": (Y.float(), r"dtype torch\.float32.*labels\.long\(\)"),
-    "fractions": (Y + 0.5, r"some are fractions"),
+    "fractions": (Y + 0.5, r"Some are fractions"),
     "booleans": (Y > 0, r"dtype torch\.bool.*labels\.long\(\)"),
 }
 

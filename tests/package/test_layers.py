@@ -167,12 +167,6 @@ def test_no_module_of_the_core_imports_an_optional_package_even_inside_a_functio
     assert not {module.partition(".")[0] for module in imported} & set(OPTIONAL)
 
 
-def test_every_public_name_exists_and_says_what_it_is():
-    for name in etfopt.__all__:
-        assert getattr(etfopt, name).__doc__
-    assert sorted(etfopt.__all__) == etfopt.__all__
-
-
 @pytest.mark.parametrize("error", [etfopt.InputError, etfopt.ConvergenceError, etfopt.MissingExtraError])
 def test_every_error_is_caught_by_the_common_base_and_by_its_builtin(error):
     builtin = {"InputError": ValueError, "ConvergenceError": RuntimeError, "MissingExtraError": ImportError}

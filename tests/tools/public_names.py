@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import importlib
 import inspect
 import pkgutil
 import re
@@ -125,17 +124,9 @@ def referenced() -> list[Any]:
     for block in re.findall(r"```\{eval-rst\}\n(.*?)```", (ROOT / "docs" / "api.md").read_text(), re.DOTALL):
         current = re.search(r"\.\. currentmodule:: (\S+)", block)
         for entry in re.findall(r"^   (\w[\w.]*)$", block, re.MULTILINE):
-            listed = _resolved(f"{current[1]}.{entry}" if current else entry)
+            listed = pkgutil.resolve_name(f"{current[1]}.{entry}" if current else entry)
             found += [listed, *(getattr(listed, name) for name in getattr(listed, "__all__", ()))]
     return found
-
-
-def _resolved(dotted: str) -> Any:
-    try:
-        return importlib.import_module(dotted)
-    except ModuleNotFoundError:
-        owner, _, name = dotted.rpartition(".")
-        return getattr(_resolved(owner), name)
 
 
 @functools.cache

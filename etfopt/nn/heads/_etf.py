@@ -85,13 +85,7 @@ class ETFHead(Head, Rotated):
         return self.classifier()[1]
 
     def classifier(self) -> tuple[Tensor, Tensor]:
-        """Return weight and bias together, which costs less than one after the other.
-
-        Returns
-        -------
-        tuple of Tensor
-            Shapes (C, d) and (C,), detached.
-        """
+        """Return weight and bias together, which costs less than one after the other."""
         weight = self.weight
         with full_precision(weight):
             return weight, -(weight @ self._center().to(weight.dtype))

@@ -58,7 +58,6 @@ class UnitFeatures(Shown):
         Returns
         -------
         Tensor, shape (..., d)
-            Features of norm tau.
         """
         return scaled(features, self.temperature)
 

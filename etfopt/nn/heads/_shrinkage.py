@@ -17,16 +17,9 @@ __all__ = ["shrunk_rows"]
 
 
 def shrunk_rows(etf: Tensor, H: Tensor, s: float) -> Tensor:
-    r"""Return the rows of :math:`s\,E + (1-s) \sqrt C\, H'`, brought to the lengths of those of E.
+    r"""Return the rows of :math:`s\,E + (1-s) \sqrt C\, H'`, brought to the lengths of those of E, (C, d).
 
-    Parameters
-    ----------
-    etf : Tensor, shape (C, d)
-        The rows E of the nearest ETF's classifier, of Frobenius norm sqrt(C).
-    H : Tensor, shape (d, C)
-        The class means, of Frobenius norm 1. A column of zeros gives the row of E.
-    s : float
-        Intensity in (0, 1]; 1 gives E.
+    E has Frobenius norm sqrt(C), and H, (d, C), norm 1. A column of zeros in H gives the row of E.
     """
     if s == 1:
         return etf

@@ -38,10 +38,8 @@ class Head(LoadChecked, abc.ABC):
 
     Parameters
     ----------
-    dim : int
-        d, the width of the features.
-    num_classes : int
-        C, at least 2.
+    dim, num_classes : int
+        d, the width of the features, and C, at least 2.
     temperature : float or "auto"
         tau, the norm of the normalised features. The paper's scripts use 5, which suits 10 classes. "auto" is
         `etfopt.nn.collapse_temperature` of C, and the better choice for more classes.
@@ -94,8 +92,7 @@ class Head(LoadChecked, abc.ABC):
 
         Returns
         -------
-        weight, bias : Tensor, shapes (C, d) and (C,)
-            Detached.
+        weight, bias : Tensor, shapes (C, d) and (C,), detached
         """
         return self.weight, self.bias
 
@@ -112,8 +109,7 @@ class Head(LoadChecked, abc.ABC):
 
         Returns
         -------
-        Tensor, shape (n, C)
-            Logits, in the dtype of the features.
+        Tensor, shape (n, C), in the dtype of the features
 
         Raises
         ------
@@ -150,7 +146,6 @@ class Head(LoadChecked, abc.ABC):
         Returns
         -------
         Tensor, shape (n, d)
-            Rows of norm tau.
 
         Raises
         ------
@@ -164,13 +159,12 @@ class Head(LoadChecked, abc.ABC):
     def linear(self) -> nn.Linear:
         """Return the classifier as it is now, as a plain layer without gradient, for features that are normalised.
 
-        ``head.linear()(head.normalize(x))`` equals ``head.eval()(x)``. Put `UnitFeatures` in front of it to deploy a
-        network: without the normalisation another logit may be the largest.
+        ``head.linear()(head.normalize(x))`` equals ``head.eval()(x)``. To deploy a network, put `UnitFeatures` in front
+        of it. It has the dtype that the head was built in or last moved to.
 
         Returns
         -------
         nn.Linear
-            d to C, with bias, in the dtype that the head was built in or last moved to.
         """
         weight, bias = self.classifier()
         # by way of the meta device: the default initialisation would draw from the global generator

@@ -61,24 +61,21 @@ class NearestETFHead(ETFHead):
         rows of W are those of :math:`s\,(UF)'/\|F\|_F + (1-s)\,H'`, brought to the length of the ETF's; a class never
         seen has a column of zeros in this H. H follows the means in every step, also while U does not.
     evaluation_shrinkage : float, optional
-        Another s for ``weight`` and ``bias``, and so for evaluation; None is `shrinkage`. 0.01 all but classifies by
-        the angle to the running class means.
+        Another s for evaluation; None is `shrinkage`. 0.01 nearly classifies by the angle to the class means.
     classify_first : bool
         True classifies a training batch by the classifier of the batches before it and updates afterwards, without a
         gradient through U*(H). The paper updates first, and compares a sample with a mean that contains it.
     synchronize : bool or ProcessGroup
         Whose batches count under torch.distributed, see `ClassMeans`. All ranks hold the same U.
     **options
-        ``temperature``, ``ignore_index``, ``device`` and ``dtype``, see `Head`; ``frame`` and ``reduced``, see
-        `FixedETFHead`.
+        ``temperature``, ``ignore_index``, ``device``, ``dtype``: see `Head`; ``frame``, ``reduced``: `FixedETFHead`.
 
     Raises
     ------
     InputError
-        If an argument is out of range; in training if labels are missing or do not fit, or features are not finite.
-        A rejected batch leaves every buffer as it was. On a GPU the error comes later, see `ClassMeans`, and such a
-        batch gets the logits of the last good classifier. Also if a training forward runs inside a backward pass
-        (activation checkpointing), is traced, or is exported.
+        If an argument is out of range; in training if a batch does not fit, or a forward is traced, exported or run
+        inside a backward pass (activation checkpointing). A rejected batch leaves every buffer as it was. On a GPU the
+        error comes later, see `ClassMeans`, and such a batch gets the logits of the last good classifier.
 
     Notes
     -----
@@ -87,10 +84,10 @@ class NearestETFHead(ETFHead):
     small convolutional network at temperature 5 reached 87.1 % test accuracy with these. The learned head reached
     86.2 % (8 seeds), the paper's classifier 76.9 % at the best temperature tried, 10 (3 seeds).
 
-    All state is in buffers, which are float32 or better however the head is built, moved or loaded; there are no
-    parameters. The frame is a part of the state: a head takes the frame of the state that it loads, and refuses a state
-    with a frame if it has none, or the reverse. The other arguments are not: build the head with those that it was
-    trained with. ``to_empty()`` from the meta device, and ``reset_parameters()``, restore the state of construction.
+    There are no parameters: all state is in buffers of float32 or better. The frame is part of the state: a head takes
+    the frame of the state that it loads, and refuses a state with a frame if it has none, or the reverse. The other
+    arguments are not: build the head with those that it was trained with. ``to_empty()`` from the meta device, and
+    ``reset_parameters()``, restore the state of construction.
 
     Models may be averaged with their buffers (EMA, SWA). The classifier of the average is the ETF of the rotation
     nearest to the averaged U, with the bias of the averaged :math:`\mu_G`. Call ``eval()`` on the average before you
@@ -237,18 +234,15 @@ class NearestETFHead(ETFHead):
     def solution(self, solver: Solver | None = None, *, throw: bool = True) -> Solution:
         r"""Solve for the current means with the core, in float64, and certify the answer.
 
-        The problem is :math:`\min_U \|H - UF\|_F^2 + \tfrac{\delta}{2}\|U - U_{prox}\|_F^2` with
-        :math:`H = \bar H_t/\|\bar H_t\|_F` of the current means and the proximal point of the last solve. Right after
-        a training step that solved, ``solution().etf`` and the head's ``U @ frame`` agree up to rounding. Between
-        solves (`solve_every`), and once U is frozen, it is what a solve would find now. To grade the head's own U, also
-        of an average of models: ``etfopt.certificate.certify(solution.problem, head.rotation().numpy())``.
+        The problem has :math:`H = \bar H_t/\|\bar H_t\|_F` of the current means and the proximal point of the last
+        solve. Right after a training step that solved, ``solution().etf`` and the head's ``U @ frame`` agree up to
+        rounding. Between solves (`solve_every`), and once U is frozen, it is what a solve would find now. To grade the
+        head's own U, also of an average of models: ``etfopt.certify(solution.problem, head.rotation().numpy())``.
 
         Parameters
         ----------
-        solver : str or etfopt.solvers.base.Solver, optional
-            Which solver, see `etfopt.solve`.
-        throw : bool
-            Whether an answer that the certificate rejects raises an error.
+        solver, throw : str or Solver, optional; bool
+            Which solver, and whether a rejected answer raises: see `etfopt.solve`.
 
         Returns
         -------

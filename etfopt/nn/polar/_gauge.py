@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from etfopt._torch import lasting_product
+from etfopt.nn.polar._linear_term import lasting_product
 from etfopt.nn.polar._node import polar
 
 __all__ = ["without_gauge"]

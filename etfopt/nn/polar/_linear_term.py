@@ -9,13 +9,14 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from etfopt._torch import full_precision, lasting_product
+from etfopt._torch import full_precision, widened
 from etfopt.errors import InputError
 
 __all__ = [
     "RowMap",
     "centred",
     "frame_factor",
+    "lasting_product",
     "linear_term",
     "linear_term_vjp",
     "on_frame",
@@ -41,21 +42,19 @@ def on_frame(X: Tensor, frame: Tensor | None, *, transpose: bool = False) -> Ten
     Parameters
     ----------
     X : Tensor, shape (..., d, r), or (..., d, C) if `transpose`
-        Any matrices.
     frame : Tensor, shape (r, C), or None
         None is ``etfopt.simplex_etf(C)``.
     transpose : bool
-        Whether F' is meant.
+        Whether to multiply by F'.
 
     Returns
     -------
-    Tensor, shape (..., d, C), or (..., d, r) if `transpose`
-        The product, in the dtype of X.
+    Tensor, shape (..., d, C), or (..., d, r) if `transpose`, in the dtype of X
 
     Raises
     ------
     InputError
-        If the frame is no matrix, or its rows (its columns, if `transpose`) are not as many as the columns of X.
+        If the shapes do not fit.
 
     Notes
     -----
@@ -80,6 +79,14 @@ def on_frame(X: Tensor, frame: Tensor | None, *, transpose: bool = False) -> Ten
         )
     F = frame.to(X)
     return X @ (F.mT if transpose else F)
+
+
+def lasting_product(X: Tensor, Y: Tensor) -> Tensor:
+    """Return XY in the dtype of X, with all the digits of it in the derivatives that autograd takes as well."""
+    if torch.is_grad_enabled() and (X.requires_grad or Y.requires_grad):
+        wide, other = widened(X, Y)
+        return (wide @ other).to(X.dtype)
+    return X @ Y
 
 
 def frame_factor(C: int, frame: Tensor | None) -> float:

@@ -51,19 +51,14 @@ class Factors(NamedTuple):
 def factor_by_products(A: Tensor) -> Factors:
     r"""Return the polar decomposition of A, (..., d, r), of moderate size, float32 or float64.
 
-    Every operation is differentiable, for graphs that differentiate through the steps.
-
-    Notes
-    -----
-    ``good`` holds what can go wrong: before the last step :math:`\|X'X - I\|_F^3 \le ru`, so that the step of order
-    three leaves rounding alone (steps that were too few leave a singular value below 1), and afterwards
+    Every operation is differentiable, for graphs that differentiate through the steps. ``good`` holds what can go
+    wrong: before the last step :math:`\|X'X - I\|_F^3 \le ru`, so that the step of order three leaves rounding alone
+    (steps that were too few leave a singular value below 1), and afterwards
     :math:`\|U'A - A'U\|_F/2 \le 15\,ru\,\|A\|_2`. As A = UB up to rounding and B is a product of polynomials that are
     positive on (0, 1], nothing else is to be checked.
 
-    References
-    ----------
-    Amsel, Persson, Musco and Gower (2025), The Polar Express. Nakatsukasa and Higham (2012), Backward stability of
-    iterations for computing the polar decomposition.
+    Sources: Amsel, Persson, Musco and Gower (2025), The Polar Express. Nakatsukasa and Higham (2012), Backward
+    stability of iterations for computing the polar decomposition.
     """
     r, u = A.shape[-1], torch.finfo(A.dtype).eps
     eye = torch.eye(r, dtype=A.dtype, device=A.device)

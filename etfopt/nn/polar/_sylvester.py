@@ -27,9 +27,7 @@ def solve_skew(B: Tensor, inverse: Tensor, R: Tensor) -> Tensor:
     :math:`C = I - 2\sqrt\nu(N + \sqrt\nu I)^{-1}` turns it into :math:`\Omega = C\Omega C + R_C`, whose series
     :math:`\sum_k C^kR_CC^k` is summed by doubling. The inverse is found by Newton's iteration, scaled.
 
-    References
-    ----------
-    Higham (2008), Functions of Matrices, chapters 2 and 5. Smith (1968), Matrix equation XA + BX = C.
+    Sources: Higham (2008), Functions of Matrices, chapters 2 and 5. Smith (1968), Matrix equation XA + BX = C.
     """
     eye = torch.eye(B.shape[-1], dtype=B.dtype, device=B.device)
     B, inverse = (B + B.mT) / 2, (inverse + inverse.mT) / 2
