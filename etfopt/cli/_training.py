@@ -14,7 +14,7 @@ from etfopt.cli._settings import takes_settings
 from etfopt.cli.studies import train_study
 from etfopt.errors import InputError
 from etfopt.experiments.settings import Machine, TrainConfig, read_config, require_processors
-from etfopt.experiments.settings.names import FOLDER
+from etfopt.experiments.settings.names import FOLDER, LOGGERS
 
 if TYPE_CHECKING:
     from etfopt.experiments.training.results import RunResult
@@ -23,7 +23,6 @@ __all__ = ["train"]
 
 
 SETTINGS, AGAIN, MACHINE = "Settings and output", "Resuming, and studies", "Machine"
-LOGGERS = ("none", "csv", "tensorboard", "wandb", "mlflow")
 
 
 def _option(panel: str, text: str, *names: str, **more: Any) -> Any:
@@ -61,7 +60,7 @@ def train(
         str,
         _option(
             MACHINE,
-            f"{', '.join(LOGGERS)}, or the import path of a Lightning logger.",
+            f"Where measures are logged too: {LOGGERS.listed}.",
             autocompletion=one_of(lambda: LOGGERS),
         ),
     ] = "none",
