@@ -32,11 +32,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from etfopt.experiments.data import load_images
-from etfopt.experiments.studies._numbers import QUANTITIES
 from etfopt.experiments.studies.plan_file import parse_study
 from etfopt.experiments.studies.report import make_report
 from etfopt.experiments.studies.runs import run_study
-from etfopt.experiments.studies.statistics import compare, few_seeds
+from etfopt.experiments.studies.statistics import compare
 from etfopt.experiments.training.results import load_run
 from etfopt.plotting import cosines, draw_matrix, draw_measure
 
@@ -130,10 +129,16 @@ plt.show()
 # Median and range over the seeds, after the last epoch, of the training split but for the test accuracy.
 
 # %%
-shown = ("epochs_to_99", "test_accuracy_second", "cosine_margin", "nc1", "nc3", "step_ms")
-names = {**QUANTITIES, "test_accuracy_second": "test accuracy"}
+names = {
+    "epochs_to_99": "epochs to 99 %",
+    "test_accuracy_second": "test accuracy",
+    "cosine_margin": "cosine margin",
+    "nc1": "NC1",
+    "nc3": "NC3",
+    "step_ms": "ms a step",
+}
 print(f"{'':18s}" + "".join(f"{head:>30s}" for head in HEADS))
-for quantity in shown:
+for quantity in names:
     spreads = [report.spreads[head][quantity] for head in HEADS]
     print(
         f"{names[quantity]:18s}" + "".join(f"{f'{s.median:.4g}  ({s.low:.4g} to {s.high:.4g})':>30s}" for s in spreads)
@@ -172,7 +177,7 @@ for axes, (quantity, title) in zip(panels, compared.items(), strict=True):
     axes.locator_params(axis="x", nbins=4)
 figure.suptitle("nearest head: differences by seed (grey), mean and interval (green)", fontsize=10)
 plt.show()
-print(few_seeds(len(study.seeds)))
+print(f"{len(study.seeds)} pairs: the sign-flip test gives no p-value below {2 / 2 ** len(study.seeds):.3g}")
 
 # %% [markdown]
 # ## What these numbers do and do not show

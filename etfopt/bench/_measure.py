@@ -1,4 +1,4 @@
-"""One cell of a comparison: a solver runs on a problem, and what came of it is judged and becomes a row."""
+"""One cell of a comparison: a solver runs on a problem, the certificate judges its answer, and a row records it."""
 
 from __future__ import annotations
 
@@ -44,76 +44,41 @@ class Status(enum.Enum):
 
 @dataclass(frozen=True)
 class Cell:
-    """A solver on a problem, from one start.
-
-    Attributes
-    ----------
-    problem : NamedProblem
-        The problem to solve.
-    entrant : Entrant
-        The solver, with its settings.
-    seed : int or None
-        Seed of the start; None for a solver that needs no start.
-    """
+    """A solver on a problem, from one start."""
 
     problem: NamedProblem
     entrant: Entrant
-    seed: int | None
+    seed: int | None  # of the start; None for a solver that needs none
 
 
 @dataclass(frozen=True)
 class Row:
-    r"""Measurements of a cell; None if there is no answer, or nothing to measure.
-
-    Attributes
-    ----------
-    problem, family, solver : str
-    seed : int or None
-        None for a direct solver.
-    d, C, r : int
-    delta : float
-    dtype : str
-    status : Status
-        Certified: feasible and with a relative gap within `gap_tolerance`, which the solver promises.
-    seconds : float or None
-        Median time of `repeats` runs.
-    repeats : int
-    relative_gap, gap_tolerance, relative_stationarity, feasibility : float or None
-        See `etfopt.Certificate`.
-    feasible : bool or None
-    etf_distance : float or None
-        :math:`\|UF - U^*F\|_F / \|F\|_F`, U* from LAPACK's SVD of A in float64; None where the ETF is not unique.
-    iterations : int or None
-    termination : str or None
-        Name of the solver's own verdict, a member of `Termination`.
-    message : str
-        Why there is no answer, what the solver fell back from, or what the run warned of.
-    trace : tuple of (seconds, relative gap)
-        The first iterate, the first below each :math:`10^{-k/4}`, and the answer. Of several starts, the best one.
-    """
+    r"""Measurements of a cell, many from its `Certificate`; None if there is no answer, or nothing to measure."""
 
     problem: str
     family: str
     solver: str
-    seed: int | None
+    seed: int | None  # None for a direct solver
     d: int
     C: int
     r: int
     delta: float
     dtype: str
-    status: Status
-    seconds: float | None = None
+    status: Status  # certified: feasible, and the relative gap is within `gap_tolerance`, which the solver promises
+    seconds: float | None = None  # median time of `repeats` runs
     repeats: int = 0
     relative_gap: float | None = None
     gap_tolerance: float | None = None
     relative_stationarity: float | None = None
     feasibility: float | None = None
     feasible: bool | None = None
-    etf_distance: float | None = None
+    etf_distance: float | None = None  # |UF - U*F| / |F|, U* from LAPACK's SVD of A; None where the ETF is not unique
     iterations: int | None = None
-    termination: str | None = None
-    message: str = ""
+    termination: str | None = None  # name of the solver's own verdict, a member of `Termination`
+    message: str = ""  # why there is no answer, what the solver fell back from, or what the run warned of
     trace: tuple[tuple[float, float], ...] = ()
+    """Pairs of seconds and relative gap: the first iterate, the first below each 10^(-k/4), and the answer. Of several
+    starts, the best one."""
 
     @property
     def certified(self) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import statistics
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -12,17 +11,18 @@ from etfopt.errors import InputError, require_extra
 
 require_extra("torch", "torch")
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from etfopt._memory import Allocations
 from etfopt._options import as_method
-from etfopt.bench._timing import BATCH, seconds
-from etfopt.bench.units import DELTA, SPECTRA
+from etfopt.bench.timing import BATCH, times_in_turn
+from etfopt.bench.units import DELTA, SPECTRA, means_and_prox
 from etfopt.frames import simplex_etf
 from etfopt.nn.functional import nearest_etf
 
-__all__ = ["SHAPES", "NodeRow", "bench_node", "growth", "usable_device"]
+__all__ = ["SHAPES", "NodeRow", "bench_node", "growth", "usable_device", "wait"]
 
 SHAPES = ((512, 10), (512, 47), (512, 100), (2048, 100), (2048, 1000))
 REPEATS = 9
@@ -34,40 +34,22 @@ REPEAT_SECONDS = 0.3
 
 @dataclass(frozen=True)
 class NodeRow:
-    """Medians for one shape, float32.
-
-    Attributes
-    ----------
-    d, C : int
-    spectrum : str
-        "random" class means, or ones "near collapse" (a simplex ETF and 1 % noise).
-    device : str
-    forward : float
-        Seconds of `etfopt.nn.functional.nearest_etf` with the paper's proximal term, without a graph.
-    total : float
-        Seconds of forward and backward.
-    product, linear : float
-        Seconds of one product A'A, and of the forward and backward pass of ``nn.Linear(d, C)`` at batch 256.
-    memory : float
-        Most numbers held at a time, beyond what goes in, over dC + C^2, LAPACK's own not counted.
-    method : str
-        The `method` of `etfopt.nn.functional.nearest_etf`.
-    """
+    """Medians for one shape in float32; times in seconds."""
 
     d: int
     C: int
-    spectrum: str
+    spectrum: str  # "random" class means, or "near collapse": a simplex ETF and 1 % noise
     device: str
-    forward: float
-    total: float
-    product: float
-    linear: float
-    memory: float
+    forward: float  # `etfopt.nn.functional.nearest_etf` with the paper's proximal term, without a graph
+    total: float  # forward and backward
+    product: float  # one product A'A
+    linear: float  # forward and backward pass of ``nn.Linear(d, C)`` at batch 256
+    memory: float  # most numbers held at a time, without input and LAPACK's own, over dC + C^2
     method: str = "auto"
 
 
 def usable_device(name: str) -> torch.device:
-    """Return a device by name."""
+    """Return the device that PyTorch names so, after computing something on it; an `InputError` if that fails."""
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
@@ -103,7 +85,7 @@ def bench_node(
     Raises
     ------
     InputError
-        If a method is unknown, or the device is not at hand.
+        If a method is unknown, or the device is not available.
     """
     rows = []
     where = usable_device(device)
@@ -146,30 +128,23 @@ def _row(d: int, C: int, spectrum: str, device: torch.device, method: str) -> No
         "product": lambda: prox.mT @ prox,
         "linear": lambda: torch.autograd.grad(layer(X), (X, *layer.parameters()), dY),
     }
-    taken: dict[str, list[float]] = {name: [] for name in runs}
-    end = time.perf_counter() + REPEAT_SECONDS
-    while time.perf_counter() < end or len(taken["linear"]) <= REPEATS:
-        # in turn, so that a busy moment of the machine meets all; the first warms up
-        for name, run in runs.items():
-            taken[name].append(seconds(lambda run=run: _finished(run, device)))  # type: ignore[misc] # a bound default
-    medians = {name: statistics.median(times[1:]) for name, times in taken.items()}
+    taken = times_in_turn(runs, REPEATS, REPEAT_SECONDS, finish=lambda: wait(device))
+    medians = {name: statistics.median(times) for name, times in taken.items()}
     with Allocations(device) as held:
         total()
     memory = held.peak / 4 / (d * C + C * C)
     return NodeRow(d, C, spectrum, str(device), **medians, memory=memory, method=method)
 
 
-def _problem(d: int, C: int, spectrum: str, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(0)
-    prox = torch.linalg.qr(torch.randn(d, C, generator=generator))[0].contiguous()
-    noise = torch.randn(d, C, generator=generator)
-    M = torch.from_numpy(simplex_etf(C)).float()
-    H = noise if spectrum == "random" else prox @ M + 0.01 * noise / torch.linalg.matrix_norm(noise)
-    G = torch.randn(d, C, generator=generator) @ M
-    return (H / torch.linalg.matrix_norm(H)).to(device), prox.to(device), G.to(device)
+def _problem(d: int, C: int, spectrum: str, device: torch.device) -> tuple[Tensor, ...]:
+    """Return class means, a proximal point near their U, and a cotangent, in float32."""
+    rng = np.random.default_rng(0)
+    G = rng.standard_normal((d, C)) @ simplex_etf(C)
+    arrays = (*means_and_prox(d, C, spectrum, rng), G)
+    return tuple(torch.from_numpy(X).float().contiguous().to(device) for X in arrays)
 
 
-def _finished(run: Callable[[], object], device: torch.device) -> None:
-    run()
+def wait(device: torch.device) -> None:
+    """Wait until a GPU has done what it was told."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

@@ -12,8 +12,8 @@ import numpy as np
 
 from etfopt._arrays import Float64Array, as_generator
 from etfopt.adjoint import kkt_memory, kkt_vjp, nearest_etf_vjp
-from etfopt.bench._timing import linear_layer, median_seconds, peak_bytes
 from etfopt.bench.problems import drifting_means
+from etfopt.bench.timing import linear_layer, median_seconds, peak_bytes
 from etfopt.certificate import certify
 from etfopt.frames import simplex_etf
 from etfopt.problem import NearestETF
@@ -29,15 +29,7 @@ DELTA = 1e-3
 
 @dataclass(frozen=True)
 class Case:
-    """A shape, and how many steps of the drifting sequence are timed with both pipelines.
-
-    Attributes
-    ----------
-    d, C : int
-        Feature dimension and classes.
-    steps : int
-        Class means of the drifting sequence that are timed.
-    """
+    """A shape, and how many steps of the drifting sequence are timed with both pipelines."""
 
     d: int
     C: int
@@ -54,42 +46,32 @@ MEMORY_LIMIT = 16 * 2**30
 class Row:
     """Measurements of a shape; seconds are medians over the steps, None where the paper's pipeline cannot run.
 
-    Attributes
-    ----------
-    d, C, steps : int
-    forward, backward : float
-        Seconds of the closed form: solve, gradient.
-    paper_forward, paper_backward : float or None
-        Seconds of the trust region (autograd's derivatives, at most 30 iterations from the previous U, tolerance 1e-6)
-        and of the dense gradient.
-    ratio : float or None
-        Median over the steps of the paper's time over ours, forward and backward together, same H.
-    memory, paper_memory : int
-        Peak bytes of forward and backward: measured, or computed where the paper's pipeline was not run.
-    gap, paper_gap : float or None
-        Largest relative gap of the two answers.
-    gradient_error : float or None
-        Largest relative difference of the two gradients.
-    product, linear : float
-        Seconds of one product A'A, and of the three products of a linear layer's forward and backward pass at batch
-        256: units to compare with.
+    The paper's forward pass is the trust region with autograd's derivatives, at most 30 iterations from the previous U
+    and tolerance 1e-6; its backward pass is the dense gradient.
     """
 
     d: int
     C: int
     steps: int
-    forward: float
+    forward: float  # of the closed form
     backward: float
     paper_forward: float | None
     paper_backward: float | None
-    ratio: float | None
-    memory: int
-    paper_memory: int
-    gap: float
+    ratio: float | None  # median over the steps of the paper's time over ours, forward and backward, same H
+    memory: int  # peak bytes of forward and backward
+    paper_memory: int  # measured, or computed where the pipeline was not run
+    gap: float  # largest relative gap of the answers
     paper_gap: float | None
-    gradient_error: float | None
-    product: float
-    linear: float
+    gradient_error: float | None  # largest relative difference of the two gradients
+    product: float  # one product A'A
+    linear: float  # the three products of a linear layer's forward and backward pass at batch 256
+
+    @property
+    def seconds(self) -> dict[str, float | None]:
+        """Seconds a step, forward and backward together, by the name of what was timed."""
+        paper = None if self.paper_forward is None else self.paper_forward + (self.paper_backward or 0.0)
+        ours = self.forward + self.backward
+        return {"closed form": ours, "trust region, dense gradient": paper, "linear layer, batch 256": self.linear}
 
 
 @dataclass(frozen=True)
@@ -102,7 +84,7 @@ class _Step:
 
 
 def bench(cases: Sequence[Case] = CASES, seed: int = 0, on_step: Callable[[], None] | None = None) -> list[Row]:
-    """Time both pipelines, in turn, on the same sequences of problems."""
+    """Time both pipelines, in turn, on the same sequences of problems; `on_step` is called after every step."""
     return [_row(case, as_generator(seed, "seed"), on_step or (lambda: None)) for case in cases]
 
 

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from etfopt.bench._measure import REPEAT_SECONDS, REPEATS, Row
-from etfopt.bench._timing import conditions
 from etfopt.bench.compare import GRACE
 from etfopt.bench.lineup import Entrant
 from etfopt.bench.summary import performance_profile, ratios, summarise
+from etfopt.bench.timing import conditions
 from etfopt.files import strict_json, whole
 
 __all__ = ["conditions", "document", "write_report"]
@@ -28,7 +28,7 @@ RULES = {
 
 
 def document(rows: Sequence[Row], entrants: Sequence[Entrant], settings: Mapping[str, object]) -> dict[str, object]:
-    """Return all numbers of a comparison; all rows have the same keys, and so do all summaries."""
+    """Return a comparison as one JSON document: conditions, settings, solvers, summaries, rows."""
     return {
         "conditions": conditions(),
         "settings": dict(settings) | RULES,
@@ -49,13 +49,12 @@ def _described(entrant: Entrant) -> dict[str, object]:
 
 
 def write_report(
-    rows: Sequence[Row],
-    entrants: Sequence[Entrant],
-    settings: Mapping[str, object],
-    folder: Path,
-    figures: bool = True,
+    rows: Sequence[Row], entrants: Sequence[Entrant], settings: Mapping[str, object], folder: Path, figures: bool = True
 ) -> list[Path]:
-    """Write ``compare.json`` and, with figures, ``convergence.png`` and ``profiles.png`` into an existing folder."""
+    """Write ``compare.json`` and, with figures, ``convergence.png`` and ``profiles.png`` into an existing folder.
+
+    Each file is put in place whole. Figures need the extra `plots`. Returns the paths.
+    """
     numbers = folder / "compare.json"
     with whole(numbers) as part:
         part.write_text(strict_json(document(rows, entrants, settings)))

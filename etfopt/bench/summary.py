@@ -15,35 +15,20 @@ __all__ = ["Summary", "performance_profile", "ratios", "summarise"]
 
 @dataclass(frozen=True)
 class Summary:
-    """All runs of a solver on a problem; None where no run gave an answer.
-
-    Attributes
-    ----------
-    problem, solver : str
-    runs, certified : int
-        How many runs there were, and how many reached the optimum, by the certificate and the solver's own tolerance.
-    seconds, fastest, slowest : float or None
-        Median and range.
-    relative_gap, relative_stationarity, etf_distance : float or None
-        The worst of the answers.
-    iterations : float or None
-        Median.
-    reason : str
-        Why runs were not certified, the most frequent reason; empty if all were.
-    """
+    """All runs of a solver on a problem; None where no run gave an answer."""
 
     problem: str
     solver: str
     runs: int
-    certified: int
-    seconds: float | None
+    certified: int  # runs that reached the optimum, by the certificate and the solver's own tolerance
+    seconds: float | None  # median
     fastest: float | None
     slowest: float | None
-    relative_gap: float | None
+    relative_gap: float | None  # the worst of the answers, as the next two
     relative_stationarity: float | None
     etf_distance: float | None
-    iterations: float | None
-    reason: str
+    iterations: float | None  # median
+    reason: str  # the most frequent one why runs were not certified; empty if all were
 
 
 def summarise(rows: Sequence[Row]) -> list[Summary]:
@@ -85,7 +70,7 @@ def _reason(row: Row) -> str:
         return row.status.value
     if row.feasible is False:
         return "infeasible"
-    # what the solver says of a point that is not optimal
+    # the solver's own verdict on a point that is not optimal
     return row.termination.lower().replace("_", " ")
 
 

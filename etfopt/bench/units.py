@@ -11,7 +11,7 @@ import numpy as np
 
 from etfopt._arrays import Array, Seed, as_generator
 from etfopt.adjoint import nearest_etf_vjp
-from etfopt.bench._timing import linear_layer, seconds
+from etfopt.bench.timing import linear_layer, seconds
 from etfopt.frames import simplex_etf
 from etfopt.geometry import random_stiefel
 from etfopt.problem import NearestETF
@@ -29,35 +29,19 @@ REPEATS = 7
 
 @dataclass(frozen=True)
 class UnitRow:
-    """Medians for one method on one problem.
-
-    Attributes
-    ----------
-    d, C : int
-    dtype, spectrum : str
-        float32 or float64; "random" class means, or ones "near collapse" (a simplex ETF and 1 % noise).
-    method, route : str
-        The method that was asked for, and the route that kept the promised accuracy.
-    forward, backward : float
-        Seconds of the solve and of the gradient after it, with the paper's proximal term.
-    square, product : float
-        Seconds of A'A, which NumPy knows to be symmetric and computes with half the operations, and of A'B for a B
-        of the same shape, both in that dtype.
-    linear : float
-        Seconds of the three products of a linear layer's forward and backward pass at batch 256.
-    """
+    """Median seconds of one method on one problem, with the paper's proximal term."""
 
     d: int
     C: int
-    dtype: str
-    spectrum: str
+    dtype: str  # float32 or float64
+    spectrum: str  # "random" class means, or "near collapse": a simplex ETF and 1 % noise
     method: str
-    route: str
+    route: str  # the one that kept the promised accuracy
     forward: float
     backward: float
-    square: float
-    product: float
-    linear: float
+    square: float  # A'A, which NumPy knows to be symmetric and computes with half the operations
+    product: float  # A'B for a B of the same shape and dtype
+    linear: float  # the three products of a linear layer's forward and backward pass at batch 256
 
     @property
     def total(self) -> float:
@@ -78,7 +62,10 @@ def means_and_prox(d: int, C: int, spectrum: str, rng: Seed) -> tuple[Array, Arr
 def units(
     shapes: Sequence[tuple[int, int]] = SHAPES, seed: int = 0, on_step: Callable[[], None] | None = None
 ) -> list[UnitRow]:
-    """Time every method of `Procrustes` and the gradient, in both dtypes, on random means and near collapse."""
+    """Time every method of `Procrustes` and the gradient, in both dtypes, on random means and near collapse.
+
+    Returns a row for each shape, spectrum, dtype and method; `on_step` is called `STEPS_PER_SHAPE` times a shape.
+    """
     rows = []
     for d, C in shapes:
         for spectrum in SPECTRA:

@@ -18,10 +18,9 @@ from rich.text import Text
 
 from etfopt.cli._app import app
 from etfopt.cli.benchmarks import bench, bench_head, bench_node, compare
-from etfopt.cli.demonstration import demo
 from etfopt.cli.doctor import doctor
 from etfopt.cli.solving import solve
-from etfopt.cli.studies import report
+from etfopt.cli.studies import demo, report
 from etfopt.cli.verifying import verify
 
 __all__ = ["main"]

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 from rich.console import Console
@@ -17,17 +17,23 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from etfopt import __version__
 from etfopt.errors import InputError
 
+if TYPE_CHECKING:
+    from rich.table import Table
+
 __all__ = [
     "HELP",
-    "OVERWRITE",
+    "AsJson",
+    "Overwrite",
+    "Quiet",
     "app",
     "console",
+    "hand_over",
     "interruptible",
-    "make_folder",
     "one_of",
     "progress",
     "require_file",
     "require_folder",
+    "say",
 ]
 
 HELP = """The nearest simplex equiangular tight frame: solve, certify, train.
@@ -49,6 +55,10 @@ app = typer.Typer(
     rich_markup_mode="markdown",  # paragraphs flow with the width of the terminal
     help=HELP,
 )
+AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
+Overwrite: TypeAlias = Annotated[bool, typer.Option("--overwrite", help="Replace earlier results in the folder.")]
+Quiet: TypeAlias = Annotated[bool, typer.Option("--quiet", help="No progress bar.")]
+
 # a file or a pipe has no width: tables are not to be cut there
 console = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 120)
 
@@ -103,17 +113,24 @@ def require_file(path: Path) -> None:
 
 
 def require_folder(path: Path) -> None:
-    """Refuse a file where a folder is to be."""
+    """Refuse a path that should be a folder and is a file."""
     if path.exists() and not path.is_dir():
         raise InputError(f"{path}: cannot be used as a folder: it is a file; choose another with --out")
 
 
-OVERWRITE = typer.Option("--overwrite", help="Replace earlier results in the folder.")
+def say(line: str) -> None:
+    """Print a line as it is, without markup, highlighting or line breaks: it may hold names of files."""
+    console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-def make_folder(path: Path, names: Sequence[str], keys: Sequence[str], what: str, *, overwrite: bool) -> None:
-    """Make a folder for results, or say why it cannot be one; see `etfopt.files.refuse_occupied`."""
-    from etfopt import files
+def hand_over(document: Path | object, shown: Iterable[Table], lines: Iterable[str], as_json: bool) -> None:
+    """Print a document (or the JSON file that holds it), or else tables and lines."""
+    if as_json:
+        from etfopt.files import strict_json
 
-    files.refuse_occupied([path / name for name in names], keys, what, overwrite=overwrite)
-    files.make_folder(path)
+        print(document.read_text() if isinstance(document, Path) else strict_json(document), end="")
+        return
+    for table in shown:
+        console.print(table)
+    for line in lines:
+        say(line)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.table import Table
 from rich.text import Text
+
+from etfopt.cli._tables import LEFT, RIGHT, WHOLE, table
 
 if TYPE_CHECKING:
     from etfopt.bench._measure import Row as ComparisonRow
@@ -20,30 +22,29 @@ if TYPE_CHECKING:
 __all__ = ["comparison", "head_costs", "node_costs", "pipelines", "unit_costs"]
 
 
+FRAMELESS: dict[str, Any] = {"box": box.SIMPLE_HEAD, "padding": (0, 1, 0, 0), "caption_justify": "left"}
+"""The look of a wide table: without a frame, eighty columns are enough for numbers in seven."""
+NUMBER = {**RIGHT, **WHOLE}
+
+
 def pipelines(rows: Sequence[Row], conditions: Mapping[str, object]) -> Table:
     """Tabulate the closed form against the paper's pipeline, with the conditions as caption."""
-    table = Table(title="One step, forward + backward, closed form against the paper's pipeline", title_justify="left")
-    for name in ("d", "C", "closed form", "the paper's", "ratio", "memory", "paper's memory", "linear layer"):
-        table.add_column(name, justify="right", no_wrap=name == "ratio")
-    for row in rows:
-        slow = None if row.paper_forward is None else row.paper_forward + (row.paper_backward or 0.0)
-        table.add_row(
+    names = ("d", "C", "closed form", "the paper's", "ratio", "memory", "paper's memory", "linear layer")
+    columns = {**dict.fromkeys(names, RIGHT), "ratio": NUMBER}
+    cells = [
+        (
             str(row.d),
             str(row.C),
-            _seconds(row.forward + row.backward),
-            "cannot run" if slow is None else _seconds(slow),
+            *("cannot run" if time is None else _seconds(time) for time in [*row.seconds.values()][:2]),
             "-" if row.ratio is None else f"{row.ratio:,.0f} x",
             _bytes(row.memory),
             _bytes(row.paper_memory),
             _seconds(row.linear),
         )
-    table.caption = _conditions(conditions)
-    return table
-
-
-def _open(title: str) -> Table:
-    """Return a table without frame, so that eighty columns are enough for numbers in seven."""
-    return Table(title=title, title_justify="left", caption_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+        for row in rows
+    ]
+    title = "One step, forward + backward, closed form against the paper's pipeline"
+    return table(title, columns, cells, caption=_conditions(conditions))
 
 
 def unit_costs(rows: Sequence[UnitRow]) -> Iterator[Table]:
@@ -51,25 +52,21 @@ def unit_costs(rows: Sequence[UnitRow]) -> Iterator[Table]:
     groups: dict[str, list[UnitRow]] = {}
     for row in rows:
         groups.setdefault(f"{row.d} x {row.C}, {row.spectrum}", []).append(row)
+    columns = {"dtype": WHOLE, "method": WHOLE}
+    columns |= dict.fromkeys(("forward", "backward", "A'A", "A'B", "layers"), NUMBER)
     for problem, group in groups.items():
-        table = _open(f"The methods of the closed form, {problem}")
-        for name in ("dtype", "method"):
-            table.add_column(name, no_wrap=True)
-        for name in ("forward", "backward", "A'A", "A'B", "layers"):
-            table.add_column(name, justify="right", no_wrap=True)
-        last = ""
-        for row in group:
-            table.add_row(
-                row.dtype if row.dtype != last else "",
+        cells = [
+            (
+                row.dtype if i == 0 or row.dtype != group[i - 1].dtype else "",
                 row.method if row.method == row.route else f"{row.method} ({row.route})",
                 _seconds(row.forward),
                 _seconds(row.backward),
                 *(f"{row.total / unit:.3g}" for unit in (row.square, row.product, row.linear)),
             )
-            last = row.dtype
-        if problem == list(groups)[-1]:
-            table.caption = UNITS_NOTE
-        yield table
+            for i, row in enumerate(group)
+        ]
+        caption = UNITS_NOTE if problem == list(groups)[-1] else None
+        yield table(f"The methods of the closed form, {problem}", columns, cells, caption=caption, **FRAMELESS)
 
 
 UNITS_NOTE = (
@@ -81,13 +78,10 @@ UNITS_NOTE = (
 
 def node_costs(rows: Sequence[NodeRow], conditions: Mapping[str, object]) -> Table:
     """Tabulate what the differentiable node costs."""
-    table = _open("The node, float32")
-    table.add_column("d x C, means")
-    table.add_column("method", no_wrap=True)
-    for name in ("forward", "and\nbackward", "A'A", "linear\nlayers", "memory /\n(dC + C^2)"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for row in rows:
-        table.add_row(
+    numbers = ("forward", "and\nbackward", "A'A", "linear\nlayers", "memory /\n(dC + C^2)")
+    columns = {"d x C, means": LEFT, "method": WHOLE, **dict.fromkeys(numbers, NUMBER)}
+    cells = [
+        (
             f"{row.d} x {row.C}, {row.spectrum}",
             row.method,
             _seconds(row.forward),
@@ -96,18 +90,16 @@ def node_costs(rows: Sequence[NodeRow], conditions: Mapping[str, object]) -> Tab
             f"{row.total / row.linear:.3g}",
             f"{row.memory:.2g}",
         )
-    table.caption = _conditions(conditions)
-    return table
+        for row in rows
+    ]
+    return table("The node, float32", columns, cells, caption=_conditions(conditions), **FRAMELESS)
 
 
 def head_costs(rows: Sequence[HeadRow], conditions: Mapping[str, object]) -> Table:
     """Tabulate what the heads cost in training."""
-    table = Table(title="A training step of ResNet-18, 32 x 32 images", title_justify="left")
-    table.add_column("head", no_wrap=True)
-    for name in ("C", "batch", "step", "over\nlearned", "head\nalone", "adds to\na step"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for row in rows:
-        table.add_row(
+    numbers = ("C", "batch", "step", "over\nlearned", "head\nalone", "adds to\na step")
+    cells = [
+        (
             row.head,
             str(row.C),
             str(row.batch),
@@ -116,8 +108,10 @@ def head_costs(rows: Sequence[HeadRow], conditions: Mapping[str, object]) -> Tab
             _seconds(row.alone),
             f"{row.share:+.3%}",
         )
-    table.caption = _conditions(conditions)
-    return table
+        for row in rows
+    ]
+    title = "A training step of ResNet-18, 32 x 32 images"
+    return table(title, {"head": WHOLE, **dict.fromkeys(numbers, NUMBER)}, cells, caption=_conditions(conditions))
 
 
 def _conditions(conditions: Mapping[str, object]) -> str:
@@ -139,22 +133,16 @@ def comparison(rows: Sequence[ComparisonRow], conditions: Mapping[str, object], 
         group = [row for row in rows if row.problem == problem]
         first = group[0]
         title = f"{problem}: d = {first.d}, C = {first.C}, r = {first.r}, delta = {first.delta:g}, {first.dtype}"
-        table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, caption_justify="left")
-        table.add_column("solver", width=24, no_wrap=True)
-        for name, least in COMPARED.items():
-            if width >= least:
-                table.add_column(name, justify="right", no_wrap=True)
-        table.add_column("certified")
-        for line in lines:
-            if line.problem == problem:
-                name, *cells, certified = _compared(line)
-                shown = [cell for cell, least in zip(cells, COMPARED.values(), strict=True) if width >= least]
-                table.add_row(name, *shown, certified)
+        shown = [name for name, least in COMPARED.items() if width >= least]
+        columns = {"solver": {"width": 24, **WHOLE}, **dict.fromkeys(shown, NUMBER), "certified": LEFT}
+        found = [_compared(line) for line in lines if line.problem == problem]
+        cells = [[row[name] for name in columns] for row in found]
         notes = list(dict.fromkeys(row.message for row in group if row.message))
         if problem == problems[-1]:
             notes += [COMPARISON_NOTE, _conditions(conditions)]
-        table.caption = Text("\n".join(notes)) if notes else None
-        yield table
+        caption = Text("\n".join(notes)) if notes else None
+        look: dict[str, Any] = {"box": box.SIMPLE_HEAD, "pad_edge": False, "caption_justify": "left"}
+        yield table(title, columns, cells, caption=caption, **look)
 
 
 COMPARED = {"time": 0, "range": 118, "gap": 0, "stat.": 100, "in UF": 0, "iter.": 0}
@@ -166,7 +154,9 @@ COMPARISON_NOTE = (
 )
 
 
-def _compared(line: Summary) -> tuple[str, ...]:
+def _compared(line: Summary) -> dict[str, str]:
+    """Return the cells of a row by the headings of their columns."""
+
     def power(value: float | None) -> str:
         if value is None:
             return "-"
@@ -174,16 +164,16 @@ def _compared(line: Summary) -> tuple[str, ...]:
 
     span = line.runs > 1 and line.fastest is not None and line.slowest is not None
     certified = f"{line.certified} of {line.runs}"
-    return (
-        line.solver,
-        "-" if line.seconds is None else _seconds(line.seconds),
-        _span(line.fastest or 0.0, line.slowest or 0.0) if span else "",
-        power(line.relative_gap),
-        power(line.relative_stationarity),
-        power(line.etf_distance),
-        "-" if line.iterations is None else f"{line.iterations:.0f}",
-        f"{certified}, {line.reason}" if line.reason else certified,
-    )
+    return {
+        "solver": line.solver,
+        "time": "-" if line.seconds is None else _seconds(line.seconds),
+        "range": _span(line.fastest or 0.0, line.slowest or 0.0) if span else "",
+        "gap": power(line.relative_gap),
+        "stat.": power(line.relative_stationarity),
+        "in UF": power(line.etf_distance),
+        "iter.": "-" if line.iterations is None else f"{line.iterations:.0f}",
+        "certified": f"{certified}, {line.reason}" if line.reason else certified,
+    }
 
 
 def _seconds(value: float) -> str:

@@ -4,32 +4,63 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
 from rich.table import Table
 
 if TYPE_CHECKING:
+    from etfopt.cli._diagnosis import Check, Extra
     from etfopt.experiments.studies._numbers import Spread
     from etfopt.experiments.studies._progress import Progress
     from etfopt.solution import Solution
     from theory.registry import Claim, Evidence, Residual
 
 __all__ = [
+    "FOLD",
+    "LEFT",
+    "RIGHT",
+    "WHOLE",
+    "checks",
     "counterexamples",
+    "extras",
     "facts",
     "measures",
     "planned",
+    "platform",
     "residuals",
     "solution_table",
     "spreads",
+    "table",
     "verdict",
     "verdicts",
 ]
 
+Options = Mapping[str, Any]
+LEFT: Options = {}
+RIGHT: Options = {"justify": "right"}
+FOLD: Options = {"overflow": "fold"}
+WHOLE: Options = {"no_wrap": True}
+"""Columns of a table, as rich has them."""
 
 SHOWN = ("epochs_to_99", "epochs_to_100", "test_accuracy_second", "cosine_margin", "nc1", "nc2", "nc3", "step_ms")
 """Quantities of the demonstration's table."""
+
+CERTIFIED = (
+    *("gap", "relative_gap", "feasibility", "stationarity", "curvature", "margin", "unique", "etf_unique"),
+    *("distance_bound", "etf_distance_bound"),
+)
+"""What is printed of a certificate."""
+
+
+def table(title: str | None, columns: Mapping[str, Options], rows: Iterable[Sequence[str]], **look: Any) -> Table:
+    """Return a table with these columns, by their headings, and these rows of cells."""
+    made = Table(title=title, title_justify="left", **look)
+    for heading, options in columns.items():
+        made.add_column(heading, **options)
+    for row in rows:
+        made.add_row(*row)
+    return made
 
 
 def facts(solution: Solution) -> dict[str, str | float | bool]:
@@ -41,20 +72,8 @@ def facts(solution: Solution) -> dict[str, str | float | bool]:
         "dtype": str(problem.dtype),
         "solver": solution.stats.solver,
         "seconds": solution.stats.seconds,
-        "converged": solution.converged,
-        "objective": solution.objective,
-        "scale": solution.scale,
-        "distance": solution.distance,
-        "gap": certificate.gap,
-        "relative_gap": certificate.relative_gap,
-        "feasibility": certificate.feasibility,
-        "stationarity": certificate.stationarity,
-        "curvature": certificate.curvature,
-        "margin": certificate.margin,
-        "unique": certificate.unique,
-        "etf_unique": certificate.etf_unique,
-        "distance_bound": certificate.distance_bound,
-        "etf_distance_bound": certificate.etf_distance_bound,
+        **{name: getattr(solution, name) for name in ("converged", "objective", "scale", "distance")},
+        **{name: getattr(certificate, name) for name in CERTIFIED},
     }
 
 
@@ -64,13 +83,6 @@ def solution_table(solution: Solution) -> Table:
     etf = "unique" if certificate.etf_unique else "not unique"
     rotation = "unique" if certificate.unique else "not unique"
     free = "the frame ignores a direction of it" if certificate.etf_unique else "H leaves a direction of it free"
-    table = Table(
-        title=f"Nearest simplex ETF of {solution.problem.C} classes in {solution.problem.d} dimensions",
-        title_justify="left",
-    )
-    table.add_column("", overflow="fold")
-    table.add_column("value", justify="right")
-    table.add_column("meaning", style="dim")
     rows = [
         ("distance", f"{solution.distance:.6g}", "from H to the nearest ETF of any size"),
         ("scale", f"{solution.scale:.6g}", "size of that ETF"),
@@ -83,43 +95,31 @@ def solution_table(solution: Solution) -> Table:
         ("U", rotation, free if rotation != "unique" else f"||U - U*|| <= {certificate.distance_bound:.1e}"),
         ("verdict", "optimal" if solution.converged else "NOT optimal", f"{solution.stats.solver}, certified"),
     ]
-    for row in rows:
-        table.add_row(*row)
-    return table
+    title = f"Nearest simplex ETF of {solution.problem.C} classes in {solution.problem.d} dimensions"
+    return table(title, {"": FOLD, "value": RIGHT, "meaning": {"style": "dim"}}, rows)
 
 
 def measures(record: Mapping[str, float], title: str) -> Table:
     """Tabulate the last record of a run: every measure on both splits."""
-    table = Table("measure", title=title, title_justify="left")
-    for split in ("training", "test"):
-        table.add_column(split, justify="right")
-    for name in (key.removeprefix("train_") for key in record if key.startswith("train_")):
-        table.add_row(name, f"{record[f'train_{name}']:.4g}", f"{record[f'test_{name}']:.4g}")
-    return table
+    names = [key.removeprefix("train_") for key in record if key.startswith("train_")]
+    rows = [(name, *(f"{record[f'{split}_{name}']:.4g}" for split in ("train", "test"))) for name in names]
+    return table(title, {"measure": LEFT, "training": RIGHT, "test": RIGHT}, rows)
 
 
 def planned(runs: Sequence[Progress], title: str) -> Table:
     """Tabulate the runs of a study and how far they have come."""
-    table = Table("run", "state", title=title, title_justify="left")
-    table.add_column("epochs", justify="right")
-    table.columns[0].overflow = "fold"
-    for p in runs:
-        table.add_row(escape(p.run.folder), p.state.value, f"{p.epochs} of {p.run.config.training.epochs}")
-    return table
+    rows = [(escape(p.run.folder), p.state.value, f"{p.epochs} of {p.run.config.training.epochs}") for p in runs]
+    return table(title, {"run": FOLD, "state": LEFT, "epochs": RIGHT}, rows)
 
 
 def spreads(summary: Mapping[str, Mapping[str, Spread]], title: str, epochs: int) -> Table:
     """Tabulate medians and ranges over seeds, a column a head."""
     from etfopt.experiments.studies._numbers import QUANTITIES
 
-    table = Table("head", title=title, title_justify="left")
-    for head in summary:
-        table.add_column(head, justify="right")
     names = {**QUANTITIES, "test_accuracy_second": "test accuracy"}
-    for key in SHOWN:
-        table.add_row(names[key], *(_spread(row[key], epochs) for row in summary.values()))
-    table.caption = "epochs until that training accuracy; margin, NC1 and NC3 on the training split"
-    return table
+    rows = [(names[key], *(_spread(row[key], epochs) for row in summary.values())) for key in SHOWN]
+    caption = "epochs until that training accuracy; margin, NC1 and NC3 on the training split"
+    return table(title, {"head": LEFT, **dict.fromkeys(summary, RIGHT)}, rows, caption=caption)
 
 
 def _spread(spread: Spread, epochs: int) -> str:
@@ -135,35 +135,20 @@ def _spread(spread: Spread, epochs: int) -> str:
 
 def verdict(claim: Claim, evidence: Evidence) -> dict[str, str | int | float | bool]:
     """Return what the cases of a claim showed, by name."""
-    worst = evidence.worst_case
     return {
         "claim": claim.id,
         "title": claim.title,
-        "cases": evidence.cases,
-        "worst": evidence.worst,
-        "tolerance": evidence.tolerance,
-        "holds": evidence.holds,
-        "part": worst.part,
-        "seed": worst.seed,
-        "what": worst.what,
+        **{name: getattr(evidence, name) for name in ("cases", "worst", "tolerance", "holds")},
+        **{name: getattr(evidence.worst_case, name) for name in ("part", "seed", "what")},
     }
 
 
 def verdicts(found: Sequence[tuple[Claim, Evidence]], conditions: str) -> Table:
     """Tabulate the claims with the worst case of each."""
     cases = sum(evidence.cases for _, evidence in found)
-    table = Table(
-        title=f"{len(found)} claim{'s' * (len(found) > 1)}, {cases} cases", title_justify="left", caption_justify="left"
-    )
-    table.caption = f"{conditions}; worst: the residual nearest to its tolerance"
-    table.add_column("claim", no_wrap=True)
-    table.add_column("cases", justify="right")
-    table.add_column("worst", justify="right")
-    table.add_column("tolerance", justify="right")
-    table.add_column("of", style="dim", overflow="fold")
-    table.add_column("verdict")
-    for claim, evidence in found:
-        table.add_row(
+    columns = {"claim": WHOLE, "cases": RIGHT, "worst": RIGHT, "tolerance": RIGHT, "of": {**FOLD, "style": "dim"}}
+    rows = [
+        (
             claim.id,
             str(evidence.cases),
             f"{evidence.worst:.2e}",
@@ -171,7 +156,11 @@ def verdicts(found: Sequence[tuple[Claim, Evidence]], conditions: str) -> Table:
             evidence.worst_case.what,
             "[green]holds[/]" if evidence.holds else "[bold red]fails[/]",
         )
-    return table
+        for claim, evidence in found
+    ]
+    title = f"{len(found)} claim{'s' * (len(found) > 1)}, {cases} cases"
+    caption = f"{conditions}; worst: the residual nearest to its tolerance"
+    return table(title, {**columns, "verdict": LEFT}, rows, caption=caption, caption_justify="left")
 
 
 def counterexamples(found: Iterable[tuple[Claim, Evidence]]) -> list[str]:
@@ -186,10 +175,35 @@ def counterexamples(found: Iterable[tuple[Claim, Evidence]]) -> list[str]:
 
 def residuals(found: Iterable[Residual], title: str) -> Table:
     """Tabulate all that one case found."""
-    table = Table(title=title, title_justify="left")
-    for heading in ("residual", "tolerance"):
-        table.add_column(heading, justify="right")
-    table.add_column("of", overflow="fold")
+    made = table(title, {"residual": RIGHT, "tolerance": RIGHT, "of": FOLD}, [])
     for value, tolerance, what in found:
-        table.add_row(f"{value:.3e}", f"{tolerance:.3e}", what, style=None if value <= tolerance else "bold red")
-    return table
+        made.add_row(f"{value:.3e}", f"{tolerance:.3e}", what, style=None if value <= tolerance else "bold red")
+    return made
+
+
+# --- the doctor ----------------------------------------------------------------------------------------------------
+
+
+def platform(facts: Mapping[str, str]) -> Table:
+    """Tabulate versions, processor and devices."""
+    return table(None, {}, [(name, escape(value)) for name, value in facts.items()], show_header=False)
+
+
+def extras(found: Iterable[Extra]) -> Table:
+    """Tabulate what each extra asks for and what is installed."""
+    rows = [(e.extra, escape(e.requirement), e.installed or "[yellow]missing[/]") for e in found]
+    return table("Extras", dict.fromkeys(("extra", "asks for", "installed"), LEFT), rows)
+
+
+def checks(found: Iterable[Check]) -> Table:
+    """Tabulate the self-checks."""
+    rows = [
+        (
+            check.name,
+            f"{check.figure:.1e}",
+            f"{check.tolerance:.0e}",
+            "[green]passed[/]" if check.passed else f"[bold red]failed[/] {escape(check.broken)}",
+        )
+        for check in found
+    ]
+    return table("Self-check", {"check": FOLD, "figure": RIGHT, "at most": RIGHT, "": FOLD}, rows)

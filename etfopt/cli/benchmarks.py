@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeAlias
 
 import typer
-from rich.table import Table
 
-from etfopt._options import METHODS
+from etfopt._options import METHODS, as_method
 from etfopt._scalars import as_integer
 from etfopt.cli import _bench_tables as tables
-from etfopt.cli._app import OVERWRITE, console, interruptible, make_folder, one_of, progress
-from etfopt.errors import InputError
+from etfopt.cli._app import AsJson, Overwrite, Quiet, console, hand_over, interruptible, one_of, progress
 
 __all__ = ["bench", "bench_head", "bench_node", "compare"]
 
-DEVICE = typer.Option(help="cpu, or a GPU such as cuda.", autocompletion=one_of(lambda: ("cpu", "cuda", "mps")))
+Device: TypeAlias = Annotated[
+    str, typer.Option(help="cpu, or a GPU such as cuda.", autocompletion=one_of(lambda: ("cpu", "cuda", "mps")))
+]
 NO_FIGURES = "figures are left out: matplotlib is not installed; run: pip install 'etfopt[experiments]'"
 
 
@@ -39,9 +40,9 @@ def bench(
     context: typer.Context,
     largest: Annotated[int, typer.Option(help="Leave out shapes with more classes than this; at least 10.")] = 1000,
     out: Annotated[Path, typer.Option(help="Folder for the numbers and the figure.")] = Path("runs/bench"),
-    overwrite: Annotated[bool, OVERWRITE] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
 ) -> None:
     """Time the closed form against the paper's pipeline, and its methods in units of matrix products.
 
@@ -58,37 +59,28 @@ def bench(
     if context.invoked_subcommand:
         return
     as_integer(largest, "largest", at_least=10)
-    from etfopt.bench._timing import as_records, conditions
     from etfopt.bench.pipelines import CASES
     from etfopt.bench.pipelines import bench as run
+    from etfopt.bench.timing import as_records, conditions
     from etfopt.bench.units import SHAPES, STEPS_PER_SHAPE, units
-    from etfopt.files import strict_json, whole
 
     cases = [case for case in CASES if largest >= case.C]
     shapes = [shape for shape in SHAPES if largest >= shape[1]]
-    _make_folder(out, ["bench.json", "bench.png"], overwrite)
     steps = sum(case.steps for case in cases) + STEPS_PER_SHAPE * len(shapes)
-    with _unwritten(out), progress(steps, quiet or as_json, "steps") as step:
+    with _measuring(out, ["bench.json", "bench.png"], steps, "steps", overwrite, quiet or as_json) as step:
         rows = run(cases, on_step=step)
         costs = units(shapes, on_step=step)
-    about = {**conditions(), "dtype": "float64"}  # of the pipelines; the units name theirs
-    document = {"conditions": about, "rows": as_records(rows), "units": as_records(costs)}
-    figures = []
-    with _unwritten(out):
-        with whole(out / "bench.json") as part:  # first: the figure is known by it
-            part.write_text(strict_json(document))
+        about = {**conditions(), "dtype": "float64"}  # of the pipelines; the units name theirs
+        document = {"conditions": about, "rows": as_records(rows), "units": as_records(costs)}
+        written = [_write(out, document)]  # first: the figure is known by it
         if find_spec("matplotlib"):
             from etfopt.plotting import draw_pipelines, save
 
-            figures = [out / "bench.png"]
-            save(draw_pipelines(rows), figures[0])
-    if as_json:
-        print((out / "bench.json").read_text(), end="")
-        return
-    console.print(tables.pipelines(rows, about))
-    for table in tables.unit_costs(costs):
-        console.print(table)
-    _say_written([out / "bench.json", *figures], [] if figures else [NO_FIGURES])
+            written.append(out / "bench.png")
+            times = {name: [row.seconds[name] for row in rows] for name in rows[0].seconds}
+            save(draw_pipelines([(row.d, row.C) for row in rows], times), written[1])
+    shown = [tables.pipelines(rows, about), *tables.unit_costs(costs)]
+    hand_over(written[0], shown, _wrote(written, [] if len(written) > 1 else [NO_FIGURES]), as_json)
 
 
 def bench_node(
@@ -98,11 +90,11 @@ def bench_node(
             help="auto, svd, gram or newton-schulz; may be given again. [auto]", autocompletion=one_of(lambda: METHODS)
         ),
     ] = None,
-    device: Annotated[str, DEVICE] = "cpu",
+    device: Device = "cpu",
     out: Annotated[Path, typer.Option(help="Folder for the numbers.")] = Path("runs/bench-node"),
-    overwrite: Annotated[bool, OVERWRITE] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
 ) -> None:
     """Time the differentiable node in units of a product A'A and of a linear layer, and count its memory.
 
@@ -114,21 +106,21 @@ def bench_node(
     etfopt bench node --device cuda --out runs/bench-node-gpu
     ```
     """
-    from etfopt.bench._timing import as_records, conditions
     from etfopt.bench.node import SHAPES, growth, usable_device
     from etfopt.bench.node import bench_node as run
+    from etfopt.bench.timing import as_records, conditions
     from etfopt.bench.units import SPECTRA
 
     methods = method or ["auto"]
     for name in methods:
-        if name not in METHODS:
-            raise InputError(f"method = {name!r} is not known; choose one of: {', '.join(METHODS)}")
+        as_method(name)
     usable_device(device)
-    _make_folder(out, ["bench.json"], overwrite)
-    with _unwritten(out), progress(len(SHAPES) * len(SPECTRA) * len(methods), quiet or as_json, "cases") as step:
+    steps = len(SHAPES) * len(SPECTRA) * len(methods)
+    with _measuring(out, ["bench.json"], steps, "cases", overwrite, quiet or as_json) as step:
         rows = run(SHAPES, device, methods, on_step=step)
-    about = {**conditions(), "torch": version("torch"), "device": device, "growth": growth(rows)}
-    _hand_over({"conditions": about, "rows": as_records(rows)}, tables.node_costs(rows, about), out, as_json)
+        about = {**conditions(), "torch": version("torch"), "device": device, "growth": growth(rows)}
+        path = _write(out, {"conditions": about, "rows": as_records(rows)})
+    hand_over(path, [tables.node_costs(rows, about)], _wrote([path]), as_json)
 
 
 def bench_head(
@@ -137,11 +129,11 @@ def bench_head(
     ] = None,
     batch: Annotated[int, typer.Option(help="Images a step.")] = 128,
     rounds: Annotated[int, typer.Option(help="Timed steps of each head.")] = 5,
-    device: Annotated[str, DEVICE] = "cpu",
+    device: Device = "cpu",
     out: Annotated[Path, typer.Option(help="Folder for the numbers.")] = Path("runs/bench-head"),
-    overwrite: Annotated[bool, OVERWRITE] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
 ) -> None:
     """Time a training step of a ResNet-18 with each head in turn, and what each head costs by itself.
 
@@ -154,48 +146,49 @@ def bench_head(
     classes = classes or [10, 100]
     for C in classes:
         as_integer(C, "classes", at_least=2)
-    as_integer(batch, "batch", at_least=2)
+    as_integer(batch, "batch", at_least=2)  # batch normalisation cannot take one
     as_integer(rounds, "rounds", at_least=1)
-    from etfopt.bench._timing import as_records, conditions
     from etfopt.bench.head import HEADS, bench_heads
     from etfopt.bench.node import usable_device
+    from etfopt.bench.timing import as_records, conditions
 
     usable_device(device)
-    _make_folder(out, ["bench.json"], overwrite)
-    with _unwritten(out), progress(len(classes) * len(HEADS) * (rounds + 1), quiet or as_json, "steps") as step:
+    steps = len(classes) * len(HEADS) * (rounds + 1)
+    with _measuring(out, ["bench.json"], steps, "steps", overwrite, quiet or as_json) as step:
         rows = bench_heads(classes, batch, rounds, device, on_step=step)
-    about = {**conditions(), "torch": version("torch"), "device": device}
-    _hand_over({"conditions": about, "rows": as_records(rows)}, tables.head_costs(rows, about), out, as_json)
+        about = {**conditions(), "torch": version("torch"), "device": device}
+        path = _write(out, {"conditions": about, "rows": as_records(rows)})
+    hand_over(path, [tables.head_costs(rows, about)], _wrote([path]), as_json)
 
 
-def _make_folder(out: Path, names: list[str], overwrite: bool) -> None:
-    make_folder(out, names, ("conditions", "rows"), "an earlier benchmark", overwrite=overwrite)
+def _make_folder(out: Path, names: Sequence[str], keys: Sequence[str], what: str, overwrite: bool) -> None:
+    """Make a folder for results, or say why it cannot be one; see `etfopt.files.refuse_occupied`."""
+    from etfopt import files
+
+    files.refuse_occupied([out / name for name in names], keys, what, overwrite=overwrite)
+    files.make_folder(out)
 
 
-def _hand_over(document: dict[str, object], table: Table, out: Path, as_json: bool) -> None:
-    """Write the numbers, and print them or the table."""
-    from etfopt.files import strict_json, whole
-
-    path = out / "bench.json"
-    with whole(path) as part:
-        part.write_text(strict_json(document))
-    if as_json:
-        print(path.read_text(), end="")
-        return
-    console.print(table)
-    _say_written([path])
+@contextmanager
+def _measuring(
+    out: Path, names: Sequence[str], steps: int, unit: str, overwrite: bool, quiet: bool
+) -> Iterator[Callable[[], None]]:
+    """Make the folder and draw the bar; after Ctrl-C nothing is kept: a benchmark cut short measures something else."""
+    _make_folder(out, names, ("conditions", "rows"), "an earlier benchmark", overwrite)
+    kept = f"Nothing was written to {out}/: a benchmark is kept whole. To start again: the same command"
+    with interruptible(lambda: kept), progress(steps, quiet, unit) as step:
+        yield step
 
 
-def _unwritten(out: Path) -> AbstractContextManager[None]:
-    """Say after Ctrl-C that there are no numbers: a benchmark that was cut short measures something else."""
-    return interruptible(
-        lambda: f"Nothing was written to {out}/: a benchmark is kept whole. To start again: the same command"
-    )
+def _write(out: Path, document: object) -> Path:
+    from etfopt.files import strict_json, write_atomically
+
+    write_atomically(out / "bench.json", strict_json(document).encode())
+    return out / "bench.json"
 
 
-def _say_written(paths: list[Path], notes: list[str] | tuple[str, ...] = ()) -> None:
-    for line in (*notes, f"wrote {', '.join(map(str, paths))}"):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+def _wrote(paths: Sequence[Path], notes: Sequence[str] = ()) -> list[str]:
+    return [*notes, f"wrote {', '.join(map(str, paths))}"]
 
 
 def compare(
@@ -221,9 +214,9 @@ def compare(
     limit: Annotated[float, typer.Option(help="Seconds for each run.")] = 20.0,
     quick: Annotated[bool, typer.Option("--quick", help="Only the small problems, from one start.")] = False,
     out: Annotated[Path, typer.Option(help="Folder for the numbers and the figures.")] = Path("runs/compare"),
-    overwrite: Annotated[bool, OVERWRITE] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
 ) -> None:
     """Compare all solvers on a grid of problems, each run in its own cell and judged by the certificate.
 
@@ -237,19 +230,19 @@ def compare(
     ```
     """
     from etfopt.bench._measure import Row
-    from etfopt.bench._timing import conditions
     from etfopt.bench.compare import cells
     from etfopt.bench.compare import compare as run
     from etfopt.bench.lineup import line_up
     from etfopt.bench.problems import choose_problems
     from etfopt.bench.report import write_report
+    from etfopt.bench.timing import conditions
 
     problems = choose_problems(problem or (), means or (), quick)
     entrants, left_out = line_up(solver or (), limit)
     seeds = (1 if quick else 5) if seeds is None else seeds
     grid = cells(problems, entrants, seeds)
     written = ["compare.json", "convergence.png", "profiles.png"]
-    make_folder(out, written, ("rows", "solvers"), "an earlier comparison", overwrite=overwrite)
+    _make_folder(out, written, ("rows", "solvers"), "an earlier comparison", overwrite)
     rows: list[Row] = []
     files: list[Path] = []
 
@@ -268,9 +261,5 @@ def compare(
             if rows:
                 settings = {"seeds": seeds, "limit": limit, "cells": len(grid), "left_out": left_out}
                 files += write_report(rows, entrants, settings, out, figures=find_spec("matplotlib") is not None)
-    if as_json:
-        print(files[0].read_text(), end="")
-        return
-    for table in tables.comparison(rows, conditions(), width=console.width):
-        console.print(table)
-    _say_written(files, left_out if len(files) > 1 else [*left_out, NO_FIGURES])
+    shown = tables.comparison(rows, conditions(), width=console.width)
+    hand_over(files[0], shown, _wrote(files, left_out if len(files) > 1 else [*left_out, NO_FIGURES]), as_json)

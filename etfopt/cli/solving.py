@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from etfopt.cli import _tables as tables
-from etfopt.cli._app import console
+from etfopt.cli._app import AsJson, hand_over
 from etfopt.errors import InputError
 
 __all__ = ["solve"]
@@ -34,7 +34,7 @@ def solve(
         float | None, typer.Option(help="Proximal weight delta; needs --prox if above 0. [0.001 with --prox, else 0]")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Save U, the ETF and the weights here (.npz).")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Find the simplex ETF nearest to class means, and certify it.
 
@@ -47,7 +47,7 @@ def solve(
     """
     from etfopt import NearestETF
     from etfopt import solve as solve_problem
-    from etfopt.files import load_matrix, refuse_as_output, save_solution, strict_json
+    from etfopt.files import load_matrix, refuse_as_output, save_solution
 
     if out is not None:
         refuse_as_output(out, [means] if prox is None else [means, prox])
@@ -62,12 +62,8 @@ def solve(
     solution = solve_problem(problem)
     if out is not None:
         save_solution(solution, out)
-    if as_json:
-        print(strict_json(tables.facts(solution)), end="")
-        return
-    console.print(tables.solution_table(solution))
-    if out is not None:
-        console.print(f"wrote {out}", markup=False, highlight=False, soft_wrap=True)
+    wrote = [] if out is None else [f"wrote {out}"]
+    hand_over(tables.facts(solution), [tables.solution_table(solution)], wrote, as_json)
 
 
 def _is_csv(path: Path) -> bool:

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
 import time
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+import etfopt
 from etfopt._scalars import as_integer
 from etfopt.cli import _tables as tables
-from etfopt.cli._app import console, interruptible, one_of, progress
-from etfopt.cli._theory import registry as find_registry
-from etfopt.errors import InputError
+from etfopt.cli._app import AsJson, Quiet, console, hand_over, interruptible, one_of, progress
+from etfopt.errors import InputError, require_extra
 
 if TYPE_CHECKING:
     from theory.registry import Claim, Evidence
 
-__all__ = ["verify"]
+__all__ = ["find_registry", "verify"]
 
 
 def verify(
@@ -36,8 +39,8 @@ def verify(
     theory: Annotated[
         Path | None, typer.Option(help="The folder theory/ of a checkout. [beside the package, or here]")
     ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
 ) -> None:
     """Check every claim of theory/ on adversarial cases, and print the worst of each; exit status 1 if one fails.
 
@@ -68,14 +71,8 @@ def verify(
         for one in map(registry.load, names):
             found.append((one, registry.verify(one, budget, seed)))
             step()
-    if as_json:
-        from etfopt.files import strict_json
-
-        print(strict_json([tables.verdict(*row) for row in found]), end="")
-    else:
-        console.print(tables.verdicts(found, f"{time.perf_counter() - start:.0f} s, seed {seed}"))
-        for line in tables.counterexamples(found):
-            console.print(line, markup=False, highlight=False, soft_wrap=True)
+    table = tables.verdicts(found, f"{time.perf_counter() - start:.0f} s, seed {seed}")
+    hand_over([tables.verdict(*row) for row in found], [table], tables.counterexamples(found), as_json)
     if not all(evidence.holds for _, evidence in found):
         raise typer.Exit(1)
 
@@ -101,3 +98,26 @@ def _replay(registry: Any, names: tuple[str, ...], case: str) -> None:
     console.print(tables.residuals(residuals, f"{one.id}, {part}, seed {seed}"))
     if not all(residual.value <= residual.tolerance for residual in residuals):
         raise typer.Exit(1)
+
+
+def find_registry(folder: Path | None) -> ModuleType:
+    """Import ``theory.registry``, which lies beside the package in a checkout and is not part of the installed one.
+
+    It is looked for in the folder; if none is given, beside the package and in the working directory.
+    """
+    require_extra("theory", "mpmath", "sympy", "torch", "pymanopt", "autograd")
+    candidates = [folder] if folder else [Path(etfopt.__file__).parents[1] / "theory", Path("theory")]
+    found = next((path.resolve() for path in candidates if (path / "registry.py").is_file()), None)
+    if found is None or found.name != "theory":
+        raise InputError(
+            f"{folder or 'theory/'}: not a folder `theory` with the claims; the installed package does not have it. "
+            f"Clone the repository, or unpack the source distribution of etfopt {etfopt.__version__} "
+            f"(pip download --no-deps --no-binary etfopt etfopt=={etfopt.__version__}), and run `etfopt verify` there "
+            "or name the folder with --theory"
+        )
+    sys.path.insert(0, str(found.parent))
+    try:
+        module = importlib.import_module("theory.registry")
+    finally:
+        sys.path.remove(str(found.parent))
+    return module

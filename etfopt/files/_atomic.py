@@ -57,7 +57,7 @@ def whole(path: Path) -> Iterator[Path]:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file by way of `whole`."""
+    """Write a file, complete or not at all; its folder must exist."""
     with whole(path) as part, part.open("wb") as file:
         write_through(file.fileno(), content)
 
@@ -81,7 +81,7 @@ def _sync_folder(path: Path) -> None:
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder and its parents, if they are missing."""
+    """Make a folder and its parents, if they are missing; an `InputError` names the folder that cannot be made."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:

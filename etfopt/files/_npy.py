@@ -17,15 +17,7 @@ NUMBERS = "biufc"
 
 @dataclass(frozen=True)
 class NpyHeader:
-    """Header of an ``.npy``.
-
-    Attributes
-    ----------
-    shape : tuple of int
-    fortran_order : bool
-    dtype : numpy.dtype
-        A type of numbers or truth values.
-    """
+    """Header of an ``.npy``; the dtype is one of numbers or truth values."""
 
     shape: tuple[int, ...]
     fortran_order: bool

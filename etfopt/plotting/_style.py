@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -18,17 +17,15 @@ __all__ = [
     "GRID",
     "MARKERS",
     "STYLE",
-    "Array",
     "Style",
     "axes_or_new",
     "figure_or_new",
     "legend_below",
+    "panel_grid",
     "save",
-    "styles",
 ]
 
 Style: TypeAlias = dict[str, Any]
-Array: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
 
 COLORS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Okabe and Ito's colours, which colour-blind readers tell apart; their yellow, which print loses, is left out."""
@@ -57,16 +54,6 @@ STYLE: Mapping[str, Any] = {
 """Settings of matplotlib for a page of figures: ``plt.rcParams.update(STYLE)``."""
 
 
-def styles(labels: Sequence[str], known: Mapping[str, Style]) -> dict[str, Style]:
-    """Return the style of each label: its own where all labels are known, else by place in the list."""
-    if set(labels) <= set(known):
-        return {label: known[label] for label in labels}
-    return {
-        label: {"color": COLORS[i % len(COLORS)], "linestyle": DASHES[i % len(DASHES)]}
-        for i, label in enumerate(labels)
-    }
-
-
 def axes_or_new(axes: Axes | None, size: tuple[float, float] = (4.5, 3.4)) -> Axes:
     """Return the axes, or those of a new figure of that size in inches."""
     return figure_or_new(None, size).subplots() if axes is None else axes
@@ -77,10 +64,22 @@ def figure_or_new(figure: Figure | None, size: tuple[float, float]) -> Figure:
     return Figure(figsize=size, layout="constrained") if figure is None else figure
 
 
-def legend_below(figure: Figure, handles: Sequence[Any], labels: Sequence[str]) -> None:
-    """Draw one legend for all panels, below them."""
+def panel_grid(
+    figure: Figure | None, count: int, columns: int, panel: tuple[float, float], below: float, **shared: Any
+) -> list[Axes]:
+    """Return axes in rows, those beyond the count invisible; a new figure has this size a panel, and room below."""
+    lines = max(1, -(-count // columns))
+    figure = figure_or_new(figure, (panel[0] * columns, panel[1] * lines + below))
+    found: list[Axes] = list(figure.subplots(lines, columns, squeeze=False, **shared).flat)
+    for axes in found[max(count, 1) :]:
+        axes.set_visible(False)
+    return found
+
+
+def legend_below(panel: Axes, handles: Sequence[Any], labels: Sequence[str]) -> None:
+    """Draw one legend for all panels of a figure, below them."""
     columns = min(len(labels), 4)
-    figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False, fontsize=9)
+    panel.figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False, fontsize=9)
 
 
 def save(axes: Axes | Sequence[Axes], path: Path | str, dpi: int = 110) -> None:

@@ -10,10 +10,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import ArrayLike
 
-from etfopt._arrays import as_matrix, require_shape
+from etfopt._arrays import Array, as_matrix, require_shape
 from etfopt._scaling import own_errstate
 from etfopt.errors import InputError
-from etfopt.plotting._style import COLORS, MARKERS, Array, Style, axes_or_new, figure_or_new
+from etfopt.plotting._style import COLORS, MARKERS, Style, axes_or_new, figure_or_new
 
 __all__ = ["cosines", "draw_frame", "draw_matrix"]
 

@@ -2,54 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Mapping, Sequence
 
 from matplotlib.axes import Axes
 
-from etfopt.plotting._style import GRID, axes_or_new
+from etfopt.plotting._style import GRID, Style, axes_or_new
 
-__all__ = ["PipelineTimes", "draw_pipelines"]
+__all__ = ["draw_pipelines"]
 
-
-class PipelineTimes(Protocol):
-    """Seconds a step for one shape; `etfopt.bench.pipelines.Row` has them."""
-
-    @property
-    def d(self) -> int:
-        """Rows of the class means."""
-
-    @property
-    def C(self) -> int:
-        """Columns of the class means."""
-
-    @property
-    def forward(self) -> float:
-        """Of the closed form."""
-
-    @property
-    def backward(self) -> float:
-        """Of its gradient."""
-
-    @property
-    def paper_forward(self) -> float | None:
-        """Of the trust region; None where it cannot run."""
-
-    @property
-    def paper_backward(self) -> float | None:
-        """Of the dense gradient; None where it cannot run."""
-
-    @property
-    def linear(self) -> float:
-        """Of a linear layer, to compare with."""
+LOOKS: tuple[Style, ...] = (
+    {"color": "#009E73", "marker": "o", "linestyle": "-"},
+    {"color": "#D55E00", "marker": "s", "linestyle": "--"},
+    {"color": "0.4", "marker": "^", "linestyle": ":"},
+)
 
 
-def draw_pipelines(rows: Sequence[PipelineTimes], *, axes: Axes | None = None) -> Axes:
-    """Draw seconds a step against C, forward and backward together, for the closed form and the paper's pipeline.
+def draw_pipelines(
+    shapes: Sequence[tuple[int, int]], seconds: Mapping[str, Sequence[float | None]], *, axes: Axes | None = None
+) -> Axes:
+    """Draw seconds a step, forward and backward together, against the number of classes: a line for each pipeline.
 
     Parameters
     ----------
-    rows : sequence of PipelineTimes
+    shapes : sequence of pair of int
+        Dimension d and number of classes C of each problem.
+    seconds : mapping of str to sequence of float or None
+        For up to three pipelines by name, the time for each shape; None where a pipeline cannot run.
     axes : Axes, optional
         New ones by default.
 
@@ -58,13 +36,12 @@ def draw_pipelines(rows: Sequence[PipelineTimes], *, axes: Axes | None = None) -
     Axes
     """
     axes = axes_or_new(axes, (6, 4))
-    axes.loglog([r.C for r in rows], [r.forward + r.backward for r in rows], "o-", color="#009E73", label="closed form")
-    ran = [(r.C, r.paper_forward + r.paper_backward) for r in rows if r.paper_forward and r.paper_backward]
-    if ran:
-        axes.loglog(*zip(*ran, strict=True), "s--", color="#D55E00", label="trust region, dense gradient")
-    axes.loglog([r.C for r in rows], [r.linear for r in rows], "^:", color="0.4", label="linear layer, batch 256")
+    for (label, times), look in zip(seconds.items(), LOOKS, strict=False):
+        ran = [(C, time) for (_, C), time in zip(shapes, times, strict=True) if time is not None]
+        if ran:
+            axes.loglog(*zip(*ran, strict=True), label=label, **look)
     axes.set(xlabel="classes C", ylabel="seconds a step, forward and backward")
-    axes.set_xticks([r.C for r in rows], [f"{r.C}\nd = {r.d}" for r in rows])
+    axes.set_xticks([C for _, C in shapes], [f"{C}\nd = {d}" for d, C in shapes])
     axes.minorticks_off()
     axes.grid(**GRID)
     axes.legend(frameon=False, loc="upper right")

@@ -8,7 +8,7 @@ from typing import TypeAlias
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from etfopt.plotting._style import GRID, Style, axes_or_new, figure_or_new, legend_below
+from etfopt.plotting._style import GRID, Style, axes_or_new, legend_below, panel_grid
 from etfopt.plotting.solvers import handles, solver_styles
 
 __all__ = ["Profiles", "draw_profile", "draw_profile_page"]
@@ -73,18 +73,17 @@ def draw_profile_page(tables: Mapping[float, Profiles], *, figure: Figure | None
     list of Axes
         One for each accuracy.
     """
-    figure = figure_or_new(figure, (10, 4.8))
-    panels = list(figure.subplots(1, len(tables), sharey=True, squeeze=False).flat)
+    panels = panel_grid(figure, len(tables), len(tables), (10 / len(tables), 4.8), 0.0, sharey=True)
     right = _right_end(list(tables.values()))
     for axes, (accuracy, profiles) in zip(panels, tables.items(), strict=True):
         draw_profile(profiles, axes=axes, right=right)
         axes.set_title(f"solved: relative gap at most {accuracy:.0e}", fontsize=11)
-    figure.suptitle(
+    panels[0].figure.suptitle(
         "Performance profiles: further left is faster, higher is surer; a refusal counts as unsolved", fontsize=11
     )
     panels[0].set_ylabel("share of problems and starts solved")
     names = list(dict.fromkeys(name for profiles in tables.values() for name in profiles))
-    legend_below(figure, handles(solver_styles(names)), names)
+    legend_below(panels[0], handles(solver_styles(names)), names)
     return panels
 
 

@@ -12,8 +12,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from etfopt.plotting._style import Array, Style, axes_or_new, figure_or_new, legend_below
-from etfopt.plotting._style import styles as _styles
+from etfopt._arrays import Array
+from etfopt.plotting._style import COLORS, DASHES, Style, axes_or_new, legend_below, panel_grid
 from etfopt.plotting.frames import cosines
 
 __all__ = [
@@ -93,7 +93,12 @@ def styles(labels: Sequence[str]) -> dict[str, Style]:
     dict of str to dict
         Keyword arguments of matplotlib's ``plot``.
     """
-    return _styles(labels, HEADS)
+    if set(labels) <= set(HEADS):
+        return {label: HEADS[label] for label in labels}
+    return {
+        label: {"color": COLORS[i % len(COLORS)], "linestyle": DASHES[i % len(DASHES)]}
+        for i, label in enumerate(labels)
+    }
 
 
 def _draw_band(axes: Axes, x: Array, values: Array, label: str, style: Style) -> None:
@@ -172,9 +177,8 @@ def draw_margins(groups: Groups, split: str = "train", *, axes: Axes | None = No
     share = np.linspace(0, 1, SHARES)
     axes.set(title=f"sorted margins, P_CM ({'training' if split == 'train' else split})", xlabel="share of samples")
     for label, style in styles(list(groups)).items():
-        _draw_band(
-            axes, share, np.array([np.quantile(run.margins(split), share) for run in groups[label]]), label, style
-        )
+        margins = np.array([np.quantile(run.margins(split), share) for run in groups[label]])
+        _draw_band(axes, share, margins, label, style)
     axes.axhline(0, color="0.5", linewidth=0.8, linestyle=":")
     return axes
 
@@ -228,15 +232,11 @@ def draw_page(
     """
     count = len(measures) + margins
     columns = min(count, 4 if count > 6 else 3)
-    lines = -(-count // columns)
-    figure = figure_or_new(figure, (3.6 * columns, 2.9 * lines + 0.5))
-    panels = list(figure.subplots(lines, columns, squeeze=False).flat)
+    panels = panel_grid(figure, count, columns, (3.6, 2.9), 0.5)
     for axes, measure in zip(panels, measures, strict=False):
         draw_measure(groups, measure, axes=axes)
     if margins:
         draw_margins(groups, axes=panels[len(measures)])
-    for axes in panels[count:]:
-        axes.set_visible(False)
-    legend_below(figure, *panels[0].get_legend_handles_labels())
-    figure.suptitle(title)
+    legend_below(panels[0], *panels[0].get_legend_handles_labels())
+    panels[0].figure.suptitle(title)
     return panels[:count]

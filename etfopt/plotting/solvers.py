@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -11,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from etfopt.plotting._style import GRID, Style, axes_or_new, figure_or_new, legend_below
+from etfopt.plotting._style import GRID, Style, axes_or_new, legend_below, panel_grid
 
 __all__ = ["SolverRun", "draw_convergence", "draw_convergence_page", "handles", "solver_styles"]
 
@@ -157,25 +156,23 @@ def draw_convergence_page(rows: Sequence[SolverRun], *, figure: Figure | None = 
     """
     shown, styles = _representatives(rows), _styles_of(rows)
     columns = min((5, 4, 3), key=lambda count: -len(shown) % count) if len(shown) > 3 else max(len(shown), 1)
-    lines = max(1, math.ceil(len(shown) / columns))
-    figure = figure_or_new(figure, (max(3.0 * columns, 7.5) + 0.5, 2.7 * lines + 1.6))
-    panels = list(figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False).flat)
+    width = (max(3.0 * columns, 7.5) + 0.5) / columns
+    panels = panel_grid(figure, len(shown), columns, (width, 2.7), 1.6, sharex=True, sharey=True)
     for axes, problem in zip(panels, shown, strict=False):
         draw_convergence([row for row in rows if row.problem == problem], axes=axes, styles=styles)
         axes.set_title(problem, fontsize=10)
     for index, axes in enumerate(panels):
-        axes.set_visible(index < len(shown))
         if index + columns >= len(shown):
             axes.xaxis.set_tick_params(labelbottom=True)
             axes.set_xlabel("seconds", fontsize=9)
         if index % columns == 0:
             axes.set_ylabel("relative gap", fontsize=9)
-    figure.suptitle(
+    panels[0].figure.suptitle(
         "Gap against time, one problem of each family, every start a line\n"
         "(a marker where a run ended: filled if certified, hollow if not)",
         fontsize=11,
     )
-    legend_below(figure, handles(styles), list(styles))
+    legend_below(panels[0], handles(styles), list(styles))
     return panels[: max(len(shown), 1)]
 
 

@@ -11,7 +11,7 @@ from contextlib import closing
 import numpy as np
 import pytest
 
-from etfopt import InputError, MissingExtraError, NearestETF, certify, random_stiefel, solve
+from etfopt import InputError, MissingExtraError, certify, random_stiefel, solve
 from etfopt.bench import compare as module
 from etfopt.bench import lineup
 from etfopt.bench._measure import FLOOR, Cell, Row, Status, measure
@@ -281,9 +281,3 @@ def test_the_command_finds_a_solver_in_the_working_folder(tmp_path):
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert [row["status"] for row in json.loads(done.stdout)["rows"]] == ["certified"]
-
-
-def test_an_explicit_problem_is_what_is_measured():
-    problem = NamedProblem("mine", "means", NearestETF(np.eye(5, 3)))
-    done = measure(Cell(problem, Entrant("procrustes", Procrustes()), None))
-    assert (done.problem, done.d, done.C, done.r, done.dtype) == ("mine", 5, 3, 3, "float64")

@@ -1,27 +1,21 @@
 """The command line, run as a user runs it: a process, its output and its exit status."""
 
 import json
-import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-import etfopt
+from tests.tools import terminal
 
+run = partial(terminal.run, COLUMNS="200", NO_COLOR="1", PYTHONWARNINGS="default")
 MEANS = np.random.default_rng(1).standard_normal((8, 3))
-
-
-def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", "from etfopt.cli import main; main()", *arguments]
-    environment = {**os.environ, "COLUMNS": "200", "NO_COLOR": "1", "PYTHONWARNINGS": "default"}
-    return subprocess.run(
-        command, cwd=cwd, env=environment, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
-    )
 
 
 @pytest.fixture
@@ -39,18 +33,13 @@ def test_solve_prints_a_certified_answer(folder: Path) -> None:
 
 def test_solve_saves_what_it_prints(folder: Path) -> None:
     done = run("solve", "means.npy", "--out", "nearest.npz", "--json", cwd=folder)
-    facts = json.loads(done.stdout)
+    facts = json.loads(done.stdout, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+    assert facts["distance_bound"] is None  # infinite
     assert facts["converged"] is True
     assert facts["relative_gap"] < 1e-14
     with np.load(folder / "nearest.npz") as saved:
         assert saved["weight"].shape == (3, 8)
         assert facts["distance"] == saved["distance"]
-
-
-def test_json_stays_json_where_a_bound_is_infinite(folder: Path) -> None:
-    done = run("solve", "means.npy", "--json", cwd=folder)
-    facts = json.loads(done.stdout, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
-    assert facts["distance_bound"] is None
 
 
 def test_rows_of_classes_are_transposed_on_request(folder: Path) -> None:
@@ -72,18 +61,18 @@ def test_the_reduced_frame_and_a_prox_reach_the_problem(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["trian"], "No such command 'trian'"),
+        (["solve"], "Missing argument"),
+        (["bench", "nodes"], "nodes"),
+        (["bench", "--largest", "3"], "largest must be an integer of at least 10"),
+        (["train", "--epoch", "3"], "No such option: --epoch"),
+        (["train", "--epochs", "many"], "Invalid value for '--epochs'"),
         (["solve", "nowhere.npy"], "nowhere.npy: cannot be read: No such file"),
         (["solve", "means.npy", "--delta", "1"], "delta = 1.0 needs a proximal point"),
         (["solve", "means.npy", "--transpose"], "means.npy: H has shape (3, 8): d = 3 features are fewer"),
         (["solve", "means.npy", "--transpose"], "use --transpose"),
         (["solve", "means.npy", "--key", "H"], "the key 'H' has no meaning"),
         (["compare", "--problem", "hard"], "problem = 'hard' is not known; choose a family (random, collapsed,"),
-        (
-            ["compare", "--solver", "simplex"],
-            "solver = 'simplex' is not known; choose one of: procrustes, procrustes-svd",
-        ),
-        (["compare", "--seeds", "0"], "seeds must be an integer of at least 1; got 0"),
-        (["compare", "--limit", "0"], "limit must be finite and above 0; got 0"),
         (["compare", "--means", "nowhere.npy"], "nowhere.npy: cannot be read: No such file"),
         (["compare", "--out", "means.npy"], "means.npy: cannot be used as a folder"),
         (["solve", "means.npy", "--delta", "-1"], "error: --delta must be finite and at least 0; got -1"),
@@ -92,37 +81,22 @@ def test_the_reduced_frame_and_a_prox_reach_the_problem(folder: Path) -> None:
         (["bench", "head", "--classes", "1"], "classes must be an integer of at least 2; got 1"),
         (["bench", "head", "--batch", "0"], "batch must be an integer of at least 2; got 0"),
         (["bench", "head", "--rounds", "0"], "rounds must be an integer of at least 1; got 0"),
-        (["bench", "head", "--device", "abacus"], "device = 'abacus' cannot be used"),
         (["demo", "--epochs", "0"], "epochs must be an integer of at least 1; got 0"),
-        (
-            ["demo", "--out", "means.npy"],
-            "means.npy: cannot be used as a folder: it is a file; choose another with --o",
-        ),
-        (["report", "nowhere"], "nowhere: there is no such folder; name the folder of a study or of runs"),
+        (["demo", "--out", "means.npy"], "means.npy: cannot be used as a folder: it is a file; choose another with --"),
         (["train", "--dim", "9"], "dim = 9 is smaller than the r = 10 rows of the frame; set backbone.dim to at least"),
         (["train", "--precision", "8"], "Invalid value for '--precision'"),
         (["train", "--devices", "0"], "devices must be an integer of at least 1; got 0"),
         (["train", "--backbone", "custom"], "backbone.name = 'custom' needs backbone.dim"),
-        (["train", "--threads", "100000"], "threads = 100000 is more than"),
-        (["train", "--head", "best"], "head.name = 'best' is not known; choose one of: learned, fixed, nearest"),
-        (["train", "--data", "cats"], "data.name = 'cats' is not known; choose one of: digits"),
-        (["train", "--epochs", "0"], "epochs must be an integer of at least 1; got 0"),
-        (
-            ["train", "--averaging", "median"],
-            "head.averaging = 'median' is not known; choose one of: paper",
-        ),
+        (["train", "--averaging", "median"], "head.averaging = 'median' is not known; choose one of: paper"),
         (["train", "--temperature", "nan"], "head.temperature must be finite and above 0"),
-        (["train", "--set", "optimizer.speed=1"], "unknown setting optimizer.speed; known are: optimizer.name"),
         (["train", "--set", "optimizer.momentum"], "--set 'optimizer.momentum' is no assignment"),
-        (["train", "--config", "nowhere.toml"], "nowhere.toml: cannot be read: No such file"),
-        (["train", "--data", "imagefolder:nowhere"], "nowhere: there is no such folder"),
     ],
 )
 def test_bad_input_is_one_message_and_nothing_else(folder: Path, arguments: list[str], message: str) -> None:
     before = sorted(folder.iterdir())
     done = run(*arguments, cwd=folder)
     assert done.returncode == 2
-    assert message in done.stderr
+    assert message in re.sub(r"\s+", " ", done.stderr)
     assert "Traceback" not in done.stderr
     assert not done.stdout
     assert sorted(folder.iterdir()) == before
@@ -167,7 +141,7 @@ def test_compare_goes_on_without_the_solvers_that_are_not_installed(folder: Path
         "import sys\nsys.modules['pymanopt'] = sys.modules['cvxpy'] = None\n"
         "from etfopt.cli import main\nif __name__ == '__main__':\n    main()\n"
     )
-    (folder / "without.py").write_text(code)
+    (folder / "without.py").write_text(code)  # a file, which the processes of the solvers import again
     command = [sys.executable, "without.py", "compare", "--problem", "tight-3x4", "--json"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -178,60 +152,15 @@ def test_compare_goes_on_without_the_solvers_that_are_not_installed(folder: Path
     assert "pip install 'etfopt[riemannian]'" in document["settings"]["left_out"][0]
 
 
-def test_an_interrupted_comparison_keeps_its_rows(folder: Path) -> None:
-    heed = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
-    code = (
-        f"{heed}\nfrom etfopt.bench import compare as module\nfrom etfopt.cli import main\n"
-        "original = module.compare\n"
-        "def interrupted(*arguments):\n"
-        "    rows = original(*arguments)\n    yield next(rows)\n    raise KeyboardInterrupt\n"
-        "module.compare = interrupted\nmain()\n"
-    )
-    command = [sys.executable, "-c", code, "compare", "--problem", "random-16x4", "--solver", "procrustes"]
-    command += ["--solver", "trust-region", "--out", "run"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-    assert done.returncode == 130, done.stderr
-    assert done.stderr.startswith("interrupted. 1 of 6 cells: kept in run/compare.json. To start again")
-    assert "Traceback" not in done.stderr
-    assert len(json.loads((folder / "run" / "compare.json").read_text())["rows"]) == 1
-
-
-@pytest.mark.parametrize(
-    "arguments", [["--help"], ["solve", "--help"], ["train", "--help"], ["demo", "--help"], ["compare", "--help"]]
-)
-def test_help_comes_without_importing_torch(folder: Path, arguments: list[str]) -> None:
-    code = (
-        "import sys; sys.argv[0] = 'etfopt'\nfrom etfopt.cli import main\n"
-        "try:\n    main()\nexcept SystemExit as done:\n    assert not done.code\n"
-        "assert not {'torch', 'matplotlib', 'pymanopt', 'cvxpy'} & set(sys.modules)\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code, *arguments], cwd=folder, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert "Usage" in done.stdout
-
-
 def test_bench_node_and_head_write_their_numbers(folder: Path) -> None:
     done = run("bench", "head", "--classes", "3", "--batch", "2", "--rounds", "1", "--json", cwd=folder)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == json.loads((folder / "runs" / "bench-head" / "bench.json").read_text())
     assert next(row["head"] for row in json.loads(done.stdout)["rows"]) == "learned"
-    done = run("bench", "node", "--device", "abacus", cwd=folder)
-    assert done.returncode == 2
-    assert "device = 'abacus' cannot be used" in done.stderr
 
 
-def test_version_is_that_of_the_package(folder: Path) -> None:
-    assert run("--version", cwd=folder).stdout == f"etfopt {etfopt.__version__}\n"
-
-
-@pytest.mark.parametrize(("sent", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_terminated_run_does_not_look_like_a_success(folder: Path, sent: signal.Signals, status: int) -> None:
-    # started by a shell in the background, this process ignores SIGINT, and a child would do so too
-    heed = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
-    code = f"{heed}; from etfopt.cli import main; main()"
-    command = [sys.executable, "-c", code, "train", "--epochs", "100000", "--quiet", "--out", "run"]
+def test_a_terminated_run_does_not_look_like_a_success(folder: Path) -> None:
+    command = terminal.command("train", "--epochs", "100000", "--quiet", "--out", "run")
     with subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True) as process:
         try:
             metrics = folder / "run" / "metrics.jsonl"
@@ -239,11 +168,11 @@ def test_a_terminated_run_does_not_look_like_a_success(folder: Path, sent: signa
                 if metrics.exists() and metrics.stat().st_size:
                     break
                 time.sleep(0.1)
-            process.send_signal(sent)
+            process.send_signal(signal.SIGTERM)
             _, words = process.communicate(timeout=60)
         finally:
             process.kill()
-    assert process.returncode == status, words
+    assert process.returncode == 143, words
     assert "Traceback" not in words
     assert "interrupted. Kept: run/" in words
     assert "To go on: etfopt train --resume run" in words

@@ -13,7 +13,7 @@ import pytest
 
 pytest.importorskip("typer")
 from etfopt.cli import _app
-from tests.tools.terminal import COLOUR, MAIN, at_a_terminal, command, environment
+from tests.tools.terminal import COLOUR, MAIN, at_a_terminal, command, environment, run
 
 STUDY = """
 title = "Two heads"
@@ -65,9 +65,7 @@ def test_a_terminal_has_colours_unless_no_color_is_set(folder: Path, arguments: 
 def test_a_pipe_gets_no_escape_sequence_and_no_progress(folder: Path, arguments: list[str]) -> None:
     if arguments[0] in ("verify", "train"):
         pytest.importorskip("pytorch_lightning")
-    done = subprocess.run(
-        command(*arguments), cwd=folder, env=environment(), capture_output=True, text=True, check=False
-    )
+    done = run(*arguments, cwd=folder)
     assert "\x1b" not in done.stdout + done.stderr
     assert "\r" not in done.stdout + done.stderr
     if not done.returncode:
@@ -150,16 +148,18 @@ def test_a_pipe_that_is_closed_ends_a_command_quietly(folder: Path, arguments: l
 
 
 def test_a_terminal_that_lacks_a_character_gets_another(folder: Path) -> None:
-    latin = environment(PYTHONIOENCODING="ascii")
-    arguments = ("compare", "--problem", "tight-3x4", "--solver", "procrustes")
-    done = subprocess.run(command(*arguments), cwd=folder, env=latin, capture_output=True, check=False)
+    done = run("compare", "--problem", "tight-3x4", "--solver", "procrustes", cwd=folder, PYTHONIOENCODING="ascii")
     assert done.returncode == 0, done.stderr
-    assert b"procrustes" in done.stdout
+    assert "procrustes" in done.stdout
 
 
 # (arguments, what the terminal shows when Ctrl-C is typed, what the one line says)
 STOPPED = {
-    "compare": (["compare", "--seeds", "3"], r" [1-9]\d*/\d+", r"[1-9]\d* of \d+ cells: kept in runs/compare/compare"),
+    "compare": (
+        ["compare", "--seeds", "3"],
+        r" [1-9]\d*/\d+",
+        r"[1-9]\d* of \d+ cells: kept in runs/compare/compare.json. .*with --overwrite",
+    ),
     "bench": (["bench"], r" [1-9]\d*/\d+", r"Nothing was written to runs/bench/"),
     "verify": (["verify"], r" [1-9]/13", r"[1-9] of 13 claims were checked.* etfopt verify .*--claim fading"),
     "demo": (["demo"], r" [1-9]\d*/540", r"Kept: runs/demo/, every finished epoch"),

@@ -14,7 +14,7 @@ import etfopt
 from etfopt import EtfoptError, InputError
 from etfopt.cli import verifying
 from etfopt.cli._app import app
-from etfopt.cli._theory import registry as find_registry
+from etfopt.cli.verifying import find_registry
 from theory import registry
 from theory.registry import Claim, Part, Residual, gather
 

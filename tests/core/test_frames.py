@@ -56,7 +56,7 @@ def test_a_frame_of_ones_own_is_found_by_its_import_path(tmp_path, monkeypatch):
 
 
 def test_unknown_and_twofold_frames_are_refused():
-    with pytest.raises(InputError, match="frame = 'cube' is not known; choose one of: reduced, simplex; or name your"):
+    with pytest.raises(InputError, match=r"frame = 'cube' is not known; choose one of: .*reduced, simplex"):
         NearestETF(np.eye(4, 3), frame="cube")
     with pytest.raises(InputError, match="reduced = True names a frame, and frame is given too; leave one out"):
         NearestETF(np.eye(4, 3), frame="simplex", reduced=True)

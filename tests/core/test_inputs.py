@@ -223,8 +223,8 @@ def test_what_seeds_no_generator_is_refused(seed):
 
 
 def test_every_argument_that_draws_takes_a_seed():
-    from etfopt.bench._timing import linear_layer
     from etfopt.bench.problems import drifting_means
+    from etfopt.bench.timing import linear_layer
     from etfopt.bench.units import means_and_prox
 
     np.testing.assert_array_equal(next(drifting_means(5, 3, 0)), next(drifting_means(5, 3, np.random.default_rng(0))))

@@ -49,16 +49,6 @@ def test_the_program_for_many_processes_runs_as_printed(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_the_commands_that_a_page_names_exist(page: Path) -> None:
-    from etfopt.cli import app
-
-    known = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
-    known |= {group.name for group in app.registered_groups}
-    named = set(re.findall(r"(?:^|`)etfopt ([a-z]\w*)", page.read_text(), re.MULTILINE))
-    assert named <= known
-
-
 def test_the_study_that_is_shown_is_one() -> None:
     from etfopt.experiments.studies.plan_file import parse_study
 
@@ -68,13 +58,14 @@ def test_the_study_that_is_shown_is_one() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_the_options_that_a_page_gives_a_command_exist(page: Path) -> None:
+def test_the_commands_and_options_that_a_page_names_exist(page: Path) -> None:
     import typer
 
     from etfopt.cli import app
 
-    commands = typer.main.get_command(app).commands
-    shell = "\n".join(re.findall(r"^```sh\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL))
+    commands, text = typer.main.get_command(app).commands, page.read_text()
+    assert set(re.findall(r"(?:^|`)etfopt ([a-z]\w*)", text, re.MULTILINE)) <= commands.keys()
+    shell = "\n".join(re.findall(r"^```sh\n(.*?)^```", text, re.MULTILINE | re.DOTALL))
     for name, rest in re.findall(r"^etfopt (\w+)([^#\n]*)", shell, re.MULTILINE):
         known = {option for parameter in commands[name].params for option in parameter.opts}
         assert set(re.findall(r"(?<!\S)--[a-z-]+", rest)) <= known

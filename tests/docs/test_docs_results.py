@@ -44,9 +44,7 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run_study(read_study(root / "studies" / "small.toml"), root / "runs" / "small")
     write_report(make_report(root / "runs" / "small"), root / "results" / "small")
     (root / "results" / "notes").mkdir()
-    (root / "results" / "notes" / "README.md").write_text(
-        "# Notes\n\n## Conclusion\n\nIt was seen.\n\n## Rest\n\nMore.\n"
-    )
+    (root / "results" / "notes" / "README.md").write_text(NOTES)
     (root / "results" / "raw").mkdir()
     (root / "results" / "raw" / "numbers.json").write_text("{}")
     return root

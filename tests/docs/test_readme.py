@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests import ROOT
+from tests.tools.terminal import run
 
 README = (ROOT / "README.md").read_text()
 PYTHON = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
@@ -31,14 +32,7 @@ def test_etfopt_commands_of_the_readme_run_in_order(tmp_path: Path) -> None:
     commands = [line.split("#")[0].split() for line in SHELL if line.startswith("etfopt ")]
     assert commands
     for command in commands:
-        done = subprocess.run(
-            [sys.executable, "-c", "from etfopt.cli import main; main()", *command[1:]],
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            check=False,
-            stdin=subprocess.DEVNULL,
-        )
+        done = run(*command[1:], cwd=tmp_path)
         assert done.returncode == 0, done.stderr
 
 

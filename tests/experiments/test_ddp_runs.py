@@ -7,9 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-torch = pytest.importorskip("torch")
-pytest.importorskip("pytorch_lightning")
 if not torch.distributed.is_available() or not torch.distributed.is_gloo_available():
     pytest.skip("this build of PyTorch has no gloo", allow_module_level=True)
 

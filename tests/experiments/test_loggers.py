@@ -5,9 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-pytest.importorskip("pytorch_lightning")
-
 from pytorch_lightning.loggers import CSVLogger
 
 from etfopt.errors import InputError, MissingExtraError

@@ -1,29 +1,26 @@
 """No command removes or replaces what its user did not name: it refuses, and says what is there and what to do."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
-
-pytest.importorskip("pytorch_lightning")
-
 from typer.testing import CliRunner
 
+from etfopt import nearest_etf
 from etfopt.cli import app
-from etfopt.errors import InputError
-from etfopt.experiments.settings import TrainConfig
+from etfopt.errors import ConvergenceError, InputError
 from etfopt.experiments.studies.demo import run_demo
 from etfopt.experiments.studies.plan import Study
 from etfopt.experiments.studies.plan_file import parse_study
 from etfopt.experiments.training._records import locked
 from etfopt.experiments.training.train import resume, train
+from etfopt.files import refuse_as_output, save_solution
+from tests.tools import runs
 
-SMALL = {"training.epochs": 2, "backbone.width": 8, "backbone.dim": 12, "training.batch_size": 256, "data.subset": 20}
-
-
-def small(**settings: object) -> TrainConfig:
-    return TrainConfig().with_settings({**SMALL, **{key.replace("__", "."): value for key, value in settings.items()}})
+small = partial(runs.small, data__subset=20)
+SETTINGS = {**runs.SMALL, "data.subset": 20, "training.epochs": 2}  # of the same run, for the command line
 
 
 def snapshot(folder: Path) -> dict[str, bytes]:
@@ -37,9 +34,8 @@ def refused(*arguments: object) -> str:
     return str(result.exception)
 
 
-def settings_of(config: TrainConfig) -> list[str]:
-    given = {**SMALL, "head.name": config.head.name}
-    return [word for name, value in given.items() for word in ("--set", f"{name}={value}")]
+def set_to(**settings: object) -> list[str]:
+    return [word for name, value in {**SETTINGS, **settings}.items() for word in ("--set", f"{name}={value}")]
 
 
 @pytest.fixture(scope="module")
@@ -50,67 +46,65 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("head", ["nearest", "fixed"])
-def test_a_finished_run_is_not_removed_by_another_or_by_the_same(finished: Path, head: str) -> None:
+def test_a_finished_run_is_not_removed_by_another_or_by_the_same(finished: Path, head: str):
     before = snapshot(finished)
-    said = refused("train", *settings_of(small(head__name=head)), "--out", finished)
-    assert said.startswith(
-        f"{finished}: holds an earlier run, digits, head nearest, seed 0, 2 epochs planned, with 2 f"
-    )
+    said = refused("train", *set_to(**{"head.name": head}), "--out", finished)
+    described = "holds an earlier run, digits, head nearest, seed 0, 2 epochs planned, with 2 f"
+    assert said.startswith(f"{finished}: {described}")
     for remedy in ("another folder with --out", f"--resume {finished}", "replace it with --overwrite"):
         assert remedy in said
     assert snapshot(finished) == before
 
 
-def test_the_default_folder_is_protected_alike(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_default_folder_is_protected_alike(finished: Path, tmp_path: Path, monkeypatch):
     (tmp_path / "runs").mkdir()
-    finished_there = tmp_path / "runs" / "digits-nearest-seed0"
-    finished_there.symlink_to(finished)
+    (tmp_path / "runs" / "digits-nearest-seed0").symlink_to(finished)
     monkeypatch.chdir(tmp_path)
     before = snapshot(finished)
-    assert "runs/digits-nearest-seed0: holds an earlier run" in refused("train", *settings_of(small()))
+    assert "runs/digits-nearest-seed0: holds an earlier run" in refused("train", *set_to())
     assert snapshot(finished) == before
 
 
-def test_overwrite_replaces_a_run_and_nothing_else(tmp_path: Path) -> None:
+def test_overwrite_replaces_a_run_and_nothing_else(tmp_path: Path):
+    """The second run diverges, so that every file is the first's or its own."""
     train(small(), tmp_path)
     (tmp_path / "notes.txt").write_text("mine")
-    done = train(small(head__name="fixed"), tmp_path, overwrite=True)
+    with pytest.raises(ConvergenceError):
+        train(small(head__name="fixed", optimizer__learning_rate=1e30), tmp_path, overwrite=True)
     assert json.loads((tmp_path / "config.json").read_text())["config"]["head"]["name"] == "fixed"
-    assert [record["epoch"] for record in done.history] == [0, 1, 2]
+    assert [record["epoch"] for record in json.loads((tmp_path / "history.json").read_text())["epochs"]] == [0]
+    assert not (tmp_path / "class_means.npy").exists()
+    assert not list((tmp_path / "checkpoints").iterdir())
     assert (tmp_path / "notes.txt").read_text() == "mine"
 
 
-def test_overwrite_does_not_replace_files_that_are_of_no_run(tmp_path: Path) -> None:
-    (tmp_path / "history.json").write_text("mine")
-    with pytest.raises(InputError, match=r"holds history\.json, and not of an earlier run; choose another folder"):
-        train(small(), tmp_path, overwrite=True)
-    assert snapshot(tmp_path) == {str(tmp_path / "history.json"): b"mine"}
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("name", ["config.json", "class_means.npy", "history.json"])
+def test_files_that_are_of_no_run_are_never_removed(digits, tmp_path: Path, name: str, overwrite: bool):
+    (tmp_path / name).write_text('{"mine": true}')
+    with pytest.raises(InputError, match=rf"holds {name}, and not of an earlier run; choose another folder"):
+        train(small(), tmp_path, images=digits, overwrite=overwrite)
+    assert snapshot(tmp_path) == {str(tmp_path / name): b'{"mine": true}'}
 
 
-def test_a_run_is_continued_or_replaced_and_not_both(finished: Path) -> None:
+def test_a_run_is_continued_or_replaced_and_not_both_nor_continued_with_other_settings(finished: Path):
     before = snapshot(finished)
     with pytest.raises(InputError, match="continue the run, or replace it"):
         train(small(), finished, overwrite=True, resume=True)
     assert "--overwrite has no meaning with --resume" in refused("train", "--resume", finished, "--overwrite")
-    assert snapshot(finished) == before
-
-
-def test_a_run_of_other_settings_is_not_continued(finished: Path) -> None:
-    before = snapshot(finished)
     with pytest.raises(InputError, match=r"is a run of another configuration, digits, head nearest.*--overwrite"):
         train(small(head__name="fixed"), finished, resume=True)
     assert snapshot(finished) == before
 
 
-def test_a_run_that_another_process_is_at_work_on_is_not_replaced(tmp_path: Path) -> None:
-    train(small(), tmp_path)
-    before = snapshot(tmp_path)
-    with locked(tmp_path), pytest.raises(InputError, match="another process is at work on this run"):
-        train(small(), tmp_path, overwrite=True)
-    assert snapshot(tmp_path) == before
+def test_a_run_that_another_process_is_at_work_on_is_not_replaced(finished: Path):
+    before = snapshot(finished)
+    with locked(finished), pytest.raises(InputError, match="another process is at work on this run"):
+        train(small(), finished, overwrite=True)
+    assert snapshot(finished) == before
 
 
-def test_a_run_of_which_no_epoch_was_finished_makes_room(tmp_path: Path) -> None:
+def test_a_run_of_which_no_epoch_was_finished_makes_room(tmp_path: Path):
     """A run that was killed at once, or whose first step diverged, has nothing to lose."""
     train(small(), tmp_path)
     for path in [*tmp_path.glob("checkpoints/*"), tmp_path / "class_means.npy", tmp_path / "margins.npz"]:
@@ -120,7 +114,7 @@ def test_a_run_of_which_no_epoch_was_finished_makes_room(tmp_path: Path) -> None
     assert len(train(small(head__name="fixed"), tmp_path).history) == 3
 
 
-def test_a_finished_run_without_its_checkpoints_is_not_trained_again(tmp_path: Path) -> None:
+def test_a_finished_run_without_its_checkpoints_is_not_trained_again(tmp_path: Path):
     """To save room, say: --resume began at epoch 0 and removed the results."""
     whole = train(small(), tmp_path)
     for path in tmp_path.glob("checkpoints/*"):
@@ -129,12 +123,7 @@ def test_a_finished_run_without_its_checkpoints_is_not_trained_again(tmp_path: P
     again = resume(tmp_path)
     assert (again.trained, again.history) == (0, whole.history)
     assert snapshot(tmp_path) == before
-
-
-def test_records_without_a_checkpoint_to_go_on_from_are_kept(tmp_path: Path) -> None:
-    train(small(), tmp_path)
-    for path in [*tmp_path.glob("checkpoints/*"), tmp_path / "margins.npz"]:
-        path.unlink()
+    (tmp_path / "margins.npz").unlink()  # now it is not finished
     before = snapshot(tmp_path)
     with pytest.raises(InputError, match=r"the records of 2 finished epochs and no checkpoint.*another folder"):
         resume(tmp_path)
@@ -142,26 +131,25 @@ def test_records_without_a_checkpoint_to_go_on_from_are_kept(tmp_path: Path) -> 
 
 
 def demo(**settings: object) -> Study:
-    base = {**SMALL, **{key.replace("__", "."): value for key, value in settings.items()}}
-    plan = {"title": "t", "question": "q", "seeds": [0, 1], "base": base, "variants": [{"name": "nearest"}]}
-    return parse_study(plan, "demo")
+    plan = {"title": "t", "question": "q", "seeds": [0, 1], "variants": [{"name": "nearest"}]}
+    return parse_study({**plan, "base": {**SETTINGS, **settings}}, "demo")
 
 
-def test_a_demonstration_resumes_and_replaces_runs_of_other_settings_only_if_asked(tmp_path: Path) -> None:
+def test_a_demonstration_resumes_and_replaces_runs_of_other_settings_only_if_asked(tmp_path: Path):
     ticks: list[int] = []
     first = run_demo(demo(), tmp_path)
     again = run_demo(demo(), tmp_path, on_epoch=lambda: ticks.append(1))
     assert again.report.values == first.report.values
     assert not ticks
-    before = snapshot(tmp_path)
+    before, shorter = snapshot(tmp_path), demo(**{"training.epochs": 1})
     with pytest.raises(InputError, match=r"nearest-seed0, nearest-seed1 are runs of another configuration"):
-        run_demo(demo(training__epochs=1), tmp_path)
+        run_demo(shorter, tmp_path)
     assert snapshot(tmp_path) == before
-    run_demo(demo(training__epochs=1), tmp_path, overwrite=True)
+    run_demo(shorter, tmp_path, overwrite=True)
     assert len((tmp_path / "nearest-seed1" / "metrics.jsonl").read_text().splitlines()) == 2
 
 
-def test_a_demonstration_replaces_no_figure_of_another_origin(tmp_path: Path) -> None:
+def test_a_demonstration_replaces_no_figure_of_another_origin(tmp_path: Path):
     (tmp_path / "report").mkdir()
     (tmp_path / "report" / "cosines.png").write_bytes(b"mine")
     with pytest.raises(InputError, match=r"holds cosines\.png, and not of an earlier report"):
@@ -169,7 +157,7 @@ def test_a_demonstration_replaces_no_figure_of_another_origin(tmp_path: Path) ->
     assert snapshot(tmp_path) == {str(tmp_path / "report" / "cosines.png"): b"mine"}
 
 
-def test_a_report_replaces_an_earlier_report_and_no_file_of_another_origin(finished: Path, tmp_path: Path) -> None:
+def test_a_report_replaces_an_earlier_report_and_no_file_of_another_origin(finished: Path, tmp_path: Path):
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "nearest-seed0").symlink_to(finished)
     for _ in range(2):
@@ -182,27 +170,25 @@ def test_a_report_replaces_an_earlier_report_and_no_file_of_another_origin(finis
     assert snapshot(tmp_path / "mine") == {str(tmp_path / "mine" / "report.md"): b"mine"}
 
 
-def test_a_run_in_place_of_its_folder_is_not_reported_and_the_folder_is_named(finished: Path) -> None:
+def test_a_run_in_place_of_its_folder_is_not_reported_and_the_folder_is_named(finished: Path):
     assert f"it is a run itself; report the folder that holds it, {finished.parent}" in refused("report", finished)
 
 
-COMPARE = ("compare", "--problem", "tight-3x4", "--solver", "procrustes", "--quick", "--out")
-
-
-def test_a_comparison_is_replaced_only_if_asked(tmp_path: Path) -> None:
-    assert not CliRunner().invoke(app, [*COMPARE, str(tmp_path)]).exit_code
+def test_a_comparison_is_replaced_only_if_asked(tmp_path: Path):
+    compare = ["compare", "--problem", "tight-3x4", "--solver", "procrustes", "--quick", "--out", str(tmp_path)]
+    assert not CliRunner().invoke(app, compare).exit_code
     before = snapshot(tmp_path)
-    said = refused(*COMPARE, tmp_path)
+    said = refused(*compare)
     assert "holds an earlier comparison (compare.json, convergence.png, profiles.png)" in said
     assert "another folder with --out, or replace it with --overwrite" in said
     assert snapshot(tmp_path) == before
-    assert not CliRunner().invoke(app, [*COMPARE, str(tmp_path), "--overwrite"]).exit_code
+    assert not CliRunner().invoke(app, [*compare, "--overwrite"]).exit_code
     (tmp_path / "compare.json").write_text("[1]")
-    assert "and not of an earlier comparison" in refused(*COMPARE, tmp_path, "--overwrite")
+    assert "and not of an earlier comparison" in refused(*compare, "--overwrite")
 
 
 @pytest.mark.parametrize("command", [["bench"], ["bench", "node"], ["bench", "head"]])
-def test_a_benchmark_is_replaced_only_if_asked(tmp_path: Path, command: list[str]) -> None:
+def test_a_benchmark_is_replaced_only_if_asked(tmp_path: Path, command: list[str]):
     (tmp_path / "bench.json").write_text('{"conditions": {}, "rows": []}')
     assert "holds an earlier benchmark (bench.json)" in refused(*command, "--out", tmp_path)
     (tmp_path / "bench.json").write_text('{"mine": 1}')
@@ -210,7 +196,7 @@ def test_a_benchmark_is_replaced_only_if_asked(tmp_path: Path, command: list[str
     assert snapshot(tmp_path) == {str(tmp_path / "bench.json"): b'{"mine": 1}'}
 
 
-def test_a_solution_does_not_replace_its_problem(tmp_path: Path) -> None:
+def test_a_solution_does_not_replace_its_problem(tmp_path: Path):
     problem, prox = tmp_path / "means.npz", tmp_path / "prox.npz"
     np.savez(problem, H=np.eye(4, 3)), np.savez(prox, P=np.eye(4, 3))
     before = snapshot(tmp_path)
@@ -222,10 +208,7 @@ def test_a_solution_does_not_replace_its_problem(tmp_path: Path) -> None:
     assert snapshot(tmp_path) == before
 
 
-def test_a_solution_replaces_an_earlier_solution_and_no_other_archive(tmp_path: Path) -> None:
-    from etfopt import nearest_etf
-    from etfopt.files import refuse_as_output, save_solution
-
+def test_a_solution_replaces_an_earlier_solution_and_no_other_archive(tmp_path: Path):
     out = tmp_path / "nearest.npz"
     for _ in range(2):
         refuse_as_output(out, [])

@@ -6,14 +6,13 @@ import sys
 from pathlib import Path
 
 import pytest
-
-pytest.importorskip("pytorch_lightning")
+import torch
 
 from etfopt.errors import InputError
 from etfopt.experiments.data import load_images
 from etfopt.experiments.networks.heads import build_head
 from etfopt.experiments.settings import DataConfig, HeadConfig, TrainConfig
-from etfopt.experiments.studies.plan_file import parse_study
+from etfopt.experiments.training.train import train
 from tests.tools.terminal import command, environment
 
 PARTS = '''
@@ -45,6 +44,29 @@ def hinge(logits, labels, margin=1.0):
     return nn.functional.multi_margin_loss(logits, labels, margin=margin)
 '''
 
+STUDY = """
+title = "Own"
+question = "Do they plug in?"
+seeds = [0]
+baselines = ["fixed"]
+[base]
+training.epochs = 2
+backbone = {name = "mine.parts:Net", dim = 5, options = {hidden = 12}}
+data = {name = "mine.parts:blobs", options = {n = 90}}
+[[variants]]
+name = "fixed"
+head.name = "fixed"
+[[variants]]
+name = "own"
+head = {name = "mine.parts:Scaled", options = {scale = 3.0}}
+"""
+
+OPTIONS = """
+--data mine.parts:blobs --backbone mine.parts:Net --dim 5 --head mine.parts:Scaled --loss mine.parts:hinge
+--optimizer torch.optim:RMSprop --learning-rate 0.01 --set backbone.options.hidden=16 --set head.options.scale=2
+--set loss.options.margin=0.5 --epochs 12 --out run --quiet
+"""
+
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
@@ -55,59 +77,46 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def parts(folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+def parts(folder: Path, monkeypatch) -> str:
     monkeypatch.syspath_prepend(str(folder))
     for name in ("mine", "mine.parts"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     return "mine.parts"
 
 
-def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command(*arguments), cwd=cwd, env=environment(), capture_output=True, text=True, check=False, timeout=250
-    )
-
-
-def test_the_command_trains_them_all_from_the_folder_that_they_lie_in(folder: Path) -> None:
-    own = ["--data", "mine.parts:blobs", "--backbone", "mine.parts:Net", "--dim", "5", "--head", "mine.parts:Scaled"]
-    rest = ["--loss", "mine.parts:hinge", "--optimizer", "torch.optim:RMSprop", "--learning-rate", "0.01"]
-    more = ["--set", "backbone.options.hidden=16", "--set", "head.options.scale=2", "--set", "loss.options.margin=0.5"]
-    done = run("train", *own, *rest, *more, "--epochs", "12", "--out", "run", "--quiet", cwd=folder)
+def etfopt_train(*arguments: str, cwd: Path) -> str:
+    words = command("train", *arguments)
+    done = subprocess.run(words, cwd=cwd, env=environment(), capture_output=True, text=True, check=False, timeout=250)
     assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_command_trains_them_all_from_the_folder_that_they_lie_in(folder: Path):
+    etfopt_train(*OPTIONS.split(), cwd=folder)
     written = json.loads((folder / "run" / "config.json").read_text())["config"]
     assert written["backbone"]["options"] == {"hidden": 16}
     history = json.loads((folder / "run" / "history.json").read_text())
     assert history["epochs"][-1]["test_accuracy"] > 0.8
-    again = run("train", "--resume", "run", cwd=folder)
-    assert "is finished" in again.stderr
 
 
-def test_a_study_has_them_with_options_from_its_file(folder: Path) -> None:
-    (folder / "own.toml").write_text(
-        'title = "Own"\nquestion = "Do they plug in?"\nseeds = [0]\nbaselines = ["fixed"]\n'
-        '[base]\ntraining.epochs = 2\nbackbone = {name = "mine.parts:Net", dim = 5, options = {hidden = 12}}\n'
-        'data = {name = "mine.parts:blobs", options = {n = 90}}\n'
-        '[[variants]]\nname = "fixed"\nhead.name = "fixed"\n'
-        '[[variants]]\nname = "own"\nhead = {name = "mine.parts:Scaled", options = {scale = 3.0}}\n'
-    )
-    done = run("train", "own.toml", "--quiet", cwd=folder)
-    assert done.returncode == 0, done.stderr
-    assert "2 runs: 2 trained now" in done.stdout
+def test_a_study_has_them_with_options_from_its_file(folder: Path):
+    (folder / "own.toml").write_text(STUDY)
+    assert "2 runs: 2 trained now" in etfopt_train("own.toml", "--quiet", cwd=folder)
     assert (folder / "runs" / "own" / "report" / "report.html").exists()
+
+
+NET = {"backbone.name": "mine.parts:Net", "backbone.dim": 5}
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"backbone.name": "mine.parts:Net"}, "needs backbone.dim"),
-        ({"backbone.name": "mine.nets:Net", "backbone.dim": 5}, "there is no module mine.nets; install it"),
-        ({"backbone.name": "mine.parts:Network", "backbone.dim": 5}, "has no attribute 'Network'"),
-        (
-            {"backbone.name": "mine.parts:Net", "backbone.dim": 5, "backbone.options.depth": 3},
-            "unexpected keyword argument 'depth'; its arguments are to be given in backbone.options",
-        ),
+        ({**NET, "backbone.name": "mine.nets:Net"}, "there is no module mine.nets; install it"),
+        ({**NET, "backbone.name": "mine.parts:Network"}, "has no attribute 'Network'"),
+        ({**NET, "backbone.options.depth": 3}, "argument 'depth'; its arguments are to be given in backbone.options"),
         ({"backbone.options.depth": 3}, "backbone.options are for a backbone named by import path"),
-        ({"backbone.name": "mine.parts:blobs", "backbone.dim": 5}, "missing a required argument: 'seed'"),
+        ({**NET, "backbone.name": "mine.parts:blobs"}, "missing a required argument: 'seed'"),
         ({"head.name": "mine.parts:nothing"}, "makes no torch.nn.Module, but a NoneType"),
         ({"head.name": "torch.nn:Bilinear", "head.options.out_features": 3}, "has no weight of shape"),
         ({"data.name": "mine.parts:Net"}, "missing a required argument|must return"),
@@ -115,21 +124,15 @@ def test_a_study_has_them_with_options_from_its_file(folder: Path) -> None:
         ({"optimizer.name": "torch.optim:SGD", "optimizer.options.speed": 2}, "unexpected keyword argument 'speed'"),
     ],
 )
-def test_what_does_not_fit_is_refused_with_the_reason(
-    parts: str, tmp_path: Path, settings: dict[str, object], message: str
-) -> None:
-    from etfopt.experiments.training.train import train
-
+def test_what_does_not_fit_is_refused_with_the_reason(parts: str, tmp_path: Path, settings, message: str):
     base = {"training.epochs": 1, "data.name": f"{parts}:blobs", "head.name": "learned"}
     with pytest.raises(InputError, match=message):
         train(TrainConfig().with_settings({**base, **settings}), tmp_path / "run")
     assert not (tmp_path / "run" / "config.json").exists()
 
 
-def test_arrays_tensors_and_data_sets_of_pairs_are_data(parts: str) -> None:
+def test_arrays_tensors_and_data_sets_of_pairs_are_data(parts: str):
     """What they hold is what the batches hold, standardised by the training split."""
-    import torch
-
     images = load_images(DataConfig(name=f"{parts}:blobs"))
     x, y = images.train.tensors
     assert (images.num_classes, x.shape) == (3, (30, 6, 1, 1))
@@ -140,34 +143,17 @@ def test_arrays_tensors_and_data_sets_of_pairs_are_data(parts: str) -> None:
     assert (len(fewer.train), fewer.num_classes) == (8, 2)
 
 
-def test_any_linear_layer_stands_for_a_head() -> None:
-    import torch
-
+def test_any_linear_layer_stands_for_a_head():
     head = build_head(HeadConfig(name="torch.nn:Linear", options={"bias": False}), 5, 3, seed=0)
     features = torch.randn(4, 5)
     torch.testing.assert_close(head(features, torch.zeros(4)), features @ head.weight.T + head.bias)
     assert torch.equal(head.normalize(features), features)
 
 
-def test_a_study_in_python_has_them_too(parts: str) -> None:
-    study = parse_study(
-        {
-            "title": "t",
-            "question": "q?",
-            "seeds": [0],
-            "base": {"backbone.name": f"{parts}:Net", "backbone.dim": 5, "data.name": f"{parts}:blobs"},
-            "variants": [{"name": "a", "head.name": "learned"}, {"name": "b", "head.name": f"{parts}:Scaled"}],
-        },
-        "own",
-    )
-    assert [variant.config.head.name for variant in study.variants] == ["learned", f"{parts}:Scaled"]
-
-
-def test_a_frame_is_chosen_by_name_and_leaves_older_digests_as_they_are() -> None:
+def test_a_frame_is_chosen_by_name_and_leaves_older_digests_as_they_are():
     """The reduced simplex needs one dimension less, and spans the same ETF."""
     config = TrainConfig().with_settings({"backbone.dim": 9, "head.frame": "reduced"})
-    head = build_head(config.head, 9, 10, seed=0)
-    assert head.frame.shape == (9, 10)
+    assert build_head(config.head, 9, 10, seed=0).frame.shape == (9, 10)
     assert config.digest() != TrainConfig().with_settings({"backbone.dim": 10}).digest()
     assert "frame" not in TrainConfig().to_dict()["head"]
     assert TrainConfig.from_dict(config.to_dict()) == config

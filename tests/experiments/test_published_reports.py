@@ -7,12 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests import ROOT
-
-pytest.importorskip("pytorch_lightning")
-
 from etfopt.experiments.studies._comparisons import Pair, comparisons, spread_comparisons
 from etfopt.experiments.studies.plan import Study
+from tests import ROOT
 
 REPORTS = sorted(ROOT.glob("notebooks/results/*/report.json"))
 

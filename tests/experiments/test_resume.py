@@ -10,7 +10,6 @@ import pytest
 
 from tests import ROOT
 
-pytest.importorskip("pytorch_lightning")
 if not hasattr(os, "fork") or not Path("/proc/self/fd").exists():
     pytest.skip("the faults need fork and /proc", allow_module_level=True)
 

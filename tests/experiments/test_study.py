@@ -4,9 +4,8 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("pytorch_lightning")
-
 from etfopt.errors import InputError
+from etfopt.experiments.settings import TrainConfig
 from etfopt.experiments.studies.plan import Study
 from etfopt.experiments.studies.plan_file import parse_study, read_study
 
@@ -17,9 +16,10 @@ TWO = {
     "base": {"training": {"epochs": 2}, "backbone.width": 8},
     "variants": [{"name": "learned, tau 5", "head.name": "learned"}, {"name": "nearest", "head": {"name": "nearest"}}],
 }
+FIXED = {"head.name": "fixed"}
 
 
-def test_base_variant_and_grid_make_a_configuration_each() -> None:
+def test_base_variant_and_grid_make_a_configuration_each():
     study = parse_study({**TWO, "grid": {"data.batches": ["shuffled", "stratified"]}}, "two")
     assert [v.name for v in study.variants] == [
         f"{head}, data.batches={order}"
@@ -27,18 +27,11 @@ def test_base_variant_and_grid_make_a_configuration_each() -> None:
         for head in ("learned, tau 5", "nearest")
     ]
     first, last = study.variants[0], study.variants[-1]
-    assert (first.head, first.cell) == ("learned, tau 5", "data.batches=shuffled")
-    assert (first.config.head.name, first.config.data.batches, first.config.backbone.width) == (
-        "learned",
-        "shuffled",
-        8,
-    )
-    assert (last.config.head.name, last.config.data.batches, last.config.training.epochs) == (
-        "nearest",
-        "stratified",
-        2,
-    )
-    assert study.name == "two"
+    assert (first.head, first.cell, study.name) == ("learned, tau 5", "data.batches=shuffled", "two")
+    wanted = {"training.epochs": 2, "backbone.width": 8}
+    for variant, head, order in ((first, "learned", "shuffled"), (last, "nearest", "stratified")):
+        chosen = {**wanted, "head.name": head, "data.batches": order}
+        assert variant.config == TrainConfig().with_settings(chosen)
     runs = study.runs()
     assert [run.seed for run in runs] == [0] * 4 + [3] * 4
     assert all(run.config.seed == run.seed for run in runs)
@@ -46,7 +39,7 @@ def test_base_variant_and_grid_make_a_configuration_each() -> None:
     assert len({run.folder for run in runs}) == 8
 
 
-def test_a_grid_alone_is_a_study_and_none_is_not() -> None:
+def test_a_grid_alone_is_a_study_and_none_is_not():
     grid = {**TWO, "variants": [], "grid": {"head": {"name": ["fixed", "nearest"], "temperature": [5, 10]}}}
     names = [v.name for v in parse_study(grid, "g").variants]
     assert names[1] == "head.name=fixed, head.temperature=10"
@@ -55,10 +48,9 @@ def test_a_grid_alone_is_a_study_and_none_is_not() -> None:
         parse_study({**TWO, "variants": []}, "g")
 
 
-def test_a_study_survives_being_written_and_read() -> None:
-    study = parse_study(
-        {**TWO, "findings": "None\n\nyet.", "baselines": ["nearest"], "grid": {"data.batches": ["stratified"]}}, "two"
-    )
+def test_a_study_survives_being_written_and_read():
+    more = {"findings": "None\n\nyet.", "baselines": ["nearest"], "grid": {"data.batches": ["stratified"]}}
+    study = parse_study({**TWO, **more}, "two")
     assert Study.from_dict(study.to_dict()) == study
 
 
@@ -81,14 +73,11 @@ def test_a_study_survives_being_written_and_read() -> None:
         ({"variants": [{"head.name": "fixed"}]}, r"variants\[0\]: name must be"),
         ({"variants": [{"name": "a"}, {"name": "a"}]}, "variant 'a' is there twice"),
         ({"variants": [{"name": "a"}, {"name": "b"}]}, "variants 'a' and 'b' have the same configuration"),
-        (
-            {"variants": [{"name": "a b"}, {"name": "A-b", "head.name": "fixed"}]},
-            "variants 'a b' and 'A-b' have the same folder",
-        ),
+        ({"variants": [{"name": "a b"}, {"name": "A-b", **FIXED}]}, "variants 'a b' and 'A-b' have the same folder"),
         ({"variants": [{"name": "a", "seed": 3}]}, "variant 'a': seed is not set here"),
         (
             {"variants": [{"name": "a", "head.nam": "fixed"}]},
-            "variant 'a': unknown setting head.nam; known are: head.name",
+            "variant 'a': unknown setting head.nam; known are",
         ),
         ({"variants": [{"name": "a", "head.name": "best"}]}, "variant 'a': head.name = 'best' is not known"),
         ({"variants": [{"name": "a", "backbone.dim": 3}]}, "variant 'a': .*dim = 3 is smaller"),
@@ -99,12 +88,12 @@ def test_a_study_survives_being_written_and_read() -> None:
         ({"grid": {"data.batches": ["odd"]}}, "variant 'learned, tau 5, data.batches=odd': data.batches = 'odd'"),
     ],
 )
-def test_what_is_wrong_is_refused_by_name(change: dict[str, object], message: str) -> None:
+def test_what_is_wrong_is_refused_by_name(change: dict[str, object], message: str):
     with pytest.raises(InputError, match=message):
         parse_study({**TWO, **change}, "two")
 
 
-def test_a_file_that_is_none_is_refused_by_name(tmp_path: Path) -> None:
+def test_a_file_that_is_none_is_refused_by_name(tmp_path: Path):
     (tmp_path / "torn.toml").write_text("title = ")
     (tmp_path / "empty.toml").write_text("")
     for name, message in (

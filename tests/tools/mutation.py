@@ -6,7 +6,7 @@ forgotten delta, a stale proximal point, a sum over one process only. Tools that
 
 Each mutant names a file, a text that occurs exactly once there, what replaces it, and what should notice: arguments of
 pytest, or ``theory:CLAIM``. All of these must first succeed on the untouched copy of the tree. A mutant that nothing
-notices needs a test, or the reason why it is no error (`equivalent`). Exit status 1 otherwise.
+notices needs a test; the exit status is then 1.
 """
 
 from __future__ import annotations
@@ -29,9 +29,6 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TypeAlias, TypeVar
-
-from rich.console import Console
-from rich.table import Table
 
 from tests import ROOT
 
@@ -59,7 +56,6 @@ class Mutant:
     old: str
     new: str
     caught_by: tuple[str, ...]
-    equivalent: str = ""
 
     def applied(self, root: Path) -> str:
         """Return the changed file; a ValueError if the old text does not occur exactly once."""
@@ -71,7 +67,7 @@ class Mutant:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a mutant: "caught", "timeout", "survived" or "equivalent"; and which check noticed."""
+    """What became of a mutant: "caught", "timeout" or "survived"; and which check noticed."""
 
     mutant: Mutant
     verdict: str
@@ -80,8 +76,8 @@ class Outcome:
 
     @property
     def good(self) -> bool:
-        """Whether the tests noticed; or did not, and the table says why they cannot."""
-        return self.verdict == "equivalent" if self.mutant.equivalent else self.verdict in ("caught", "timeout")
+        """Whether the tests noticed."""
+        return self.verdict in ("caught", "timeout")
 
 
 def table(folder: Path = TABLES) -> list[Mutant]:
@@ -148,8 +144,7 @@ def judged(mutant: Mutant, root: Path, limit: float) -> Outcome:
     finally:
         path.write_text(original, encoding="utf-8")
         shutil.rmtree(root / ".hypothesis", ignore_errors=True)  # no mutant profits from another's examples
-    verdict = ("equivalent" if mutant.equivalent else "survived") if found == "silent" else found
-    return Outcome(mutant, verdict, by, time.monotonic() - start)
+    return Outcome(mutant, "survived" if found == "silent" else found, by, time.monotonic() - start)
 
 
 @contextmanager
@@ -188,11 +183,11 @@ def noise(mutants: Sequence[Mutant], free: Copies, jobs: int, limit: float) -> l
     ]
 
 
-def run(mutants: Sequence[Mutant], jobs: int, limit: float, root: Path = ROOT, trust: bool = False) -> list[Outcome]:
-    """Judge all mutants, `jobs` at a time, after a look whether the untouched tree is silent, unless it is trusted."""
+def run(mutants: Sequence[Mutant], jobs: int, limit: float, root: Path = ROOT) -> list[Outcome]:
+    """Judge all mutants, `jobs` at a time, after a look whether the untouched tree is silent."""
     outcomes = []
     with copies(jobs, root) as free:
-        if not trust and (failing := noise(mutants, free, jobs, limit)):
+        if failing := noise(mutants, free, jobs, limit):
             sys.exit("\n".join(failing))
         for outcome in each(lambda mutant, copy: judged(mutant, copy, limit), mutants, free, jobs):
             outcomes.append(outcome)
@@ -201,34 +196,23 @@ def run(mutants: Sequence[Mutant], jobs: int, limit: float, root: Path = ROOT, t
     return outcomes
 
 
-def printed(outcomes: Sequence[Outcome]) -> Table:
-    """Return the table of outcomes."""
-    shown = Table("file", "broken on purpose", "verdict", "noticed by, or why not", "s")
-    for o in outcomes:
-        colour = "green" if o.good else "red"
-        by = o.mutant.equivalent if o.verdict == "equivalent" else o.by
-        shown.add_row(o.mutant.file, o.mutant.what, f"[{colour}]{o.verdict}[/]", by, f"{o.seconds:.0f}")
-    return shown
-
-
 def main(arguments: Sequence[str] | None = None, root: Path = ROOT) -> int:
     """Run the mutants that are asked for; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-j", "--jobs", type=int, default=1, help="mutants judged at a time")
     parser.add_argument("--only", default="", help="regular expression that occurs in a mutant's file or description")
     parser.add_argument("--limit", type=float, default=90.0, help="seconds for each check, after which it has noticed")
-    parser.add_argument("--trust", action="store_true", help="do not look first whether the untouched tree is silent")
     parser.add_argument("--json", type=Path, help="where to write the outcomes")
     given = parser.parse_args(arguments)
     mutants = [m for m in table(root / "tests" / "mutants") if re.search(given.only, f"{m.file}: {m.what}")]
     for mutant in mutants:
         mutant.applied(root)  # before anything runs
     PROCESSES.set_forkserver_preload(PRELOADED)
-    outcomes = run(mutants, given.jobs, given.limit, root, given.trust)
-    Console(width=None if sys.stdout.isatty() else 150).print(printed(outcomes))
-    noticed = sum(o.verdict in ("caught", "timeout") for o in outcomes)
-    equivalent, bad = sum(o.verdict == "equivalent" for o in outcomes), sum(not o.good for o in outcomes)
-    print(f"{len(outcomes)} mutants: {noticed} noticed, {equivalent} equivalent and not, {bad} not as the table says")
+    outcomes = run(mutants, given.jobs, given.limit, root)
+    bad = [o.mutant for o in outcomes if not o.good]
+    print(f"{len(outcomes)} mutants: {len(outcomes) - len(bad)} noticed, {len(bad)} not")
+    for mutant in bad:
+        print(f"not noticed: {mutant.file}: {mutant.what}")
     if given.json:
         rows = [asdict(o.mutant) | {"verdict": o.verdict, "by": o.by, "seconds": o.seconds} for o in outcomes]
         given.json.parent.mkdir(parents=True, exist_ok=True)

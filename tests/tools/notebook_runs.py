@@ -14,9 +14,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import jupytext
 import nbformat
@@ -82,7 +82,8 @@ def executed(source: Path, folder: Path) -> NotebookNode:
             "--log-level=ERROR",  # it reminds of encryption, and talks to this machine alone
         ],
     )
-    with _environment(
+    with mock.patch.dict(
+        os.environ,  # which the kernel inherits
         OMP_NUM_THREADS="1",
         MPLBACKEND="module://matplotlib_inline.backend_inline",
         PYTHONPATH=os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]),
@@ -90,19 +91,6 @@ def executed(source: Path, folder: Path) -> NotebookNode:
     ):
         client.execute()
     return _without_chance(notebook)
-
-
-@contextmanager
-def _environment(**values: str) -> Iterator[None]:
-    """Set variables of the environment, which the kernel inherits, for the duration of a block."""
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name)
-            os.environ.update({} if value is None else {name: value})
 
 
 def _without_chance(notebook: NotebookNode) -> NotebookNode:

@@ -65,19 +65,6 @@ def _riemannian_gradient(U: Matrix, H: Matrix, F: Matrix, prox: Matrix | None, d
     return G - U @ (U.T @ G + G.T @ U) / 2
 
 
-def newton_polar(A: Matrix) -> Matrix:
-    """Polar factor by Newton's iteration X <- (X + X^-T)/2 on the triangular factor (Higham 2008, section 8.3)."""
-    Q, X = np.linalg.qr(np.asarray(A, dtype=np.float64))
-    for _ in range(100):
-        inverse = np.linalg.inv(X).T
-        scale = np.sqrt(np.linalg.norm(inverse) / np.linalg.norm(X))
-        following = (scale * X + inverse / scale) / 2
-        if np.linalg.norm(following - X) <= 1e-15 * np.linalg.norm(X):
-            break
-        X = following
-    return Q @ following
-
-
 # --- sixty digits -------------------------------------------------------------------------------------------------
 
 mp = mpmath.mp.clone()

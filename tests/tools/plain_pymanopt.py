@@ -1,10 +1,5 @@
-"""The trust region as a user would script it: pymanopt with autograd's derivatives, defaults otherwise.
+"""The trust region as a user would script it: pymanopt with autograd's derivatives, defaults otherwise."""
 
-Run as a script it times `TrustRegion` against it, in pairs from the same starts: python -m tests.tools.plain_pymanopt
-"""
-
-import statistics
-import time
 from typing import NamedTuple
 
 import autograd.numpy as anp
@@ -19,7 +14,6 @@ from etfopt.solvers import TrustRegion
 class Run(NamedTuple):
     U: np.ndarray
     iterations: int
-    seconds: float
 
 
 def plain_trust_region(problem: NearestETF, start: np.ndarray, tolerance: float) -> Run:
@@ -31,16 +25,14 @@ def plain_trust_region(problem: NearestETF, start: np.ndarray, tolerance: float)
     def cost(U):
         return anp.sum((H - U @ F) ** 2) + delta / 2 * anp.sum((U - prox) ** 2)
 
-    begin = time.perf_counter()
     optimizer = pymanopt.optimizers.TrustRegions(verbosity=0, min_gradient_norm=tolerance, max_iterations=500)
     result = optimizer.run(pymanopt.Problem(manifold, cost), initial_point=start)
-    return Run(result.point, result.iterations, time.perf_counter() - begin)
+    return Run(result.point, result.iterations)
 
 
 def our_trust_region(problem: NearestETF, start: np.ndarray, tolerance: float) -> Run:
-    begin = time.perf_counter()
     candidate = TrustRegion(gradient_tolerance=tolerance).run(problem, start)
-    return Run(candidate.U, candidate.stats.iterations, time.perf_counter() - begin)
+    return Run(candidate.U, candidate.stats.iterations)
 
 
 def paper_problem(d: int, C: int, seed: int) -> tuple[NearestETF, np.ndarray]:
@@ -50,21 +42,3 @@ def paper_problem(d: int, C: int, seed: int) -> tuple[NearestETF, np.ndarray]:
     H -= H.mean(axis=1, keepdims=True)
     H /= np.linalg.norm(H)
     return NearestETF(H, random_stiefel(d, C, rng), 1e-3), random_stiefel(d, C, rng)
-
-
-def main() -> None:
-    for d, C, pairs in ((64, 10, 15), (512, 10, 9), (512, 47, 3)):
-        runs = []
-        for seed in range(pairs + 1):  # the first pair warms up
-            problem, start = paper_problem(d, C, seed)
-            runs.append((our_trust_region(problem, start, 1e-6), plain_trust_region(problem, start, 1e-6)))
-        ours, plain = zip(*runs[1:], strict=True)
-        ratio = statistics.median(b.seconds / a.seconds for a, b in runs[1:])
-        print(
-            f"d = {d}, C = {C}: iterations {[run.iterations for run in ours]} against "
-            f"{[run.iterations for run in plain]}; plain over ours, median time: {ratio:.1f}"
-        )
-
-
-if __name__ == "__main__":
-    main()

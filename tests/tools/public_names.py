@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import importlib
 import inspect
 import pkgutil
 import re
@@ -96,17 +95,12 @@ class Name:
         if self.is_class:
             texts += [inspect.cleandoc(b.__doc__ or "") for b in self.found.__mro__[1:] if _ours(b)]
         for text in texts:
-            read = dict(Name(self.path, _Documented(text)).sections())
+            read = dict(NumpyDocString(text))
             for section in sections:
                 for entry in read[section]:
                     for name in re.split(r",\s*", entry.name):
                         found.setdefault(name.lstrip("*"), f"{entry.type}\n{' '.join(entry.desc)}")
         return found
-
-
-class _Documented:
-    def __init__(self, text: str) -> None:
-        self.__doc__ = text
 
 
 def _ours(kind: type) -> bool:
@@ -125,17 +119,9 @@ def referenced() -> list[Any]:
     for block in re.findall(r"```\{eval-rst\}\n(.*?)```", (ROOT / "docs" / "api.md").read_text(), re.DOTALL):
         current = re.search(r"\.\. currentmodule:: (\S+)", block)
         for entry in re.findall(r"^   (\w[\w.]*)$", block, re.MULTILINE):
-            listed = _resolved(f"{current[1]}.{entry}" if current else entry)
+            listed = pkgutil.resolve_name(f"{current[1]}.{entry}" if current else entry)
             found += [listed, *(getattr(listed, name) for name in getattr(listed, "__all__", ()))]
     return found
-
-
-def _resolved(dotted: str) -> Any:
-    try:
-        return importlib.import_module(dotted)
-    except ModuleNotFoundError:
-        owner, _, name = dotted.rpartition(".")
-        return getattr(_resolved(owner), name)
 
 
 @functools.cache

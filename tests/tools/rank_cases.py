@@ -5,6 +5,8 @@ import copy
 import pickle
 import tempfile
 import warnings
+from collections.abc import Callable, Iterable
+from functools import partial
 from unittest import mock
 
 import numpy as np
@@ -63,6 +65,22 @@ def state(model: nn.Module) -> dict:
     return {name: value.clone() for name, value in model.state_dict().items()}
 
 
+def reduce(leaves: Iterable[torch.Tensor], size: int, mean: bool = True) -> None:
+    """Add the gradients of all ranks, or take their mean, as a wrapper would."""
+    for leaf in leaves if size > 1 else ():
+        dist.all_reduce(leaf.grad)
+        leaf.grad /= size if mean else 1
+
+
+def told(f: Callable[[], object]) -> str:
+    """What a call is refused with."""
+    try:
+        f()
+    except InputError as error:
+        return str(error)
+    return "nothing"
+
+
 def train(rank: int, size: int, *, wrap: str = "ddp", cut: int | None = None, weigh: bool = False, **options) -> dict:
     """Take three steps of gradient descent; return the gradients of each and the state of the head at the end."""
     plain = network(**options)
@@ -82,9 +100,7 @@ def train(rank: int, size: int, *, wrap: str = "ddp", cut: int | None = None, we
         loss = loss * size / len(y) if weigh or size == 1 else loss / len(labels)
         loss.backward()
         if size > 1 and wrap == "manual":
-            for parameter in plain.parameters():
-                dist.all_reduce(parameter.grad)
-                parameter.grad /= size
+            reduce(plain.parameters(), size)
         grads = [parameter.grad for parameter in plain.parameters()]
         gradients.append([g.full_tensor() if hasattr(g, "full_tensor") else g.clone() for g in grads])
         values.append(state(plain.head))
@@ -130,10 +146,7 @@ def several_forwards(rank: int, size: int) -> dict:
         cross_entropy(plain(share(x, rank, size), share(y, rank, size)), share(y, rank, size)) for x, y in batches()
     ]
     torch.stack(losses).sum().backward()
-    for parameter in plain.parameters():
-        if size > 1:
-            dist.all_reduce(parameter.grad)
-            parameter.grad /= size
+    reduce(plain.parameters(), size)
     return {"gradients": [[p.grad for p in plain.parameters()]], "states": [state(plain.head)]}
 
 
@@ -144,9 +157,7 @@ def ignored(rank: int, size: int) -> dict:
     for x, y in batches(labels):
         loss = cross_entropy(plain(share(x, rank, size), share(y, rank, size)), share(y, rank, size), reduction="sum")
         (loss / (y != -100).sum()).backward()
-    for parameter in plain.parameters():
-        if size > 1:
-            dist.all_reduce(parameter.grad)
+    reduce(plain.parameters(), size, mean=False)
     return {"gradients": [[p.grad for p in plain.parameters()]], "states": [state(plain.head)]}
 
 
@@ -172,10 +183,7 @@ def any_split(rank: int, size: int) -> dict:
         order, cut = torch.tensor(rng.permutation(n)), int(rng.integers(0, n + 1))
         order = order if size == 1 else (order[:cut], order[cut:])[rank]
         (means(leaf[order], y[order]) * torch.arange(1.0, D * C + 1).reshape(D, C)).sum().backward()
-        if size > 1:
-            # every rank pulls back its own copy of the same value: their mean is the gradient of one
-            dist.all_reduce(leaf.grad)
-            leaf.grad /= size
+        reduce([leaf], size)  # every rank pulls back its own copy of the same value: their mean is the gradient of one
         gradients.append([leaf.grad])
     return {"gradients": gradients, "states": [state(means)]}
 
@@ -199,12 +207,7 @@ def refused(rank: int, _size: int) -> dict:
         for name, batch in bad.items():
             if name == "no labels" and isinstance(module, FixedETFHead):
                 continue
-            try:
-                module(*(batch if rank else (good, y)))
-            except InputError as error:
-                said = str(error)
-            else:
-                said = "nothing"
+            said = told(partial(module, *(batch if rank else (good, y))))
             same = all(torch.equal(value, before[key]) for key, value in state(module).items())
             found[f"{type(module).__name__}, {name}"] = (said, same)
         module(good, y)  # the ranks are still in step
@@ -223,12 +226,7 @@ def refused_unseen(rank: int, _size: int) -> dict:
             module(good if rank else good * torch.nan, y)
             kept = {name: value.clone() for name, value in module.named_buffers()}
         same = all(torch.equal(kept[key], value) for key, value in before.items())
-        said = "nothing"
-        try:
-            module.eval()
-        except InputError as error:
-            said = str(error)
-        found[make.__name__] = (said, same)
+        found[make.__name__] = (told(module.eval), same)
     return found
 
 
@@ -246,10 +244,8 @@ def alone(rank: int, size: int) -> dict:
         mine = make(D, C, synchronize=subgroups[rank])
         mine(x, y)
         found[f"own group {make.__name__}"] = torch.equal(mine.bias, expected.bias)
-        try:
-            make(D, C, synchronize=subgroups[1 - rank])(x, y)
-        except InputError as error:
-            found[f"other group {make.__name__}"] = str(error)
+        other = told(lambda make=make, group=subgroups[1 - rank]: make(D, C, synchronize=group)(x, y))
+        found[f"other group {make.__name__}"] = other
     # evaluation waits for nobody: one rank alone would hang
     if rank == 0:
         found["eval"] = bool(mine.eval()(x).isfinite().all())
@@ -264,11 +260,7 @@ def copies(_rank: int, _size: int) -> dict:
     head(x, y)
     twin = copy.deepcopy(head)
     same = torch.equal(twin(x + 1, y), head(x + 1, y))
-    try:
-        pickle.dumps(head)
-    except InputError as error:
-        said = str(error)
-    return {"same": same, "pickle": said}
+    return {"same": same, "pickle": told(lambda: pickle.dumps(head))}
 
 
 def resumed_on_one(rank: int, _size: int) -> dict:
@@ -313,60 +305,23 @@ def saved(rank: int, _size: int) -> dict:
     return {"same": all(torch.equal(a, b) for a, b in zip(fresh.head.buffers(), plain.head.buffers(), strict=True))}
 
 
-def ddp(rank: int, size: int) -> dict:
-    return train(rank, size)
-
-
-def ddp_own_buffers(rank: int, size: int) -> dict:
-    return train(rank, size, wrap="ddp, own buffers")
-
-
-def manual(rank: int, size: int) -> dict:
-    return train(rank, size, wrap="manual", averaging="cumulative", delta=0.1)
-
-
-def fsdp(rank: int, size: int) -> dict:
-    return train(rank, size, wrap="fsdp")
-
-
-def unequal(rank: int, size: int) -> dict:
-    return train(rank, size, cut=3, weigh=True)
-
-
-def empty(rank: int, size: int) -> dict:
-    return train(rank, size, cut=0, weigh=True)
-
-
-def direct(rank: int, size: int) -> dict:
-    return train(rank, size, implicit_gradient=False)
-
-
-def frozen(rank: int, size: int) -> dict:
-    return train(rank, size, freeze_after=2)
-
-
-def every_other(rank: int, size: int) -> dict:
-    return train(rank, size, solve_every=2)
-
-
-def shrunk(rank: int, size: int) -> dict:
-    return train(rank, size, shrinkage=0.5)
-
-
-def classify_first(rank: int, size: int) -> dict:
-    return train(rank, size, shrinkage=0.7, classify_first=True)
-
-
-def fixed(rank: int, size: int) -> dict:
-    return train(rank, size, head=FixedETFHead)
-
-
 SAME_AS_ONE = {
-    case.__name__: case
-    for case in (
-        *(ddp, ddp_own_buffers, manual, fsdp, unequal, empty, direct, frozen, every_other, fixed),
-        *(shrunk, classify_first, mean_of_means, accumulated, several_forwards, ignored, without_gradient, any_split),
-    )
+    "ddp": train,
+    "ddp_own_buffers": partial(train, wrap="ddp, own buffers"),
+    "manual": partial(train, wrap="manual", averaging="cumulative", delta=0.1),
+    "fsdp": partial(train, wrap="fsdp"),
+    "unequal": partial(train, cut=3, weigh=True),
+    "empty": partial(train, cut=0, weigh=True),
+    "direct": partial(train, implicit_gradient=False),
+    "frozen": partial(train, freeze_after=2),
+    "every_other": partial(train, solve_every=2),
+    "shrunk": partial(train, shrinkage=0.5),
+    "classify_first": partial(train, shrinkage=0.7, classify_first=True),
+    "fixed": partial(train, head=FixedETFHead),
+    **{
+        case.__name__: case
+        for case in (mean_of_means, accumulated, several_forwards, ignored, without_gradient, any_split)
+    },
 }
 OTHERS = {
     case.__name__: case for case in (refused, refused_unseen, rounded_otherwise, alone, copies, resumed_on_one, saved)

@@ -33,6 +33,19 @@ def command(*arguments: str, main: str = MAIN) -> list[str]:
     return [sys.executable, "-c", main, *arguments]
 
 
+def run(*arguments: str, cwd: Path, main: str = MAIN, **changes: str) -> subprocess.CompletedProcess[str]:
+    """Run a command away from a terminal, and keep what it writes."""
+    return subprocess.run(
+        command(*arguments, main=main),
+        cwd=cwd,
+        env=environment(**changes),
+        capture_output=True,
+        text=True,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
+
+
 def at_a_terminal(
     *arguments: str, cwd: Path, interrupt_at: str | None = None, main: str = MAIN, **changes: str
 ) -> tuple[int, str]:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from types import NoneType
-from typing import Any, Self, get_args, get_origin
+from typing import Any, Self
 
 from pydantic import model_validator
 
@@ -14,7 +13,7 @@ from etfopt.errors import InputError
 from etfopt.experiments.settings._companions import completed, left_open, named
 from etfopt.experiments.settings._data import DataConfig
 from etfopt.experiments.settings._model import BackboneConfig, HeadConfig, LossConfig
-from etfopt.experiments.settings._section import Section, setting
+from etfopt.experiments.settings._section import Section, guessed, setting, typed
 from etfopt.experiments.settings._training import OptimizerConfig, ScheduleConfig, TrainingConfig
 from etfopt.experiments.settings.names import FOLDER
 
@@ -169,9 +168,9 @@ class TrainConfig(Section):
             table = values.get(topic) if key else values
             if key.startswith("options.") and f"{topic}.options" in known:
                 option = key.removeprefix("options.")
-                values[topic]["options"] = {**values[topic].get("options", {}), option: _guessed(value)}
+                values[topic]["options"] = {**values[topic].get("options", {}), option: guessed(value)}
             elif name in known and isinstance(table, dict):
-                table[key or topic] = _typed(value, known[name].annotation) if isinstance(value, str) else value
+                table[key or topic] = typed(value, known[name].annotation) if isinstance(value, str) else value
             else:
                 near = [known_name for known_name in known if key and known_name.startswith(f"{topic}.")]
                 raise InputError(f"unknown setting {name}; known are: {', '.join(near or known)}")
@@ -195,29 +194,6 @@ class TrainConfig(Section):
         from etfopt.files import strict_json
 
         path.write_text(strict_json(self.to_dict()))
-
-
-def _typed(text: str, hint: Any) -> Any:
-    """Read a setting's value from a string; what cannot be read is left to the setting's own check."""
-    kinds = (tuple,) if get_origin(hint) is tuple else get_args(hint) or (hint,)
-    words = {None: NoneType, True: bool, False: bool}
-    for word, kind in words.items():
-        if kind in kinds and text.lower() == str(word).lower():
-            return word
-    if tuple in kinds:
-        return [_typed(item.strip(), float) for item in text.strip("[] ").split(",") if item.strip()]
-    for kind in (int, float):
-        if kind in kinds:
-            try:
-                return kind(text)
-            except ValueError:
-                continue
-    return text
-
-
-def _guessed(value: Any) -> Any:
-    """Read an option of the user's own from a string: a truth value, none, a number, or the string."""
-    return _typed(value, bool | int | float | None) if isinstance(value, str) else value
 
 
 def read_config(path: Path, settings: Mapping[str, Any] | None = None) -> TrainConfig:

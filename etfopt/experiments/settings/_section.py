@@ -7,6 +7,7 @@ import inspect
 import json
 from collections.abc import Iterator, Mapping
 from numbers import Integral, Real
+from types import NoneType
 from typing import TYPE_CHECKING, Any, Literal, Self, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -17,7 +18,7 @@ from etfopt.errors import InputError
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
-__all__ = ["Section", "setting"]
+__all__ = ["Section", "guessed", "setting", "typed"]
 
 
 def setting(
@@ -140,6 +141,29 @@ class Section(BaseModel):
         """
         canonical = json.dumps(self._written(identity=True), sort_keys=True, separators=(",", ":"), allow_nan=False)
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+def typed(text: str, hint: Any) -> Any:
+    """Read a setting's value from a string; what cannot be read is left to the setting's own check."""
+    kinds = (tuple,) if get_origin(hint) is tuple else get_args(hint) or (hint,)
+    words = {None: NoneType, True: bool, False: bool}
+    for word, kind in words.items():
+        if kind in kinds and text.lower() == str(word).lower():
+            return word
+    if tuple in kinds:
+        return [typed(item.strip(), float) for item in text.strip("[] ").split(",") if item.strip()]
+    for kind in (int, float):
+        if kind in kinds:
+            try:
+                return kind(text)
+            except ValueError:
+                continue
+    return text
+
+
+def guessed(value: Any) -> Any:
+    """Read an option of the user's own from a string: a truth value, none, a number, or the string."""
+    return typed(value, bool | int | float | None) if isinstance(value, str) else value
 
 
 def _kind(field: FieldInfo) -> str:

@@ -33,10 +33,12 @@ __all__ = [
     "begin",
     "finish",
     "is_empty",
+    "kept",
     "read_starts",
     "refuse_occupied",
     "refuse_other_settings",
     "resume_from",
+    "what_is_kept",
 ]
 
 ENVIRONMENT = "environment.json"
@@ -170,6 +172,30 @@ def finish(path: Path, config: TrainConfig) -> None:
     recorder.load_state_dict(load(checkpoints(path / "checkpoints")[config.training.epochs])["callbacks"]["Recorder"])
     recorder.write_lines()
     recorder.write_results(read_means(path / MEANS_BY_EPOCH, config.training.epochs + 1)[-1])
+
+
+def kept(path: Path) -> str:
+    """Say what is kept of a run that has stopped early, and how to go on.
+
+    Parameters
+    ----------
+    path : Path
+        Folder of the run.
+
+    Returns
+    -------
+    str
+        A sentence for the user.
+    """
+    if not (path / CONFIG).exists():
+        return f"Nothing was written to {path}/. To start again: the same command"
+    return f"{what_is_kept(path)}. To go on: etfopt train --resume {shlex.quote(str(path))}"
+
+
+def what_is_kept(path: Path) -> str:
+    """Say what is kept of a run, without how to go on."""
+    epoch = max(checkpoints(path / "checkpoints"), default=0)
+    return f"Kept: {path}/, with the checkpoint of epoch {epoch}" if epoch else f"Kept: {path}/; no epoch was finished"
 
 
 def is_empty(path: Path) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -20,12 +19,20 @@ from etfopt.experiments.networks.backbones import build_backbone
 from etfopt.experiments.networks.heads import build_head
 from etfopt.experiments.networks.optimizers import build_optimizer, orthogonal_
 from etfopt.experiments.settings import Machine, TrainConfig
-from etfopt.experiments.training._checkpoints import EpochCheckpoint, Identity, checkpoints
+from etfopt.experiments.training._checkpoints import EpochCheckpoint, Identity
 from etfopt.experiments.training._means import read_means
 from etfopt.experiments.training._random_states import RandomStates, seeded
 from etfopt.experiments.training._recorder import MEANS_BY_EPOCH, Recorder
-from etfopt.experiments.training._records import CONFIG, config_of, locked, refuse_locked
-from etfopt.experiments.training._run_folder import Start, begin, finish, refuse_occupied, resume_from
+from etfopt.experiments.training._records import config_of, locked, refuse_locked
+from etfopt.experiments.training._run_folder import (
+    Start,
+    begin,
+    finish,
+    kept,
+    refuse_occupied,
+    resume_from,
+    what_is_kept,
+)
 from etfopt.experiments.training._termination import heeding_sigterm
 from etfopt.experiments.training.classifier import Classifier
 from etfopt.experiments.training.loggers import RunLogger
@@ -183,7 +190,7 @@ def _ending(path: Path, recorder: Recorder, rank: int) -> Iterator[None]:
             raise StorageError(f"{error}. {kept(path)}") from error
         if isinstance(error, ConvergenceError):
             again = "A resumed run would diverge again: train with other settings, in another folder"
-            raise ConvergenceError(f"{error}. {_what_is_kept(path)}. {again}") from error
+            raise ConvergenceError(f"{error}. {what_is_kept(path)}. {again}") from error
         raise
     finally:
         recorder.close(status)
@@ -210,29 +217,6 @@ def resume(path: Path, **options: Any) -> RunResult:
         If the folder is of no run, or as `train` says.
     """
     return train(config_of(path), path, resume=True, **options)
-
-
-def kept(path: Path) -> str:
-    """Say what is kept of a run that has stopped early, and how to go on.
-
-    Parameters
-    ----------
-    path : Path
-        Folder of the run.
-
-    Returns
-    -------
-    str
-        A sentence for the user.
-    """
-    if not (path / CONFIG).exists():
-        return f"Nothing was written to {path}/. To start again: the same command"
-    return f"{_what_is_kept(path)}. To go on: etfopt train --resume {shlex.quote(str(path))}"
-
-
-def _what_is_kept(path: Path) -> str:
-    epoch = max(checkpoints(path / "checkpoints"), default=0)
-    return f"Kept: {path}/, with the checkpoint of epoch {epoch}" if epoch else f"Kept: {path}/; no epoch was finished"
 
 
 def _fit(trainer: pl.Trainer, model: Classifier, images: Images, start: Start) -> None:

@@ -8,7 +8,7 @@ import platform
 import statistics
 import time
 import tracemalloc
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from numpy.typing import DTypeLike
 
 from etfopt._arrays import Seed, as_generator
 
-__all__ = ["as_records", "conditions", "linear_layer", "median_seconds", "peak_bytes", "seconds"]
+__all__ = ["as_records", "conditions", "linear_layer", "median_seconds", "peak_bytes", "seconds", "times_in_turn"]
 
 BATCH = 256
 
@@ -51,16 +51,40 @@ def peak_bytes(run: Callable[[], object]) -> int:
         tracemalloc.stop()
 
 
-def seconds(run: Callable[[], object]) -> float:
-    """Return the time of a call."""
+def seconds(run: Callable[[], object], finish: Callable[[], object] | None = None) -> float:
+    """Return the time of a call in seconds; `finish`, which waits for a GPU, is part of it."""
     start = time.perf_counter()
     run()
+    if finish:
+        finish()
     return time.perf_counter() - start
+
+
+def times_in_turn(
+    runs: Mapping[str, Callable[[], object]],
+    repeats: int,
+    least: float = 0.0,
+    finish: Callable[[], object] | None = None,
+    on_step: Callable[[], None] | None = None,
+) -> dict[str, list[float]]:
+    """Time calls in turn, so that a busy moment of the machine meets all of them; a first round warms up.
+
+    At least `repeats` rounds follow, and as many as fit into `least` seconds.
+    """
+    taken: dict[str, list[float]] = {name: [] for name in runs}
+    rounds, end = 0, time.perf_counter() + least
+    while rounds <= repeats or time.perf_counter() < end:
+        for name, run in runs.items():
+            taken[name].append(seconds(run, finish))
+            if on_step:
+                on_step()
+        rounds += 1
+    return {name: times[1:] for name, times in taken.items()}
 
 
 def median_seconds(run: Callable[[], object], repeats: int = 7) -> float:
     """Return the median time of a call, a first one to warm up left out."""
-    return statistics.median([seconds(run) for _ in range(repeats + 1)][1:])
+    return statistics.median(times_in_turn({"": run}, repeats)[""])
 
 
 def linear_layer(d: int, C: int, rng: Seed, dtype: DTypeLike = np.float64) -> Callable[[], object]:
