@@ -149,10 +149,7 @@ def _two_points(rng: np.random.Generator) -> Iterator[Residual]:
     for B in (near, other, matrix(rng, d, t / (t[0] or 1) * s[0])):
         yield from _bounded(A, B)
     U, V, size = polar(A), stiefel(rng, d, r), rng.uniform(0.1, 10, 2)
-    for what, first, second, scale in (
-        ("equal spectra", U, V, 2 * size[0]),
-        ("antipodes", U, -U, size.sum()),
-    ):
+    for what, first, second, scale in (("equal spectra", U, V, 2 * size[0]), ("antipodes", U, -U, size.sum())):
         one, two = size[0] * first, scale * second - size[0] * second
         sides = scale * np.linalg.norm(polar(one) - polar(two)), 2 * np.linalg.norm(one - two)
         yield Residual(abs(sides[0] - sides[1]) / (1 + size.sum()), 100 * r * EPS, f"equality for {what}")

@@ -58,11 +58,7 @@ def train(
     ] = "32-true",
     logger: Annotated[
         str,
-        _option(
-            MACHINE,
-            f"Where measures are logged too: {LOGGERS.listed}.",
-            autocompletion=one_of(lambda: LOGGERS),
-        ),
+        _option(MACHINE, f"Where measures are logged too: {LOGGERS.listed}.", autocompletion=one_of(lambda: LOGGERS)),
     ] = "none",
 ) -> None:
     """Train a network with one of the heads and print its neural-collapse measures.

@@ -47,8 +47,7 @@ class OptimizerConfig(Section):
         5e-4, "Weight decay, as PyTorch's optimisers mean it.", option=True, ge=0, le=LARGEST_RATE
     )
     decay: Literal["all", "matrices"] = setting(
-        "all",
-        "What the weight decay acts on; matrices leaves out biases and the parameters of normalisation layers.",
+        "all", "What the weight decay acts on; matrices leaves out biases and the parameters of normalisation layers."
     )
     gain: float = setting(10.0, "Factor on the steps of AGD; the paper's release takes 10.", gt=0, le=LARGEST_RATE)
     options: dict[str, Any] = setting({}, "More keyword arguments of the optimiser.", since="0.2")

@@ -107,10 +107,7 @@ def run_study(
     options = {**machine, "logger": logger, "overwrite": overwrite}
     start = functools.partial(_at_once, jobs=jobs) if jobs > 1 else _in_turn
     ended = []
-    with (
-        on_sigterm(_leave),
-        closing(start(todo, folder, options, on_epoch)) as outcomes,
-    ):
+    with on_sigterm(_leave), closing(start(todo, folder, options, on_epoch)) as outcomes:
         for outcome in outcomes:
             if on_run:
                 on_run(outcome)

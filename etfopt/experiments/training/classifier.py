@@ -99,10 +99,7 @@ class Classifier(pl.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Finish the measures of both splits."""
-        self.measured = {
-            "train": self.train_measures.finish(self.head),
-            "test": self.test_measures.finish(self.head),
-        }
+        self.measured = {"train": self.train_measures.finish(self.head), "test": self.test_measures.finish(self.head)}
 
     @contextmanager
     def _diverging(self, where: str, batch_idx: int | None = None) -> Iterator[None]:
