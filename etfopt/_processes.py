@@ -15,8 +15,6 @@ from typing import Any, Self
 
 from etfopt.errors import EtfoptError
 
-__all__ = ["Overtime", "Worker", "WorkerDied", "end_with_parent", "on_sigterm", "sigint_blocked"]
-
 START_LIMIT = 120.0
 """Seconds that a process may take to start and to import the functions that it will run."""
 

@@ -20,8 +20,6 @@ from etfopt.geometry import random_stiefel
 from etfopt.problem import NearestETF
 from etfopt.solvers.base import Candidate
 
-__all__ = ["Cell", "Row", "Status", "blank", "measure", "starting_point"]
-
 REPEAT_SECONDS = 0.05
 """Runs are repeated until they have taken this long together, and the median is reported."""
 

@@ -20,22 +20,6 @@ from etfopt.errors import InputError
 if TYPE_CHECKING:
     from rich.table import Table
 
-__all__ = [
-    "HELP",
-    "AsJson",
-    "Overwrite",
-    "Quiet",
-    "app",
-    "console",
-    "hand_over",
-    "interruptible",
-    "one_of",
-    "progress",
-    "require_file",
-    "require_folder",
-    "say",
-]
-
 HELP = """The nearest simplex equiangular tight frame: solve, certify, train.
 
 ```

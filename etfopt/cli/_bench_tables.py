@@ -19,9 +19,6 @@ if TYPE_CHECKING:
     from etfopt.bench.summary import Summary
     from etfopt.bench.units import UnitRow
 
-__all__ = ["comparison", "head_costs", "node_costs", "pipelines", "unit_costs"]
-
-
 FRAMELESS: dict[str, Any] = {"box": box.SIMPLE_HEAD, "padding": (0, 1, 0, 0), "caption_justify": "left"}
 """The look of a wide table: without a frame, eighty columns are enough for numbers in seven."""
 NUMBER = {**RIGHT, **WHOLE}

@@ -19,8 +19,6 @@ from etfopt.adjoint import nearest_etf_vjp
 from etfopt.problem import NearestETF
 from etfopt.solution import solve
 
-__all__ = ["Check", "Extra", "checks", "devices", "extras", "platform_facts"]
-
 D, C, DELTA = 24, 6, 1e-2
 """Shape and proximal weight of the problem that the self-check solves."""
 

@@ -17,8 +17,6 @@ from etfopt.experiments.settings.names import BACKBONES, DATA, FOLDER, HEADS, LO
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
 
-__all__ = ["SETTING_OF", "takes_settings"]
-
 PANELS = {
     "data": "Data",
     "backbone": "Network",

@@ -16,26 +16,6 @@ if TYPE_CHECKING:
     from etfopt.solution import Solution
     from theory.registry import Claim, Evidence, Residual
 
-__all__ = [
-    "FOLD",
-    "LEFT",
-    "RIGHT",
-    "WHOLE",
-    "checks",
-    "counterexamples",
-    "extras",
-    "facts",
-    "measures",
-    "planned",
-    "platform",
-    "residuals",
-    "solution_table",
-    "spreads",
-    "table",
-    "verdict",
-    "verdicts",
-]
-
 Options = Mapping[str, Any]
 LEFT: Options = {}
 RIGHT: Options = {"justify": "right"}

@@ -19,9 +19,6 @@ from etfopt.experiments.settings.names import FOLDER, LOGGERS
 if TYPE_CHECKING:
     from etfopt.experiments.training.results import RunResult
 
-__all__ = ["train"]
-
-
 SETTINGS, AGAIN, MACHINE = "Settings and output", "Resuming, and studies", "Machine"
 
 

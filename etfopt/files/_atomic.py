@@ -10,8 +10,6 @@ from pathlib import Path
 
 from etfopt.errors import EtfoptError, InputError
 
-__all__ = ["StorageError", "make_folder", "part_of", "storage_error", "whole", "write_atomically", "write_through"]
-
 
 class StorageError(EtfoptError, OSError):
     """A file cannot be written, for example because the disk is full. The file that was there before is intact."""

@@ -14,8 +14,6 @@ from etfopt.files._npy import NpyHeader, read_npy_header
 from etfopt.files._tables import read_table
 from etfopt.files._text import open_regular, printable
 
-__all__ = ["load_matrix"]
-
 SUFFIXES = (".npy", ".npz", ".csv")
 LARGEST = 2**32
 """Bytes of an array: 4 GiB."""

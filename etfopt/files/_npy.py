@@ -9,8 +9,6 @@ from typing import IO, Any
 
 import numpy as np
 
-__all__ = ["NpyHeader", "read_npy_header"]
-
 NUMBERS = "biufc"
 """Kinds of dtype that are numbers or truth values."""
 

@@ -16,8 +16,6 @@ from numpy.typing import NDArray
 from etfopt.errors import InputError
 from etfopt.files._text import decoded_text, printable, read_bounded
 
-__all__ = ["read_table"]
-
 LARGEST = 2**28
 """Bytes of a CSV: 256 MiB, some ten million numbers; an ``.npy`` takes more."""
 

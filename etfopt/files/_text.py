@@ -12,8 +12,6 @@ from typing import IO, Any, TypeVar
 
 from etfopt.errors import InputError
 
-__all__ = ["decoded_text", "open_regular", "parse_json", "parse_toml", "printable", "read_bounded"]
-
 T = TypeVar("T")
 
 LARGEST_TOML = 2**18

@@ -16,8 +16,6 @@ from etfopt.errors import InputError
 from etfopt.files._atomic import whole
 from etfopt.solution import Solution
 
-__all__ = ["refuse_as_output", "refuse_occupied", "save_solution", "strict_json"]
-
 PARTS = ("U", "etf", "weight", "scale", "distance", "gap", "margin")
 """Names of the arrays of a solution, in their order."""
 

@@ -9,8 +9,6 @@ from typing import Any, TypeVar
 
 from etfopt._options import collapse_temperature
 
-__all__ = ["takes_old_options"]
-
 Kind = TypeVar("Kind", bound=type)
 
 

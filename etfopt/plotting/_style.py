@@ -11,20 +11,6 @@ from matplotlib.figure import Figure
 
 from etfopt.files import whole
 
-__all__ = [
-    "COLORS",
-    "DASHES",
-    "GRID",
-    "MARKERS",
-    "STYLE",
-    "Style",
-    "axes_or_new",
-    "figure_or_new",
-    "legend_below",
-    "panel_grid",
-    "save",
-]
-
 Style: TypeAlias = dict[str, Any]
 
 COLORS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")

@@ -11,8 +11,6 @@ from PIL import Image, ImageFile, ImageOps
 from etfopt.errors import InputError
 from etfopt.files._text import open_regular
 
-__all__ = ["Picture", "read_image"]
-
 FORMATS = ("PNG", "JPEG", "MPO", "BMP", "DIB", "PPM", "TIFF", "WEBP", "GIF")
 """What the endings of `folder.SUFFIXES` stand for; others are not tried, since some start programs."""
 

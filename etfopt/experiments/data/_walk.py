@@ -8,8 +8,6 @@ from pathlib import Path
 
 from etfopt.errors import InputError
 
-__all__ = ["files_below", "visible"]
-
 LEFT_BEHIND = {
     *("thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "$recycle.bin", "system volume information"),
     *("__macosx", "icon\r", "@eadir", "lost+found", "__pycache__"),

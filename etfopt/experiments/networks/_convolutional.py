@@ -11,8 +11,6 @@ from typing import Literal
 from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = ["convnet", "flat_convnet", "resnet", "resnet18", "resnet34", "resnet50", "vgg13"]
-
 
 def _conv(inside: int, outside: int, size: int, stride: int, *, affine: bool) -> list[nn.Module]:
     """Return a convolution without bias, which the normalisation behind it would take away, and the normalisation."""

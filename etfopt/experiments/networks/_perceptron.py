@@ -8,8 +8,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-__all__ = ["FreeFeatures", "mlp"]
-
 
 def mlp(image_shape: Sequence[int], width: int, dim: int, *, affine: bool = False) -> nn.Sequential:
     r"""Return a perceptron with two hidden layers, from images ``(n, *image_shape)`` to features (n, dim).

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["completed", "left_open", "named"]
-
 COMPANIONS = (
     # the minimiser of dot-regression is collapse to the ETF for features of norm 1 alone
     ("loss", "dot-regression", "head", "temperature", 1.0),

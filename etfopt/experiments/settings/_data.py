@@ -10,8 +10,6 @@ from etfopt.errors import InputError
 from etfopt.experiments.settings._section import Section, setting
 from etfopt.experiments.settings.names import DATA, FOLDER, DataName, is_own, known_classes
 
-__all__ = ["DataConfig"]
-
 MOST_SAMPLES = 10**9
 """Of the unconstrained-features model, each a row of parameters."""
 

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from etfopt._scalars import as_integer
 from etfopt.errors import InputError
 
-__all__ = ["Machine", "require_processors"]
-
 
 def require_processors(count: int, name: str) -> None:
     """Refuse more threads or processes than there are processors.

@@ -23,8 +23,6 @@ from etfopt.experiments.settings.names import (
     known_dim,
 )
 
-__all__ = ["BackboneConfig", "HeadConfig", "LossConfig"]
-
 
 def _of_the_head(check: Callable[[Any], float | str]) -> BeforeValidator:
     """Return a head's own check, whose message then names the setting."""

@@ -17,8 +17,6 @@ from etfopt.experiments.settings._section import Section, guessed, setting, type
 from etfopt.experiments.settings._training import OptimizerConfig, ScheduleConfig, TrainingConfig
 from etfopt.experiments.settings.names import FOLDER
 
-__all__ = ["TrainConfig", "read_config"]
-
 LARGEST_HEAD = 2**29
 """Weights of a classifier: 2 GiB in float32."""
 

@@ -18,8 +18,6 @@ from etfopt.errors import InputError
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
-__all__ = ["Section", "guessed", "setting", "typed"]
-
 
 def setting(
     default: Any, text: str, *, option: bool = False, identity: bool = True, since: str = "0.1", **bounds: Any

@@ -11,8 +11,6 @@ from etfopt.errors import InputError
 from etfopt.experiments.settings._section import Section, setting
 from etfopt.experiments.settings.names import OPTIMIZERS, OptimizerName
 
-__all__ = ["OptimizerConfig", "ScheduleConfig", "TrainingConfig"]
-
 LARGEST_RATE = 1e38
 """About the largest number of float32."""
 

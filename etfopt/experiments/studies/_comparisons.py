@@ -10,8 +10,6 @@ from etfopt.errors import InputError
 from etfopt.experiments.studies.plan import Study
 from etfopt.experiments.studies.statistics import Comparison, Steadiness, compare, steadiness
 
-__all__ = ["COMPARED", "STEADY", "Pair", "comparisons", "pairs", "spread_comparisons"]
-
 COMPARED = ("test_accuracy_first", "test_accuracy_second", "epochs_to_99", "epochs_to_100", "epochs_to_margin_1")
 """Quantities that are compared seed by seed."""
 

@@ -14,8 +14,6 @@ from etfopt.experiments.studies.statistics import LEVEL, RESAMPLES, Comparison, 
 if TYPE_CHECKING:
     from etfopt.experiments.studies.report import Report
 
-__all__ = ["few_seeds", "markdown"]
-
 ACCURACIES = {"test_accuracy_first": 0, "test_accuracy_second": 1}
 SPEED = ("epochs_to_99", "epochs_to_100", "epochs_to_margin_1")
 COLLAPSE = ("cosine_margin", "nc1", "nc2", "nc3", "equinorm_difference")

@@ -14,8 +14,6 @@ from etfopt.experiments.studies._progress import STUDY, State, divergence, load_
 from etfopt.experiments.studies.plan import Study, Variant
 from etfopt.experiments.training.results import RunResult, load_run
 
-__all__ = ["QUANTITIES", "Collected", "Spread", "collect", "quantities", "two_epochs"]
-
 QUANTITIES = {
     "train_accuracy_first": "training top-1, first epoch of the two",
     "train_accuracy_second": "training top-1, second epoch of the two",

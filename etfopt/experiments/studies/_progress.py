@@ -15,8 +15,6 @@ from etfopt.experiments.training._records import CONFIG, config_of, read_json, r
 from etfopt.experiments.training._run_folder import RESULTS, is_empty
 from etfopt.files import make_folder
 
-__all__ = ["STUDY", "Progress", "State", "divergence", "load_study", "progress", "record_divergence", "save_study"]
-
 STUDY, DIVERGED = "study.json", "diverged.json"
 
 

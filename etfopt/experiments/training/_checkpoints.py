@@ -25,18 +25,6 @@ from etfopt.experiments.training._records import read_json, write_json
 from etfopt.files import make_folder, write_atomically
 from etfopt.files._text import read_bounded
 
-__all__ = [
-    "AtomicCheckpoints",
-    "EpochCheckpoint",
-    "Identity",
-    "checkpoints",
-    "choose",
-    "files_after",
-    "load",
-    "prune",
-    "verify",
-]
-
 FORMAT = "etfopt checkpoint"
 KEPT = 2
 LARGEST = 2**36  # bytes of a checkpoint: 64 GiB

@@ -15,8 +15,6 @@ import torch
 
 import etfopt
 
-__all__ = ["environment"]
-
 PACKAGES = ("numpy", "scipy", "pytorch-lightning", "torchmetrics")
 
 

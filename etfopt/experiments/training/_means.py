@@ -14,8 +14,6 @@ from etfopt.files import _atomic
 from etfopt.files._npy import NpyHeader, read_npy_header
 from etfopt.files._text import open_regular
 
-__all__ = ["Means", "append_means", "read_means"]
-
 Means: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
 
 

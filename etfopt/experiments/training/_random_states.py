@@ -12,8 +12,6 @@ import pytorch_lightning as pl
 import torch
 import torch.distributed as dist
 
-__all__ = ["RandomStates", "seeded"]
-
 State = dict[str, Any]
 
 

@@ -21,8 +21,6 @@ from etfopt.experiments.training.classifier import Classifier
 from etfopt.experiments.training.loggers import RunLogger
 from etfopt.files import write_atomically
 
-__all__ = ["COST", "HISTORY", "LINES", "MARGINS", "MEANS", "MEANS_BY_EPOCH", "Recorder"]
-
 LINES = "metrics.jsonl"
 MEANS_BY_EPOCH = "class_means_by_epoch.npy"
 HISTORY, MEANS, MARGINS = "history.json", "class_means.npy", "margins.npz"

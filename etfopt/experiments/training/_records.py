@@ -16,21 +16,6 @@ from etfopt.files import _atomic, strict_json, write_atomically
 from etfopt.files._atomic import storage_error
 from etfopt.files._text import parse_json, read_bounded
 
-__all__ = [
-    "CONFIG",
-    "SCHEMA",
-    "Record",
-    "append_line",
-    "config_of",
-    "locked",
-    "read_json",
-    "read_lines",
-    "refuse_locked",
-    "write_config",
-    "write_json",
-    "write_lines",
-]
-
 SCHEMA = 1
 """Version of the files of a run. Increase it when an older etfopt cannot read the new files."""
 

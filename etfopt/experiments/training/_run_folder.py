@@ -26,21 +26,6 @@ from etfopt.experiments.training.loggers import FILES as LOGS
 from etfopt.files._atomic import part_of
 from etfopt.files._text import parse_json, read_bounded
 
-__all__ = [
-    "ENVIRONMENT",
-    "RESULTS",
-    "Start",
-    "begin",
-    "finish",
-    "is_empty",
-    "kept",
-    "read_starts",
-    "refuse_occupied",
-    "refuse_other_settings",
-    "resume_from",
-    "what_is_kept",
-]
-
 ENVIRONMENT = "environment.json"
 RESULTS = (HISTORY, MEANS, MARGINS)
 CHECKPOINTS = ("checkpoints/epoch-*.json", "checkpoints/epoch-*.ckpt")  # removed in this order

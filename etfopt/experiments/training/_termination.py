@@ -12,8 +12,6 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from etfopt._processes import on_sigterm
 
-__all__ = ["Heed", "heeding_sigterm"]
-
 
 class Heed(pl.Callback):
     """Ends a run between two batches once SIGTERM was received.
