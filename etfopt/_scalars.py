@@ -9,15 +9,7 @@ from typing import Any
 
 from etfopt.errors import InputError
 
-__all__ = [
-    "PAPER_DELTA",
-    "as_choice",
-    "as_integer",
-    "as_nonnegative",
-    "as_positive",
-    "one_line",
-    "proximal_weight",
-]
+__all__ = ["PAPER_DELTA", "as_choice", "as_integer", "as_nonnegative", "as_positive", "one_line", "proximal_weight"]
 
 PAPER_DELTA = 1e-3
 """Proximal weight of Markou, Ajanthan and Gould (2024), for class means of norm 1."""

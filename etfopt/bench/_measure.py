@@ -1,4 +1,4 @@
-"""One cell of a comparison: a solver runs on a problem, and what came of it is judged and becomes a row."""
+"""One cell of a comparison: a solver runs on a problem, the certificate judges its answer, and a row records it."""
 
 from __future__ import annotations
 

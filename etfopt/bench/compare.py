@@ -68,7 +68,7 @@ def cells(problems: Sequence[NamedProblem], entrants: Sequence[Entrant], seeds: 
 
 
 def compare(grid: Sequence[Cell], limit: float = 20.0) -> Generator[Row]:
-    """Run the cells one after the other, each within a time limit, and yield a row for each, whatever happens in it.
+    """Run the cells one after the other, each within a time limit, and yield a row for each, also if it fails.
 
     Parameters
     ----------

@@ -11,13 +11,14 @@ from etfopt.errors import InputError, require_extra
 
 require_extra("torch", "torch")
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from etfopt._memory import Allocations
 from etfopt._options import as_method
 from etfopt.bench.timing import BATCH, times_in_turn
-from etfopt.bench.units import DELTA, SPECTRA
+from etfopt.bench.units import DELTA, SPECTRA, means_and_prox
 from etfopt.frames import simplex_etf
 from etfopt.nn.functional import nearest_etf
 
@@ -84,7 +85,7 @@ def bench_node(
     Raises
     ------
     InputError
-        If a method is unknown, or the device is not at hand.
+        If a method is unknown, or the device is not available.
     """
     rows = []
     where = usable_device(device)
@@ -135,14 +136,12 @@ def _row(d: int, C: int, spectrum: str, device: torch.device, method: str) -> No
     return NodeRow(d, C, spectrum, str(device), **medians, memory=memory, method=method)
 
 
-def _problem(d: int, C: int, spectrum: str, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(0)
-    prox = torch.linalg.qr(torch.randn(d, C, generator=generator))[0].contiguous()
-    noise = torch.randn(d, C, generator=generator)
-    M = torch.from_numpy(simplex_etf(C)).float()
-    H = noise if spectrum == "random" else prox @ M + 0.01 * noise / torch.linalg.matrix_norm(noise)
-    G = torch.randn(d, C, generator=generator) @ M
-    return (H / torch.linalg.matrix_norm(H)).to(device), prox.to(device), G.to(device)
+def _problem(d: int, C: int, spectrum: str, device: torch.device) -> tuple[Tensor, ...]:
+    """Return class means, a proximal point near their U, and a cotangent, in float32."""
+    rng = np.random.default_rng(0)
+    G = rng.standard_normal((d, C)) @ simplex_etf(C)
+    arrays = (*means_and_prox(d, C, spectrum, rng), G)
+    return tuple(torch.from_numpy(X).float().contiguous().to(device) for X in arrays)
 
 
 def wait(device: torch.device) -> None:

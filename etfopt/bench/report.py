@@ -49,11 +49,7 @@ def _described(entrant: Entrant) -> dict[str, object]:
 
 
 def write_report(
-    rows: Sequence[Row],
-    entrants: Sequence[Entrant],
-    settings: Mapping[str, object],
-    folder: Path,
-    figures: bool = True,
+    rows: Sequence[Row], entrants: Sequence[Entrant], settings: Mapping[str, object], folder: Path, figures: bool = True
 ) -> list[Path]:
     """Write ``compare.json`` and, with figures, ``convergence.png`` and ``profiles.png`` into an existing folder.
 

@@ -70,7 +70,7 @@ def _reason(row: Row) -> str:
         return row.status.value
     if row.feasible is False:
         return "infeasible"
-    # what the solver says of a point that is not optimal
+    # the solver's own verdict on a point that is not optimal
     return row.termination.lower().replace("_", " ")
 
 

@@ -52,7 +52,7 @@ def peak_bytes(run: Callable[[], object]) -> int:
 
 
 def seconds(run: Callable[[], object], finish: Callable[[], object] | None = None) -> float:
-    """Return the time of a call, and of what waits until its work is done."""
+    """Return the time of a call in seconds; `finish`, which waits for a GPU, is part of it."""
     start = time.perf_counter()
     run()
     if finish:
@@ -69,7 +69,7 @@ def times_in_turn(
 ) -> dict[str, list[float]]:
     """Time calls in turn, so that a busy moment of the machine meets all of them; a first round warms up.
 
-    There are at least so many rounds, and as many as fit into `least` seconds.
+    At least `repeats` rounds follow, and as many as fit into `least` seconds.
     """
     taken: dict[str, list[float]] = {name: [] for name in runs}
     rounds, end = 0, time.perf_counter() + least

@@ -113,18 +113,18 @@ def require_file(path: Path) -> None:
 
 
 def require_folder(path: Path) -> None:
-    """Refuse a file where a folder is to be."""
+    """Refuse a path that should be a folder and is a file."""
     if path.exists() and not path.is_dir():
         raise InputError(f"{path}: cannot be used as a folder: it is a file; choose another with --out")
 
 
 def say(line: str) -> None:
-    """Print a line as it is: names of files are no markup, and a long line is not broken."""
+    """Print a line as it is, without markup, highlighting or line breaks: it may hold names of files."""
     console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def hand_over(document: Path | object, shown: Iterable[Table], lines: Iterable[str], as_json: bool) -> None:
-    """Print a document, or the JSON file that holds it; or else the tables and lines that tell of it."""
+    """Print a document (or the JSON file that holds it), or else tables and lines."""
     if as_json:
         from etfopt.files import strict_json
 

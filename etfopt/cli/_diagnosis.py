@@ -1,4 +1,4 @@
-"""What is installed here and whether it works, for `etfopt doctor` and the reports of faults that begin with it."""
+"""Installed versions and self-checks, for `etfopt doctor` and for bug reports."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from etfopt.cli._settings import takes_settings
 from etfopt.cli.studies import train_study
 from etfopt.errors import InputError
 from etfopt.experiments.settings import Machine, TrainConfig, read_config, require_processors
-from etfopt.experiments.settings.names import FOLDER
+from etfopt.experiments.settings.names import FOLDER, LOGGERS
 
 if TYPE_CHECKING:
     from etfopt.experiments.training.results import RunResult
@@ -22,57 +22,46 @@ if TYPE_CHECKING:
 __all__ = ["train"]
 
 
-def _option(panel: str, text: str) -> Any:
+SETTINGS, AGAIN, MACHINE = "Settings and output", "Resuming, and studies", "Machine"
+
+
+def _option(panel: str, text: str, *names: str, **more: Any) -> Any:
     """Return an option of a panel of the help."""
-    return typer.Option(help=text, rich_help_panel=panel)
-
-
-SETTINGS, AGAIN, MACHINE = "Settings and output", "Going on, and studies", "Machine"
+    return typer.Option(*names, help=text, rich_help_panel=panel, **more)
 
 
 @takes_settings
 def train(
     ctx: typer.Context,
-    study: Annotated[
-        Path | None, typer.Argument(metavar="STUDY.toml", help="A study: all its runs are trained, instead of one.")
-    ] = None,
+    study: Annotated[Path | None, typer.Argument(metavar="STUDY.toml", help="A study: train all its runs.")] = None,
     *,
     chosen: dict[str, Any],
-    config: Annotated[
-        Path | None, _option(SETTINGS, "A .toml or .json file of settings; options given here win over it.")
-    ] = None,
+    config: Annotated[Path | None, _option(SETTINGS, "A .toml or .json file; options given here win over it.")] = None,
     settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="Any other setting, as in --set optimizer.momentum=0.8", rich_help_panel=SETTINGS),
+        list[str] | None, _option(SETTINGS, "Any other setting, as in --set optimizer.momentum=0.8", "--set")
     ] = None,
-    out: Annotated[
-        Path | None, _option(SETTINGS, "Folder for results. [runs/DATA-HEAD-seedN; for a study, runs]")
-    ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.", rich_help_panel=SETTINGS)] = False,
-    resume: Annotated[Path | None, _option(AGAIN, "Folder of a run to go on with, by its own settings.")] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace an earlier run in the folder.", rich_help_panel=AGAIN)
-    ] = False,
+    out: Annotated[Path | None, _option(SETTINGS, "Folder for results. [runs/DATA-HEAD-seedN; studies: runs]")] = None,
+    quiet: Annotated[bool, _option(SETTINGS, "No progress bar.", "--quiet")] = False,
+    resume: Annotated[Path | None, _option(AGAIN, "Folder of a run to resume, by its own settings.")] = None,
+    overwrite: Annotated[bool, _option(AGAIN, "Replace an earlier run in the folder.", "--overwrite")] = False,
     from_epoch: Annotated[int | None, _option(AGAIN, "With --resume: from the checkpoint of this epoch.")] = None,
     jobs: Annotated[int | None, _option(AGAIN, "Of a study: runs at a time, each on one thread. [1]")] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Of a study: list the runs and train none.", rich_help_panel=AGAIN)
-    ] = False,
+    dry_run: Annotated[bool, _option(AGAIN, "Of a study: list the runs and train none.", "--dry-run")] = False,
     threads: Annotated[int, _option(MACHINE, "CPU threads; one is fastest for a small network.")] = 1,
     accelerator: Annotated[
-        Literal["auto", "cpu", "gpu", "cuda", "mps", "tpu"], _option(MACHINE, "On what to train.")
+        Literal["auto", "cpu", "gpu", "cuda", "mps", "tpu"], _option(MACHINE, "Kind of device to train on.")
     ] = "auto",
     devices: Annotated[int, _option(MACHINE, "Devices that share every batch, a process each.")] = 1,
     precision: Annotated[
         Literal["32-true", "64-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true"],
-        _option(MACHINE, "Of the computations."),
+        _option(MACHINE, "Precision of the computations."),
     ] = "32-true",
     logger: Annotated[
         str,
-        typer.Option(
-            help="none, csv, tensorboard, wandb, mlflow, or the import path of a Lightning logger.",
-            rich_help_panel=MACHINE,
-            autocompletion=one_of(lambda: ("none", "csv", "tensorboard", "wandb", "mlflow")),
+        _option(
+            MACHINE,
+            f"Where measures are logged too: {LOGGERS.listed}.",
+            autocompletion=one_of(lambda: LOGGERS),
         ),
     ] = "none",
 ) -> None:
@@ -163,7 +152,7 @@ def _print_result(result: RunResult) -> None:
 
 
 def _refuse_typed(ctx: typer.Context, allowed: tuple[str, ...], why: str) -> None:
-    """Refuse options that were typed where the settings come from elsewhere: none is to be passed over."""
+    """Refuse typed options if the settings come from elsewhere, since they would be ignored."""
     sources = {name: ctx.get_parameter_source(name) for name in ctx.params}
     typed = [name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"]
     if wrong := [name for name in typed if name not in allowed]:

@@ -15,7 +15,7 @@ __all__ = ["doctor"]
 def doctor(as_json: AsJson = False) -> None:
     """Print versions, devices and extras, and solve, certify and differentiate one small problem on each device.
 
-    Paste what it prints into a report of a fault. Exit status 1 if a check fails.
+    Paste the output into a bug report. The exit status is 1 if a check fails.
 
     ```
     etfopt doctor

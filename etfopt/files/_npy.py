@@ -17,7 +17,7 @@ NUMBERS = "biufc"
 
 @dataclass(frozen=True)
 class NpyHeader:
-    """What an ``.npy`` says of its array; the dtype is one of numbers or truth values."""
+    """Header of an ``.npy``; the dtype is one of numbers or truth values."""
 
     shape: tuple[int, ...]
     fortran_order: bool

@@ -207,7 +207,7 @@ def _fault(lines: list[Line], index: bool) -> ValueError | None:
 
 
 def _problem(field: str) -> str:
-    """Return why a field is no number, with the remedy, where the field itself tells."""
+    """Return why a field is not a number, with the remedy, if the field itself shows it; else an empty text."""
     if field.lower() in MISSING:
         return f"{field!r}: a value is missing; fill it or leave out its row"
     if field.endswith(("j", "j)")):

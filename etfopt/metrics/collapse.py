@@ -65,7 +65,7 @@ class NeuralCollapse(Float64Metric):
     num_classes, dim : int
         C, at least 2, and d, the width of the features.
     **kwargs
-        Passed to ``torchmetrics.Metric``, e.g. ``process_group``.
+        For ``torchmetrics.Metric``.
 
     Raises
     ------
@@ -119,12 +119,11 @@ class NeuralCollapse(Float64Metric):
         self.weight, self.bias = W, b
 
     def compute(self) -> dict[str, Tensor]:
-        """Return the measures of everything seen so far, as the table above describes them.
+        """Return the measures of everything seen so far, as the table above describes them; NaN where one has no value.
 
         Returns
         -------
         dict of str to Tensor, shape (), float64
-            A value for each of `MEASURES`, in that order; NaN where it has none.
         """
         moments, W, b = self._on_host(self.moments), self.weight.cpu(), self.bias.cpu()
         if not (n := float(moments.counts.sum())):
@@ -136,34 +135,31 @@ class NeuralCollapse(Float64Metric):
         return {key: values[key].to(self.weight.device) for key in MEASURES}
 
     def class_means(self) -> Tensor:
-        """Return the centred class means H over all ranks.
+        """Return the centred class means H over all ranks, zero before the first sample.
 
         Returns
         -------
         Tensor, shape (d, C), float64
-            Zero before the first sample.
         """
         moments = self._gathered()
         return centred_means(moments)[0].T if moments.counts.any() else torch.zeros_like(moments.means.T)
 
     def feature_means(self) -> Tensor:
-        r"""Return the mean feature :math:`\mu_c` of every class over all ranks.
+        r"""Return the mean feature :math:`\mu_c` of every class over all ranks, NaN for one that has not occurred.
 
         Returns
         -------
         Tensor, shape (C, d), float64
-            The row of a class that has not occurred is NaN.
         """
         moments = self._gathered()
         return moments.means.where(moments.counts[:, None] > 0, torch.nan)
 
     def global_mean(self) -> Tensor:
-        r"""Return the mean feature :math:`\mu_G` over all ranks.
+        r"""Return the mean feature :math:`\mu_G` over all ranks, NaN before the first sample.
 
         Returns
         -------
         Tensor, shape (d,), float64
-            NaN before the first sample.
         """
         return centred_means(self._gathered())[1]
 

@@ -42,16 +42,14 @@ class CosineMargin(KeepsRows):
 
     Parameters
     ----------
-    num_classes : int
-        C, at least 2.
-    dim : int
-        d, the width of the features.
+    num_classes, dim : int
+        C, at least 2, and d, the width of the features.
     global_mean : Tensor, shape (d,), optional
         :math:`\mu_G`, e.g. from a first pass over the data (`NeuralCollapse.global_mean`).
     keep_margins : bool
         Whether ``sorted()`` is wanted where `global_mean` is given; without it, it always can be had.
     **kwargs
-        Passed to ``torchmetrics.Metric``, e.g. ``compute_on_cpu``.
+        For ``torchmetrics.Metric``.
 
     Raises
     ------
@@ -60,8 +58,7 @@ class CosineMargin(KeepsRows):
 
     References
     ----------
-    Zhu et al. (2021), A geometric analysis of neural collapse with unconstrained features; Markou, Ajanthan, Gould
-    (2024), arXiv 2411.01248, for mean and sorted margins.
+    Zhu et al. (2021), A geometric analysis of neural collapse; Markou, Ajanthan, Gould (2024), arXiv 2411.01248.
 
     Examples
     --------
@@ -122,27 +119,25 @@ class CosineMargin(KeepsRows):
             self.append("labels", batch.labels)
 
     def compute(self) -> Tensor:
-        """Return the mean margin of everything seen so far.
+        """Return the mean margin; NaN before the first sample, and where a margin has no value.
 
         Returns
         -------
         Tensor, shape (), float64
-            The mean; NaN before the first sample, and where a margin has no value.
         """
         return self.total / self.count if self.streaming else self._stored_margins().mean()
 
     def sorted(self) -> Tensor:
-        """Return all margins in ascending order: the curve P_CM.
+        """Return all margins over all ranks in ascending order, NaN last: the curve P_CM.
 
         Returns
         -------
         Tensor, shape (n,), float64
-            Over all ranks, NaN last.
 
         Raises
         ------
         InputError
-            If the metric was built with `global_mean` and without `keep_margins`: the single margins were not kept.
+            If the metric was built with `global_mean` and without `keep_margins`.
         """
         if self.streaming and not self.keep_margins:
             raise InputError(

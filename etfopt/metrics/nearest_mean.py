@@ -26,9 +26,8 @@ class NearestMeanMismatch(KeepsRows):
 
     .. math:: \arg\max_c (W f_i + b)_c \ne \arg\min_c \|f_i - \mu_c\|_2,
 
-    over the classes c that occurred; of equal means, the one of the lowest class counts. It is 0 at
-    collapse. ``compute()`` returns a 0-d float64 tensor, NaN before the first sample, and where the means of several
-    classes are all equal, as far as rounding can tell.
+    over the classes c that occurred; of equal means, the one of the lowest class counts. It is 0 at collapse, and NaN
+    before the first sample and where the means of several classes are all equal, as far as rounding can tell.
 
     The class means of the data are known only when all have been seen. There are two modes:
 
@@ -44,13 +43,12 @@ class NearestMeanMismatch(KeepsRows):
         :math:`\mu_c`, not centred, e.g. from a first pass over the data (`NeuralCollapse.feature_means`). The row of a
         class that did not occur is NaN.
     **kwargs
-        Passed to ``torchmetrics.Metric``, e.g. ``process_group``.
+        For ``torchmetrics.Metric``.
 
     Raises
     ------
     InputError
-        If `num_classes` or `dim` is not an integer in range, or `class_means` not a tensor of shape (C, d) whose rows
-        are finite or all NaN, with at least one finite.
+        If a size is out of range, or `class_means` not of shape (C, d) with rows that are finite or all NaN.
 
     References
     ----------
@@ -98,12 +96,11 @@ class NearestMeanMismatch(KeepsRows):
                 self.append(name, value)
 
     def compute(self) -> Tensor:
-        """Return the share of everything seen so far.
+        """Return the share; NaN before the first sample, and where the means cannot be told apart.
 
         Returns
         -------
         Tensor, shape (), float64
-            Between 0 and 1; NaN before the first sample, and where the means cannot be told apart.
         """
         if self.streaming:
             share = self.mismatches / self.count

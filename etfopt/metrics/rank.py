@@ -29,7 +29,7 @@ class NumericalRank(KeepsRows):
     num_classes, dim : int
         C, at least 2, and d, the width of the features.
     **kwargs
-        Passed to ``torchmetrics.Metric``, e.g. ``process_group``.
+        For ``torchmetrics.Metric``.
 
     Raises
     ------
@@ -73,12 +73,11 @@ class NumericalRank(KeepsRows):
                 setattr(self, name, [rows])
 
     def compute(self) -> Tensor:
-        """Return the mean numerical rank over the classes that occurred.
+        """Return the mean over the classes that occurred; NaN before the first sample, and where one has only zeros.
 
         Returns
         -------
         Tensor, shape (), float64
-            The mean over the classes that occurred; NaN before the first sample, and where a class has only zeros.
         """
         features, labels = self.rows("features").cpu(), self.rows("labels").cpu()
         ranks = [_numerical_rank(features[labels == c]) for c in torch.unique(labels)]

@@ -109,8 +109,5 @@ class ScaledCost:
             return pymanopt.Problem(manifold, pymanopt.function.autograd(manifold)(self.cost))
         numpy = pymanopt.function.numpy(manifold)
         return pymanopt.Problem(
-            manifold,
-            numpy(self.cost),
-            riemannian_gradient=numpy(self.gradient),
-            riemannian_hessian=numpy(self.hessian),
+            manifold, numpy(self.cost), riemannian_gradient=numpy(self.gradient), riemannian_hessian=numpy(self.hessian)
         )

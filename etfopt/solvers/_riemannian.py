@@ -64,8 +64,7 @@ class RiemannianSolver(Solver):
     References
     ----------
     Absil, Mahony and Sepulchre (2008), Optimization algorithms on matrix manifolds. Townsend, Koep and Weichwald
-    (2016), Pymanopt. Markou, Ajanthan and Gould (2024) for this use. Where such solvers end, and why d = r is another
-    matter: ``theory/landscape.py``.
+    (2016), Pymanopt. Where such solvers end, and why d = r differs: ``theory/landscape.py``.
     """
 
     starts: ClassVar[bool] = True
@@ -126,9 +125,8 @@ class RiemannianSolver(Solver):
             verbosity=0,
         )
         optimizer.watch(manifold, scaled, begin)
-        with np.errstate(
-            divide="ignore", invalid="ignore"
-        ):  # by pymanopt's conjugate gradients, after a step of no length
+        # pymanopt's conjugate gradients divide by zero after a step of no length
+        with np.errstate(divide="ignore", invalid="ignore"):
             result = optimizer.run(scaled.on(manifold, self.derivatives), initial_point=start)
         reason = next((t for words, t in REASONS.items() if words in result.stopping_criterion), None)
         return _Run(

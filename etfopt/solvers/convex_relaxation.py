@@ -47,11 +47,9 @@ class RelaxationStats(Stats):
         that of the multipliers, shifted until they are feasible. They meet up to the conic solver's accuracy.
     nuclear_norm : float
         ||A||_* from the singular values of A, in the same units.
-    infeasibility : float
-        :math:`\|X'X - I\|_F`.
-    on_manifold : bool
-        Whether X lies on the manifold. Where A is rank deficient the minimisers are a face of the ball, and an
-        interior-point method returns a point inside it.
+    infeasibility, on_manifold : float, bool
+        :math:`\|X'X - I\|_F`, and whether it is small. Where A is rank deficient the minimisers are a face of the
+        ball, and an interior-point method returns a point inside it.
     status : str
         The conic solver's status.
 
@@ -126,9 +124,7 @@ class ConvexRelaxation(Solver):
         Raises
         ------
         InputError
-            If r exceeds max_size.
-        ConvergenceError
-            If the conic solver fails.
+            If r exceeds max_size. A conic solver that fails raises `ConvergenceError`.
         """
         if problem.r > self.max_size:
             message = (

@@ -83,25 +83,6 @@ def test_the_program_alone_prints_its_help(tmp_path: Path) -> None:
     assert module.stdout == run("--version", cwd=tmp_path).stdout.encode()
 
 
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (["trian"], "No such command 'trian'"),
-        (["train", "--epoch", "3"], "No such option: --epoch"),
-        (["train", "--epochs", "many"], "Invalid value for '--epochs'"),
-        (["solve"], "Missing argument"),
-        (["bench", "nodes"], "nodes"),
-        (["bench", "--largest", "3"], "largest must be an integer of at least 10"),
-    ],
-)
-def test_what_is_mistyped_is_named_and_the_status_is_2(arguments: list[str], words: str, tmp_path: Path) -> None:
-    done = run(*arguments, cwd=tmp_path)
-    assert done.returncode == 2
-    assert words in re.sub(r"\s+", " ", done.stderr)
-    assert "Traceback" not in done.stderr
-    assert not done.stdout
-
-
 @pytest.mark.skipif(not Path("/bin/bash").exists(), reason="there is no bash")
 def test_the_completion_that_is_shown_works_in_bash(tmp_path: Path) -> None:
     shown = run("--show-completion", cwd=tmp_path, _TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION="1")

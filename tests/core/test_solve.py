@@ -32,25 +32,12 @@ every_method = pytest.mark.parametrize("method", ["svd", "gram", "newton-schulz"
 
 @every_method
 @given(draw=draws(max_classes=20))
-def test_the_minimiser_is_orthonormal_to_ten_c_u(method, draw):
-    feasibility = solve(draw.problem, Procrustes(method)).certificate.feasibility
-    assert feasibility <= 10 * draw.problem.C * draw.problem.unit
-
-
-@every_method
-@given(draw=draws(max_classes=20))
-def test_the_minimiser_is_stationary_to_fifteen_c_u_whatever_the_condition(method, draw):
-    problem, U = draw.problem, solve(draw.problem, Procrustes(method)).U.astype(np.float64)
-    A = problem.scaled_linear_term.A
-    residual = np.linalg.norm(A - U @ (U.T @ A + A.T @ U) / 2)
-    assert residual <= 15 * problem.C * problem.unit * np.linalg.norm(A, 2)
-
-
-@every_method
-@given(draw=draws(max_classes=20))
-def test_the_relative_gap_is_within_ten_c_u(method, draw):
-    solution = solve(draw.problem, Procrustes(method))
-    assert abs(solution.certificate.relative_gap) <= 10 * draw.problem.C * draw.problem.unit
+def test_the_minimiser_is_orthonormal_stationary_and_optimal_whatever_the_condition(method, draw):
+    problem, solution = draw.problem, solve(draw.problem, Procrustes(method))
+    A, U, promised = problem.scaled_linear_term.A, solution.U.astype(np.float64), 10 * problem.C * problem.unit
+    assert solution.certificate.feasibility <= promised
+    assert np.linalg.norm(A - U @ (U.T @ A + A.T @ U) / 2) <= 1.5 * promised * np.linalg.norm(A, 2)
+    assert abs(solution.certificate.relative_gap) <= promised
     assert solution.converged
 
 

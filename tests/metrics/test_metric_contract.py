@@ -77,9 +77,7 @@ def test_an_empty_batch_changes_nothing(build: Callable[..., torchmetrics.Metric
 
 
 @builders
-def test_forward_accumulates_like_update_and_returns_the_batch_value(
-    build: Callable[..., torchmetrics.Metric],
-) -> None:
+def test_forward_accumulates_like_update_and_returns_the_batch_value(build: Callable[..., torchmetrics.Metric]) -> None:
     data = draw(5, 8, 100)
     metric = build(5, 8)
     for batch in batches(data, [40, 60]):
@@ -191,12 +189,7 @@ def test_half_precision_is_read_exactly(build: Callable[..., torchmetrics.Metric
 def test_all_metrics_live_in_one_collection() -> None:
     data = draw(5, 8, 100)
     metrics = torchmetrics.MetricCollection(
-        [
-            NeuralCollapse(**SIZES),
-            CosineMargin(**SIZES),
-            NearestMeanMismatch(**SIZES),
-            NumericalRank(**SIZES),
-        ]
+        [NeuralCollapse(**SIZES), CosineMargin(**SIZES), NearestMeanMismatch(**SIZES), NumericalRank(**SIZES)]
     )
     for batch in batches(data, [64, 36]):
         metrics.update(*batch)

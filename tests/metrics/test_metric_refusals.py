@@ -104,8 +104,6 @@ def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 # --- labels --------------------------------------------------------------------------------------------------------
 
-INTEGERS = [torch.uint8, torch.int8, torch.int16, torch.int32, torch.uint16, torch.uint32, torch.uint64]
-
 
 @builders
 def test_the_ignored_label_in_uint8_is_class_156_or_refused(build: Callable[..., torchmetrics.Metric]) -> None:

@@ -176,14 +176,8 @@ def test_metrics_that_were_built_with_other_arguments_are_not_merged() -> None:
         (NeuralCollapse(**SIZES), NeuralCollapse(num_classes=6, dim=8)),
         (NumericalRank(**SIZES), NumericalRank(num_classes=7, dim=8)),
         (CosineMargin(**SIZES), CosineMargin(**SIZES, global_mean=mean)),
-        (
-            CosineMargin(**SIZES, global_mean=mean),
-            CosineMargin(**SIZES, global_mean=mean + 1),
-        ),
-        (
-            NearestMeanMismatch(**SIZES, class_means=means),
-            NearestMeanMismatch(**SIZES, class_means=means.flip(0)),
-        ),
+        (CosineMargin(**SIZES, global_mean=mean), CosineMargin(**SIZES, global_mean=mean + 1)),
+        (NearestMeanMismatch(**SIZES, class_means=means), NearestMeanMismatch(**SIZES, class_means=means.flip(0))),
     ]
     for metric, other in pairs:
         metric.update(*data)
@@ -195,10 +189,7 @@ def test_metrics_that_were_built_with_other_arguments_are_not_merged() -> None:
 
 def test_given_means_may_differ_by_the_rounding_of_another_processor() -> None:
     mean = torch.linspace(1, 2, 8, dtype=torch.float64)
-    metric, other = (
-        CosineMargin(**SIZES, global_mean=mean),
-        CosineMargin(**SIZES, global_mean=mean * (1 + 1e-15)),
-    )
+    metric, other = (CosineMargin(**SIZES, global_mean=mean), CosineMargin(**SIZES, global_mean=mean * (1 + 1e-15)))
     for m in (metric, other):
         m.update(*draw(5, 8, 20))
     metric.merge_state(other)

@@ -2,16 +2,14 @@
 
 import math
 
-import mpmath
 import numpy as np
 import pytest
 import torch
 
 import etfopt.metrics.margin as margin_module
-from etfopt.errors import InputError
 from etfopt.frames import simplex_etf
 from etfopt.geometry import random_stiefel
-from etfopt.metrics import MEASURES, CosineMargin, NeuralCollapse
+from etfopt.metrics import MEASURES, CosineMargin
 from tests.tools.metric_cases import (
     ETF_DISTANCES,
     SIZES,
@@ -78,40 +76,6 @@ def test_at_collapse_all_measures_vanish_and_the_margin_is_largest(C: int, d: in
     metric.update(*data)
     np.testing.assert_allclose(metric.sorted().numpy(), C / (C - 1), rtol=1e-12)
     assert float(metric.compute()) == pytest.approx(C / (C - 1), rel=1e-12)
-
-
-def test_nc1_is_accurate_near_collapse_and_the_state_refuses_to_be_rounded() -> None:
-    C, d, n = 10, 64, 5000
-    g = torch.Generator().manual_seed(0)
-    labels = torch.randint(C, (n,), generator=g)
-    vertices = simplex(C, d).float()
-    features = (vertices + 2.0)[labels] + 1e-4 * torch.randn(n, d, generator=g)
-    data = (features, labels, vertices, torch.zeros(C))
-    expected = collapse_reference(*data)["nc1"]
-    assert measures(data, [256] * 19 + [n - 19 * 256])["nc1"] == pytest.approx(expected, rel=1e-5)
-    metric = NeuralCollapse(num_classes=C, dim=d)
-    metric.update(*data)
-    with pytest.raises(InputError, match=r"dst_type is torch.float32.*float64"):
-        metric.set_dtype(torch.float32)
-    assert metric.set_dtype(torch.float64) is metric
-    assert float(metric.compute()["nc1"]) == pytest.approx(expected, rel=1e-9, abs=0)
-
-
-@pytest.mark.parametrize("noise", [1e-3, 1e-5])
-def test_vci_is_accurate_near_collapse_where_an_explicit_inverse_in_float64_is_not(noise: float) -> None:
-    data = draw(3, 6, 40, noise=noise)
-    features, labels = data[0].tolist(), data[1].numpy()
-    with mpmath.workdps(60):
-        f = mpmath.matrix(features)
-        mean = mpmath.ones(1, 40) * f / 40
-        between = mpmath.zeros(6, 6)
-        for c in range(3):
-            own = mpmath.matrix([features[i] for i in np.flatnonzero(labels == c)])
-            offset = mpmath.ones(1, own.rows) * own / own.rows - mean
-            between += mpmath.mpf(own.rows) / 40 * offset.T * offset
-        explained = mpmath.inverse(f.T * f / 40 - mean.T * mean) * between
-        expected = float(1 - sum(explained[i, i] for i in range(6)) / 2)
-    assert measures(data)["vci"] == pytest.approx(expected, rel=1e-9, abs=0)
 
 
 @pytest.mark.parametrize(("C", "d"), [(3, 2), (5, 9)])

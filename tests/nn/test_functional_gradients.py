@@ -3,20 +3,15 @@
 import numpy as np
 import pytest
 
-from etfopt import simplex_etf
-from tests.tools.strategies import means_with, orthonormal, with_spectrum
+from tests.tools.blind import blind
+from tests.tools.strategies import means_with, with_spectrum
 
 torch = pytest.importorskip("torch")
 from torch.autograd import gradcheck, gradgradcheck
 
 from etfopt.nn.functional import frame_tensor, nearest_etf, polar_factor
+from tests.tools.node_cases import METHODS, SPECTRA, derivative_cases
 
-SPECTRA = {
-    "generic": np.array([1.0, 0.8, 0.5]),
-    "repeated": np.array([1.0, 1.0, 0.5]),
-    "clustered": np.array([1.0, 1.0 + 1e-9, 1.0 - 1e-9]),
-    "collapsed": np.ones(3),
-}
 DIMENSIONS = {"d = C - 1": 3, "d = C": 4, "d > C": 6}
 
 
@@ -34,37 +29,24 @@ def means(d: int, values: np.ndarray, rng: np.random.Generator) -> torch.Tensor:
     return torch.tensor(means_with(with_spectrum(d, values, rng)), requires_grad=True)
 
 
-def reduced() -> torch.Tensor:
-    return torch.tensor(simplex_etf(4, reduced=True))
-
-
-def cases(d: int, values: np.ndarray, rng: np.random.Generator) -> list:
-    """(function, inputs) for U and U F, with and without a proximal point, in every frame that has room."""
-    H, F, E = means(d, values, rng), reduced(), frame_tensor(4, torch.zeros(1, dtype=torch.float64))
-    prox = torch.tensor(orthonormal(d, 3, rng), requires_grad=True)
-    found = [
-        (lambda H: nearest_etf(H, frame=F), (H,)),
-        (lambda H: nearest_etf(H, frame=F) @ F, (H,)),
-        (lambda H, prox: nearest_etf(H, prox, 0.1, F), (H, prox)),
-    ]
-    if d >= 4:
-        wide = torch.tensor(orthonormal(d, 4, rng), requires_grad=True)
-        found += [
-            (lambda H: nearest_etf(H) @ E, (H,)),
-            (lambda H: nearest_etf(H, wide.detach(), 1e-3) @ E, (H,)),
-            (lambda H, prox: nearest_etf(H, prox, 0.3), (H, wide)),
-        ]
-    return found
-
-
 def test_first_derivatives_pass_gradcheck_forward_reverse_and_batched(values, d, rng):
-    for function, inputs in cases(d, values, rng):
+    for function, inputs in derivative_cases(d, values, rng, "auto"):
         assert gradcheck(function, inputs, check_forward_ad=True, check_batched_grad=True, atol=1e-4, rtol=1e-4)
-
-
-def test_second_derivatives_pass_gradgradcheck(values, d, rng):
-    for function, inputs in cases(d, values, rng):
         assert gradgradcheck(function, inputs, atol=1e-4, rtol=1e-4)
+
+
+def test_so_do_those_by_products(values, d, rng):
+    for function, inputs in derivative_cases(d, values, rng, "newton-schulz")[:4]:
+        assert gradcheck(function, inputs, check_forward_ad=True, atol=1e-4, rtol=1e-4)
+        assert gradgradcheck(function, inputs, fast_mode=True, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("method", METHODS[1:])
+def test_so_do_those_of_values_that_are_hidden(values, method, rng):
+    with blind():
+        for function, inputs in derivative_cases(5, values, rng, method)[1:3]:
+            assert gradcheck(function, inputs, fast_mode=True, check_forward_ad=True, atol=1e-4, rtol=1e-4)
+            assert gradgradcheck(function, inputs, fast_mode=True, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("shape", [(3, 3), (5, 3), (2, 4, 3)])
@@ -116,11 +98,3 @@ def test_third_derivatives_exist_at_collapse(rng):
         return (torch.autograd.grad(first, H2)[0] * D).sum().item()
 
     assert value.item() == pytest.approx((along(1e-4) - along(-1e-4)) / 2e-4, rel=1e-4, abs=1e-4)
-
-
-def test_a_detached_proximal_point_is_held_constant(rng):
-    H, prox = means(6, SPECTRA["generic"], rng), torch.tensor(orthonormal(6, 4, rng), requires_grad=True)
-    nearest_etf(H, prox.detach(), 0.3).sum().backward()
-    assert prox.grad is None
-    nearest_etf(H, prox, 0.3).sum().backward()
-    assert prox.grad is not None

@@ -11,10 +11,7 @@ torch = pytest.importorskip("torch")
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from etfopt.nn import (
-    NearestETFHead,
-    UnitFeatures,
-)
+from etfopt.nn import NearestETFHead, UnitFeatures
 from tests.tools.head_cases import HEADS, LABELS, STATEFUL, C, D, batch, class_means, same, snapshot
 
 # --- ignored labels -----------------------------------------------------------------------------------------------

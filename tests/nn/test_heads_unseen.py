@@ -7,11 +7,7 @@ from tests.tools.blind import blind
 
 torch = pytest.importorskip("torch")
 
-from etfopt.nn import (
-    ClassMeans,
-    FixedETFHead,
-    NearestETFHead,
-)
+from etfopt.nn import ClassMeans, FixedETFHead, NearestETFHead
 from tests.tools.head_cases import LABELS, STATEFUL, C, D, batch, class_means, same, snapshot
 
 

@@ -48,10 +48,7 @@ FUNCTIONAL = {
     "delta NaN": ({"H": H, "prox": H, "delta": math.nan}, r"delta must be finite and at least 0; got nan"),
     "delta infinite": ({"H": H, "prox": H, "delta": math.inf}, r"delta must be finite and at least 0; got inf"),
     "delta a string": ({"H": H, "prox": H, "delta": "1"}, r"delta must be .*got '1'"),
-    "delta alone": (
-        {"H": H, "delta": 0.1},
-        r"delta = 0\.1 needs a proximal point; pass prox of shape \(4, 3\)",
-    ),
+    "delta alone": ({"H": H, "delta": 0.1}, r"delta = 0\.1 needs a proximal point; pass prox of shape \(4, 3\)"),
     "frame an array": ({"H": H, "frame": simplex_etf(3)}, r"frame must be a .*tensor; got ndarray"),
     "frame with other columns": ({"H": H, "frame": torch.eye(4)}, r"frame has shape \(4, 4\); it must be .*\b3\b"),
     "frame a batch": ({"H": H, "frame": torch.ones(2, 3, 3)}, r"frame has shape \(2, 3, 3\)"),
@@ -185,7 +182,7 @@ BATCHES = {
 }
 
 
-@pytest.mark.parametrize("head", [*HEADS])
+@pytest.mark.parametrize("head", [*HEADS, class_means])
 @pytest.mark.parametrize("steps", [0, 2])
 @pytest.mark.parametrize("case", BATCHES)
 def test_a_batch_that_cannot_be_used_is_refused_and_changes_no_bit(case, steps, head):
@@ -201,8 +198,9 @@ def test_a_batch_that_cannot_be_used_is_refused_and_changes_no_bit(case, steps, 
     assert all(torch.equal(after[name], value) for name, value in before.items())
 
 
-def test_training_the_nearest_head_without_labels_is_refused_with_the_remedy():
-    refused(r"labels are required in training.*head\.eval\(\)", NearestETFHead(4, 3), X)
+@pytest.mark.parametrize("make", [NearestETFHead, class_means])
+def test_training_without_labels_is_refused_with_the_remedy(make):
+    refused(r"labels are required in training.*head\.eval\(\)", make(4, 3), X)
 
 
 @pytest.mark.parametrize("head", [*HEADS])

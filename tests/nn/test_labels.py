@@ -9,11 +9,11 @@ from tests.tools.blind import blind
 
 torch = pytest.importorskip("torch")
 from etfopt import InputError
-from etfopt.nn import ClassMeans, FixedETFHead, LearnedHead, NearestETFHead
-from tests.tools.head_cases import class_means
+from etfopt.nn import ClassMeans
+from tests.tools.head_cases import HEADS, class_means
+from tests.tools.head_cases import STATEFUL as WITH_STATE
 
-HEADS = (LearnedHead, FixedETFHead, NearestETFHead)
-STATEFUL = (FixedETFHead, NearestETFHead, class_means)
+STATEFUL = (*WITH_STATE, class_means)
 INTEGERS = [torch.uint8, torch.int8, torch.int16, torch.int32, torch.uint16, torch.uint32, torch.uint64]
 
 
@@ -33,17 +33,6 @@ def test_labels_of_every_integer_dtype_give_the_state_of_int64(make, C, dtype):
     assert torch.equal(narrow(features, labels.to(dtype)), wide(features, labels))
     for name, value in wide.state_dict().items():
         assert torch.equal(narrow.state_dict()[name], value), name
-
-
-@pytest.mark.parametrize("make", STATEFUL)
-def test_the_class_that_uint8_makes_of_the_ignored_label_is_a_class(make):
-    module, twin = make(200, 200), make(200, 200)
-    labels = torch.full((4,), 156)
-    labels[:2] = 7
-    module(batch(4, 200), labels.to(torch.uint8))
-    twin(batch(4, 200), labels)
-    for name, value in twin.state_dict().items():
-        assert torch.equal(module.state_dict()[name], value), name
 
 
 @pytest.mark.parametrize("unseen", [False, True])

@@ -1,41 +1,20 @@
 """The node by each method: the direction that the simplex does not see, derivatives, batches, dtypes and heads."""
 
 import functools
-from contextlib import nullcontext
 
 import numpy as np
 import pytest
 
-from etfopt import simplex_etf
 from etfopt.adjoint import polar_derivative
 from tests.tools.blind import blind
 from tests.tools.strategies import means_with, orthonormal, with_spectrum
 
 torch = pytest.importorskip("torch")
-from torch.autograd import gradcheck, gradgradcheck
-
 from etfopt.nn import NearestETFHead
 from etfopt.nn.functional import frame_tensor, nearest_etf, polar_factor
+from tests.tools.node_cases import DTYPES, METHODS, SPECTRA, looking, norm, numpy
 
-METHODS = ("auto", "svd", "gram", "newton-schulz")
-DTYPES = (torch.float32, torch.float64)
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here"))]
-
-SPECTRA = {
-    "generic": np.array([1.0, 0.8, 0.5]),
-    "repeated": np.array([1.0, 1.0, 0.5]),
-    "clustered": np.array([1.0, 1.0 + 1e-9, 1.0 - 1e-9]),
-    "collapsed": np.ones(3),
-}
-
-
-def norm(X: np.ndarray) -> float:
-    return float(np.linalg.norm(X))
-
-
-def numpy(X: torch.Tensor) -> np.ndarray:
-    return X.detach().double().cpu().numpy()
-
 
 # --- the direction that the simplex does not see ------------------------------------------------------------------
 
@@ -56,11 +35,8 @@ def test_without_a_proximal_term_u_is_on_the_manifold_and_the_etf_is_the_nearest
     _, etf, slope = etf_and_slope(reduced, frame=reduced, method="svd")
     find = functools.partial(etf_and_slope, frame_tensor(4, H), method=method)
     for arguments in ((), (torch.eye(d, 4, dtype=dtype), 0.0)):
-        if seen:
+        with looking(seen):
             U, found, found_slope = find(*arguments)
-        else:
-            with blind():
-                U, found, found_slope = find(*arguments)
         assert torch.linalg.matrix_norm(U.mT @ U - torch.eye(4, dtype=dtype)) <= 10 * 4 * u
         torch.testing.assert_close(found, etf, rtol=0, atol=100 * u)
         torch.testing.assert_close(found_slope, slope, rtol=0, atol=2000 * u)
@@ -90,45 +66,13 @@ def test_a_small_proximal_weight_does_not_leak_into_losses_of_the_etf(method, dt
     def slope(*arguments) -> torch.Tensor:
         leaf = H.clone().requires_grad_()
         F = arguments[-1] if arguments else frame_tensor(4, leaf)
-        with nullcontext() if seen else blind():
+        with looking(seen):
             ((nearest_etf(leaf, *arguments, method=method) @ F) * T).sum().backward()
         return leaf.grad.double()
 
     plain, pulled = slope(None, 0.0, frame_tensor(4, H, reduced=True)), slope(prox, delta, frame_tensor(4, H))
     allowed = 30 * delta + (1e-6 if dtype == torch.float64 else 1e-4)
     assert torch.linalg.matrix_norm(pulled - plain) <= allowed * torch.linalg.matrix_norm(plain)
-
-
-# --- derivatives --------------------------------------------------------------------------------------------------
-
-
-def cases(d: int, values: np.ndarray, rng: np.random.Generator, method: str) -> list:
-    H = torch.tensor(means_with(with_spectrum(d, values, rng)), requires_grad=True)
-    F = torch.tensor(simplex_etf(4, reduced=True))
-    find = functools.partial(nearest_etf, method=method)
-    prox = torch.tensor(orthonormal(d, 3, rng), requires_grad=True)
-    found = [(lambda H: find(H, frame=F), (H,)), (lambda H, prox: find(H, prox, 0.1, F), (H, prox))]
-    if d >= 4:
-        E, wide = frame_tensor(4, H), torch.tensor(orthonormal(d, 4, rng), requires_grad=True)
-        found += [(lambda H: find(H) @ E, (H,)), (lambda H, prox: find(H, prox, 0.3), (H, wide))]
-    return found
-
-
-@pytest.mark.parametrize("d", [3, 4, 6])
-@pytest.mark.parametrize("values", SPECTRA.values(), ids=list(SPECTRA))
-def test_derivatives_by_products_pass_the_checkers(values, d, rng):
-    for function, inputs in cases(d, values, rng, "newton-schulz"):
-        assert gradcheck(function, inputs, check_forward_ad=True, atol=1e-4, rtol=1e-4)
-        assert gradgradcheck(function, inputs, fast_mode=True, atol=1e-4, rtol=1e-4)
-
-
-@pytest.mark.parametrize("values", SPECTRA.values(), ids=list(SPECTRA))
-@pytest.mark.parametrize("method", METHODS[1:])
-def test_derivatives_pass_the_checkers_unseen(method, values, rng):
-    with blind():
-        for function, inputs in cases(5, values, rng, method)[1:3]:
-            assert gradcheck(function, inputs, fast_mode=True, check_forward_ad=True, atol=1e-4, rtol=1e-4)
-            assert gradgradcheck(function, inputs, fast_mode=True, atol=1e-4, rtol=1e-4)
 
 
 # --- batches, dtypes, layouts, modes ------------------------------------------------------------------------------

@@ -4,21 +4,17 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
 
-from etfopt import InputError, simplex_etf, solve
-from etfopt.adjoint import nearest_etf_vjp
+from etfopt import InputError, simplex_etf
 from tests.tools import oracles
 from tests.tools.blind import blind, coarse
-from tests.tools.strategies import draws, regular_draws, with_spectrum
+from tests.tools.strategies import with_spectrum
 
 torch = pytest.importorskip("torch")
 from etfopt.nn import NearestETFHead
 from etfopt.nn.functional import nearest_etf, polar_factor
 from etfopt.nn.polar import _products, _routes, polar
-
-METHODS = ("auto", "svd", "gram", "newton-schulz")
-DTYPES = (torch.float32, torch.float64)
+from tests.tools.node_cases import DTYPES, METHODS, looking, norm, numpy
 
 LIMITS = {
     ("svd", torch.float32): 1e5,
@@ -29,14 +25,6 @@ LIMITS = {
     ("newton-schulz", torch.float64): 1e5,
 }
 """Condition numbers that each method serves by itself."""
-
-
-def norm(X: np.ndarray) -> float:
-    return float(np.linalg.norm(X))
-
-
-def numpy(X: torch.Tensor) -> np.ndarray:
-    return X.detach().double().cpu().numpy()
 
 
 def spectra(kappa: float, r: int) -> Iterator[np.ndarray]:
@@ -51,17 +39,9 @@ def conditions(method: str, dtype: torch.dtype) -> np.ndarray:
     return np.geomspace(1, LIMITS[method, dtype], 6)
 
 
-def unseen(method: str, dtype: torch.dtype, seen: bool):
-    """A function that finds polar factors with values seen or unseen."""
-
-    def found(A: np.ndarray | torch.Tensor) -> torch.Tensor:
-        leaf = torch.as_tensor(A, dtype=dtype)
-        if seen:
-            return polar_factor(leaf, method)
-        with blind():
-            return polar_factor(leaf, method)
-
-    return found
+def factor(A: np.ndarray | torch.Tensor, method: str, dtype: torch.dtype, seen: bool) -> torch.Tensor:
+    with looking(seen):
+        return polar_factor(torch.as_tensor(A, dtype=dtype), method)
 
 
 # --- the promises -------------------------------------------------------------------------------------------------
@@ -76,7 +56,7 @@ def test_the_promises_hold_from_condition_one_to_the_limit(method, dtype, shape,
     for kappa in conditions(method, dtype):
         for values in spectra(kappa, r):
             A = numpy(torch.tensor(with_spectrum(d, values, rng), dtype=dtype))
-            U = numpy(unseen(method, dtype, seen)(A))
+            U = numpy(factor(A, method, dtype, seen))
             B = U.T @ A
             assert norm(U.T @ U - np.eye(r)) <= 10 * r * u
             assert norm(A - U @ (B + B.T) / 2) <= 15 * r * u * np.linalg.norm(A, 2)
@@ -106,38 +86,12 @@ def test_factor_and_gradient_are_right_to_sixty_digits_rounded(method, dtype, se
         for values in spectra(kappa, 3):
             A = torch.tensor(with_spectrum(5, values, rng), dtype=dtype, requires_grad=True)
             G = torch.tensor(rng.standard_normal((5, 3)), dtype=dtype)
-            U = unseen(method, dtype, seen)(A)
+            U = factor(A, method, dtype, seen)
             slope = torch.autograd.grad(U, A, G)[0]
             exact, (exact_U, _, s) = oracles.exact(numpy(A)), oracles.exact_polar(oracles.exact(numpy(A)))
             gradient = oracles.rounded(oracles.exact_polar_derivative(exact, oracles.exact(numpy(G))))
             assert norm(numpy(U) - oracles.rounded(exact_U)) <= 10 * 3 * u * float(s[-1] / s[0])
             assert norm(numpy(slope) - gradient) <= 20 * 3 * u * float(s[-1] / s[0]) * norm(gradient)
-
-
-@pytest.mark.parametrize("method", METHODS[1:])
-@given(draw=regular_draws(max_classes=5))
-def test_any_problem_is_solved_to_ten_c_u_kappa_by_hand_over_if_need_be(method, draw):
-    problem = draw.problem
-    dtype = torch.float32 if problem.dtype == np.float32 else torch.float64
-    prox = None if problem.prox is None else torch.tensor(problem.prox, dtype=dtype)
-    H, F = torch.tensor(problem.H, dtype=dtype), torch.tensor(problem.F)
-    U, _, s = oracles.exact_polar(oracles.exact_linear_term(problem.H, problem.F, problem.prox, problem.delta))
-    found = numpy(nearest_etf(H, prox, problem.delta, F, method=method))
-    assert norm(found - oracles.rounded(U)) <= 10 * problem.C * problem.unit * float(s[-1] / s[0])
-
-
-@pytest.mark.parametrize("method", METHODS[1:])
-@given(draw=draws(kinds=("generic", "repeated", "clustered"), dtypes=(np.float64,), limit=250))
-def test_the_gradient_is_that_of_the_core(method, draw):
-    problem, solution, G = draw.problem, solve(draw.problem), draw.cotangent()
-    assume(solution.certificate.relative_gap < 1 and solution.certificate.unique)
-    H = torch.tensor(problem.H, requires_grad=True)
-    prox = None if problem.prox is None else torch.tensor(problem.prox)
-    frame = None if problem.r == problem.C else torch.tensor(problem.F)
-    slope = torch.autograd.grad(nearest_etf(H, prox, problem.delta, frame, method=method), H, torch.tensor(G))[0]
-    expected = nearest_etf_vjp(problem, solution.U, G).H
-    rounding = 10 * problem.unit * norm(G) / solution.certificate.margin
-    np.testing.assert_allclose(slope, expected, rtol=0, atol=1e-10 * np.abs(expected).max() + rounding)
 
 
 # --- what a method does not serve ---------------------------------------------------------------------------------
@@ -176,7 +130,7 @@ def test_between_served_and_refused_no_unseen_number_breaks_a_promise(dtype, rng
     for kappa in LIMITS["newton-schulz", dtype] * np.geomspace(0.5, 100, 25):
         for values in spectra(kappa, 4):
             A = numpy(torch.tensor(with_spectrum(6, values, rng), dtype=dtype))
-            U = numpy(unseen("newton-schulz", dtype, False)(A))
+            U = numpy(factor(A, "newton-schulz", dtype, False))
             outcomes.add(bool(np.isnan(U).all()))
             if not np.isnan(U).all():
                 B = U.T @ A

@@ -14,8 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from etfopt import _torch
 from etfopt.nn.functional import frame_tensor, nearest_etf, polar_factor
-
-METHODS = ("auto", "svd", "gram", "newton-schulz")
+from tests.tools.node_cases import METHODS
 
 
 class Precisions(TorchDispatchMode):

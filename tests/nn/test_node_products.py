@@ -10,11 +10,7 @@ torch = pytest.importorskip("torch")
 from etfopt import simplex_etf
 from etfopt.nn.functional import nearest_etf, on_frame, polar_factor
 from etfopt.nn.polar import _products, _sylvester
-
-DTYPES = (torch.float32, torch.float64)
-
-# --- nobody looks -------------------------------------------------------------------------------------------------
-
+from tests.tools.node_cases import DTYPES
 
 # --- on a device, one look before a decomposition, which waits in any case ----------------------------------------
 

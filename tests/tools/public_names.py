@@ -95,17 +95,12 @@ class Name:
         if self.is_class:
             texts += [inspect.cleandoc(b.__doc__ or "") for b in self.found.__mro__[1:] if _ours(b)]
         for text in texts:
-            read = dict(Name(self.path, _Documented(text)).sections())
+            read = dict(NumpyDocString(text))
             for section in sections:
                 for entry in read[section]:
                     for name in re.split(r",\s*", entry.name):
                         found.setdefault(name.lstrip("*"), f"{entry.type}\n{' '.join(entry.desc)}")
         return found
-
-
-class _Documented:
-    def __init__(self, text: str) -> None:
-        self.__doc__ = text
 
 
 def _ours(kind: type) -> bool:

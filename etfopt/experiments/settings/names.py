@@ -17,6 +17,7 @@ __all__ = [
     "FOLDER",
     "FRAMES",
     "HEADS",
+    "LOGGERS",
     "LOSSES",
     "OPTIMIZERS",
     "BackboneName",
@@ -52,6 +53,20 @@ OPTIMIZERS = Registry(
         "agd": f"{NETWORKS}.optimizers:AGD",
     },
 )
+
+
+LIGHTNING = "pytorch_lightning.loggers"
+LOGGERS = Registry(
+    "logger",
+    {
+        "none": "",
+        "csv": f"{LIGHTNING}:CSVLogger",
+        "tensorboard": f"{LIGHTNING}:TensorBoardLogger",
+        "wandb": f"{LIGHTNING}:WandbLogger",
+        "mlflow": f"{LIGHTNING}:MLFlowLogger",
+    },
+)
+"""Of a run; the logger is no setting, since it changes no result."""
 
 
 class _Network(NamedTuple):

@@ -9,26 +9,13 @@ from typing import Any
 
 from pytorch_lightning.loggers import Logger
 
-from etfopt._registry import Registry
 from etfopt.errors import MissingExtraError
 from etfopt.experiments.settings import TrainConfig
+from etfopt.experiments.settings.names import LOGGERS
 from etfopt.experiments.training._records import Record
 from etfopt.files._atomic import storage_error
 
-__all__ = ["LOGGERS", "RunLogger"]
-
-LIGHTNING = "pytorch_lightning.loggers"
-LOGGERS = Registry(
-    "logger",
-    {
-        "none": "",
-        "csv": f"{LIGHTNING}:CSVLogger",
-        "tensorboard": f"{LIGHTNING}:TensorBoardLogger",
-        "wandb": f"{LIGHTNING}:WandbLogger",
-        "mlflow": f"{LIGHTNING}:MLFlowLogger",
-    },
-)
-"""Names that a run's ``logger`` may have, besides import paths of Lightning loggers."""
+__all__ = ["RunLogger"]
 
 NEEDS = {"tensorboard": ("tensorboardX", "tensorboard"), "wandb": ("wandb",), "mlflow": ("mlflow",)}
 """Packages that Lightning needs for a logger, of which one is enough."""

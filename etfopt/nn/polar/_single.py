@@ -68,11 +68,7 @@ class _Node(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any,
-        H: Tensor,
-        prox: Tensor | None,
-        weight: float,
-        frame: Tensor | None,
+        ctx: Any, H: Tensor, prox: Tensor | None, weight: float, frame: Tensor | None
     ) -> tuple[Tensor, Tensor] | tuple[None]:
         A = linear_term(H, prox, weight, frame)
         of_A = _found(A, frame)
