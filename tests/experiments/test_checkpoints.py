@@ -107,8 +107,8 @@ SPOILT = {
 
 
 @pytest.mark.parametrize(("ending", "spoil", "reason"), SPOILT.values(), ids=SPOILT)
-def test_a_spoilt_checkpoint_is_refused_and_the_one_before_is_offered_and_used(
-    stopped: Path, whole: RunResult, going_on, ending: str, spoil: Callable[[bytes], bytes], reason: str
+def test_a_spoilt_checkpoint_is_refused_and_the_one_before_is_offered(
+    stopped, whole, going_on, ending, spoil, reason: str
 ):
     newest = stopped / "checkpoints" / f"epoch-0003.{ending}"
     newest.write_bytes(spoil(newest.read_bytes()))
@@ -203,7 +203,7 @@ def test_resuming_in_an_empty_folder_starts(tmp_path: Path, digits):
     "name", ["metrics.jsonl", "class_means_by_epoch.npy", ".epoch-0002.part.ckpt", ".epoch-0002.part.json"]
 )
 def test_a_disk_that_fills_amid_any_file_leaves_a_run_that_goes_on(
-    tmp_path: Path, whole: RunResult, digits, going_on, monkeypatch, name: str
+    tmp_path: Path, whole, digits, monkeypatch, going_on, name
 ):
     write, writes = _atomic.write_through, []
 

@@ -186,9 +186,7 @@ def test_a_damaged_file_is_named_with_the_remedy(folder: Path, tmp_path: Path):
     assert train.read_bytes() == whole
 
 
-def test_a_folder_that_cannot_be_used_and_a_full_disk_are_said_and_nothing_is_left(
-    monkeypatch, folder: Path, tmp_path: Path
-):
+def test_a_folder_that_cannot_be_used_and_a_full_disk_are_said(monkeypatch, folder: Path, tmp_path: Path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=r"file/train-.*: cannot be written: .*data.cache"):
         load_images(of(folder, cache=str(tmp_path / "file")))

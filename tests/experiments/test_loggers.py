@@ -86,9 +86,7 @@ def test_without_a_name_nothing_is_logged_and_an_overwritten_log_is_gone(tmp_pat
         ("wandb", MissingExtraError, "logger = 'wandb' needs wandb; run: pip install wandb"),
     ],
 )
-def test_a_logger_that_cannot_be_used_is_refused_before_the_folder_is_made(
-    tmp_path: Path, monkeypatch, logger: str, error: type[Exception], message: str
-):
+def test_a_logger_that_cannot_be_used_is_refused_beforehand(tmp_path: Path, monkeypatch, logger, error, message: str):
     monkeypatch.setattr(loggers, "find_spec", lambda _: None)
     with pytest.raises(error, match=message):
         train(SMALL, tmp_path / "run", logger=logger)
