@@ -11,6 +11,7 @@ from etfopt._options import ByKeyword, as_averaging
 from etfopt._scalars import as_integer
 from etfopt._torch import outside_graphs
 from etfopt.nn._ranks import Ranks
+from etfopt.nn._renamed import takes_old_options
 from etfopt.nn._running import RunningMeans
 from etfopt.nn._state import refuse_trace, state_dtype
 from etfopt.nn.averaging import rule_of
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["ClassMeans"]
 
 
+@takes_old_options
 class ClassMeans(ByKeyword, RunningMeans):
     r"""Running class means, centred by the mean of each batch.
 

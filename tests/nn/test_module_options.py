@@ -7,7 +7,7 @@ import pytest
 from etfopt import InputError, simplex_etf
 
 torch = pytest.importorskip("torch")
-from etfopt.nn import ClassMeans, FixedETFHead, LearnedHead, NearestETFHead
+from etfopt.nn import ClassMeans, FixedETFHead, LearnedHead, NearestETFHead, collapse_temperature
 from tests.tools.head_cases import HEADS, LABELS, STATEFUL, C, D, batch, class_means, same, snapshot
 
 MODULES = [*HEADS, class_means]
@@ -26,8 +26,8 @@ def test_the_signature_of_a_head_names_every_option():
     assert {"delta", "synchronize", "frame", "temperature", "device"} <= inspect.signature(
         NearestETFHead
     ).parameters.keys()
-    with pytest.raises(TypeError, match="confidence"):
-        NearestETFHead(D, C, confidence=0.9)
+    with pytest.raises(TypeError, match="sharpness"):
+        NearestETFHead(D, C, sharpness=0.9)
 
 
 @pytest.mark.parametrize("make", MODULES)
@@ -96,3 +96,12 @@ def test_what_runs_a_network_without_labels_is_told_to_leave_the_head_out(rng):
     network = torch.nn.Sequential(torch.nn.BatchNorm1d(D), NearestETFHead(D, C))
     with pytest.raises(InputError, match=r"pass the backbone alone.*update_bn"):
         torch.optim.swa_utils.update_bn([batch(rng)], network)
+
+
+@pytest.mark.parametrize("make", [NearestETFHead, FixedETFHead, LearnedHead])
+def test_the_options_of_release_0_1_still_work_and_say_how_to_write_them(make):
+    with pytest.warns(DeprecationWarning, match=rf"{make.__name__}\(confidence=P\) is written temperature=collapse"):
+        head = make(8, 3, temperature="auto", confidence=0.9)
+    assert head.temperature == collapse_temperature(3, 0.9)
+    with pytest.warns(DeprecationWarning, match="process_group=GROUP"):
+        assert ClassMeans(num_classes=3, dim=8, process_group=None).ranks is not None

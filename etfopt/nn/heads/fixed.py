@@ -10,6 +10,7 @@ from torch import Tensor
 
 from etfopt._torch import outside_graphs
 from etfopt.nn._ranks import Ranks
+from etfopt.nn._renamed import takes_old_options
 from etfopt.nn._state import refuse_trace, where_valid
 from etfopt.nn.functional import frame_tensor
 from etfopt.nn.heads._etf import ETFHead, FrameOptions
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["FixedETFHead"]
 
 
+@takes_old_options
 class FixedETFHead(ETFHead):
     r"""The fixed baseline: the canonical simplex ETF :math:`W = \sqrt{C/(C-1)}\,(I - 11'/C)\,I_{C\times d}`.
 

@@ -8,11 +8,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from etfopt.nn._renamed import takes_old_options
 from etfopt.nn.heads.base import Head, HeadOptions
 
 __all__ = ["LearnedHead"]
 
 
+@takes_old_options
 class LearnedHead(Head):
     r"""The learned baseline: a linear layer without bias whose rows have unit length.
 

@@ -12,6 +12,7 @@ from etfopt._options import as_method, as_shrinkage
 from etfopt._scalars import as_integer, as_nonnegative
 from etfopt._torch import outside_graphs, visible
 from etfopt.errors import InputError
+from etfopt.nn._renamed import takes_old_options
 from etfopt.nn._running import MeansUpdate
 from etfopt.nn._state import refuse_trace, where_valid
 from etfopt.nn.class_means import ClassMeans
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["NearestETFHead"]
 
 
+@takes_old_options
 class NearestETFHead(ETFHead):
     r"""The paper's head: at every step, the simplex ETF nearest to the running class means.
 
