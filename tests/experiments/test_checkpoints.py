@@ -4,7 +4,6 @@ import errno
 import io
 import json
 import os
-import re
 import shutil
 from collections.abc import Callable
 from functools import partial
@@ -14,8 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from etfopt.errors import ConvergenceError, InputError
-from etfopt.experiments.data import load_images
+from etfopt.errors import InputError
 from etfopt.experiments.training._checkpoints import AtomicCheckpoints, checkpoints, load, verify
 from etfopt.experiments.training._records import locked
 from etfopt.experiments.training.results import load_run
@@ -237,25 +235,6 @@ def test_a_folder_serves_one_process_at_a_time(stopped: Path, going_on):
         with locked(stopped), pytest.raises(InputError, match="another process is at work on this run"):
             going_on(stopped, resume=goes_on)
     assert snapshot(stopped) == before
-
-
-def test_a_loss_that_is_no_number_names_epoch_step_batch_and_samples(tmp_path: Path):
-    images, config = load_images(CONFIG.data), small(4, training__batch_size=8)
-    images.train.pixels, images.train.mean = images.train.tensors[0], None  # what is to be NaN must be a float
-
-    def poison() -> None:
-        if (tmp_path / "checkpoints" / "epoch-0001.ckpt").exists():
-            images.train.pixels[17] = float("nan")
-
-    said = r"diverged at step (\d+), in epoch 3, in batch (\d+) \(samples ([\d, ]+)\): .*Kept: .*checkpoint of epoch 2"
-    with pytest.raises(ConvergenceError, match=said) as caught:
-        train(config, tmp_path, images=images, on_epoch=poison)
-    step, batch, samples = re.search(said, str(caught.value)).groups()
-    assert "17" in samples.split(", ")
-    assert len(samples.split(", ")) == 8
-    assert int(step) == 2 * 180 + int(batch)  # 1437 samples in batches of 8
-    assert list(checkpoints(tmp_path / "checkpoints")) == [2, 1]
-    assert [record["epoch"] for record in load_run(tmp_path).history] == [0, 1, 2]
 
 
 def test_what_is_kept_is_said(stopped: Path, tmp_path: Path):

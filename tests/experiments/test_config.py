@@ -6,13 +6,11 @@ import math
 from pathlib import Path
 
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from etfopt.errors import InputError
-from etfopt.experiments.networks.heads import build_head
 from etfopt.experiments.settings import (
     HEADS,
     BackboneConfig,
@@ -25,7 +23,6 @@ from etfopt.experiments.settings import (
     TrainingConfig,
     read_config,
 )
-from etfopt.nn import FixedETFHead
 
 VARIED = {
     **{"seed": 7, "data.name": "ufm", "data.classes": 12, "data.samples": 5, "data.imbalance": "exp"},
@@ -263,16 +260,3 @@ def test_labels_of_runs_are_names_of_folders():
     assert TrainConfig().label == "digits-nearest-seed0"
     data = DataConfig(name="imagefolder:/data/a b/../c")
     assert TrainConfig(data=data, head=HeadConfig(name="fixed"), seed=3).label == "data-a-b-..-c-fixed-seed3"
-
-
-def test_a_random_rotation_is_drawn_from_the_seed():
-    def made(seed: int, rotation: str = "random") -> FixedETFHead:
-        return build_head(HeadConfig(name="fixed", rotation=rotation), 12, 10, seed)
-
-    first, again, other = made(1), made(1), made(2)
-    assert torch.equal(first.U, again.U)
-    assert not torch.allclose(first.U, other.U, atol=0.1)
-    torch.testing.assert_close(first.U.T @ first.U, torch.eye(10), atol=1e-6, rtol=0)
-    cosines = first.weight @ first.weight.T
-    torch.testing.assert_close(cosines, (10 * torch.eye(10) - 1) / 9, atol=1e-6, rtol=0)
-    assert not torch.equal(made(1, "canonical").U, first.U)
