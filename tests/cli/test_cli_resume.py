@@ -15,9 +15,9 @@ from typer.testing import CliRunner
 from etfopt import cli
 from etfopt.cli import app
 from etfopt.errors import ConvergenceError, EtfoptError, InputError, MissingExtraError
-from etfopt.experiments.settings import TrainConfig
 from etfopt.experiments.training.train import train
 from etfopt.files import StorageError
+from tests.tools.runs import small
 
 
 def call(*arguments: object):
@@ -31,8 +31,7 @@ def refused(*arguments: object) -> str:
 
 
 def test_a_stopped_run_is_resumed_and_a_finished_one_left_alone(tmp_path: Path) -> None:
-    sizes = {"backbone.width": 8, "backbone.dim": 12, "training.batch_size": 256}
-    train(TrainConfig().with_settings({"training.epochs": 2, **sizes}), tmp_path)
+    train(small(), tmp_path)
     (tmp_path / "checkpoints" / "epoch-0002.ckpt").write_bytes(b"")
     said = refused("--resume", tmp_path)
     assert "epoch-0002.ckpt: is damaged" in said

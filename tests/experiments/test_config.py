@@ -6,13 +6,11 @@ import math
 from pathlib import Path
 
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from etfopt.errors import InputError
-from etfopt.experiments.networks.heads import build_head
 from etfopt.experiments.settings import (
     HEADS,
     BackboneConfig,
@@ -25,7 +23,6 @@ from etfopt.experiments.settings import (
     TrainingConfig,
     read_config,
 )
-from etfopt.nn import FixedETFHead
 
 VARIED = {
     **{"seed": 7, "data.name": "ufm", "data.classes": 12, "data.samples": 5, "data.imbalance": "exp"},
@@ -110,19 +107,17 @@ def test_the_record_cannot_be_changed():
     with pytest.raises(ValidationError, match="frozen"):
         TrainConfig().seed = 3
     assert hash(varied()) == hash(varied())
+    with pytest.raises(InputError, match="head must be a HeadConfig"):
+        TrainConfig(head=LossConfig())
 
 
 REFUSED = [
     ({"optimizer.name": "lion"}, "optimizer.name = 'lion' is not known; choose one of: sgd, adam, adamw, agd"),
     ({"loss.name": "hinge"}, "loss.name = 'hinge' is not known; choose one of: cross-entropy, dot-regression"),
-    ({"schedule.name": "poly"}, "choose one of: constant, cosine, step"),
     ({"backbone.name": "vit"}, "mlp, free, convnet, .*, resnet18, resnet34, resnet50, vgg13; or name your own"),
-    ({"backbone.stem": "paper"}, "choose one of: cifar, imagenet"),
     ({"data.name": "cats"}, "data.name = 'cats' is not known; choose one of: digits"),
     ({"data.name": 3}, "data.name = 3 is not known"),
     ({"data.name": "imagefolder:"}, "data.name = 'imagefolder:' names no folder"),
-    ({"data.batches": "sorted"}, "choose one of: shuffled, stratified"),
-    ({"data.augmentation": "mixup"}, "choose one of: none, flip-crop, affine-crop"),
     ({"data.root": ""}, "data.root must be a non-empty string"),
     ({"head.name": "last"}, f"choose one of: {', '.join(HEADS)}"),
     ({"data.label_noise": 1.5}, "data.label_noise must be at most 1; got 1.5"),
@@ -133,26 +128,19 @@ REFUSED = [
     ({"seed": 2**64}, "seed must be at most"),
     ({"training.epochs": 0}, "training.epochs must be an integer of at least 1"),
     ({"training.epochs": 2.0}, "training.epochs must be an integer"),
-    ({"training.epochs": True}, "training.epochs must be an integer"),
     ({"training.batch_size": 1}, "batch_size must be an integer of at least 2"),
-    ({"training.batch_size": 2.5}, "batch_size must be an integer"),
     ({"optimizer.learning_rate": 0.0}, "learning_rate must be finite and above 0"),
     ({"optimizer.learning_rate": 1e300}, "learning_rate must be at most"),
     ({"optimizer.learning_rate": True}, "optimizer.learning_rate must be a real number"),
-    ({"optimizer.weight_decay": "inf"}, "optimizer.weight_decay must be finite"),
     ({"optimizer.weight_decay": math.nan}, "optimizer.weight_decay must be finite"),
     ({"optimizer.gain": 10**400}, "optimizer.gain must be finite"),
-    ({"optimizer.beta2": 1}, "optimizer.beta2 must be at most 0.999999"),
     ({"head.temperature": -5}, "head.temperature"),
     ({"head.temperature": 1e30}, "temperature must be at most"),
-    ({"head.delta": -1e-3}, "head.delta must be finite and at least 0"),
     ({"head.name": "fixed", "head.delta": -1.0}, "head.delta must be finite and at least 0"),
-    ({"head.averaging": 2.0}, "head.averaging"),
     ({"head.name": "learned", "head.averaging": "median"}, "head.averaging"),
     ({"head.implicit_gradient": 1}, "head.implicit_gradient must be true or false; got 1"),
     ({"head.rotation": "random"}, "head.rotation = 'random' is of the fixed head"),
     ({"data.imbalance": "exp"}, "do not go together; give both"),
-    ({"data.imbalance_factor": 0.1}, "do not go together; give both"),
     ({"schedule.milestones": 3}, "schedule.milestones must be a list"),
     ({"schedule.name": "step"}, "'step' needs milestones"),
     ({"schedule.milestones": "3"}, "the others take none"),
@@ -161,7 +149,6 @@ REFUSED = [
     ({"schedule.warmup": 0.5}, "needs whole epochs; got"),
     ({"schedule.warmup": 60}, "the schedule goes on at epoch 60, and training.epochs = 60"),
     ({"optimizer.nesterov": "true", "optimizer.momentum": 0}, "nesterov needs SGD with momentum"),
-    ({"optimizer.nesterov": "true", "optimizer.name": "adam"}, "nesterov needs SGD with momentum"),
     ({"optimizer.name": "agd"}, "'agd': it has no learning rate: use schedule.name = 'constant'"),
     ({"optimizer.name": "agd", "schedule.name": "constant", "backbone.affine": "true"}, "backbone.affine = false"),
     ({"data.name": "ufm", "backbone.name": "mlp"}, "'ufm' with the backbone 'free'"),
@@ -240,11 +227,6 @@ def test_the_unconstrained_features_model_has_free_features_unless_others_are_na
         read_config(tmp_path / "a.toml", ufm)
 
 
-def test_a_section_of_another_topic_is_refused():
-    with pytest.raises(InputError, match="head must be a HeadConfig"):
-        TrainConfig(head=LossConfig())
-
-
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
@@ -278,16 +260,3 @@ def test_labels_of_runs_are_names_of_folders():
     assert TrainConfig().label == "digits-nearest-seed0"
     data = DataConfig(name="imagefolder:/data/a b/../c")
     assert TrainConfig(data=data, head=HeadConfig(name="fixed"), seed=3).label == "data-a-b-..-c-fixed-seed3"
-
-
-def test_a_random_rotation_is_drawn_from_the_seed():
-    def made(seed: int, rotation: str = "random") -> FixedETFHead:
-        return build_head(HeadConfig(name="fixed", rotation=rotation), 12, 10, seed)
-
-    first, again, other = made(1), made(1), made(2)
-    assert torch.equal(first.U, again.U)
-    assert not torch.allclose(first.U, other.U, atol=0.1)
-    torch.testing.assert_close(first.U.T @ first.U, torch.eye(10), atol=1e-6, rtol=0)
-    cosines = first.weight @ first.weight.T
-    torch.testing.assert_close(cosines, (10 * torch.eye(10) - 1) / 9, atol=1e-6, rtol=0)
-    assert not torch.equal(made(1, "canonical").U, first.U)

@@ -186,13 +186,10 @@ def test_a_damaged_file_is_named_with_the_remedy(folder: Path, tmp_path: Path):
     assert train.read_bytes() == whole
 
 
-def test_a_folder_that_cannot_be_used_is_named(folder: Path, tmp_path: Path):
+def test_a_folder_that_cannot_be_used_and_a_full_disk_are_said(monkeypatch, folder: Path, tmp_path: Path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=r"file/train-.*: cannot be written: .*data.cache"):
         load_images(of(folder, cache=str(tmp_path / "file")))
-
-
-def test_a_full_disk_is_said_and_leaves_nothing(monkeypatch, folder: Path, tmp_path: Path):
     full = mock.Mock(side_effect=OSError(28, "No space left on device"))
     monkeypatch.setattr("etfopt.experiments.data.cache.os.fsync", full)
     with pytest.raises(InputError, match=r"cannot be written: No space left on device; make room"):

@@ -62,13 +62,11 @@ def test_16_bit_colour_keeps_the_upper_bits(tmp_path: Path):
     np.testing.assert_array_equal(read(png(tmp_path / "x.png", opaque, 6)), np.asarray(picture.image))
 
 
-def folder(root: Path, array: np.ndarray, name: str = "{}.png") -> str:
+def folder(root: Path, array: np.ndarray) -> str:
     for i, label in enumerate("aabb"):
         (root / label).mkdir(parents=True, exist_ok=True)
-        if array.dtype == np.uint16:
-            png(root / label / name.format(i), array, 0)
-        else:
-            Image.fromarray(array).save(root / label / name.format(i))
+        path = root / label / f"{i}.png"
+        png(path, array, 0) if array.dtype == np.uint16 else Image.fromarray(array).save(path)
     return f"imagefolder:{root}"
 
 

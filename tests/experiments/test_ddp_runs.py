@@ -24,20 +24,15 @@ def together(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("two")
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     script = ["-m", "tests.tools.ddp_run", str(folder)]
-    environment = {
-        **os.environ,
-        "OMP_NUM_THREADS": "1",
-        "GLOO_SOCKET_IFNAME": "lo0" if sys.platform == "darwin" else "lo",
-    }
-    done = subprocess.run(
-        [*torchrun, *script], env=environment, cwd=ROOT, capture_output=True, text=True, check=False, timeout=200
-    )
+    device = "lo0" if sys.platform == "darwin" else "lo"
+    options = {"env": {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": device}, "cwd": ROOT}
+    done = subprocess.run([*torchrun, *script], **options, capture_output=True, text=True, check=False, timeout=200)
     assert done.returncode == 0, done.stderr
     return folder
 
 
 @pytest.mark.parametrize("head", [*HEADS])
-def test_two_processes_measure_what_one_measures(head: str, together: Path, tmp_path: Path) -> None:
+def test_two_processes_measure_what_one_measures(head: str, together: Path, tmp_path: Path):
     one, two = run(tmp_path, head), load_run(together / head)
     assert len(two.history) == 3
     for ours, theirs in zip(two.history, one.history, strict=True):
@@ -47,17 +42,14 @@ def test_two_processes_measure_what_one_measures(head: str, together: Path, tmp_
     assert one.history[-1]["train_accuracy"] > 0.3  # it learned something to agree on
 
 
-def test_only_one_process_writes(together: Path) -> None:
+def test_only_one_process_writes(together: Path):
     for head in HEADS:
-        lines = (together / head / "metrics.jsonl").read_text().splitlines()
-        assert len(lines) == 3
-        starts = (together / head / "environment.json").read_text()
-        assert starts.count('"date"') == 1
+        assert len((together / head / "metrics.jsonl").read_text().splitlines()) == 3
+        assert (together / head / "environment.json").read_text().count('"date"') == 1
 
 
-def test_a_run_of_two_processes_is_resumed_to_the_bit(together: Path) -> None:
-    whole, resumed = (
-        load(together / name / "checkpoints" / "epoch-0002.ckpt")["state_dict"] for name in ("nearest", "resumed")
-    )
+def test_a_run_of_two_processes_is_resumed_to_the_bit(together: Path):
+    paths = (together / name / "checkpoints" / "epoch-0002.ckpt" for name in ("nearest", "resumed"))
+    whole, resumed = (load(path)["state_dict"] for path in paths)
     assert all(torch.equal(value, resumed[name]) for name, value in whole.items())
     assert load_run(together / "nearest").history == load_run(together / "resumed").history

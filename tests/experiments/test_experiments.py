@@ -1,6 +1,7 @@
 """Training runs: fair between heads, and measured as they say."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,13 @@ import torch
 from etfopt.errors import ConvergenceError, InputError
 from etfopt.experiments.data import load_images
 from etfopt.experiments.networks.heads import build_head
-from etfopt.experiments.settings import HEADS, DataConfig
+from etfopt.experiments.settings import HEADS, DataConfig, HeadConfig
+from etfopt.experiments.training._checkpoints import checkpoints
 from etfopt.experiments.training.classifier import Classifier
+from etfopt.experiments.training.results import load_run
 from etfopt.experiments.training.train import _build, train
 from etfopt.metrics import NeuralCollapse
+from etfopt.nn import FixedETFHead
 from tests.tools.runs import small
 
 WIDE = {"backbone.width": 32, "backbone.dim": 16}  # features of full rank, whose NC1 is well determined
@@ -115,3 +119,35 @@ def test_training_learns(digits, tmp_path: Path):
     assert first["train_accuracy"] < 0.3
     assert last["train_accuracy"] > 0.95
     assert last["train_nc3"] < 0.5 * first["train_nc3"]
+
+
+def test_a_random_rotation_is_drawn_from_the_seed():
+    def made(seed: int, rotation: str = "random") -> FixedETFHead:
+        return build_head(HeadConfig(name="fixed", rotation=rotation), 12, 10, seed)
+
+    first, again, other = made(1), made(1), made(2)
+    assert torch.equal(first.U, again.U)
+    assert not torch.allclose(first.U, other.U, atol=0.1)
+    torch.testing.assert_close(first.U.T @ first.U, torch.eye(10), atol=1e-6, rtol=0)
+    cosines = first.weight @ first.weight.T
+    torch.testing.assert_close(cosines, (10 * torch.eye(10) - 1) / 9, atol=1e-6, rtol=0)
+    assert not torch.equal(made(1, "canonical").U, first.U)
+
+
+def test_a_loss_that_is_no_number_names_epoch_step_batch_and_samples(tmp_path: Path):
+    images, config = load_images(DataConfig()), small(4, training__batch_size=8)
+    images.train.pixels, images.train.mean = images.train.tensors[0], None  # what is to be NaN must be a float
+
+    def poison() -> None:
+        if (tmp_path / "checkpoints" / "epoch-0001.ckpt").exists():
+            images.train.pixels[17] = float("nan")
+
+    said = r"diverged at step (\d+), in epoch 3, in batch (\d+) \(samples ([\d, ]+)\): .*Kept: .*checkpoint of epoch 2"
+    with pytest.raises(ConvergenceError, match=said) as caught:
+        train(config, tmp_path, images=images, on_epoch=poison)
+    step, batch, samples = re.search(said, str(caught.value)).groups()
+    assert "17" in samples.split(", ")
+    assert len(samples.split(", ")) == 8
+    assert int(step) == 2 * 180 + int(batch)  # 1437 samples in batches of 8
+    assert list(checkpoints(tmp_path / "checkpoints")) == [2, 1]
+    assert [record["epoch"] for record in load_run(tmp_path).history] == [0, 1, 2]

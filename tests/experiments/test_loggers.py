@@ -37,7 +37,7 @@ def same(shown: dict[int, dict[str, float]], result: RunResult) -> None:
         assert values["test/etf_distance_means"] == pytest.approx(record["test_etf_distance_means"], rel=1e-6)
 
 
-def test_a_csv_has_one_line_for_each_epoch(tmp_path: Path) -> None:
+def test_a_csv_has_one_line_for_each_epoch(tmp_path: Path):
     result = stopped_and_resumed(tmp_path, "csv")
     with (tmp_path / "csv" / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -46,7 +46,7 @@ def test_a_csv_has_one_line_for_each_epoch(tmp_path: Path) -> None:
     assert "nearest" in (tmp_path / "csv" / "hparams.yaml").read_text()
 
 
-def test_tensorboard_shows_what_was_measured(tmp_path: Path) -> None:
+def test_tensorboard_shows_what_was_measured(tmp_path: Path):
     pytest.importorskip("tensorboardX")
     from tensorboardX.proto.event_pb2 import Event, SessionLog
 
@@ -67,12 +67,12 @@ def test_tensorboard_shows_what_was_measured(tmp_path: Path) -> None:
     same(shown, result)
 
 
-def test_a_logger_of_ones_own_is_named_by_its_import_path(tmp_path: Path) -> None:
+def test_a_logger_of_ones_own_is_named_by_its_import_path(tmp_path: Path):
     train(SMALL, tmp_path, logger="tests.experiments.test_loggers:Mine")
     assert len((tmp_path / "mine" / "metrics.csv").read_text().splitlines()) == 5
 
 
-def test_without_a_name_nothing_is_logged_and_an_overwritten_log_is_gone(tmp_path: Path) -> None:
+def test_without_a_name_nothing_is_logged_and_an_overwritten_log_is_gone(tmp_path: Path):
     train(SMALL, tmp_path, logger="csv")
     train(SMALL, tmp_path, overwrite=True)
     assert not any((tmp_path / "csv").iterdir())
@@ -86,9 +86,7 @@ def test_without_a_name_nothing_is_logged_and_an_overwritten_log_is_gone(tmp_pat
         ("wandb", MissingExtraError, "logger = 'wandb' needs wandb; run: pip install wandb"),
     ],
 )
-def test_a_logger_that_cannot_be_used_is_refused_before_the_folder_is_made(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logger: str, error: type[Exception], message: str
-) -> None:
+def test_a_logger_that_cannot_be_used_is_refused_beforehand(tmp_path: Path, monkeypatch, logger, error, message: str):
     monkeypatch.setattr(loggers, "find_spec", lambda _: None)
     with pytest.raises(error, match=message):
         train(SMALL, tmp_path / "run", logger=logger)

@@ -87,20 +87,15 @@ def test_files_that_are_of_no_run_are_never_removed(digits, tmp_path: Path, name
     assert snapshot(tmp_path) == {str(tmp_path / name): b'{"mine": true}'}
 
 
-def test_a_run_is_continued_or_replaced_and_not_both_nor_continued_with_other_settings(finished: Path):
+def test_a_run_is_not_both_continued_and_replaced_nor_with_other_settings_nor_by_two_at_once(finished: Path):
     before = snapshot(finished)
+    with locked(finished), pytest.raises(InputError, match="another process is at work on this run"):
+        train(small(), finished, overwrite=True)
     with pytest.raises(InputError, match="continue the run, or replace it"):
         train(small(), finished, overwrite=True, resume=True)
     assert "--overwrite has no meaning with --resume" in refused("train", "--resume", finished, "--overwrite")
     with pytest.raises(InputError, match=r"is a run of another configuration, digits, head nearest.*--overwrite"):
         train(small(head__name="fixed"), finished, resume=True)
-    assert snapshot(finished) == before
-
-
-def test_a_run_that_another_process_is_at_work_on_is_not_replaced(finished: Path):
-    before = snapshot(finished)
-    with locked(finished), pytest.raises(InputError, match="another process is at work on this run"):
-        train(small(), finished, overwrite=True)
     assert snapshot(finished) == before
 
 
@@ -147,14 +142,12 @@ def test_a_demonstration_resumes_and_replaces_runs_of_other_settings_only_if_ask
     assert snapshot(tmp_path) == before
     run_demo(shorter, tmp_path, overwrite=True)
     assert len((tmp_path / "nearest-seed1" / "metrics.jsonl").read_text().splitlines()) == 2
-
-
-def test_a_demonstration_replaces_no_figure_of_another_origin(tmp_path: Path):
-    (tmp_path / "report").mkdir()
-    (tmp_path / "report" / "cosines.png").write_bytes(b"mine")
+    other = tmp_path / "other" / "report" / "cosines.png"
+    other.parent.mkdir(parents=True)
+    other.write_bytes(b"mine")
     with pytest.raises(InputError, match=r"holds cosines\.png, and not of an earlier report"):
-        run_demo(demo(), tmp_path)
-    assert snapshot(tmp_path) == {str(tmp_path / "report" / "cosines.png"): b"mine"}
+        run_demo(demo(), tmp_path / "other")
+    assert snapshot(tmp_path / "other") == {str(other): b"mine"}
 
 
 def test_a_report_replaces_an_earlier_report_and_no_file_of_another_origin(finished: Path, tmp_path: Path):
@@ -167,11 +160,8 @@ def test_a_report_replaces_an_earlier_report_and_no_file_of_another_origin(finis
     (tmp_path / "mine" / "report.md").write_text("mine")
     said = refused("report", tmp_path / "runs", "--out", tmp_path / "mine")
     assert "holds report.md, and not of an earlier report; choose another folder with --out" in said
-    assert snapshot(tmp_path / "mine") == {str(tmp_path / "mine" / "report.md"): b"mine"}
-
-
-def test_a_run_in_place_of_its_folder_is_not_reported_and_the_folder_is_named(finished: Path):
     assert f"it is a run itself; report the folder that holds it, {finished.parent}" in refused("report", finished)
+    assert snapshot(tmp_path / "mine") == {str(tmp_path / "mine" / "report.md"): b"mine"}
 
 
 def test_a_comparison_is_replaced_only_if_asked(tmp_path: Path):

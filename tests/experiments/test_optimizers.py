@@ -74,11 +74,11 @@ def test_agd_spreads_nan_instead_of_hiding_it():
     assert all(parameter.isnan().all() for parameter in parameters)
 
 
-def test_agd_comes_back_from_its_state():
-    first = AGD([nn.Parameter(torch.eye(2))], gain=10.0)
-    second = AGD([nn.Parameter(torch.eye(2))])
+def test_agd_is_built_with_its_gain_and_comes_back_from_its_state():
+    first, second = (build_optimizer(nn.Linear(3, 2, bias=False), OptimizerConfig(name="agd", gain=g)) for g in (3, 1))
+    assert type(first) is AGD
     second.load_state_dict(first.state_dict())
-    assert second.param_groups[0]["gain"] == 10.0
+    assert first.param_groups[0]["gain"] == second.param_groups[0]["gain"] == 3.0
 
 
 @pytest.mark.parametrize("module", [nn.Linear(3, 2), nn.BatchNorm1d(3)])
@@ -147,12 +147,6 @@ def test_biases_and_normalisation_can_be_spared_the_decay():
     assert all(p is not frozen for group in (decayed, spared) for p in group["params"])
     plain = nn.Linear(3, 2, bias=False)
     assert len(build_optimizer(plain, OptimizerConfig(decay="matrices")).param_groups) == 1
-
-
-def test_agd_is_built_with_its_gain():
-    optimizer = build_optimizer(nn.Linear(3, 2, bias=False), OptimizerConfig(name="agd", gain=3.0))
-    assert type(optimizer) is AGD
-    assert optimizer.param_groups[0]["gain"] == 3.0
 
 
 def cosine(n: int) -> np.ndarray:

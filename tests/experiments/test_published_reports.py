@@ -23,12 +23,12 @@ def same(ours: object, published: object) -> bool:
     return ours == (pytest.approx(published, rel=1e-9, abs=1e-15) if isinstance(ours, float) else published)
 
 
-def test_reports_are_published() -> None:
+def test_reports_are_published():
     assert len(REPORTS) >= 10
 
 
 @pytest.mark.parametrize("path", REPORTS, ids=lambda path: path.parent.name)
-def test_the_comparisons_of_a_report_follow_from_its_runs(path: Path) -> None:
+def test_the_comparisons_of_a_report_follow_from_its_runs(path: Path):
     report = json.loads(path.read_text())
     study = Study.from_dict(report["study"])
     runs = {name: {int(seed): row for seed, row in rows.items()} for name, rows in report["runs"].items()}

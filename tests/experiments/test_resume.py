@@ -22,14 +22,14 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list]:
     return json.loads(done.stdout)
 
 
-def test_every_head_was_killed_at_random_moments_and_in_the_middle_of_files(report: dict[str, list]) -> None:
+def test_every_head_was_killed_at_random_moments_and_in_the_middle_of_files(report: dict[str, list]):
     for head in ("learned", "fixed", "nearest"):
         assert f"{head}, at random" in report
         assert sum(case.startswith(f"{head}, amid write .ckpt") for case in report) == 2
     assert len(report) > 20
 
 
-def test_every_killed_run_was_killed_and_then_finished(report: dict[str, list]) -> None:
+def test_every_killed_run_was_killed_and_then_finished(report: dict[str, list]):
     for case, (outcomes, _) in report.items():
         assert outcomes[-1] == "finished", case
         if "at random" not in case:
@@ -38,5 +38,5 @@ def test_every_killed_run_was_killed_and_then_finished(report: dict[str, list]) 
     assert sum(killed) > 0
 
 
-def test_weights_optimiser_generator_and_every_file_are_those_of_an_uninterrupted_run(report: dict[str, list]) -> None:
+def test_weights_optimiser_generator_and_every_file_are_those_of_an_uninterrupted_run(report: dict[str, list]):
     assert {case: different for case, (_, different) in report.items() if different} == {}

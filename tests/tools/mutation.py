@@ -122,6 +122,8 @@ def _checked(catchers: list[str], root: Path, said: Path) -> None:
     os.environ["HYPOTHESIS_PROFILE"] = "mutants"
     sys.dont_write_bytecode = True  # a change within the same second would be taken for no change
     sys.path[:0] = [str(root), str(root / "tests")]
+    for module in [name for name in sys.modules if name.partition(".")[0] in ("tests", "etfopt")]:
+        del sys.modules[module]  # this script's own tree, of which the copy would be another
     name = catchers[0].removeprefix("theory:")
     if name == catchers[0]:
         options = ["-x", "-q", "-p", "no:cacheprovider", "--hypothesis-seed=0"]

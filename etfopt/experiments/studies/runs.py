@@ -18,10 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from etfopt._processes import end_with_parent, on_sigterm, sigint_blocked
-from etfopt._scalars import as_integer
 from etfopt.errors import ConvergenceError, EtfoptError, InputError
 from etfopt.experiments.data import load_images
-from etfopt.experiments.settings import Machine
+from etfopt.experiments.settings import Machine, require_processors
 from etfopt.experiments.studies._progress import Progress, State, progress, record_divergence, save_study
 from etfopt.experiments.studies.plan import Planned, Study
 from etfopt.experiments.training.train import train
@@ -94,8 +93,7 @@ def run_study(
     -----
     If anything stops a study early, Ctrl-C and SIGTERM included, every finished epoch is kept. The same call resumes.
     """
-    if as_integer(jobs, "jobs", at_least=1) > (os.cpu_count() or 1):
-        raise InputError(f"jobs = {jobs} is more than the {os.cpu_count()} processors of this machine")
+    require_processors(jobs, "jobs")
     if jobs > 1 and (Machine(**machine).threads > 1 or Machine(**machine).devices > 1):
         raise InputError(f"jobs = {jobs} goes with one thread and one device a run")
     if overwrite:

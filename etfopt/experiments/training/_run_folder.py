@@ -159,13 +159,15 @@ def finish(path: Path, config: TrainConfig) -> None:
     recorder.write_results(read_means(path / MEANS_BY_EPOCH, config.training.epochs + 1)[-1])
 
 
-def kept(path: Path) -> str:
-    """Say what is kept of a run that has stopped early, and how to go on.
+def kept(path: Path, advice: str = "") -> str:
+    """Say what is kept of a run that has stopped early, and what to do.
 
     Parameters
     ----------
     path : Path
         Folder of the run.
+    advice : str
+        What to do. By default, the command that resumes the run.
 
     Returns
     -------
@@ -174,13 +176,9 @@ def kept(path: Path) -> str:
     """
     if not (path / CONFIG).exists():
         return f"Nothing was written to {path}/. To start again: the same command"
-    return f"{what_is_kept(path)}. To go on: etfopt train --resume {shlex.quote(str(path))}"
-
-
-def what_is_kept(path: Path) -> str:
-    """Say what is kept of a run, without how to go on."""
     epoch = max(checkpoints(path / "checkpoints"), default=0)
-    return f"Kept: {path}/, with the checkpoint of epoch {epoch}" if epoch else f"Kept: {path}/; no epoch was finished"
+    last = f", with the checkpoint of epoch {epoch}" if epoch else "; no epoch was finished"
+    return f"Kept: {path}/{last}. {advice or f'To go on: etfopt train --resume {shlex.quote(str(path))}'}"
 
 
 def is_empty(path: Path) -> bool:

@@ -88,7 +88,7 @@ def use_threads(count: int) -> Iterator[None]:
     Parameters
     ----------
     count : int
-        As of `torch.set_num_threads`; what was set before comes back after it.
+        For `torch.set_num_threads`; what was set before comes back after the block.
 
     Yields
     ------

@@ -24,15 +24,7 @@ from etfopt.experiments.training._means import read_means
 from etfopt.experiments.training._random_states import RandomStates, seeded
 from etfopt.experiments.training._recorder import MEANS_BY_EPOCH, Recorder
 from etfopt.experiments.training._records import config_of, locked, refuse_locked
-from etfopt.experiments.training._run_folder import (
-    Start,
-    begin,
-    finish,
-    kept,
-    refuse_occupied,
-    resume_from,
-    what_is_kept,
-)
+from etfopt.experiments.training._run_folder import Start, begin, finish, kept, refuse_occupied, resume_from
 from etfopt.experiments.training._termination import heeding_sigterm
 from etfopt.experiments.training.classifier import Classifier
 from etfopt.experiments.training.loggers import RunLogger
@@ -155,7 +147,6 @@ def train(
             return load_run(path)
         if rank == 0:
             begin(path, config, start, computer)
-        # not earlier: reading a configuration makes heads, and may draw
         with seeded(config.seed, rank), _ending(path, recorder, rank):
             _fit(trainer, model, images, start)
             means = read_means(path / MEANS_BY_EPOCH, epochs + 1)
@@ -190,7 +181,7 @@ def _ending(path: Path, recorder: Recorder, rank: int) -> Iterator[None]:
             raise StorageError(f"{error}. {kept(path)}") from error
         if isinstance(error, ConvergenceError):
             again = "A resumed run would diverge again: train with other settings, in another folder"
-            raise ConvergenceError(f"{error}. {what_is_kept(path)}. {again}") from error
+            raise ConvergenceError(f"{error}. {kept(path, again)}") from error
         raise
     finally:
         recorder.close(status)
