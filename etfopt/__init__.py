@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from etfopt.errors import ConvergenceError, EtfoptError, InputError, MissingExtraError
@@ -49,6 +50,8 @@ HOMES = {
 
 def __getattr__(name: str) -> Any:
     home = next((module for module, names in HOMES.items() if name in names), None)
+    if home is None and not name.startswith("_") and find_spec(f"{__name__}.{name}"):
+        return importlib.import_module(f"{__name__}.{name}")
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = globals()[name] = getattr(importlib.import_module(f"{__name__}.{home}"), name)

@@ -82,6 +82,8 @@ def called(
     An option replaces an offer. Raises `InputError`, with the setting `where` ("backbone"), if the arguments do not
     fit the factory's signature.
     """
+    if not callable(make):
+        raise InputError(f"{where}: {make!r} cannot be called; name a class or a function")
     try:
         known = inspect.signature(make).parameters
     except ValueError:  # of some that are written in C
@@ -96,3 +98,11 @@ def called(
             raise
         name = getattr(make, "__qualname__", repr(make))
         raise InputError(f"{where}: {name}: {error}; its arguments are to be given in {where}.options") from error
+
+
+def takes_any_keyword(make: Callable[..., Any]) -> bool:
+    """Return whether a factory takes keyword arguments of any name."""
+    try:
+        return any(p.kind is p.VAR_KEYWORD for p in inspect.signature(make).parameters.values())
+    except (TypeError, ValueError):
+        return False

@@ -12,7 +12,7 @@ import typer
 from etfopt._options import AVERAGINGS
 from etfopt.cli._app import one_of
 from etfopt.experiments.settings import TrainConfig
-from etfopt.experiments.settings.names import BACKBONES, DATA, FOLDER, HEADS, LOSSES, OPTIMIZERS
+from etfopt.experiments.settings.names import BACKBONES, DATA, FOLDER, FRAMES, HEADS, LOSSES, OPTIMIZERS
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
@@ -30,7 +30,7 @@ PANELS = {
 COMPLETED = {
     "data.name": [*DATA, FOLDER],
     "head.averaging": [*AVERAGINGS],
-    **{registry.kind: [*registry] for registry in (BACKBONES, HEADS, LOSSES, OPTIMIZERS)},
+    **{registry.kind: [*registry] for registry in (BACKBONES, FRAMES, HEADS, LOSSES, OPTIMIZERS)},
 }
 
 SETTINGS: dict[str, FieldInfo] = {

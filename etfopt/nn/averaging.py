@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from etfopt._options import AVERAGINGS
+from etfopt.errors import InputError
 
 __all__ = ["cumulative", "paper", "rule_of"]
 
@@ -41,5 +42,7 @@ def rule_of(averaging: str | float) -> Rule:
     """Return the rule of a name, an import path or a constant rate."""
     if isinstance(averaging, str):
         rule: Rule = AVERAGINGS.load(averaging)
+        if not callable(rule):
+            raise InputError(f"averaging = {averaging!r} is {rule!r}; name a function from t to a rate in (0, 1]")
         return rule
     return functools.partial(_constant, rate=averaging)

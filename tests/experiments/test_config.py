@@ -158,7 +158,10 @@ REFUSED = [
     ({"backbone.name": "custom"}, "needs backbone.dim"),
     ({"loss.name": "dot-regression", "head.temperature": "auto"}, "dot-regression needs a number, 1"),
     ({"data.name": "cifar100"}, "dim = 64 is smaller than the r = 100 rows"),
-    ({"backbone.dim": 9}, "dim = 9 .*; set backbone.dim to at least C = 10, or use head.name = 'learned'"),
+    (
+        {"backbone.dim": 9},
+        "dim = 9 .*; set backbone.dim to at least C = 10, or use head.frame = 'reduced', or head.name",
+    ),
     ({"data.name": "ufm", "data.classes": 1000}, "dim = 512 is smaller than the r = 1000"),
     ({"speed": 1}, "unknown setting speed; known are: seed, data.name"),
     ({"optimizer.speed": 1}, "unknown setting optimizer.speed; known are: optimizer.name, optimizer.learning_rate"),

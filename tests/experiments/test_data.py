@@ -167,7 +167,7 @@ def test_a_class_without_samples_is_named():
     full, empty = Labelled(pixels, torch.tensor([0, 1, 2, 2])), Labelled(pixels, torch.tensor([0, 0, 2, 2]))
     with pytest.raises(InputError, match=r"the test split has .* no sample of the classes \[1\]"):
         standardized(full, empty, 3)
-    with pytest.raises(InputError, match=r"the training split has labels 0 to 2"):
+    with pytest.raises(InputError, match=r"the training split has the label 2; C = 2"):
         standardized(full, full, 2)
     with pytest.raises(InputError, match=r"\(1, 2, 2\) in the training split and \(1, 3, 2\) in the test split"):
         standardized(full, Labelled(torch.zeros(4, 1, 3, 2, dtype=torch.uint8), full.labels), 3)

@@ -150,7 +150,9 @@ def require_classes(train: Tensor, test: Tensor, num_classes: int) -> None:
     """Check that every class has a sample in both splits, and there are no other labels."""
     for name, labels in (("training", train), ("test", test)):
         counts = torch.bincount(labels, minlength=num_classes)
-        if (missing := (counts == 0).nonzero().flatten().tolist()) or len(counts) > num_classes:
+        if len(counts) > num_classes:
+            raise InputError(f"the {name} split has the label {len(counts) - 1}; C = {num_classes} in training")
+        if missing := (counts == 0).nonzero().flatten().tolist():
             raise InputError(
                 f"the {name} split has labels 0 to {len(counts) - 1}, and no sample of the classes {missing[:10]}; "
                 f"each of the {num_classes} classes needs one"

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from etfopt._registry import called
 from etfopt.errors import InputError
-from etfopt.experiments.data.images import Labelled
+from etfopt.experiments.data.images import Labelled, require_classes
 from etfopt.experiments.settings.names import DATA
 
 if TYPE_CHECKING:
@@ -49,7 +49,15 @@ def load_own(config: DataConfig) -> tuple[Labelled, Labelled, int]:
     if not isinstance(splits, (tuple, list)) or len(splits) != 2:
         raise InputError(f"data.name = {config.name!r} must return (train, test); got a {type(splits).__name__}")
     train, test = (_split(f"data.name = {config.name!r}, {name}", x) for name, x in zip(names, splits, strict=True))
-    return train, test, int(train.labels.max()) + 1
+    if train.pixels[:1].dtype.is_floating_point != test.pixels[:1].dtype.is_floating_point:
+        raise InputError(f"data.name = {config.name!r}: images of one split are bytes, and of the other floats")
+    C = int(train.labels.max()) + 1
+    if C < 2 or len(train.labels) < C:
+        raise InputError(f"data.name = {config.name!r}: labels must be 0 to C - 1, C >= 2; the largest is {C - 1}")
+    require_classes(train.labels, test.labels, C)
+    if config.augmentation != "none" and max(train.pixels.shape[2:]) < 2:
+        raise InputError(f"data.augmentation = {config.augmentation!r}: rows of features are no images; use 'none'")
+    return train, test, C
 
 
 def _split(name: str, split: Any) -> Labelled:
@@ -57,20 +65,33 @@ def _split(name: str, split: Any) -> Labelled:
         if not hasattr(split, "__getitem__") or not hasattr(split, "__len__"):
             raise InputError(f"{name}: a pair (images, labels) or a map-style data set is needed; got {type(split)}")
         samples = [split[i] for i in range(len(split))]
-        split = torch.stack([torch.as_tensor(x) for x, _ in samples]), [int(y) for _, y in samples]
+        split = [x for x, _ in samples], [y for _, y in samples]
     if len(split) != 2:
         raise InputError(f"{name}: a pair (images, labels) is needed; got {len(split)} parts")
-    images, labels = (torch.as_tensor(part if isinstance(part, Tensor) else np.asarray(part)) for part in split)
+    images, labels = (_tensor(f"{name}, {what}", part) for what, part in zip(("images", "labels"), split, strict=True))
     if images.ndim not in (2, 3, 4) or labels.shape != images.shape[:1] or not len(labels):
         raise InputError(
             f"{name}: images are {tuple(images.shape)} and labels {tuple(labels.shape)}; (n, channels, height, width), "
             "(n, height, width) or (n, p), and (n,), are needed"
         )
-    if labels.is_floating_point() or labels.is_complex() or int(labels.min()) < 0:
-        raise InputError(f"{name}: labels must be whole numbers from 0 to C - 1; got {labels.dtype}, {labels.min()}")
+    if labels.is_floating_point() or labels.is_complex() or images.is_complex() or int(labels.long().min()) < 0:
+        raise InputError(
+            f"{name}: images must be real, and labels whole numbers from 0 to C - 1; got {images.dtype}, {labels.dtype}"
+        )
     if images.dtype != torch.uint8:
         images = images.float()
         if not images.isfinite().all():
             raise InputError(f"{name}: images hold NaN or infinity")
     images = images[:, None] if images.ndim == 3 else images.reshape(*images.shape, *(1,) * (4 - images.ndim))
     return Labelled(images, labels.long())
+
+
+def _tensor(name: str, part: Any) -> Tensor:
+    """Return an array, a tensor, or a list of these, as one tensor."""
+    try:
+        if isinstance(part, list) and isinstance(part[0], Tensor):
+            return torch.stack(part)
+        return torch.as_tensor(part if isinstance(part, Tensor) else np.asarray(part))
+    except (TypeError, ValueError, RuntimeError, IndexError) as error:
+        remedy = "give numbers of one shape: encode names as 0 to C - 1, and turn images into arrays (ToTensor)"
+        raise InputError(f"{name} cannot be read as numbers: {error}; {remedy}") from error

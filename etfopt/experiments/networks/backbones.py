@@ -93,9 +93,10 @@ def _check_sides(config: BackboneConfig, shape: torch.Size, least: int) -> None:
 
 @torch.no_grad()
 def _check_features(module: nn.Module, images: Tensor, dim: int) -> None:
-    mode = module.training
+    modes = {part: part.training for part in module.modules()}  # a part may be frozen
     features = module.eval()(images)
-    module.train(mode)
+    for part, mode in modes.items():
+        part.training = mode
     found = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
     if found != (len(images), dim):
         raise InputError(

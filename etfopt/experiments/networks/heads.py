@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -43,22 +44,24 @@ class PlainHead(nn.Module):
                 "need; give it one, or derive it from etfopt.nn.heads.Head"
             )
         self.classifier, self.dim, self.num_classes = classifier, dim, num_classes
+        self._takes_labels = "labels" in inspect.signature(classifier.forward).parameters
 
-    def forward(self, features: Tensor, labels: Tensor | None = None) -> Tensor:  # noqa: ARG002 - as every head
+    def forward(self, features: Tensor, labels: Tensor | None = None) -> Tensor:
         """Return the logits of a batch of features.
 
         Parameters
         ----------
         features : Tensor, shape (n, d)
         labels : Tensor, shape (n,), optional
-            Not looked at.
+            Passed on in training where the classifier's ``forward`` has a parameter ``labels``.
 
         Returns
         -------
         Tensor, shape (n, C)
             Logits.
         """
-        logits: Tensor = self.classifier(features)
+        given = {"labels": labels} if self._takes_labels and self.training else {}
+        logits: Tensor = self.classifier(features, **given)
         return logits
 
     def normalize(self, features: Tensor) -> Tensor:

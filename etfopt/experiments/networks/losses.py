@@ -5,6 +5,7 @@ Cross-entropy is PyTorch's.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 from etfopt._registry import called
+from etfopt.errors import InputError
 from etfopt.experiments.settings.names import LOSSES
 
 if TYPE_CHECKING:
@@ -77,5 +79,11 @@ def build_loss(config: LossConfig) -> Callable[[Tensor, Tensor], Tensor]:
     if isinstance(loss, type):
         made = called(loss, "loss", offers={}, options=config.options)
     else:
-        made = partial(loss, **config.options)
+        try:
+            made = partial(loss, **config.options)
+            inspect.signature(loss).bind(None, None, **config.options)
+        except TypeError as error:
+            raise InputError(f"loss.name = {config.name!r} does not fit: {error}; see loss.options") from error
+        except ValueError:  # of some that are written in C, which have no signature
+            pass
     return made

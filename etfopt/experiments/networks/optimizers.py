@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import lr_scheduler
 
-from etfopt._registry import called
+from etfopt._registry import called, takes_any_keyword
 from etfopt._scalars import as_positive
 from etfopt._torch import BatchNorm
 from etfopt.errors import InputError
@@ -163,10 +163,12 @@ def build_optimizer(module: nn.Module, config: OptimizerConfig) -> torch.optim.O
         "gain": config.gain,
     }
     offers = rates if is_own(config.name) else {**rates, **own}
-    make = OPTIMIZERS.load(config.name)
-    optimizer: torch.optim.Optimizer = called(
-        make, "optimizer", _groups(module, config), offers=offers, options=config.options
-    )
+    make, options = OPTIMIZERS.load(config.name), config.options
+    if is_own(config.name) and takes_any_keyword(make):
+        options = {**rates, **options}
+    optimizer = called(make, "optimizer", _groups(module, config), offers=offers, options=options)
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise InputError(f"optimizer.name = {config.name!r} makes no torch.optim.Optimizer, but {optimizer!r}")
     return optimizer
 
 
@@ -177,7 +179,7 @@ def _groups(module: nn.Module, config: OptimizerConfig) -> list[dict[str, Any]]:
         return [{"params": trainable}]
     norms = (BatchNorm, nn.LayerNorm, nn.GroupNorm)
     free = {id(p) for m in module.modules() if isinstance(m, norms) for p in m.parameters(recurse=False)}
-    free |= {id(p) for name, p in module.named_parameters() if name.rpartition(".")[2] == "bias"}
+    free |= {id(p) for p in trainable if p.ndim < 2}
     kept, spared = ([p for p in trainable if (id(p) in free) == out] for out in (False, True))
     groups: list[dict[str, Any]] = [{"params": kept}, {"params": spared, "weight_decay": 0.0}]
     return [group for group in groups if group["params"]]
@@ -205,6 +207,8 @@ def build_schedule(
     total, warmup = epochs * epoch_steps, round(config.warmup * epoch_steps)
     if config.name == "constant" and not warmup:
         return None
+    if any("lr" not in group for group in optimizer.param_groups):
+        raise InputError(f"{type(optimizer).__name__} has no learning rate; use schedule.name = 'constant', no warm-up")
     main: lr_scheduler.LRScheduler
     if config.name == "cosine":
         main = lr_scheduler.CosineAnnealingLR(optimizer, total - warmup)

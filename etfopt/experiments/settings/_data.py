@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import model_validator
 
 from etfopt.errors import InputError
+from etfopt.experiments.settings._options import Frozen, Options
 from etfopt.experiments.settings._section import Section, setting
 from etfopt.experiments.settings.names import DATA, FOLDER, DataName, is_own, known_classes
 
@@ -66,7 +67,7 @@ class DataConfig(Section):
     download: bool = setting(False, "Whether torchvision may download what is missing there.")
     classes: int = setting(10, "C of the unconstrained-features model.", ge=2)
     samples: int = setting(100, "Samples of each class of the unconstrained-features model.", ge=1)
-    options: dict[str, Any] = setting({}, "Keyword arguments for data of one's own.", since="0.2")
+    options: Options = setting(Frozen(), "Keyword arguments for data of one's own.", since="0.2")
 
     @model_validator(mode="after")
     def _go_together(self) -> DataConfig:
@@ -77,6 +78,8 @@ class DataConfig(Section):
             )
         if self.name == "ufm":
             self._check_free_features()
+        if is_own(self.name) and (self.size is not None or self.test_share != 0.2):
+            raise InputError("data.size and data.test_share are for image files; your own data must do this themselves")
         if self.options and not is_own(self.name):
             raise InputError(f"data.options are for data of one's own, named by import path; got {self.name!r}")
         return self

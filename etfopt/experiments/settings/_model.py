@@ -7,8 +7,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, model_validator
 
-from etfopt._options import METHODS, as_averaging, as_temperature
+from etfopt._options import AVERAGINGS, METHODS, as_averaging, as_temperature
 from etfopt.errors import InputError
+from etfopt.experiments.settings._options import Frozen, Options
 from etfopt.experiments.settings._section import Section, setting
 from etfopt.experiments.settings.names import (
     BACKBONES,
@@ -74,7 +75,7 @@ class BackboneConfig(Section):
     affine: bool = setting(
         False, "Whether batch normalisation has a scale and a shift; the paper's networks have none."
     )
-    options: dict[str, Any] = setting({}, "Keyword arguments for a backbone of one's own.", since="0.2")
+    options: Options = setting(Frozen(), "Keyword arguments for a backbone of one's own.", since="0.2")
 
     @model_validator(mode="after")
     def _go_together(self) -> BackboneConfig:
@@ -104,7 +105,7 @@ class HeadConfig(Section):
     )
     delta: float = setting(1e-3, "Proximal weight of the nearest head.", option=True, ge=0)
     averaging: Averaging = setting(
-        "paper", "Running means of the nearest head: paper, cumulative or a rate from 0 to 1.", option=True
+        "paper", f"Running means of the nearest head: a rate above 0, at most 1, or {AVERAGINGS.listed}.", option=True
     )
     implicit_gradient: bool = setting(
         True, "Whether the gradient passes through U*(H), in the nearest head.", option=True
@@ -122,10 +123,12 @@ class HeadConfig(Section):
     frame: FrameName = setting(
         "simplex", f"Frame of the fixed and the nearest head: {FRAMES.listed}.", option=True, since="0.2"
     )
-    options: dict[str, Any] = setting({}, "More keyword arguments of the head.", since="0.2")
+    options: Options = setting(Frozen(), "More keyword arguments of the head.", since="0.2")
 
     @model_validator(mode="after")
     def _go_together(self) -> HeadConfig:
+        if self.frame != "simplex" and self.name == "learned":
+            raise InputError(f"head.frame = {self.frame!r} is for heads with a frame; head.name is 'learned'")
         if self.rotation != "canonical" and self.name != "fixed":
             raise InputError(f"head.rotation = {self.rotation!r} is of the fixed head; head.name is {self.name!r}")
         return self
@@ -140,4 +143,4 @@ class LossConfig(Section):
         "default there.",
         option=True,
     )
-    options: dict[str, Any] = setting({}, "Keyword arguments of the loss.", since="0.2")
+    options: Options = setting(Frozen(), "Keyword arguments of the loss.", since="0.2")

@@ -13,7 +13,8 @@ from etfopt.errors import InputError
 from etfopt.experiments.settings._companions import completed, left_open, named
 from etfopt.experiments.settings._data import DataConfig
 from etfopt.experiments.settings._model import BackboneConfig, HeadConfig, LossConfig
-from etfopt.experiments.settings._section import Section, guessed, setting, typed
+from etfopt.experiments.settings._options import guessed
+from etfopt.experiments.settings._section import Section, setting, typed
 from etfopt.experiments.settings._training import OptimizerConfig, ScheduleConfig, TrainingConfig
 from etfopt.experiments.settings.names import FOLDER
 
@@ -89,10 +90,12 @@ class TrainConfig(Section):
                 f"the classifier of C = {C} classes and d = {d} features has {C * d:.3g} weights; at most "
                 f"{LARGEST_HEAD:.3g} are taken: set backbone.dim or the number of classes smaller"
             )
-        if self.head.name in SQUARE and self.head.frame == "simplex" and d < C:
+        framed = self.head.frame != "simplex" or {"frame", "reduced"} & self.head.options.keys()
+        if self.head.name in SQUARE and not framed and d < C:
+            reduced = "head.frame = 'reduced', or " if d == C - 1 else ""
             raise InputError(
                 f"dim = {d} is smaller than the r = {C} rows of the frame; set backbone.dim to at least C = {C}, or "
-                "use head.name = 'learned'"
+                f"use {reduced}head.name = 'learned'"
             )
 
     def _check_backbone(self) -> None:
@@ -162,11 +165,16 @@ class TrainConfig(Section):
         values, known = self.to_dict(), dict(type(self).settings())
         left_open(values, settings, type(self)().to_dict())
         for name, value in settings.items():
-            topic, _, key = name.partition(".")
+            topic, _, key = str(name).partition(".")
             table = values.get(topic) if key else values
             if key.startswith("options.") and f"{topic}.options" in known:
-                option = key.removeprefix("options.")
-                values[topic]["options"] = {**values[topic].get("options", {}), option: guessed(value)}
+                *tables, option = key.removeprefix("options.").split(".")
+                inner = values[topic].setdefault("options", {})
+                for part in tables:
+                    inner = inner.setdefault(part, {})
+                if not option or not isinstance(inner, dict):
+                    raise InputError(f"{name}: there is no such option; write it as in {topic}.options.depth=3")
+                inner[option] = guessed(value) if isinstance(value, str) else value
             elif name in known and isinstance(table, dict):
                 table[key or topic] = typed(value, known[name].annotation) if isinstance(value, str) else value
             else:

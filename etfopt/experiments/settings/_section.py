@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from pydantic.fields import FieldInfo
 
 from etfopt.errors import InputError
+from etfopt.experiments.settings._options import thawed
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -60,8 +61,14 @@ class Section(BaseModel):
         """Return the record with some fields replaced, checked like any other; pydantic's own checks nothing."""
         return type(self)(**{**dict(self), **(update or {})})
 
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and self._text() == other._text()
+
     def __hash__(self) -> int:
-        return hash(json.dumps(self.to_dict(), sort_keys=True, default=repr))
+        return hash(self._text())
+
+    def _text(self) -> str:
+        return json.dumps(self.to_dict(), sort_keys=True)
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
@@ -129,7 +136,7 @@ class Section(BaseModel):
             facts: Any = field.json_schema_extra
             young = facts["since"] != "0.1" and value == field.get_default(call_default_factory=True)
             if not young and (facts["identity"] or not identity):
-                values[name] = list(value) if isinstance(value, tuple) else value
+                values[name] = thawed(value)
         return values
 
     def digest(self) -> str:
@@ -157,11 +164,6 @@ def typed(text: str, hint: Any) -> Any:
             except ValueError:
                 continue
     return text
-
-
-def guessed(value: Any) -> Any:
-    """Read an option of the user's own from a string: a truth value, none, a number, or the string."""
-    return typed(value, bool | int | float | None) if isinstance(value, str) else value
 
 
 def _kind(field: FieldInfo) -> str:
@@ -212,6 +214,12 @@ def _refusal(field: FieldInfo, detail: ErrorDetails, value: Any) -> str:
     if huge or kind.startswith(("greater", "finite")):
         bound = f"above {above:g}" if above is not None else f"at least {least or 0:g}"
         return f"must be finite and {bound}; got {'a number out of range' if huge else format(float(value), 'g')}"
-    words = {"float": "a real number", "bool": "true or false", "string": "a non-empty string", "tuple": "a list"}
+    words = {
+        "dict": "a table",
+        "float": "a real number",
+        "bool": "true or false",
+        "string": "a non-empty string",
+        "tuple": "a list",
+    }
     wanted = next((word for start, word in words.items() if kind.startswith(start)), detail["msg"])
     return f"must be {wanted}; {got}"

@@ -8,8 +8,9 @@ from pydantic import BeforeValidator, model_validator
 
 from etfopt._scalars import as_positive
 from etfopt.errors import InputError
+from etfopt.experiments.settings._options import Frozen, Options
 from etfopt.experiments.settings._section import Section, setting
-from etfopt.experiments.settings.names import OPTIMIZERS, OptimizerName
+from etfopt.experiments.settings.names import OPTIMIZERS, OptimizerName, is_own
 
 LARGEST_RATE = 1e38
 """About the largest number of float32."""
@@ -48,10 +49,18 @@ class OptimizerConfig(Section):
         "all", "What the weight decay acts on; matrices leaves out biases and the parameters of normalisation layers."
     )
     gain: float = setting(10.0, "Factor on the steps of AGD; the paper's release takes 10.", gt=0, le=LARGEST_RATE)
-    options: dict[str, Any] = setting({}, "More keyword arguments of the optimiser.", since="0.2")
+    options: Options = setting(Frozen(), "More keyword arguments of the optimiser.", since="0.2")
 
     @model_validator(mode="after")
     def _go_together(self) -> OptimizerConfig:
+        if is_own(self.name):
+            fields = type(self).model_fields
+            for key in ("momentum", "nesterov", "beta1", "beta2", "gain"):
+                if getattr(self, key) != fields[key].default:
+                    raise InputError(
+                        f"optimizer.{key} is for the built-in optimisers; give {self.name} its own arguments in "
+                        f"optimizer.options, as in optimizer.options.{key}"
+                    )
         if self.nesterov and (self.name != "sgd" or self.momentum == 0):
             raise InputError(
                 f"optimizer.nesterov needs SGD with momentum; got name = {self.name!r}, momentum = {self.momentum:g}"

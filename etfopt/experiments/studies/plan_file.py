@@ -132,28 +132,28 @@ def _seeds(value: Any) -> tuple[int, ...]:
     return seeds
 
 
-def _settings(value: Any, where: str) -> dict[str, Any]:
+def _settings(value: Any, where: str, *, whole_options: bool = True) -> dict[str, Any]:
     """Return settings by their dotted names, whichever way they are written."""
     if not isinstance(value, Mapping):
         raise InputError(f"{where} must be a table of settings; got {value!r}")
     found: dict[str, Any] = {}
-    for name, item in _leaves(value):
+    for name, item in _leaves(value, whole_options):
         if name in found:
             raise InputError(f"{where}: {name} is set twice")
         found[name] = item
     return found
 
 
-def _leaves(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def _leaves(table: Mapping[str, Any], whole_options: bool, prefix: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in table.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value, f"{prefix}{key}.")
+        if isinstance(value, Mapping) and not (whole_options and key == "options"):
+            yield from _leaves(value, whole_options, f"{prefix}{key}.")
         else:
             yield prefix + key, value
 
 
 def _grid(value: Any) -> dict[str, list[Any]]:
-    grid = _settings(value, "grid")
+    grid = _settings(value, "grid", whole_options=False)
     for name, values in grid.items():
         if not isinstance(values, list) or not values:
             raise InputError(f"grid: {name} must be a non-empty list of values; got {values!r}")

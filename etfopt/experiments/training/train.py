@@ -17,7 +17,7 @@ from etfopt.errors import ConvergenceError, InputError
 from etfopt.experiments.data import Images, batches, load_images
 from etfopt.experiments.networks.backbones import build_backbone
 from etfopt.experiments.networks.heads import build_head
-from etfopt.experiments.networks.optimizers import build_optimizer, orthogonal_
+from etfopt.experiments.networks.optimizers import build_optimizer, build_schedule, orthogonal_
 from etfopt.experiments.settings import Machine, TrainConfig
 from etfopt.experiments.training._checkpoints import EpochCheckpoint, Identity
 from etfopt.experiments.training._means import read_means
@@ -242,7 +242,9 @@ def _build(config: TrainConfig, images: Images, backbone: nn.Module | None = Non
         head = build_head(config.head, config.backbone.feature_dim, images.num_classes, config.seed)
         if config.optimizer.name == "agd":
             for rows in head.parameters():
-                nn.init.orthogonal_(rows)
+                if rows.ndim > 1:  # AGD refuses others
+                    nn.init.orthogonal_(rows)
     model = Classifier(backbone, head, config)
-    build_optimizer(model, config.optimizer)  # what it refuses, it refuses before anything is written
+    # what these refuse, they refuse before anything is written
+    build_schedule(build_optimizer(model, config.optimizer), config.schedule, config.training.epochs)
     return model
