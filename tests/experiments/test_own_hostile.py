@@ -167,3 +167,12 @@ def test_submodules_are_found_on_the_package():
 
     assert etfopt.solvers.Procrustes().run
     assert not hasattr(etfopt, "no_such_module")
+
+
+@pytest.mark.parametrize("name", ["hostile_parts:NUMBER", "hostile_parts:pairs"])
+def test_a_logger_that_takes_no_folder_is_refused_before_a_run(name, tmp_path):
+    from etfopt.experiments.training.train import train
+
+    with pytest.raises(InputError, match=r"must be a class that takes save_dir=FOLDER"):
+        train(TrainConfig(), tmp_path / "run", logger=name)
+    assert not (tmp_path / "run").exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 from pytorch_lightning.loggers import Logger
 
-from etfopt.errors import MissingExtraError
+from etfopt.errors import InputError, MissingExtraError
 from etfopt.experiments.settings import TrainConfig
 from etfopt.experiments.settings.names import LOGGERS
 from etfopt.experiments.training._records import Record
@@ -65,7 +66,10 @@ class RunLogger:
                 f"logger = {name!r} needs {packages[0]}; run: pip install {packages[0]}", name=packages[0]
             )
         if name not in LOGGERS:
-            LOGGERS.load(name)
+            try:
+                inspect.signature(LOGGERS.load(name)).bind(save_dir="")
+            except TypeError as error:
+                raise InputError(f"logger = {name!r} must be a class that takes save_dir=FOLDER: {error}") from error
 
     def log(self, records: Sequence[Record]) -> None:
         """Log the last of the records."""
