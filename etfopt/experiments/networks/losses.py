@@ -73,6 +73,11 @@ def build_loss(config: LossConfig) -> Callable[[Tensor, Tensor], Tensor]:
     -------
     callable
         From logits and labels to the mean over the batch, a scalar.
+
+    Raises
+    ------
+    InputError
+        If there is no such loss, or the options do not fit it.
     """
     loss = LOSSES.load(config.name)
     made: Callable[[Tensor, Tensor], Tensor]
