@@ -154,6 +154,11 @@ def build_optimizer(module: nn.Module, config: OptimizerConfig) -> torch.optim.O
     -------
     torch.optim.Optimizer
         With two groups where weight decay acts on matrices alone.
+
+    Raises
+    ------
+    InputError
+        If there is no such optimiser, or the settings do not fit it.
     """
     rates = {"lr": config.learning_rate, "weight_decay": config.weight_decay}
     own = {
@@ -203,6 +208,11 @@ def build_schedule(
     -------
     LRScheduler or None
         None for a constant rate without warm-up, and for AGD.
+
+    Raises
+    ------
+    InputError
+        If the optimiser has no learning rate to change.
     """
     total, warmup = epochs * epoch_steps, round(config.warmup * epoch_steps)
     if config.name == "constant" and not warmup:
