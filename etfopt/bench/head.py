@@ -72,7 +72,8 @@ def _rows(C: int, batch: int, rounds: int, device: torch.device, on_step: Callab
 
         def run() -> None:
             optimizer.zero_grad()
-            functional.cross_entropy(head(network(images), labels), labels).backward()  # type: ignore[no-untyped-call]
+            loss = functional.cross_entropy(head(network(images), labels), labels)
+            loss.backward()  # type: ignore[no-untyped-call] # torch leaves it untyped
             optimizer.step()
 
         return run
@@ -80,7 +81,8 @@ def _rows(C: int, batch: int, rounds: int, device: torch.device, on_step: Callab
     def by_itself(head: nn.Module) -> Callable[[], None]:
         def run() -> None:
             features.grad = None
-            functional.cross_entropy(head(features, labels), labels).backward()  # type: ignore[no-untyped-call]
+            loss = functional.cross_entropy(head(features, labels), labels)
+            loss.backward()  # type: ignore[no-untyped-call] # as above
 
         return run
 

@@ -188,7 +188,7 @@ def _fault(lines: list[Line], index: bool) -> ValueError | None:
             if problem := _problem(field):
                 return ValueError(f"line {number}, column {column}: {problem}")
             if not NUMBER.fullmatch(field):
-                message = f"line {number}, column {column}: {field[:40]!r} is no number"
+                message = f"line {number}, column {column}: {field[:40]!r} is not a number"
                 if number == lines[0][0]:
                     return InputError(
                         message, argument="header", remedy="if the first row holds names, pass header=True"
@@ -212,7 +212,7 @@ def _problem(field: str) -> str:
         return f"{field!r} is complex; real numbers are needed"
     if re.fullmatch(r"[+-]?\d+(,\d+)+", field):
         return (
-            f"{field[:40]!r} is no number: write a decimal comma as a point, and leave out commas between thousands; "
+            f"{field[:40]!r} is not a number: write a decimal comma as a point, and leave out thousands separators; "
             "pandas.read_csv has decimal=',' and thousands=',' for them"
         )
     return ""

@@ -147,7 +147,7 @@ REFUSED = [
     ({"schedule.name": "step", "schedule.milestones": "30, 20"}, r"must increase; got \[30.0, 20.0\]"),
     ({"schedule.name": "step", "schedule.milestones": "2", "schedule.warmup": 3}, "after the warm-up"),
     ({"schedule.warmup": 0.5}, "needs whole epochs; got"),
-    ({"schedule.warmup": 60}, "the schedule goes on at epoch 60, and training.epochs = 60"),
+    ({"schedule.warmup": 60}, "the schedule still changes at epoch 60, and training.epochs = 60"),
     ({"optimizer.nesterov": "true", "optimizer.momentum": 0}, "nesterov needs SGD with momentum"),
     ({"optimizer.name": "agd"}, "'agd': it has no learning rate: use schedule.name = 'constant'"),
     ({"optimizer.name": "agd", "schedule.name": "constant", "backbone.affine": "true"}, "backbone.affine = false"),

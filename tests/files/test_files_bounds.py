@@ -84,9 +84,9 @@ def test_a_grid_of_billions_is_refused_before_it_is_made() -> None:
         ('{"epoch": 0}', "written by another version"),
         ('{"schema": 1, "epoch": 1}', "is damaged: line 1: epoch 0 is due"),
         ('{"schema": 1}', "is damaged: line 1: epoch 0 is due"),
-        ('{"schema": 1, "epoch": false}', "is damaged: line 1: 'epoch' is no number"),
-        ('{"schema": 1, "epoch": 0, "nc1": "much"}', "is damaged: line 1: 'nc1' is no number"),
-        ('{"schema": 1, "epoch": 0, "nc1": [1]}', "is damaged: line 1: 'nc1' is no number"),
+        ('{"schema": 1, "epoch": false}', "is damaged: line 1: 'epoch' is not a number"),
+        ('{"schema": 1, "epoch": 0, "nc1": "much"}', "is damaged: line 1: 'nc1' is not a number"),
+        ('{"schema": 1, "epoch": 0, "nc1": [1]}', "is damaged: line 1: 'nc1' is not a number"),
         ("[" * 10_000, "is damaged: line 1: it is nested too deeply"),
     ],
 )

@@ -82,7 +82,7 @@ class PlainHead(nn.Module):
     def weight(self) -> Tensor:
         """The classifier's rows, shape (C, d)."""
         weight: Any = self.classifier.weight
-        return weight  # type: ignore[no-any-return]
+        return weight  # type: ignore[no-any-return] # checked on construction
 
     @property
     def bias(self) -> Tensor:

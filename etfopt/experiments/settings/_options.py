@@ -19,8 +19,8 @@ class Frozen(dict[str, Any]):
     def _refuse(self, *_: Any, **__: Any) -> None:
         raise TypeError("the options of a configuration cannot be changed; make another one by with_settings")
 
-    __setitem__ = __delitem__ = __ior__ = _refuse  # type: ignore[assignment]
-    update = pop = popitem = clear = setdefault = _refuse  # type: ignore[assignment]
+    __setitem__ = __delitem__ = __ior__ = _refuse  # type: ignore[assignment] # none of them returns
+    update = pop = popitem = clear = setdefault = _refuse  # type: ignore[assignment] # as above
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Frozen, (dict(self),)

@@ -63,7 +63,9 @@ class TrainConfig(Section):
         self._check_optimizer()
         epochs, last = self.training.epochs, max([self.schedule.warmup, *self.schedule.milestones])
         if last >= epochs:
-            raise InputError(f"the schedule goes on at epoch {last:g}, and training.epochs = {epochs}; train longer")
+            raise InputError(
+                f"the schedule still changes at epoch {last:g}, and training.epochs = {epochs}; train longer"
+            )
         # its confidence is a probability that cross-entropy gives
         if self.loss.name == "dot-regression" and self.head.temperature == "auto":
             raise InputError("head.temperature = 'auto' is made for cross-entropy; dot-regression needs a number, 1")

@@ -57,7 +57,7 @@ class Section(BaseModel):
         except ValidationError as error:
             raise _in_our_words(type(self), error) from None
 
-    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:  # noqa: ARG002
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:  # noqa: ARG002 - frozen
         """Return the record with some fields replaced, checked like any other; pydantic's own checks nothing."""
         return type(self)(**{**dict(self), **(update or {})})
 

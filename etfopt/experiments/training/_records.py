@@ -121,7 +121,7 @@ def _record(path: Path, number: int, line: bytes) -> Record:
         raise InputError(f"{path}: was written by another version of etfopt; this one reads schema {SCHEMA}")
     odd = [key for key, value in record.items() if value is not None and not _is_number(value)]
     if odd or record.get("epoch") != number:
-        what = f"{odd[0][:40]!r} is no number" if odd else f"epoch {number} is due"
+        what = f"{odd[0][:40]!r} is not a number" if odd else f"epoch {number} is due"
         raise InputError(f"{path}: is damaged: line {number + 1}: {what}")
     return {key: math.nan if value is None else value for key, value in record.items()}
 
