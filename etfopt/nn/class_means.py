@@ -90,6 +90,7 @@ class ClassMeans(RunningMeans):
     """
 
     _shown = ("num_classes", "dim", "memory")
+    _by_class = ("mean", "samples")
     mean: Tensor
     samples: Tensor
 
@@ -104,6 +105,12 @@ class ClassMeans(RunningMeans):
     def occurred(self) -> Tensor:
         """Which classes have occurred so far, (C,) of bool."""
         return self.samples > 0
+
+    @torch.no_grad()
+    def start_from(self, mean: Tensor) -> None:
+        """Take columns (d, C) from elsewhere for the class means, each worth as much as one sample."""
+        self.mean.copy_(mean)
+        self.samples.fill_(1)
 
     def centred(self) -> Tensor:
         """Return the class means minus their balanced mean, (d, C); 0 for a class never seen."""

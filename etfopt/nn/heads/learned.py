@@ -9,7 +9,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from etfopt.nn._renamed import takes_old_options
+from etfopt.nn.heads._growth import columns
 from etfopt.nn.heads.base import Head, HeadOptions
+from etfopt.nn.pooling import as_ignored
 
 __all__ = ["LearnedHead"]
 
@@ -61,6 +63,17 @@ class LearnedHead(Head):
 
     def _reset_buffers(self) -> None:
         self.bias.zero_()
+
+    @torch.no_grad()
+    def _reindex(self, index: list[int]) -> None:
+        old, fresh = self.rows, type(self)(self.dim, len(index), temperature=self.temperature)
+        rows = torch.where(
+            torch.tensor(index)[:, None].to(old.device) >= 0, columns(old.mT, index).mT, fresh.rows.to(old)
+        )
+        self.ignore_index = as_ignored(self.ignore_index, len(index))
+        self.num_classes = len(index)
+        self.rows = nn.Parameter(rows, requires_grad=old.requires_grad)
+        self.bias = columns(self.bias, index)
 
     @property
     def weight(self) -> Tensor:
