@@ -15,6 +15,7 @@ from etfopt._scalars import as_integer
 from etfopt._torch import require_finite, require_floats, require_labels
 from etfopt.nn._state import LoadChecked
 from etfopt.nn.heads._features import scaled
+from etfopt.nn.heads._labels import TakesLabels
 from etfopt.nn.pooling import as_ignored
 
 __all__ = ["Head", "HeadOptions", "affine"]
@@ -29,7 +30,7 @@ class HeadOptions(TypedDict, total=False):
     dtype: torch.dtype | None
 
 
-class Head(LoadChecked, abc.ABC):
+class Head(LoadChecked, TakesLabels, abc.ABC):
     r"""A classifier on features of one norm, :math:`f = \tau h/\|h\|`, with logits :math:`fW' + b`.
 
     A head of your own derives from this class and defines ``weight`` (C, d) and ``bias`` (C,), both detached. Override
@@ -117,7 +118,7 @@ class Head(LoadChecked, abc.ABC):
             If features or labels do not fit, or the state may not change here. Nothing has changed then.
         """
         if self.training:
-            return self._train(features, labels)
+            return self._train(features, self._labels_or_given(labels))
         return self._classified(self._checked(features, labels)[0])
 
     def _train(self, features: Tensor, labels: Tensor | None) -> Tensor:
