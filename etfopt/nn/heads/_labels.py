@@ -33,7 +33,7 @@ class TakesLabels(nn.Module):
     _given: Given | None = None
 
     @contextmanager
-    def labels(self, labels: Tensor) -> Iterator[None]:
+    def labels(self, labels: Tensor | None) -> Iterator[None]:
         """Give the labels of the one training forward inside the block, for code that calls ``model(x)`` only.
 
         ``with head.labels(y): logits = model(x)`` is ``head(backbone(x), y)``. The block may be left before the
@@ -42,8 +42,8 @@ class TakesLabels(nn.Module):
 
         Parameters
         ----------
-        labels : Tensor
-            As for `forward`, which checks them.
+        labels : Tensor, optional
+            As for `forward`, which checks them. None gives none, for a network that is called with or without.
 
         Returns
         -------
@@ -65,14 +65,15 @@ class TakesLabels(nn.Module):
         >>> with head.labels(torch.tensor([0, 1, 2, 0])):
         ...     logits = model(torch.randn(4, 5))
         """
+        if labels is None:
+            yield
+            return
         if not isinstance(labels, Tensor):
             raise InputError(
                 f"labels must be a torch tensor; got {type(labels).__name__}: pass torch.as_tensor(labels)"
             )
         if self._given is not None:
-            raise InputError(
-                "labels() is called inside a labels() block of the same head; leave that block first"
-            )
+            raise InputError("labels() is called inside a labels() block of the same head; leave that block first")
         given = self._given = Given(labels)
         try:
             yield
