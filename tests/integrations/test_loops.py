@@ -13,53 +13,9 @@ from torch.nn.functional import cross_entropy
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
 from torch.utils.checkpoint import checkpoint
 
-from etfopt.nn import FixedETFHead, LearnedHead, NearestETFHead
-from tests.tools.head_cases import same
-
-HEADS = (LearnedHead, FixedETFHead, NearestETFHead)
-C, D, WIDTH = 4, 6, 12
-Batches = list[tuple[torch.Tensor, torch.Tensor]]
-
-
-def images(n: int = 257) -> tuple[torch.Tensor, torch.Tensor]:
-    """Classes that a small network separates; the last batch of 32 holds a single image."""
-    generator = torch.Generator().manual_seed(0)
-    y = torch.randperm(n, generator=generator) % C
-    return torch.randn(n, WIDTH, generator=generator) + 5 * torch.eye(C, WIDTH)[y], y
-
-
-def batches(epochs: int = 3, size: int = 32, n: int = 257) -> Batches:
-    x, y = images(n)
-    return list(zip(x.split(size), y.split(size), strict=True)) * epochs
-
-
-def network(make: Callable[..., nn.Module], norm: bool = False, **options: object) -> nn.Sequential:
-    torch.manual_seed(5)
-    middle = nn.BatchNorm1d(32) if norm else nn.Identity()
-    return nn.Sequential(
-        nn.Sequential(nn.Linear(WIDTH, 32), middle, nn.Tanh(), nn.Linear(32, D)), make(D, C, **options)
-    )
-
-
-def sgd(model: nn.Module) -> torch.optim.Optimizer:
-    return torch.optim.SGD(model.parameters(), lr=0.1)
-
-
-def accuracy(model: nn.Module) -> float:
-    x, y = images()
-    with torch.no_grad():
-        return float((model.eval()(x).argmax(dim=1) == y).float().mean())
-
-
-def trained(model: nn.Sequential, data: Batches, after: Callable[[], object] = lambda: None) -> nn.Sequential:
-    """The plain loop: the reference of every other."""
-    optimizer = sgd(model)
-    for x, y in data:
-        optimizer.zero_grad()
-        cross_entropy(model[1](model[0](x), y), y).backward()
-        optimizer.step()
-        after()
-    return model
+from etfopt.nn import LearnedHead, NearestETFHead
+from tests.tools.head_cases import HEADS, same
+from tests.tools.loop_cases import Batches, C, D, accuracy, batches, network, refit, sgd, trained
 
 
 def same_as_plain(model: nn.Sequential, make: Callable[..., nn.Module], data: Batches, atol: float = 1e-5) -> None:
@@ -122,16 +78,6 @@ def batch_norm_update(make: type[nn.Module]) -> None:
     update_bn(batches(1, n=258), mean.module[0])
     refit(mean.module, batches(1, n=258))
     assert accuracy(mean) > 0.95
-
-
-def refit(model: nn.Sequential, data: Batches) -> None:
-    """Set the statistics of the head anew, by the network as it is."""
-    head = model[1].train()
-    if not isinstance(head, LearnedHead):
-        head.reset_parameters()
-    with torch.no_grad():
-        for x, y in data:
-            head(model[0](x), y)
 
 
 def sharpness_aware(make: type[nn.Module], radius: float = 0.0) -> nn.Sequential:
