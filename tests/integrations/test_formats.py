@@ -5,9 +5,11 @@ import pytest
 torch = pytest.importorskip("torch")
 from torch import nn
 
-from etfopt.nn import UnitFeatures
+from etfopt.nn import FixedETFHead, LearnedHead, NearestETFHead, UnitFeatures
 from tests.tools.head_cases import HEADS, same
 from tests.tools.loop_cases import batches, images, network, trained
+
+CASES = [(LearnedHead, "network"), (NearestETFHead, "network"), (FixedETFHead, "layer"), (NearestETFHead, "layer")]
 
 
 @pytest.mark.parametrize("make", HEADS)
@@ -23,8 +25,7 @@ def test_safetensors_bring_the_state_back_to_the_bit(make, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore")  # exporters warn of what they meet on the way
-@pytest.mark.parametrize("what", ["network", "layer"])
-@pytest.mark.parametrize("make", HEADS)
+@pytest.mark.parametrize(("make", "what"), CASES)
 def test_onnx_runtime_returns_the_logits(make, what, tmp_path):
     """Of the network in evaluation as it is, and of the plain layers that stand for its head."""
     onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime comes with the extra integrations")

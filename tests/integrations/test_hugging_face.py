@@ -9,11 +9,10 @@ from etfopt import InputError
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers", reason="transformers comes with the extra integrations")
 pytest.importorskip("accelerate", reason="accelerate comes with the extra integrations")
-from torch import nn
 from torch.utils.data import Dataset
 
-from etfopt.nn import ClassMeans, FixedETFHead, LearnedHead, NearestETFHead
-from etfopt.nn.heads import Head
+from etfopt.nn import FixedETFHead, LearnedHead, NearestETFHead
+from tests.tools.guides import changed
 from tests.tools.head_cases import same, snapshot
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -39,21 +38,16 @@ def _filled():
     torch.utils.deterministic.fill_uninitialized_memory = before
 
 
-class Classifier(transformers.BertForSequenceClassification):
-    """As the guide has it."""
+GUIDE = changed("hugging_face")
+
+
+class Classifier(GUIDE["FineTuned"]):
+    """As the guide has it, with any head."""
 
     def __init__(self, config: transformers.BertConfig) -> None:
         super().__init__(config)
+        assert isinstance(self.classifier, NearestETFHead)
         self.classifier = MAKE[config.head](config.hidden_size, config.num_labels)
-
-    def forward(self, input_ids, attention_mask=None, labels=None, **options):  # the Trainer reads these names
-        with self.classifier.labels(labels):
-            return super().forward(input_ids, attention_mask, labels=labels, **options)
-
-    def _init_weights(self, module: nn.Module) -> None:
-        super()._init_weights(module)
-        if isinstance(module, (Head, ClassMeans)):
-            module.reset_parameters()
 
 
 class Forgetful(Classifier):
@@ -120,7 +114,7 @@ def test_the_trainer_trains_every_head_whatever_the_last_batch(head, n, tmp_path
 
 
 def test_the_trainer_accumulates(tmp_path):
-    run = trainer(fresh(), 512, tmp_path, per_device_train_batch_size=4, gradient_accumulation_steps=8)
+    run = trainer(fresh(), 257, tmp_path, per_device_train_batch_size=4, gradient_accumulation_steps=8)
     run.train()
     assert run.evaluate()["eval_accuracy"] > 0.97
 
@@ -177,3 +171,13 @@ def test_a_head_that_nobody_initialised_raises(head, mode, tmp_path):
     loaded = Forgetful.from_pretrained(without_head(stepped(head), tmp_path))
     with pytest.raises(InputError, match=r"U is not near any rotation.*reset_parameters\(\)"):
         loaded.train(mode)(**batch())
+
+
+@pytest.mark.parametrize("head", MAKE)
+def test_a_checkpoint_of_other_classes_gives_a_head_that_is_as_new(head, tmp_path):
+    stepped(head).save_pretrained(tmp_path)
+    loaded = Classifier.from_pretrained(tmp_path, num_labels=3, ignore_mismatched_sizes=True)
+    expected = MAKE[head](16, 3)
+    if head != "learned":
+        assert same(loaded.classifier.state_dict(), expected.state_dict())
+    assert loaded.train()(input_ids=batch()["input_ids"], labels=batch()["labels"] % 3).loss.isfinite()

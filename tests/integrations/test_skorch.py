@@ -13,33 +13,20 @@ from sklearn.preprocessing import MinMaxScaler
 from torch import nn
 
 from etfopt.nn import FixedETFHead, LearnedHead, NearestETFHead
+from tests.tools.guides import changed
 from tests.tools.head_cases import HEADS
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
-class Network(nn.Module):
-    def __init__(self, make: type[nn.Module] = NearestETFHead, width: int = 64) -> None:
-        super().__init__()
-        self.backbone = nn.Sequential(nn.Linear(64, width), nn.Tanh(), nn.Linear(width, 32))
-        self.head = make(32, 10)
-
-    def forward(self, X: torch.Tensor) -> torch.Tensor:
-        return self.head(self.backbone(X))
+GUIDE = changed("skorch")
 
 
-class Classifier(skorch.NeuralNetClassifier):
+def classifier(**options: object) -> skorch.NeuralNetClassifier:
     """As the guide has it."""
-
-    def train_step_single(self, batch, **options):
-        with self.module_.head.labels(batch[1]):
-            return super().train_step_single(batch, **options)
-
-
-def classifier(**options: object) -> Classifier:
     torch.manual_seed(0)
     settings = {"max_epochs": 15, "lr": 0.1, "optimizer__momentum": 0.9, "train_split": None, "verbose": 0}
-    return Classifier(Network, criterion=nn.CrossEntropyLoss, **{**settings, **options})
+    return GUIDE["Classifier"](GUIDE["Network"], criterion=nn.CrossEntropyLoss, **{**settings, **options})
 
 
 def digits() -> tuple:
@@ -50,7 +37,7 @@ def digits() -> tuple:
 @pytest.mark.parametrize("make", HEADS)
 def test_a_search_of_scikit_learn_trains_and_scores_every_head(make):
     X, y = digits()
-    pipeline = make_pipeline(MinMaxScaler(), classifier(module__make=make))
+    pipeline = make_pipeline(MinMaxScaler(), classifier(module__head=make))
     grid = {"neuralnetclassifier__module__width": [32], "neuralnetclassifier__lr": [1e-5, 0.1]}
     names = {key.replace("neuralnetclassifier", "classifier"): values for key, values in grid.items()}
     search = GridSearchCV(pipeline, names, cv=2).fit(X, y)
@@ -63,7 +50,7 @@ def test_a_search_of_scikit_learn_trains_and_scores_every_head(make):
 
 def test_the_head_is_searched_like_any_setting_and_the_result_pickles():
     X, y = digits()
-    search = GridSearchCV(classifier(), {"module__make": [FixedETFHead, LearnedHead, NearestETFHead]}, cv=2)
+    search = GridSearchCV(classifier(), {"module__head": [FixedETFHead, LearnedHead, NearestETFHead]}, cv=2)
     search.fit(X / 16, y)
     twin = pickle.loads(pickle.dumps(search.best_estimator_))
     assert (twin.predict(X / 16) == search.predict(X / 16)).all()
