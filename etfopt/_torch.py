@@ -151,6 +151,11 @@ def in_backward() -> bool:
     return torch._C._current_graph_task_id() != -1
 
 
+def sharded(module: torch.nn.Module) -> bool:
+    """Whether FSDP holds the parameters of a module, of either version: they are then other tensors in a forward."""
+    return bool(getattr(module, "_is_fsdp_managed_module", False))
+
+
 def version(X: Tensor) -> int:
     """Return how often X was written to."""
     return X._version

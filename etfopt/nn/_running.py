@@ -211,7 +211,9 @@ class RunningMeans(ByKeyword, Tracking, abc.ABC):
     def _average(self, features: Tensor, target: Tensor) -> MeansUpdate | None:
         own, bad = class_sums(features, target, self.num_classes, self.ignore_index)
         pooled = self.ranks.total(own, bad)
-        batch = Sums(*(part.to(features.dtype) for part in pooled.sums))
+        sums, total, counts = (part.to(features.dtype) for part in pooled.sums)
+        # over ranks the counts carry a gradient of zero, for which autograd would save the state that commit writes to
+        batch = Sums(sums, total, counts.detach())
         valid = None
         if pooled.refused is not None:
             valid = (batch.number > 0) & ~pooled.refused

@@ -20,6 +20,7 @@ from etfopt.nn._state import LoadChecked
 from etfopt.nn._targets import rows, targets
 from etfopt.nn.heads._features import scaled
 from etfopt.nn.heads._growth import added, kept
+from etfopt.nn.heads._labels import TakesLabels
 from etfopt.nn.pooling import as_ignored
 
 __all__ = ["Head", "HeadOptions", "affine"]
@@ -34,7 +35,7 @@ class HeadOptions(TypedDict, total=False):
     dtype: torch.dtype | None
 
 
-class Head(LoadChecked, abc.ABC):
+class Head(LoadChecked, TakesLabels, abc.ABC):
     r"""A classifier on features of one norm, :math:`f = \tau h/\|h\|`, with logits :math:`fW' + b`.
 
     A head of your own derives from this class and defines ``weight`` (C, d) and ``bias`` (C,), both detached. Override
@@ -125,7 +126,7 @@ class Head(LoadChecked, abc.ABC):
             If features or labels do not fit, or the state may not change here. Nothing has changed then.
         """
         if self.training:
-            logits = self._train(features, labels)
+            logits = self._train(features, self._labels_or_given(labels))
         else:
             logits = self._classified(self._checked(features, labels)[0])
         return logits if features.dim() == 2 else logits.reshape(*features.shape[:-1], self.num_classes)

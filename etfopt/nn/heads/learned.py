@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from etfopt._torch import sharded
+from etfopt.errors import InputError
 from etfopt.nn._renamed import takes_old_options
 from etfopt.nn.heads._growth import columns
 from etfopt.nn.heads.base import Head, HeadOptions
@@ -31,6 +33,11 @@ class LearnedHead(Head):
         d and C.
     **options
         ``temperature``, ``ignore_index``, ``device`` and ``dtype``, see `Head`.
+
+    Raises
+    ------
+    InputError
+        If an argument is out of range; in training if FSDP shards the rows.
 
     References
     ----------
@@ -81,6 +88,11 @@ class LearnedHead(Head):
         return functional.normalize(self.rows.detach(), dim=1)
 
     def _train(self, features: Tensor, labels: Tensor | None) -> Tensor:
+        if sharded(self):
+            raise InputError(
+                f"{type(self).__name__} is sharded by FSDP, which would undo the projection of its rows to unit length "
+                "in every step. Apply FSDP to the backbone only, and DistributedDataParallel to this head"
+            )
         f, _ = self._checked(features, labels)
         # through .data: a second forward before the backward pass finds unit rows, so no saved value really changes,
         # and autograd's version counter must not think otherwise

@@ -259,11 +259,11 @@ class NearestETFHead(ETFHead):
 
     def _classifier(self, update: MeansUpdate) -> tuple[Tensor, Tensor]:
         """Return the weight and bias for the updated means, differentiable, and make them the state."""
-        step = self.means.count()
-        solves = step % self.solve_every == 0 and (self.freeze_after is None or step < self.freeze_after)
         with torch.autocast(update.mean.device.type, enabled=False):
             mean = update.mean if self.implicit_gradient else update.mean.detach()
-            current = self.rotation()
+            current = self.rotation()  # first, for it refuses a state that nobody initialised
+            step = self.means.count()
+            solves = step % self.solve_every == 0 and (self.freeze_after is None or step < self.freeze_after)
             U, prox = current.to(mean.dtype), self.prox
             if solves:
                 U, prox = self._solve(mean, current, update.valid, first=step == 0)
