@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from etfopt._options import ByKeyword, as_averaging
+from etfopt._options import ByKeyword, as_averaging, as_ignored
 from etfopt._scalars import as_integer
 from etfopt._torch import outside_graphs
 from etfopt.nn._ranks import Ranks
@@ -15,7 +15,6 @@ from etfopt.nn._renamed import takes_old_options
 from etfopt.nn._running import RunningMeans
 from etfopt.nn._state import refuse_trace, state_dtype
 from etfopt.nn.averaging import rule_of
-from etfopt.nn.pooling import as_ignored
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup

@@ -10,12 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from etfopt._options import as_temperature
+from etfopt._options import as_ignored, as_temperature
 from etfopt._scalars import as_integer
 from etfopt._torch import require_finite, require_floats, require_labels
 from etfopt.nn._state import LoadChecked
 from etfopt.nn.heads._features import scaled
-from etfopt.nn.pooling import as_ignored
 
 __all__ = ["Head", "HeadOptions", "affine"]
 
