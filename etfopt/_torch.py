@@ -92,8 +92,7 @@ def require_labels(
         index = index.masked_fill(index < 0, torch.iinfo(torch.int64).max)  # beyond int64, and so no class
     if visible(index):
         wrong = (index < 0) | (index >= num_classes)
-        bad = (wrong if ignore_index is None else wrong & (index != ignore_index)).nonzero()
-        if len(bad):
+        if wrong.any() and len(bad := (wrong if ignore_index is None else wrong & (index != ignore_index)).nonzero()):
             first = tuple(bad[0].tolist())
             position = first[0] if len(first) == 1 else first
             remedy = "drop the samples to be ignored" if ignore_index is None else f"ignore samples by {ignore_index}"

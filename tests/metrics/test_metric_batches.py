@@ -197,7 +197,7 @@ def one_class_each(data: Data) -> list[Data]:
 
 def with_nothing_between(data: Data) -> list[Data]:
     nothing = data[0][:7] + 50, torch.full((7,), -100), -data[2], -data[3]
-    empty = data[0][:0], data[1][:0], -data[2], -data[3]
+    empty = data[0].new_empty(0, 3, 8), data[1].new_empty(0, 3), -data[2], -data[3]
     return [nothing, empty, *(part for batch in batches(data, [60, 40]) for part in (batch, nothing, empty))]
 
 

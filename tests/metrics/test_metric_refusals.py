@@ -32,6 +32,7 @@ BAD: dict[str, tuple[str, Callable[[Tensor], object], str]] = {
     "features: complex": ("features", lambda x: x + 1j, "features has dtype torch.complex64"),
     "features: NaN": ("features", lambda x: poke(x, math.nan), r"features holds 1 value.* at \(0, 3\): nan.*Remove"),
     "features: inf": ("features", lambda x: poke(x, -math.inf), "features holds 1 value.*-inf"),
+    "features: inf in half": ("features", lambda x: poke(x.half(), math.inf), r"features holds 1 value.*: inf"),
     "features: huge": ("features", lambda x: poke(x.double(), 1e101), r"features holds 1 value.*1e\+101; .*rescale"),
     "features: sparse": ("features", lambda x: x.to_sparse(), "features has layout torch.sparse_coo; pass .*dense"),
     "labels: list": ("labels", lambda y: y.tolist(), "labels must be a torch tensor; got list"),
