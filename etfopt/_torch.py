@@ -49,10 +49,11 @@ def require_features(features: object, dim: int) -> Tensor:
     The last axis is that of one feature; the others number the samples: images, tokens, pixels.
     """
     tensor = require_floats(features, "features", None)
-    if tensor.shape[-1:] != (dim,):
-        remedy = "check dim, or reshape it"
-        if tensor.ndim > 2 and tensor.shape[1] == dim:
-            remedy = "they look like feature maps: pass features.movedim(1, -1)"
+    if tensor.ndim == 2:
+        return require_floats(tensor, "features", ("n", dim))
+    if tensor.ndim == 0 or tensor.shape[-1] != dim:
+        maps = tensor.ndim > 2 and tensor.shape[1] == dim
+        remedy = "pass features.movedim(1, -1), with the channels last" if maps else "check dim, or reshape it"
         raise InputError(f"features has shape {tuple(tensor.shape)}; it must be (..., {dim}): {remedy}")
     return tensor
 

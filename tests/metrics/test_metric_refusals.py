@@ -24,7 +24,7 @@ def poke(tensor: Tensor, value: float) -> Tensor:
 BAD: dict[str, tuple[str, Callable[[Tensor], object], str]] = {
     "features: array": ("features", lambda x: x.numpy(), "features must be a torch tensor; got ndarray"),
     "features: 0-D": ("features", lambda x: x[0, 0], r"features has shape \(\); it must be \(\.\.\., 8\)"),
-    "features: narrow": ("features", lambda x: x[:, :7], r"features has shape \(20, 7\); it must be \(\.\.\., 8\)"),
+    "features: narrow": ("features", lambda x: x[:, :7], r"features has shape \(20, 7\); it must be \(n, 8\)"),
     "features: maps": ("features", lambda x: x[:, :, None], r"shape \(20, 8, 1\).*pass features.movedim\(1, -1\)"),
     "features: one": ("features", lambda x: x[0], r"labels has shape \(20,\); it must be \(\): one class index"),
     "features: tokens": ("features", lambda x: x.view(4, 5, 8), r"labels has shape \(20,\); it must be \(4, 5\)"),
