@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Required, TypedDict
 import torch
 from torch import Tensor
 
-from etfopt._options import ByKeyword
+from etfopt._options import ByKeyword, as_ignored
 from etfopt._scalars import as_integer
 from etfopt._torch import outside_graphs, require_finite, visible
 from etfopt.nn._ranks import Ranks
 from etfopt.nn._signature import whole_signature
 from etfopt.nn._state import Tracking, refuse_second_run, refuse_trace, state_dtype, where_valid
 from etfopt.nn._targets import rows, targets
-from etfopt.nn.pooling import as_ignored, class_sums
+from etfopt.nn.pooling import class_sums
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup

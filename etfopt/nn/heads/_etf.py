@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from etfopt._arrays import room_hint
-from etfopt._options import as_statistics, warn_of_low_temperature
+from etfopt._options import as_ignored, as_statistics, warn_of_low_temperature
 from etfopt._torch import full_precision, require_finite, require_floats
 from etfopt.errors import InputError
 from etfopt.frames import frame_matrix, simplex_etf
@@ -18,7 +18,6 @@ from etfopt.nn.functional import on_frame
 from etfopt.nn.heads._growth import moved_least
 from etfopt.nn.heads._rotation import Rotated
 from etfopt.nn.heads.base import Head, HeadOptions
-from etfopt.nn.pooling import as_ignored
 
 
 class FrameOptions(HeadOptions, total=False):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from etfopt._options import as_temperature, warn_of_low_temperature
+from etfopt._options import as_ignored, as_temperature, warn_of_low_temperature
 from etfopt._scalars import as_integer
 from etfopt._torch import require_finite
 from etfopt.errors import InputError
@@ -21,7 +21,6 @@ from etfopt.nn._targets import rows, targets
 from etfopt.nn.heads._features import scaled
 from etfopt.nn.heads._growth import added, kept
 from etfopt.nn.heads._labels import TakesLabels
-from etfopt.nn.pooling import as_ignored
 
 __all__ = ["Head", "HeadOptions", "affine"]
 

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from etfopt._options import as_ignored
 from etfopt._torch import sharded
 from etfopt.errors import InputError
 from etfopt.nn._renamed import takes_old_options
 from etfopt.nn.heads._growth import columns
 from etfopt.nn.heads.base import Head, HeadOptions
-from etfopt.nn.pooling import as_ignored
 
 __all__ = ["LearnedHead"]
 
