@@ -5,25 +5,26 @@ from __future__ import annotations
 import statistics
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from etfopt.errors import require_extra
+from etfopt.errors import MissingExtraError, require_extra
 
 require_extra("experiments", "torch", "pytorch_lightning", "sklearn")
 
 import torch
-from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.nn import functional
 
-from etfopt._scalars import as_integer
+from etfopt._scalars import as_choice, as_integer
+from etfopt.bench import _trainer
+from etfopt.bench._loop_problems import Problem, clusters, digits, logits_of
 from etfopt.experiments.training.machine import use_threads
 from etfopt.nn import FixedETFHead, LearnedHead, NearestETFHead
 
-__all__ = ["HEADS", "LOOPS", "Loop", "LoopRow", "Problem", "bench_loops", "clusters", "digits"]
+__all__ = ["HEADS", "LOOPS", "Loop", "LoopRow", "bench_loops", "choose_loops"]
 
 MakeHead = Callable[..., nn.Module]
 HEADS: dict[str, MakeHead] = {  # called with d, C, and the options of a loop
@@ -33,63 +34,12 @@ HEADS: dict[str, MakeHead] = {  # called with d, C, and the options of a loop
     "nearest": NearestETFHead,
 }
 
-TEST_SAMPLES = 387
 LATE_CLASS = 9
 
 
 @dataclass(frozen=True)
-class Problem:
-    """Samples to train and to test on, and a new network with d features below the head."""
-
-    inputs: Tensor
-    labels: Tensor
-    test_inputs: Tensor
-    test_labels: Tensor
-    network: nn.Module
-    d: int
-    C: int
-
-
-def digits(samples: int, relu: bool = False) -> Problem:
-    """Return scikit-learn's digits, in an order drawn from the global generator, and a 64-128-64 perceptron.
-
-    Parameters
-    ----------
-    samples : int
-        Training samples: the first so many. The last 387 are for the test.
-    relu : bool
-        Whether the perceptron ends in a ReLU.
-
-    Returns
-    -------
-    Problem
-    """
-    pixels, labels = map(torch.from_numpy, load_digits(return_X_y=True))
-    order = torch.randperm(len(labels))
-    inputs, labels = pixels[order].float() / 16, labels[order]
-    layers = [nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 64), *([nn.ReLU()] if relu else [])]
-    test = slice(-TEST_SAMPLES, None)
-    return Problem(inputs[:samples], labels[:samples], inputs[test], labels[test], nn.Sequential(*layers), 64, 10)
-
-
-def clusters() -> Problem:
-    """Return 100 Gaussian clusters in 128 dimensions, 20 samples of each to train and 20 to test, and a linear layer.
-
-    Centres are N(0, I), and samples centre + 0.5 N(0, I), drawn from the global generator.
-
-    Returns
-    -------
-    Problem
-    """
-    d, C = 128, 100
-    centres, labels = torch.randn(C, d), torch.arange(C).repeat_interleave(20)
-    train, test = (centres[labels] + 0.5 * torch.randn(len(labels), d) for _ in range(2))
-    return Problem(train, labels, test, labels, nn.Linear(d, d), d, C)
-
-
-@dataclass(frozen=True)
 class Loop:
-    """A plain training loop: SGD with momentum 0.9 on a problem."""
+    """A training loop: a plain one with SGD at momentum 0.9, or Hugging Face's Trainer with its defaults."""
 
     title: str
     problem: Callable[[], Problem]
@@ -100,6 +50,7 @@ class Loop:
     in_turn: bool = False  # samples sorted by class
     late: int = 0  # class 9 is left out of so many epochs, and the accuracy is that on class 9
     options: Mapping[str, Any] = field(default_factory=dict)  # of the ETF heads
+    trainer: bool = False
 
 
 LOOPS = {
@@ -113,7 +64,42 @@ LOOPS = {
     "in-turn-digits": Loop("digits by class", partial(digits, 1408), in_turn=True),
     "relu": Loop("ReLU features", partial(digits, 1408, relu=True), epochs=25),
     "late": Loop("class 9 comes late", partial(digits, 1408), epochs=14, late=8),
+    "trainer-512": Loop("Hugging Face", partial(digits, 512), rate=1e-3, batch=32, trainer=True),
+    "trainer-513": Loop("Hugging Face", partial(digits, 513), rate=1e-3, batch=32, trainer=True),
 }
+
+
+def choose_loops(names: Sequence[str] = ()) -> tuple[dict[str, Loop], list[str]]:
+    """Return the named loops, or all that can run here, and a line for each that is left out.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Names of `LOOPS`. Empty means all.
+
+    Returns
+    -------
+    loops, notes : dict of str to Loop, list of str
+        The loops by name, and why others are left out.
+
+    Raises
+    ------
+    InputError
+        If a name is unknown.
+    MissingExtraError
+        If a loop that is named needs a package that is not installed.
+    """
+    loops, left_out = {}, []
+    for name in (as_choice(name, "rows", [*LOOPS]) for name in names or LOOPS):
+        try:
+            if LOOPS[name].trainer:
+                _trainer.require()
+            loops[name] = LOOPS[name]
+        except MissingExtraError as error:
+            if names:
+                raise
+            left_out.append(f"{name} is left out: {error}")
+    return loops, left_out
 
 
 @dataclass(frozen=True)
@@ -187,15 +173,20 @@ def _accuracy(loop: Loop, make: MakeHead, seed: int) -> float:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         problem = loop.problem()
-        order = torch.Generator().manual_seed(int(torch.randint(2**31, ())))  # before the head draws, or does not
+        order = int(torch.randint(2**31, ()))  # before the head, which may draw too
         head = make(problem.d, problem.C, **loop.options)
-    _train(loop, problem, head, order)
+        if loop.trainer:
+            _trainer.train(problem, head, epochs=loop.epochs, rate=loop.rate, batch=loop.batch, seed=order)
+        else:
+            _train(loop, problem, head, torch.Generator().manual_seed(order))
     problem.network.eval()
     head.eval()
-    counted = problem.test_labels == LATE_CLASS if loop.late else torch.ones_like(problem.test_labels, dtype=torch.bool)
+    inputs, labels = problem.test_inputs, problem.test_labels
+    if loop.late:
+        inputs, labels = inputs[labels == LATE_CLASS], labels[labels == LATE_CLASS]
     with torch.no_grad():
-        logits = head(problem.network(problem.test_inputs[counted]))
-    right = (logits.argmax(1) == problem.test_labels[counted]) & logits.isfinite().all(1)
+        logits = head(problem.network(inputs))
+    right = (logits.argmax(1) == labels) & logits.isfinite().all(1)
     return float(right.double().mean())
 
 
@@ -206,8 +197,7 @@ def _train(loop: Loop, problem: Problem, head: nn.Module, order: torch.Generator
         for batch in _samples(loop, labels, epoch, order).split(loop.batch):  # type: ignore[no-untyped-call] # as below
             optimizer.zero_grad()
             for part in batch.split(loop.batch // loop.parts):
-                features = network(inputs[part])
-                logits = head(features) if isinstance(head, nn.Linear) else head(features, labels[part])
+                logits = logits_of(head, network(inputs[part]), labels[part])
                 loss = functional.cross_entropy(logits, labels[part]) * (len(part) / len(batch))
                 loss.backward()  # type: ignore[no-untyped-call] # torch leaves it untyped
             optimizer.step()

@@ -8,8 +8,9 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("pytorch_lightning")
 pytest.importorskip("sklearn")
-from etfopt import InputError
-from etfopt.bench.loops import HEADS, LOOPS, LoopRow, bench_loops
+from etfopt.bench import _trainer
+from etfopt.bench.loops import HEADS, LOOPS, LoopRow, bench_loops, choose_loops
+from etfopt.errors import InputError, MissingExtraError
 
 
 def short(name: str, **changes: object) -> dict:
@@ -118,3 +119,27 @@ def test_options_of_a_loop_reach_the_heads_with_a_frame():
         bench_loops(short("relu", options={"colour": "red"}), seeds=1)
     with pytest.raises(InputError, match="seeds must be an integer of at least 1"):
         bench_loops(short("1408"), seeds=0)
+
+
+def test_loops_are_chosen_by_name_and_those_that_cannot_run_are_left_out(monkeypatch):
+    def missing() -> None:
+        raise MissingExtraError("transformers is not installed", name="transformers")
+
+    monkeypatch.setattr(_trainer, "require", missing)
+    loops, notes = choose_loops()
+    assert list(loops) == [name for name in LOOPS if not name.startswith("trainer")]
+    assert notes == [f"trainer-{n} is left out: transformers is not installed" for n in (512, 513)]
+    assert choose_loops(["relu", "1408"]) == ({"relu": LOOPS["relu"], "1408": LOOPS["1408"]}, [])
+    with pytest.raises(InputError, match="rows = '1411' is not known; choose one of: 1408, 1409"):
+        choose_loops(["1411"])
+    with pytest.raises(MissingExtraError, match="transformers is not installed"):
+        choose_loops(["trainer-512"])
+
+
+@pytest.mark.filterwarnings("default")  # what transformers and accelerate warn of is not ours
+@pytest.mark.parametrize(("name", "sizes"), [("trainer-512", [32] * 16), ("trainer-513", [32] * 16 + [1])])
+def test_the_trainer_of_hugging_face_has_the_batches_that_the_name_says(name, sizes, capsys):
+    pytest.importorskip("transformers", reason="needs the extra integrations")
+    pytest.importorskip("accelerate", reason="needs the extra integrations")
+    assert [len(batch) for batch in recorded(name).batches] == 2 * sizes
+    assert capsys.readouterr().out == ""
