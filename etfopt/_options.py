@@ -3,6 +3,7 @@ r"""The options of the PyTorch bridge that are names and numbers, checked withou
 from __future__ import annotations
 
 import math
+import warnings
 from typing import Self
 
 from etfopt._registry import Registry
@@ -17,8 +18,14 @@ AVERAGINGS = Registry(
 )
 """Rules of running means that have a name; a rate is another."""
 
+STATISTICS = ("running", "paper")
+"""How a head keeps class means."""
+
 CONFIDENCE = 0.9664
 """The confidence at collapse of the paper's released scripts: tau = 5 for C = 10 classes."""
+
+LEAST_CONFIDENCE = 0.9
+"""Heads whose temperature allows less than this at collapse say so."""
 
 LARGEST_TEMPERATURE = 1e15
 """Beyond it the squares of features could leave the range of float32."""
@@ -97,6 +104,20 @@ def as_temperature(value: object, num_classes: int) -> float:
     return temperature
 
 
+def warn_of_low_temperature(temperature: float, num_classes: int) -> None:
+    """Warn if a collapsed network could not give the right class a probability of 0.9; 1 is for dot-regression."""
+    C = num_classes
+    p = 1 / (1 + (C - 1) * math.exp(-min(temperature * C / (C - 1), 700)))
+    if temperature > 1 and p < LEAST_CONFIDENCE:
+        warnings.warn(
+            f"temperature = {temperature:g} is small for {C} classes: after cross-entropy, even a collapsed network "
+            f"gives the right class a probability of {p:.2g} only. Leave temperature out, or pass 'auto': that is "
+            f"{collapse_temperature(C):.3g} here",
+            UserWarning,
+            stacklevel=2,
+        )
+
+
 def as_averaging(value: object) -> str | float:
     """Return the name of a rule for running means, or a constant rate, or raise `InputError`."""
     if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value <= 1:
@@ -104,6 +125,20 @@ def as_averaging(value: object) -> str | float:
     if isinstance(value, str):
         return AVERAGINGS.checked(value)
     raise InputError(f"averaging must be 'paper', 'cumulative', an import path or a rate in (0, 1]; got {value!r}")
+
+
+def as_statistics(value: object) -> str:
+    """Return the name of a way to keep class means, or raise `InputError`."""
+    if isinstance(value, str) and value in STATISTICS:
+        return value
+    raise InputError(f"statistics = {value!r} is not known; choose one of: {', '.join(STATISTICS)}")
+
+
+def as_memory(value: object) -> float:
+    """Return a number of samples above 0, infinity included, or raise `InputError`."""
+    if isinstance(value, float) and value == math.inf:
+        return value
+    return as_positive(value, "memory")
 
 
 def as_shrinkage(value: object, name: str) -> float:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from etfopt import NearestETF, solve
 from etfopt.adjoint import nearest_etf_vjp, polar_derivative
-from etfopt.nn import ClassMeans, NearestETFHead
+from etfopt.nn import NearestETFHead, PaperClassMeans
 from theory.draws import Matrix, polar, problem
 from theory.registry import Part, Residual, at_least
 
@@ -39,10 +39,10 @@ def weights(rule: str | float, t: int) -> Matrix:
 
 
 def _class_means(rng: np.random.Generator) -> Iterator[Residual]:
-    """Feed batches to ClassMeans: columns are the stated weights of the visits; so are the derivatives."""
+    """Feed batches to PaperClassMeans: columns are the stated weights of the visits; so are the derivatives."""
     C, d, T = int(rng.integers(2, 6)), int(rng.integers(1, 5)), int(rng.integers(1, 40))
     rule: str | float = str(rng.choice(["paper", "cumulative"])) if rng.integers(2) else float(rng.uniform(0.05, 1))
-    means, share = ClassMeans(num_classes=C, dim=d, averaging=rule).double(), rng.uniform(0.02, 1, C)
+    means, share = PaperClassMeans(num_classes=C, dim=d, averaging=rule).double(), rng.uniform(0.02, 1, C)
     history: list[tuple[Matrix, Labels]] = [_batch(rng, C, d, share) for _ in range(T)]
     *past, (f, y) = history
     for x, labels in past:
@@ -105,9 +105,9 @@ def _column(history: list[tuple[Matrix, Labels]], c: int, rates: list[float]) ->
 
 
 def _floor(rng: np.random.Generator) -> Iterator[Residual]:
-    """Start ClassMeans near the step where the release stops shrinking its rate."""
+    """Start PaperClassMeans near the step where the release stops shrinking its rate."""
     start, T = int(rng.integers(LAST - 8, LAST + 4)), int(rng.integers(1, 12))
-    means, old = ClassMeans(num_classes=2, dim=1).double(), rng.standard_normal((1, 2))
+    means, old = PaperClassMeans(num_classes=2, dim=1).double(), rng.standard_normal((1, 2))
     means.mean.copy_(torch.from_numpy(old))
     means.seen.fill_(True)
     means.steps.fill_(start)
@@ -127,13 +127,13 @@ def _indirect(rng: np.random.Generator) -> Iterator[Residual]:
     """Measure the indirect gradient of a head, with and without it, against differences of its own loss."""
     C, delta = int(rng.integers(2, 5)), float(rng.choice([1e-3, 0.1, 1.0]))
     d, rule = C + int(rng.integers(0, 3)), float(rng.uniform(0.2, 1)) if rng.integers(2) else "paper"
-    head, share = NearestETFHead(d, C, delta=delta, averaging=rule).double(), rng.uniform(0.3, 1, C)
+    head, share = NearestETFHead(d, C, delta=delta, statistics="paper", averaging=rule).double(), rng.uniform(0.3, 1, C)
     batches = [_batch(rng, C, d, share if t else np.ones(C)) for t in range(int(rng.integers(2, 8)))]
     *past, (x, y) = batches
     for f, labels in past:
         _step(head, torch.from_numpy(f), labels)
     E, D = rng.standard_normal((len(y), C)), rng.standard_normal(x.shape)
-    old, prox, a = head.means.mean.numpy().copy(), head.U.numpy().copy(), _rate(rule, len(batches))
+    old, prox, a = head.means.centred().numpy().copy(), head.U.numpy().copy(), _rate(rule, len(batches))
     f0 = 5 * x / np.linalg.norm(x, axis=1, keepdims=True)
 
     def mean(x: Matrix) -> Matrix:
@@ -175,7 +175,7 @@ def _fading(rng: np.random.Generator) -> Iterator[Residual]:
     C, n = int(rng.integers(2, 5)), int(rng.integers(1, 4))
     d, rule = C + int(rng.integers(0, 3)), str(rng.choice(["paper", "cumulative"]))
     x, y = rng.standard_normal((C * n, d)), np.repeat(np.arange(C), n)
-    E, head = rng.standard_normal((C * n, C)), NearestETFHead(d, C, averaging=rule).double()
+    E, head = rng.standard_normal((C * n, C)), NearestETFHead(d, C, statistics="paper", averaging=rule).double()
     first = _gradient(head, x, y, E, True) - _gradient(head, x, y, E, False)
     direct = _gradient(head, x, y, E, False)
     head(torch.from_numpy(x), torch.from_numpy(y))

@@ -39,7 +39,14 @@ def layer(
     """Return the layer without a running mean, at its first step or after one that ended at U_prox."""
     frame = torch.from_numpy(simplex_etf(C, reduced=True))
     head = NearestETFHead(
-        d, C, temperature=tau, delta=delta, averaging=1.0, implicit_gradient=implicit, frame=frame
+        d,
+        C,
+        statistics="paper",
+        temperature=tau,
+        delta=delta,
+        averaging=1.0,
+        implicit_gradient=implicit,
+        frame=frame,
     ).double()
     if prox is not None:
         head.U.copy_(torch.from_numpy(prox))
@@ -83,7 +90,7 @@ def optimise(rng: np.random.Generator) -> Iterator[Residual]:
     C, m, tau = int(rng.integers(3, 6)), int(rng.integers(2, 4)), float(rng.uniform(1, 2.5))
     d = C + int(rng.integers(0, 3))
     h = rng.standard_normal((C * m, d))
-    head = FixedETFHead(d, C)
+    head = FixedETFHead(d, C, statistics="paper")
     W = head.weight.double()
     frozen, at = _descend(lambda x: _torch_loss(x, C, tau, W), h)
     yield Residual(abs(frozen - bound(C, tau)), 1e-6, "minimum with a frozen ETF")

@@ -89,7 +89,7 @@ $1/\sum\omega^2 \le 1/\omega_1^2$. A counter of its own makes the class's visits
 
 ## In the code
 
-- `etfopt.nn.ClassMeans`: `averaging` is the rule; a number keeps the indirect gradient from fading.
+- `etfopt.nn.PaperClassMeans`: `averaging` is the rule; a number keeps the indirect gradient from fading.
 - `etfopt.nn.NearestETFHead`: `implicit_gradient=False` cuts what is left of it after many steps.
 
 ## References

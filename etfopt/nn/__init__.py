@@ -42,5 +42,14 @@ require_extra("torch", "torch")
 from etfopt._options import collapse_temperature
 from etfopt.nn.class_means import ClassMeans
 from etfopt.nn.heads import FixedETFHead, LearnedHead, NearestETFHead, UnitFeatures
+from etfopt.nn.paper_means import PaperClassMeans
 
-__all__ = ["ClassMeans", "FixedETFHead", "LearnedHead", "NearestETFHead", "UnitFeatures", "collapse_temperature"]
+__all__ = [
+    "ClassMeans",
+    "FixedETFHead",
+    "LearnedHead",
+    "NearestETFHead",
+    "PaperClassMeans",
+    "UnitFeatures",
+    "collapse_temperature",
+]

@@ -1,52 +1,173 @@
-r"""What `etfopt.nn.ClassMeans` does with a batch: sums over the ranks, an update, and its commitment to the state."""
+r"""What the running class means do with a batch: sums over the ranks, an update, and its commitment to the state."""
 
 from __future__ import annotations
 
+import abc
+import inspect
 import math
 from contextlib import AbstractContextManager
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Required, TypedDict
 
 import torch
 from torch import Tensor
 
-from etfopt._torch import require_finite, require_floats, require_labels, visible
-from etfopt.errors import InputError
+from etfopt._options import ByKeyword
+from etfopt._scalars import as_integer
+from etfopt._torch import outside_graphs, require_finite, visible
 from etfopt.nn._ranks import Ranks
-from etfopt.nn._state import Tracking, refuse_second_run, where_valid
-from etfopt.nn.averaging import rule_of
-from etfopt.nn.pooling import class_sums
+from etfopt.nn._signature import whole_signature
+from etfopt.nn._state import Tracking, refuse_second_run, refuse_trace, state_dtype, where_valid
+from etfopt.nn._targets import rows, targets
+from etfopt.nn.pooling import as_ignored, class_sums
 
-LABELS_REQUIRED = (
-    "labels are required in training: call head(features, labels), or head.eval() to predict; pass the backbone alone "
-    "to what runs a network without labels, such as torch.optim.swa_utils.update_bn"
-)
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
+
+
+class MeansOptions(TypedDict, total=False):
+    """The arguments that all running class means share."""
+
+    num_classes: Required[int]
+    dim: Required[int]
+    ignore_index: int
+    synchronize: bool | ProcessGroup
+    device: torch.device | str | None
+    dtype: torch.dtype | None
+
+
+class Sums(NamedTuple):
+    """What the samples of a batch add up to, over all ranks."""
+
+    classes: Tensor  # (C, d)
+    total: Tensor  # (d,)
+    counts: Tensor  # (C,)
+
+    @property
+    def number(self) -> Tensor:
+        """How many samples count, ()."""
+        return self.counts.sum()
+
+    def means(self) -> Tensor:
+        """Return the class means of the batch, (d, C); 0 for an absent class."""
+        return (self.classes / torch.where(self.counts > 0, self.counts, 1)[:, None]).mT
+
+    def mean(self) -> Tensor:
+        """Return the mean of the batch, (d,); 0 for an empty one."""
+        return self.total / torch.where(self.number > 0, self.number, 1)
+
+
+class Merged(NamedTuple):
+    """The running means with a batch in them, before it is known whether the batch counts."""
+
+    mean: Tensor  # (d, C), centred, with the gradient of the batch's part
+    center: Tensor  # (d,), what the bias of a training step centres by, with its gradient
+    seen: Tensor  # (C,), which classes have occurred so far
+    state: dict[str, Tensor]  # the buffers, but for the number of steps
 
 
 class MeansUpdate(NamedTuple):
     """What one batch makes of the running means, before it is committed."""
 
-    mean: Tensor  # (d, C), with the gradient of the batch's part
-    global_mean: Tensor  # (d,), of the batch, with its gradient
-    seen: Tensor  # (C,), which classes have occurred so far
+    mean: Tensor
+    center: Tensor
+    seen: Tensor
+    state: dict[str, Tensor]
     # whether the batch counts, (), and whether it is refused. Where it does not count the fields above hold the old
     # state. None says that values were looked at: the batch counts, and is good
     valid: Tensor | None
     bad: Tensor | None
 
 
-class RunningMeans(Tracking):
-    """Running class means; subclasses set the sizes, the rule, the ranks and the buffers."""
+class RunningMeans(ByKeyword, Tracking, abc.ABC):
+    """Running class means of features; a subclass says which buffers there are, and what a batch makes of them."""
 
-    mean: Tensor
-    global_mean: Tensor
-    seen: Tensor
     steps: Tensor
-    num_classes: int
-    dim: int
-    averaging: str | float
-    ignore_index: int
-    ranks: Ranks
+    _shown: tuple[str, ...] = ("num_classes", "dim")
     _known_count: int | None = None  # see `count`
+
+    __signature__: ClassVar[inspect.Signature]
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        cls.__signature__ = whole_signature(cls)
+
+    def __init__(
+        self,
+        *,
+        num_classes: int,
+        dim: int,
+        ignore_index: int = -100,
+        synchronize: bool | ProcessGroup = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(dtype)
+        self.num_classes = as_integer(num_classes, "num_classes", at_least=2)
+        self.dim = as_integer(dim, "dim", at_least=1)
+        self.ignore_index = as_ignored(ignore_index, self.num_classes)
+        self.ranks = Ranks(synchronize)
+        # all of them floats, for averages of models: one of bool fails, and one of integers is cut to integers
+        for name, size in (self._sizes() | {"steps": ()}).items():
+            self.register_buffer(name, torch.zeros(size, dtype=state_dtype(dtype), device=device))
+
+    @abc.abstractmethod
+    def _sizes(self) -> dict[str, tuple[int, ...]]:
+        """Return the shapes of the buffers, but for the number of steps."""
+
+    @abc.abstractmethod
+    def _merged(self, batch: Sums) -> Merged:
+        """Return what a batch with samples makes of the state."""
+
+    @abc.abstractmethod
+    def centred(self) -> Tensor:
+        """Return the centred class means as they are, (d, C): what H is made of."""
+
+    @abc.abstractmethod
+    def center(self) -> Tensor:
+        """Return the mean that the bias centres by in evaluation, (d,)."""
+
+    @property
+    @abc.abstractmethod
+    def occurred(self) -> Tensor:
+        """Which classes have occurred so far, (C,) of bool."""
+
+    def forward(self, features: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Return the centred class means, shape (d, C): updated by the batch in training, as they are in evaluation.
+
+        Parameters
+        ----------
+        features : Tensor, shape (..., d)
+        labels : Tensor of integers, shape (...), or of probabilities, shape (..., C)
+            Required in training. A batch without samples changes nothing.
+
+        Returns
+        -------
+        Tensor, shape (d, C)
+            In training with the gradient of the batch's part.
+
+        Raises
+        ------
+        InputError
+            If features or labels do not fit, before any state changes.
+        """
+        if not self.training:
+            return self.centred().clone()
+        refuse_trace(self)
+        mean: Tensor = self._train(features, labels)
+        return mean
+
+    # Not compiled: AOTAutograd (PyTorch 2.13) may save a buffer for the backward pass and write to it before that,
+    # which gives another gradient and no error. Under fullgraph=True this is an error; else the rest is compiled.
+    @outside_graphs
+    def _train(self, features: Tensor, labels: Tensor | None) -> Tensor:
+        with self.sharing_refusals():
+            lead, features = features.shape[:-1], rows(features, self.dim)
+            target = targets(labels, lead, self.num_classes, self.ignore_index)
+        update = self.updated(features, target)
+        if update is None:
+            return self.centred().clone()
+        self.commit(update)
+        return update.mean
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
@@ -58,56 +179,36 @@ class RunningMeans(Tracking):
 
     def sharing_refusals(self) -> AbstractContextManager[None]:
         """Return a block around checks of a batch that tells the other ranks of an `InputError`."""
-        return self.ranks.sharing_refusals(self.mean, self.mean.numel() + self.dim + self.num_classes)
+        return self.ranks.sharing_refusals(self.steps, self.dim * self.num_classes + self.dim + self.num_classes)
 
-    def updated(self, features: Tensor, labels: Tensor | None) -> MeansUpdate | None:
-        """Return what a batch makes of the means, without changing them; None for a batch without samples."""
+    def updated(self, features: Tensor, target: Tensor) -> MeansUpdate | None:
+        """Return what a batch makes of the means, without changing them; None for a batch without samples.
+
+        Features are (n, d), targets as `etfopt.nn._targets.targets` returns them.
+        """
         refuse_second_run(self)
         with self.sharing_refusals():
-            labels = self._checked(features, labels)
+            require_finite(features, "features")
         if not features.shape[0] and self.ranks.group() is None:
             return None
         with torch.autocast(features.device.type, enabled=False):
-            dtype = torch.promote_types(torch.promote_types(features.dtype, self.mean.dtype), torch.float32)
-            return self._average(features.to(dtype), labels)
+            dtype = torch.promote_types(torch.promote_types(features.dtype, self.steps.dtype), torch.float32)
+            return self._average(features.to(dtype), target)
 
-    def _checked(self, features: Tensor, labels: Tensor | None) -> Tensor:
-        """Return the labels as int64, or raise for what does not fit."""
-        require_floats(features, "features", ("n", self.dim))
-        if labels is None:
-            raise InputError(LABELS_REQUIRED)
-        index = require_labels(labels, len(features), self.num_classes, self.ignore_index)
-        require_finite(features, "features")
-        return index
-
-    def _average(self, features: Tensor, labels: Tensor) -> MeansUpdate | None:
-        own, bad = class_sums(features, labels, self.num_classes, self.ignore_index)
+    def _average(self, features: Tensor, target: Tensor) -> MeansUpdate | None:
+        own, bad = class_sums(features, target, self.num_classes, self.ignore_index)
         pooled = self.ranks.total(own, bad)
-        sums, total, counts = (part.to(features.dtype) for part in pooled.sums)
-        number = counts.sum()
+        batch = Sums(*(part.to(features.dtype) for part in pooled.sums))
         valid = None
         if pooled.refused is not None:
-            valid = (number > 0) & ~pooled.refused
-        elif number == 0:
+            valid = (batch.number > 0) & ~pooled.refused
+        elif batch.number == 0:
             return None
-        mu = total / number.clamp(min=1)
-        batch = (sums / counts.clamp(min=1)[:, None] - mu).mT
-
-        present, before = counts > 0, self.seen > 0
-        if not self._told:
-            self.note_one_class(present.sum() == 1)
-        seen = before | present
-        past = torch.where(seen, self.mean.to(features.dtype), mu.detach()[:, None])
-        # columns the batch says nothing of: the past where there is one, mu_G where there is none
-        batch = torch.where(present, batch, torch.where(seen, past, mu[:, None]))
-        # lerp is exact where both agree, so that absent classes keep their column to the bit, and at the rate 1
-        mean = torch.lerp(past, batch, self._rate(features.dtype))
-        old = (self.mean, self.global_mean, before)
-        mean, mu, seen = (where_valid(valid, x, y) for x, y in zip((mean, mu, seen), old, strict=True))
-        return MeansUpdate(mean, mu, seen, valid, pooled.refused)
-
-    def _rate(self, dtype: torch.dtype) -> Tensor:
-        return rule_of(self.averaging)(self.steps.to(dtype) + 1)
+        new = self._merged(batch)
+        old = (self.centred(), self.center(), self.occurred)
+        mean, center, seen = (where_valid(valid, x, y) for x, y in zip(new[:3], old, strict=True))
+        state = {name: where_valid(valid, X, getattr(self, name)) for name, X in new.state.items()}
+        return MeansUpdate(mean, center, seen, state, valid, pooled.refused)
 
     def count(self) -> int:
         """Return the number of steps taken, for Python to steer by.
@@ -126,9 +227,8 @@ class RunningMeans(Tracking):
     def commit(self, update: MeansUpdate) -> None:
         """Make an update the state; where it is not valid nothing changes."""
         before = self.count()
-        self.mean.copy_(update.mean)
-        self.global_mean.copy_(update.global_mean)
-        self.seen.copy_(update.seen)
+        for name, value in update.state.items():
+            getattr(self, name).copy_(value)
         self.steps += 1 if update.valid is None else update.valid
         self.count_rejected(update.bad)
         # whether a first batch was a good one is looked up at the next

@@ -1,50 +1,49 @@
-r"""Running means of the classes' features, as the paper's layer keeps them."""
+r"""Running means of the classes' features: one counter for each class, centred only when they are used."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Unpack
 
 import torch
 from torch import Tensor
 
-from etfopt._options import ByKeyword, as_averaging
-from etfopt._scalars import as_integer
-from etfopt._torch import outside_graphs
-from etfopt.nn._ranks import Ranks
+from etfopt._options import as_memory
 from etfopt.nn._renamed import takes_old_options
-from etfopt.nn._running import RunningMeans
-from etfopt.nn._state import refuse_trace, state_dtype
-from etfopt.nn.averaging import rule_of
-from etfopt.nn.pooling import as_ignored
-
-if TYPE_CHECKING:
-    from torch.distributed import ProcessGroup
+from etfopt.nn._running import MeansOptions, Merged, RunningMeans, Sums
 
 __all__ = ["ClassMeans"]
 
+MEMORY = 64.0
+"""Samples of a class after which an old one has a weight of 1/e."""
+
+PRIOR = 4.0
+"""Samples that the running means are worth when a batch tells by how much all features have moved."""
+
 
 @takes_old_options
-class ClassMeans(ByKeyword, RunningMeans):
-    r"""Running class means, centred by the mean of each batch.
+class ClassMeans(RunningMeans):
+    r"""Running class means with a sample counter for each class.
 
-    With :math:`H_t` the class means of batch t minus the batch's global mean :math:`\mu_G`, as columns,
+    A batch with n samples of class c, whose mean is :math:`\hat\mu_c`, moves the running mean :math:`\mu_c` of N
+    samples by
 
-    .. math:: \bar H_t = a_t H_t + (1 - a_t) \bar H_{t-1},
+    .. math:: \mu_c \leftarrow \mu_c + a\,(\hat\mu_c - \mu_c), \qquad
+       a = 1 - \min\Bigl\{\Bigl(\frac{N}{N+n}\Bigr)^2,\ e^{-n/m}\Bigr\}, \qquad N \leftarrow N + n.
 
-    the past held constant, so that only :math:`a_t H_t` carries a gradient. A class absent from the batch keeps its
-    previous column; a class never seen has :math:`\mu_G` as its column (the paper's release does the same).
+    The past is held constant, so that only :math:`a\,\hat\mu_c` carries a gradient. Absent classes keep their mean to
+    the bit. Both factors multiply: one batch, or the same samples in many small ones, forget the past equally.
+    The class means are centred by their balanced mean :math:`\bar\mu`, over the classes seen so far; a class never seen
+    has a centred mean of zero.
 
     Parameters
     ----------
     num_classes, dim : int
         C, at least 2, and d, the width of the features.
-    averaging : "paper", "cumulative", float or str
-        The rate :math:`a_t`, t = 1 at the first batch: "paper" is :math:`\max(2/(t+1), 10^{-4})`, the rule of the
-        paper's release; "cumulative" is :math:`1/t`, the plain mean over batches; a number in (0, 1] is a constant
-        rate after :math:`a_1 = 1`; any other string is the import path of your own, see `etfopt.nn.averaging`. The
-        smaller the last rates, the less of the gradient is left.
+    memory : float
+        m, the number of samples of a class after which an old sample's weight has fallen to 1/e. ``math.inf`` forgets
+        as the paper's rule does, :math:`a \approx 2n/N`.
     ignore_index : int
-        Label of samples that count neither in the class means nor in :math:`\mu_G`, as in `torch.nn.CrossEntropyLoss`.
+        Label of samples that do not count, as in `torch.nn.CrossEntropyLoss`.
     synchronize : bool or ProcessGroup
         Under torch.distributed, the processes whose batches count as one in training: True for the default group,
         False for each process alone, or a group. The reduction is differentiable, and every process holds the same
@@ -61,87 +60,88 @@ class ClassMeans(ByKeyword, RunningMeans):
 
     Notes
     -----
-    All state is in buffers: ``mean`` (d, C), ``global_mean`` (d,), ``seen`` (C,), ``steps`` (). They are float32 or
-    better however the module is built, moved or loaded, and all of them may be averaged (EMA, SWA): a class was seen
-    where ``seen > 0``, and an average of ``steps`` is rounded up. In float32 ``steps`` counts to 2^24. The options of
-    the constructor are not part of the state.
+    All state is in buffers: ``mean`` (d, C), not centred, ``samples`` (C,) and ``steps`` (). They are float32 or better
+    however the module is built, moved or loaded, and all of them may be averaged (EMA, SWA). In float32 ``samples``
+    counts to 2^24, when the memory alone decides. The options of the constructor are not part of the state.
 
-    A batch of one class is its own mean, and teaches nothing of the class. A `UserWarning` says so, once.
+    In training, `NearestETFHead` centres a batch by :math:`\bar\mu` plus :math:`n/(n+4)` times the mean residual
+    :math:`f_i - \mu_{y_i}` of its n samples: an estimate of how far all features have moved since the means were taken,
+    for which it does not matter which classes the batch holds. In evaluation it centres by :math:`\bar\mu` alone.
+
+    What was tried is in ``docs/explanation/statistics.md``, with figures.
 
     References
     ----------
-    Markou, Ajanthan and Gould (2024), section 3 and the released code. What a batch weighs in the mean after t steps,
-    and what is left of its gradient: ``theory/fading.py``.
+    The rule with one counter for all classes, and means centred batch by batch, is `PaperClassMeans`.
 
     Examples
     --------
     >>> import torch
     >>> from etfopt.nn import ClassMeans
     >>> means = ClassMeans(num_classes=2, dim=3)
-    >>> H = means(torch.eye(3)[:2], torch.tensor([0, 1]))
+    >>> for feature, label in zip(torch.eye(3)[:2], (0, 1)):  # one sample a batch
+    ...     H = means(feature[None], torch.tensor([label]))
     >>> H
     tensor([[ 0.5000, -0.5000],
             [-0.5000,  0.5000],
             [ 0.0000,  0.0000]])
-    >>> int(means.steps), means.seen.tolist()
-    (1, [1.0, 1.0])
+    >>> int(means.steps), means.samples.tolist()
+    (2, [1.0, 1.0])
     """
 
-    _shown = ("num_classes", "dim", "averaging")
+    _shown = ("num_classes", "dim", "memory")
+    mean: Tensor
+    samples: Tensor
 
-    def __init__(
-        self,
-        *,
-        num_classes: int,
-        dim: int,
-        averaging: str | float = "paper",
-        ignore_index: int = -100,
-        synchronize: bool | ProcessGroup = True,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        super().__init__(dtype)
-        self.num_classes = as_integer(num_classes, "num_classes", at_least=2)
-        self.dim = as_integer(dim, "dim", at_least=1)
-        self.averaging = as_averaging(averaging)
-        rule_of(self.averaging)  # one that cannot be imported is refused now
-        self.ignore_index = as_ignored(ignore_index, self.num_classes)
-        self.ranks = Ranks(synchronize)
-        # all of them floats, for averages of models: one of bool fails, and one of integers is cut to integers
-        sizes = {"mean": (dim, num_classes), "global_mean": (dim,), "seen": (num_classes,), "steps": ()}
-        for name, size in sizes.items():
-            self.register_buffer(name, torch.zeros(size, dtype=state_dtype(dtype), device=device))
+    def __init__(self, *, memory: float = MEMORY, **options: Unpack[MeansOptions]) -> None:
+        super().__init__(**options)
+        self.memory = as_memory(memory)
 
-    def forward(self, features: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Return the centred class means, shape (d, C): updated by the batch in training, as they are in evaluation.
+    def _sizes(self) -> dict[str, tuple[int, ...]]:
+        return {"mean": (self.dim, self.num_classes), "samples": (self.num_classes,)}
 
-        Parameters
-        ----------
-        features, labels : Tensor, shape (n, d), and Tensor of integers, shape (n,)
-            Labels are required in training. n = 0 changes nothing.
+    @property
+    def occurred(self) -> Tensor:
+        """Which classes have occurred so far, (C,) of bool."""
+        return self.samples > 0
 
-        Returns
-        -------
-        Tensor, shape (d, C)
-            In training with the gradient of the batch's part.
+    def centred(self) -> Tensor:
+        """Return the class means minus their balanced mean, (d, C); 0 for a class never seen."""
+        return _centred(self.mean, self.occurred)
 
-        Raises
-        ------
-        InputError
-            If features or labels do not fit, before any state changes.
-        """
-        if not self.training:
-            return self.mean.clone()
-        refuse_trace(self)
-        mean: Tensor = self._train(features, labels)
-        return mean
+    def center(self) -> Tensor:
+        """Return the balanced mean of the classes seen so far, (d,)."""
+        return _balanced(self.mean, self.occurred)
 
-    # Not compiled: AOTAutograd (PyTorch 2.13) may save a buffer for the backward pass and write to it before that,
-    # which gives another gradient and no error. Under fullgraph=True this is an error; else the rest is compiled.
-    @outside_graphs
-    def _train(self, features: Tensor, labels: Tensor | None) -> Tensor:
-        update = self.updated(features, labels)
-        if update is None:
-            return self.mean.clone()
-        self.commit(update)
-        return update.mean
+    def _merged(self, batch: Sums) -> Merged:
+        counts, means = batch.counts, batch.means()
+        old, samples = self.mean.to(means.dtype), self.samples.to(means.dtype)
+        before, seen = samples > 0, (samples > 0) | (counts > 0)
+        a = share(samples, counts, self.memory)
+        # lerp is exact at the rates 0 and 1: absent classes keep their column to the bit
+        mean = torch.lerp(old, means, a)
+        # a class that is new here says nothing of how far the others have moved
+        past = torch.where(before, old, means.detach())
+        number = torch.where(batch.number > 0, batch.number, 1)
+        moved = (batch.total - past @ counts) / number
+        center = _balanced(past, seen) + batch.number / (batch.number + PRIOR) * moved
+        return Merged(_centred(mean, seen), center, seen, {"mean": mean, "samples": samples + counts})
+
+
+def share(past: Tensor, new: Tensor, memory: float) -> Tensor:
+    r"""Return the weight of n new samples among N past ones, :math:`1 - \min\{(N/(N+n))^2, e^{-n/m}\}`; 0 for none.
+
+    Each term is written so that a small weight keeps its digits.
+    """
+    both = past + new
+    quadratic = new * (past + both) / torch.where(both > 0, both, 1).square()
+    return torch.maximum(quadratic, -torch.expm1(-new / memory)).where(past > 0, (new > 0).to(new))
+
+
+def _balanced(mean: Tensor, seen: Tensor) -> Tensor:
+    weights = seen.to(mean.dtype)
+    return mean @ (weights / weights.sum().clamp(min=1))
+
+
+def _centred(mean: Tensor, seen: Tensor) -> Tensor:
+    return torch.where(seen, mean - _balanced(mean, seen)[:, None], 0)

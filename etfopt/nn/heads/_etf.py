@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from etfopt._arrays import room_hint
+from etfopt._options import as_statistics
 from etfopt._torch import full_precision, require_finite, require_floats
 from etfopt.errors import InputError
 from etfopt.frames import frame_matrix, simplex_etf
@@ -21,6 +22,7 @@ from etfopt.nn.heads.base import Head, HeadOptions
 class FrameOptions(HeadOptions, total=False):
     """The options that the heads with a frame share; `etfopt.nn.FixedETFHead` says what they do."""
 
+    statistics: str
     frame: Tensor | str | None
     reduced: bool
 
@@ -38,11 +40,18 @@ class ETFHead(Head, Rotated):
         dim: int,
         num_classes: int,
         *,
+        statistics: str = "running",
         frame: Tensor | str | None = None,
         reduced: bool = False,
         **options: Unpack[HeadOptions],
     ) -> None:
+        statistics = as_statistics(statistics)
+        if statistics == "paper":
+            options.setdefault("temperature", 5.0)  # of the paper's scripts
+        elif frame is None:
+            frame = "reduced"
         super().__init__(dim, num_classes, **options)
+        self.statistics = statistics
         self._automatic = isinstance(options.get("temperature"), str)
         dtype, device = state_dtype(options.get("dtype")), options.get("device")
         frame = _named(frame, reduced, self.num_classes, dtype)
@@ -102,7 +111,7 @@ class ETFHead(Head, Rotated):
         if frame is not None and self.frame is None:
             wrong.append("it holds a frame, and this head has the simplex: pass frame= to the constructor")
         elif frame is None and self.frame is not None and whole and old is None:
-            wrong.append("it is of a head with the simplex, and this head has another frame: leave frame= out")
+            wrong.append("it is of a head with the simplex, and this head has another frame: pass frame='simplex'")
         elif old is not None and self._first_frame is not None and self._first_frame.is_meta:
             wrong.append("it is of release 0.1, which stored no frame, and frame= was on the meta device: pass values")
         if old is not None and tuple(old.shape) != (self.num_classes,):

@@ -10,10 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from etfopt._options import as_temperature
+from etfopt._options import as_temperature, warn_of_low_temperature
 from etfopt._scalars import as_integer
-from etfopt._torch import require_finite, require_floats, require_labels
+from etfopt._torch import require_finite
+from etfopt.nn._signature import whole_signature
 from etfopt.nn._state import LoadChecked
+from etfopt.nn._targets import rows, targets
 from etfopt.nn.heads._features import scaled
 from etfopt.nn.pooling import as_ignored
 
@@ -41,8 +43,9 @@ class Head(LoadChecked, abc.ABC):
     dim, num_classes : int
         d, the width of the features, and C, at least 2.
     temperature : float or "auto"
-        tau, the norm of the normalised features. The paper's scripts use 5, which suits 10 classes. "auto" is
-        `etfopt.nn.collapse_temperature` of C, and the better choice for more classes.
+        tau, the norm of the normalised features. "auto" is `etfopt.nn.collapse_temperature` of C: 5.0 for 10 classes,
+        as in the paper's scripts, and 10.3 for 1000. Above 1, a `UserWarning` says if a collapsed network could give
+        the right class no probability of 0.9. Dot-regression needs 1.
     ignore_index : int
         Label of samples that count in no statistic, as in `torch.nn.CrossEntropyLoss`. Their logits are returned.
     device, dtype : torch.device and torch.dtype, optional
@@ -64,14 +67,14 @@ class Head(LoadChecked, abc.ABC):
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        cls.__signature__ = _whole_signature(cls)
+        cls.__signature__ = whole_signature(cls)
 
     def __init__(
         self,
         dim: int,
         num_classes: int,
         *,
-        temperature: float | str = 5.0,
+        temperature: float | str = "auto",
         ignore_index: int = -100,
         device: torch.device | str | None = None,  # noqa: ARG002 - what has tensors uses it
         dtype: torch.dtype | None = None,
@@ -80,6 +83,7 @@ class Head(LoadChecked, abc.ABC):
         self.num_classes = as_integer(num_classes, "num_classes", at_least=2)
         self.dim = as_integer(dim, "dim", at_least=1)
         self.temperature = as_temperature(temperature, self.num_classes)
+        warn_of_low_temperature(self.temperature, self.num_classes)
         self.ignore_index = as_ignored(ignore_index, self.num_classes)
 
     @property
@@ -101,15 +105,16 @@ class Head(LoadChecked, abc.ABC):
 
         Parameters
         ----------
-        features : Tensor, shape (n, d)
-            Of any norm.
-        labels : Tensor of integers, shape (n,), optional
-            Required in training by the nearest-ETF head. Otherwise they are checked, and the fixed head leaves out
-            samples of `ignore_index`.
+        features : Tensor, shape (..., d)
+            Of any norm: (n, d), or (n, tokens, d). A feature map (n, d, h, w) is passed as ``X.movedim(1, -1)``.
+        labels : Tensor of integers, shape (...), or of probabilities, shape (..., C), optional
+            Class indices, or the probabilities of mixup, CutMix and label smoothing: class c then has the mean of the
+            features weighted by p_ic. Required in training by the nearest-ETF head. Otherwise they are checked, and
+            the fixed head leaves out samples of `ignore_index`.
 
         Returns
         -------
-        Tensor, shape (n, C), in the dtype of the features
+        Tensor, shape (..., C), in the dtype of the features
 
         Raises
         ------
@@ -117,8 +122,10 @@ class Head(LoadChecked, abc.ABC):
             If features or labels do not fit, or the state may not change here. Nothing has changed then.
         """
         if self.training:
-            return self._train(features, labels)
-        return self._classified(self._checked(features, labels)[0])
+            logits = self._train(features, labels)
+        else:
+            logits = self._classified(self._checked(features, labels)[0])
+        return logits if features.dim() == 2 else logits.reshape(*features.shape[:-1], self.num_classes)
 
     def _train(self, features: Tensor, labels: Tensor | None) -> Tensor:
         """Return the logits of a training step."""
@@ -129,30 +136,30 @@ class Head(LoadChecked, abc.ABC):
         return affine(f, *self.classifier())
 
     def _checked(self, features: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Return normalised features, and labels as int64 where there are any."""
-        f = self.normalize(features)
-        if labels is not None:
-            labels = require_labels(labels, len(features), self.num_classes, self.ignore_index)
-        return f, labels
+        """Return normalised features (n, d), and their targets where labels are given, see `targets`."""
+        f = self.normalize(rows(features, self.dim))
+        if labels is None:
+            return f, None
+        return f, targets(labels, features.shape[:-1], self.num_classes, self.ignore_index)
 
     def normalize(self, features: Tensor) -> Tensor:
         r"""Return what the classifier sees: :math:`\tau h/\|h\|` for each row h of the features.
 
         Parameters
         ----------
-        features : Tensor, shape (n, d)
-            Of any norm; a row of zeros stays zero.
+        features : Tensor, shape (..., d)
+            Of any norm; a feature of zeros stays zero.
 
         Returns
         -------
-        Tensor, shape (n, d)
+        Tensor, shape (..., d)
 
         Raises
         ------
         InputError
             If they are not floating-point, not of this shape, or (on the CPU) not finite.
         """
-        require_floats(features, "features", ("n", self.dim))
+        rows(features, self.dim)
         require_finite(features, "features")
         return scaled(features, self.temperature)
 
@@ -173,19 +180,6 @@ class Head(LoadChecked, abc.ABC):
         layer.weight.copy_(weight.detach())
         layer.bias.copy_(bias.detach())
         return layer.eval()
-
-
-def _whole_signature(head: type[Head]) -> inspect.Signature:
-    """Return the signature of a constructor, with the options that its ``**options`` hand on to the next."""
-    parameters: dict[str, inspect.Parameter] = {}
-    for init in (vars(kind)["__init__"] for kind in head.__mro__ if "__init__" in vars(kind)):
-        own = inspect.signature(init).parameters
-        parameters = {**parameters, **{name: p for name, p in own.items() if name not in parameters}}
-        if not any(p.kind is p.VAR_KEYWORD for p in own.values()):
-            break
-    parameters.pop("self")
-    named = [p for p in parameters.values() if p.kind is not p.VAR_KEYWORD]
-    return inspect.Signature(sorted(named, key=lambda p: p.kind))
 
 
 def affine(f: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from etfopt._torch import outside_graphs
 from etfopt.nn._ranks import Ranks
 from etfopt.nn._renamed import takes_old_options
 from etfopt.nn._state import refuse_trace, where_valid
+from etfopt.nn.class_means import MEMORY, share
 from etfopt.nn.functional import frame_tensor
 from etfopt.nn.heads._etf import ETFHead, FrameOptions
 from etfopt.nn.pooling import counted_samples, one_class
@@ -24,22 +25,27 @@ __all__ = ["FixedETFHead"]
 
 @takes_old_options
 class FixedETFHead(ETFHead):
-    r"""The fixed baseline: the canonical simplex ETF :math:`W = \sqrt{C/(C-1)}\,(I - 11'/C)\,I_{C\times d}`.
+    r"""The fixed baseline: the simplex ETF of a rotation that does not change, :math:`W = \sqrt C\,(UF)'/\|F\|_F`.
 
-    The bias is :math:`b = -W\mu_G` with the mean of the training batch, held constant; in evaluation the last one is
-    used. It is kept in the buffer ``global_mean`` (d,). The frame is a part of the state too, see `NearestETFHead`.
+    The bias is :math:`b = -W\mu_G` with the running mean of the training features, held constant, in the buffer
+    ``global_mean`` (d,). The number of samples in it is ``samples``. The frame is a part of the state too.
 
     Parameters
     ----------
     dim, num_classes : int
         d and C; dim must be at least the frame's number of rows.
     generator : torch.Generator, optional
-        Draws the ETF of a random rotation U, uniform on the Stiefel manifold, in place of the canonical one.
+        Draws the rotation U, uniform on the Stiefel manifold. By default it is a draw with the seed 0. The canonical
+        rotation of ``statistics="paper"`` lies along the axes: each class then needs a feature of its own, and
+        features that are not negative (behind a ReLU) may never learn some.
+    statistics : "running" or "paper"
+        "running" centres by a mean over batches, which forgets as `ClassMeans` does, with a memory of 64 samples a
+        class. "paper" takes the mean of the last batch, the canonical rotation, the square frame and tau = 5.
     synchronize : bool or ProcessGroup
         Whose batches count under torch.distributed, see `ClassMeans`.
     frame, reduced : Tensor, shape (r, C), or "simplex" or "reduced", optional; bool
-        The classifier's shape. None and "simplex" are ``etfopt.simplex_etf(C)``, r = C. "reduced", or
-        ``reduced=True``, has r = C-1 rows and works with dim = C-1.
+        The classifier's shape. "reduced", the default, and ``reduced=True`` are the simplex with r = C-1 rows:
+        ``etfopt.simplex_etf(C, reduced=True)``. "simplex" has r = C rows, and needs dim >= C.
     **options
         ``temperature``, ``ignore_index``, ``device`` and ``dtype``, see `Head`.
 
@@ -65,6 +71,7 @@ class FixedETFHead(ETFHead):
     """
 
     global_mean: Tensor
+    samples: Tensor | None
 
     def __init__(
         self,
@@ -77,6 +84,9 @@ class FixedETFHead(ETFHead):
     ) -> None:
         super().__init__(dim, num_classes, **options)
         self.register_buffer("global_mean", self.U.new_zeros(dim))
+        self.register_buffer("samples", self.U.new_zeros(()) if self.statistics == "running" else None)
+        if generator is None and self.statistics == "running":
+            generator = torch.Generator().manual_seed(0)
         self.ranks = Ranks(synchronize)
         self._drawn: tuple[torch.device, Tensor] | None = None  # the generator, as it was
         if generator is not None:
@@ -88,6 +98,8 @@ class FixedETFHead(ETFHead):
         """Restore the state of construction: frame, rotation, and a bias of zero."""
         super().reset_parameters()
         self.global_mean.zero_()
+        if self.samples is not None:
+            self.samples.zero_()
 
     def _first_rotation(self) -> Tensor:
         if self._drawn is None:
@@ -108,27 +120,31 @@ class FixedETFHead(ETFHead):
     def _train(self, features: Tensor, labels: Tensor | None) -> Tensor:
         refuse_trace(self)
         with self.ranks.sharing_refusals(self.U, self.dim + 1):
-            f, labels = self._checked(features, labels)
-        self._follow(f.detach(), labels)
+            f, target = self._checked(features, labels)
+        self._follow(f.detach(), target)
         return self._classified(f)
 
     # not compiled, for the reason that ClassMeans gives
     @outside_graphs
     @torch.no_grad()
-    def _follow(self, f: Tensor, labels: Tensor | None) -> None:
-        """Set the mean that the bias centres by to that of the batch, over all ranks."""
+    def _follow(self, f: Tensor, target: Tensor | None) -> None:
+        """Take the batch, over all ranks, into the mean that the bias centres by."""
         with torch.autocast(f.device.type, enabled=False):
             f = f.to(torch.promote_types(f.dtype, self.global_mean.dtype))
-            known = labels is not None
-            if labels is None:
-                labels = torch.zeros(f.shape[0], dtype=torch.int64, device=f.device)
-            counted, bad = counted_samples(f, labels, self.num_classes, self.ignore_index)
-            if self.ranks.group() is None:
-                self.note_one_class(one_class(labels, counted) if known else counted.sum() == 1)
+            labelled = target is not None
+            if target is None:
+                target = torch.zeros(len(f), dtype=torch.int64, device=f.device)
+            counted, bad = counted_samples(f, target, self.num_classes, self.ignore_index)
+            if self.samples is None and self.ranks.group() is None and not target.is_floating_point():
+                self.note_one_class(one_class(target, counted) if labelled else counted.sum() == 1)
             pooled = self.ranks.total([torch.where(counted[:, None], f, 0).sum(dim=0), counted.sum()], bad)
             total, number = pooled.sums
-            mu = (total / number.clamp(min=1)).to(self.global_mean.dtype)
             valid = number > 0 if pooled.refused is None else (number > 0) & ~pooled.refused
+            mu = (total / number.clamp(min=1)).to(self.global_mean.dtype)
+            if self.samples is not None:
+                new = number.to(self.samples.dtype)
+                mu = torch.lerp(self.global_mean, mu, share(self.samples, new, MEMORY * self.num_classes))
+                self.samples += torch.where(valid, new, 0)
             self.global_mean.copy_(where_valid(valid, mu, self.global_mean))
             self.count_rejected(pooled.refused)
 

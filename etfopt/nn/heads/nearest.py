@@ -13,14 +13,16 @@ from etfopt._scalars import as_integer, as_nonnegative
 from etfopt._torch import outside_graphs, visible
 from etfopt.errors import InputError
 from etfopt.nn._renamed import takes_old_options
-from etfopt.nn._running import MeansUpdate
+from etfopt.nn._running import MeansOptions, MeansUpdate, RunningMeans
 from etfopt.nn._state import refuse_trace, where_valid
+from etfopt.nn._targets import LABELS_REQUIRED
 from etfopt.nn.class_means import ClassMeans
 from etfopt.nn.functional import nearest_etf, on_frame
 from etfopt.nn.heads._etf import ETFHead, FrameOptions
 from etfopt.nn.heads._rotation import nearest_minimiser
 from etfopt.nn.heads._shrinkage import shrunk_rows, unit_means
 from etfopt.nn.heads.base import affine
+from etfopt.nn.paper_means import PaperClassMeans
 from etfopt.solution import Solution
 
 if TYPE_CHECKING:
@@ -33,13 +35,18 @@ __all__ = ["NearestETFHead"]
 
 @takes_old_options
 class NearestETFHead(ETFHead):
-    r"""The paper's head: at every step, the simplex ETF nearest to the running class means.
+    r"""The simplex ETF nearest to the running class means, at every training step.
 
-    A training step normalises the features to f, with batch mean :math:`\mu_G`, and updates the class means, with
-    :math:`H = \bar H_t/\|\bar H_t\|_F`. U solves the nearest-ETF problem with the previous U as proximal point. The
-    first step solves without a proximal term, and takes the solution nearest to the canonical U. Then
-    :math:`W = \sqrt{C/(C-1)}\,(I-11'/C)U'` and :math:`b = -W\mu_G`. The gradient reaches the network directly
-    through f and :math:`\mu_G`, and indirectly through U*(H). Evaluation uses the last W and b, and changes nothing.
+    A training step normalises the features to f and updates the class means, with H the centred class means over
+    their Frobenius norm. U solves the nearest-ETF problem with the previous U as proximal point. The first step solves
+    without a proximal term, and takes the solution nearest to the canonical U. Then :math:`W = \sqrt C\,(UF)'/\|F\|_F`
+    and :math:`b = -W\mu_G`. The gradient reaches the network directly through f and :math:`\mu_G`, and indirectly
+    through U*(H).
+
+    Evaluation uses the running class means and the last U, and changes nothing. The last batch has no special part in
+    it, so that its size does not matter. A training step sees the labels of its batch before it classifies: its
+    logits are better than those of new samples. Compute training accuracy in evaluation mode, or pass
+    ``classify_first=True``.
 
     Parameters
     ----------
@@ -47,8 +54,13 @@ class NearestETFHead(ETFHead):
         d and C; d must be at least the frame's number of rows.
     delta : float
         Proximal weight, at least 0. It makes U unique and keeps it near the previous one; 1e-3 is the paper's.
-    averaging : "paper", "cumulative" or float
-        How the class means are averaged over batches, see `ClassMeans`.
+    statistics : "running" or "paper"
+        How the class means are kept: "running" is `ClassMeans`, "paper" are the rules of the paper's release to the
+        letter, `PaperClassMeans`, with its square frame and tau = 5 as defaults.
+    memory : float, optional
+        Of "running": the number of samples of a class after which its mean has forgotten an old one; default 64.
+    averaging : "paper", "cumulative" or float, optional
+        Of "paper": how the class means are averaged over batches.
     implicit_gradient : bool
         Whether the gradient through U*(H) is used. False leaves the direct one, and saves a backward pass.
     freeze_after : int, optional
@@ -117,7 +129,8 @@ class NearestETFHead(ETFHead):
         num_classes: int,
         *,
         delta: float = 1e-3,
-        averaging: str | float = "paper",
+        memory: float | None = None,
+        averaging: str | float | None = None,
         implicit_gradient: bool = True,
         freeze_after: int | None = None,
         solve_every: int = 1,
@@ -138,10 +151,12 @@ class NearestETFHead(ETFHead):
         later = shrinkage if evaluation_shrinkage is None else evaluation_shrinkage
         self.evaluation_shrinkage = as_shrinkage(later, "evaluation_shrinkage")
         self.classify_first = bool(classify_first)
-        self.means = ClassMeans(
+        self.means = _class_means(
+            self.statistics,
+            memory,
+            averaging,
             num_classes=num_classes,
             dim=dim,
-            averaging=averaging,
             ignore_index=self.ignore_index,
             synchronize=synchronize,
             device=options.get("device"),
@@ -157,7 +172,7 @@ class NearestETFHead(ETFHead):
         self.means.reset_parameters()
 
     def _center(self) -> Tensor:
-        return self.means.global_mean
+        return self.means.center()
 
     def _translate(self, state_dict: dict[str, Any], prefix: str) -> None:
         super()._translate(state_dict, prefix)
@@ -170,8 +185,10 @@ class NearestETFHead(ETFHead):
     @outside_graphs  # for the reason that `etfopt.nn.ClassMeans` gives
     def _step(self, features: Tensor, labels: Tensor | None) -> Tensor:
         with self.means.sharing_refusals():
-            f = self.normalize(features)
-        update = self.means.updated(f, labels)
+            f, target = self._checked(features, labels)
+            if target is None:
+                raise InputError(LABELS_REQUIRED)
+        update = self.means.updated(f, target)
         if update is None:
             return self._classified(f)
         return affine(f, *self._classifier(update))
@@ -187,12 +204,12 @@ class NearestETFHead(ETFHead):
             if solves:
                 U, prox = self._solve(mean, current, update.valid, first=step == 0)
             if self.classify_first:
-                weight = self._shrunk(current, self.means.mean, self.means.seen > 0, self.shrinkage).to(mean.dtype)
+                weight = self._shrunk(current, self.means.centred(), self.means.occurred, self.shrinkage).to(mean.dtype)
             else:
                 weight = self._shrunk(U, mean, update.seen, self.shrinkage)
             if self.evaluation_shrinkage != self.shrinkage:  # for a batch that does not count: what fits its bias
                 weight = where_valid(update.valid, weight, self.weight)
-            bias = -weight @ update.global_mean
+            bias = -weight @ update.center
         # no check can fail after this line, except a NaN in U that could not be detected without synchronising
         solved = None if visible(U) else U.isfinite().all()
         self.means.commit(update)
@@ -207,7 +224,7 @@ class NearestETFHead(ETFHead):
     @property
     def weight(self) -> Tensor:
         """Classifier weight in evaluation, shape (C, d), detached: the nearest ETF's rows, see `shrinkage`."""
-        return self._shrunk(self.rotation(), self.means.mean, self.means.seen > 0, self.evaluation_shrinkage)
+        return self._shrunk(self.rotation(), self.means.centred(), self.means.occurred, self.evaluation_shrinkage)
 
     def _shrunk(self, U: Tensor, mean: Tensor, seen: Tensor, s: float) -> Tensor:
         if s == 1:
@@ -249,7 +266,23 @@ class NearestETFHead(ETFHead):
         self.means.raise_rejected()
         if not float(self.means.steps):
             raise InputError("the head has seen no batch, so that there are no class means; train it, or load a state")
-        arrays = [None if X is None else X.double().cpu() for X in (self.means.mean, self.prox, self.frame)]
+        arrays = [None if X is None else X.double().cpu() for X in (self.means.centred(), self.prox, self.frame)]
         H, prox, frame = (None if X is None else X.numpy() for X in arrays)
         unit: Any = unit_means(torch.from_numpy(H), self.temperature).numpy()
         return core.nearest_etf(unit, prox=prox, delta=self.delta, frame=frame, solver=solver, throw=throw)
+
+
+def _class_means(
+    statistics: str, memory: float | None, averaging: str | float | None, **options: Unpack[MeansOptions]
+) -> RunningMeans:
+    if statistics == "paper":
+        if memory is not None:
+            raise InputError(
+                f"memory = {memory!r} is an option of statistics='running'; leave it out, or pass averaging= instead"
+            )
+        return PaperClassMeans(averaging="paper" if averaging is None else averaging, **options)
+    if averaging is not None:
+        raise InputError(
+            f"averaging = {averaging!r} is a rule of statistics='paper'; pass that too, or memory= in its place"
+        )
+    return ClassMeans(**options) if memory is None else ClassMeans(memory=memory, **options)
