@@ -159,6 +159,7 @@ def test_bench_node_and_head_write_their_numbers(folder: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == json.loads((folder / "runs" / "bench-head" / "bench.json").read_text())
     assert next(row["head"] for row in json.loads(done.stdout)["rows"]) == "learned"
+    assert [row["C"] for row in json.loads(done.stdout)["statistics"]] == [10, 100, 10]
 
 
 def test_bench_loops_writes_the_accuracy_of_every_seed(folder: Path) -> None:

@@ -13,7 +13,15 @@ from rich.table import Table
 import etfopt
 from etfopt.bench.pipelines import Row
 from etfopt.bench.units import UnitRow
-from etfopt.cli._bench_tables import comparison, head_costs, loop_accuracies, node_costs, pipelines, unit_costs
+from etfopt.cli._bench_tables import (
+    comparison,
+    head_costs,
+    loop_accuracies,
+    node_costs,
+    pipelines,
+    statistics_costs,
+    unit_costs,
+)
 from etfopt.cli._tables import measures, solution_table, spreads, verdicts
 
 
@@ -59,6 +67,12 @@ def test_the_node_is_tabulated_in_units_of_a_product_and_a_layer():
     row = node.NodeRow(64, 8, "random", "cpu", forward=2.0, total=6.0, product=1.5, linear=3.0, memory=4.25)
     text = next(text for text in lines(node_costs([row], {"device": "cpu"})) if "64 x 8, random" in text)
     assert text.split() == ["64", "x", "8,", "random", "auto", "2", "s", "6", "s", "4", "2", "4.2"]
+
+
+def test_the_cost_of_running_statistics_is_shown_beside_the_papers():
+    cost = pytest.importorskip("etfopt.bench.head")
+    table = statistics_costs([cost.StatisticsRow(128, 512, 100, "cpu", running=2e-3, paper=1.6e-3, ratio=1.25)])
+    assert line(table, "128 x 512") == ["128 x 512", "100", "2 ms", "1.6 ms", "1.250 x"]
 
 
 def test_a_loop_shows_the_median_and_the_range_of_each_head():
@@ -114,6 +128,7 @@ def long_tables() -> list[Table]:
         node_costs([node.NodeRow(**shape, device="cpu", method="newton-schulz", forward=0.1234, total=0.1234,
                                  product=1.1e-5, memory=12.0)], about),
         head_costs([cost.HeadRow("nearest, forward only", 1000, 128, "cpu", 0.1234, 1.234, 0.1234, 0.1234)], about),
+        statistics_costs([cost.StatisticsRow(128, 512, 100, "cpu", 1.234e-2, 1.1e-5, 1.0625)]),
         loop_accuracies([loops.LoopRow(name, loop.title, head, (), 0.5, 0.1234, 0.4321, 1.0, ())
                          for name, loop in loops.LOOPS.items() for head in loops.HEADS], about),
         *comparison([row], about, width=80),
