@@ -3,7 +3,8 @@ r"""What the heads share whose classifier is a rotated frame."""
 from __future__ import annotations
 
 import math
-from typing import Any, Unpack
+from collections.abc import Callable
+from typing import Any, Self, Unpack
 
 import torch
 from torch import Tensor
@@ -54,17 +55,17 @@ class ETFHead(Head, Rotated):
         self.statistics = statistics
         self._automatic = isinstance(options.get("temperature"), str)
         dtype, device = state_dtype(options.get("dtype")), options.get("device")
-        frame = _named(frame, reduced, self.num_classes, dtype)
+        exact = _named(frame, reduced, self.num_classes)
+        frame = exact if exact is frame or exact is None else exact.to(dtype)
         if frame is not None:
             self._check_frame(frame)
         r = num_classes if frame is None else len(frame)
         self._check_room(r, simplex=frame is None)
         self.register_buffer("U", torch.eye(dim, r, dtype=dtype, device=device))  # the canonical rotation
-        self._first_frame = frame
-        if frame is not None:
-            frame = frame.detach().to(options.get("dtype") or frame.dtype)
-            frame = frame.to(torch.promote_types(frame.dtype, torch.float32))
-            self._first_frame = frame if frame.is_meta else frame.to("cpu", copy=True)
+        self._first_frame = None  # with all its digits, for the head may be moved to a wider dtype
+        if frame is not None and exact is not None:
+            frame = frame.detach().to(torch.promote_types(options.get("dtype") or frame.dtype, torch.float32))
+            self._first_frame = frame if frame.is_meta else exact.detach().to("cpu", copy=True)
             frame = frame.to(self.U.device, copy=True)
         self.register_buffer("frame", frame)
 
@@ -123,14 +124,27 @@ class ETFHead(Head, Rotated):
     def _translate(self, state_dict: dict[str, Any], prefix: str) -> None:
         if self._first_frame is not None and prefix + "bias" in state_dict:
             # release 0.1 stored no frame: a state of it is for heads that are built with its frame
-            state_dict.setdefault(prefix + "frame", self._first_frame.to(self.U.device, copy=True))
+            state_dict.setdefault(prefix + "frame", self._first_frame.to(self.U.device, self.U.dtype, copy=True))
         frame, first = state_dict.get(prefix + "frame"), self._first_frame
         if frame is not None and first is not None and frame.dtype.itemsize < 4:
             # a checkpoint of low precision: where it is the frame of this head, rounded, the exact frame is kept
             rounded = first.to(frame.device, frame.dtype)
             if not (first.is_meta or frame.is_meta) and torch.equal(rounded, frame):
-                state_dict[prefix + "frame"] = first.to(self.U.device if not self.U.is_meta else "cpu", copy=True)
+                device = self.U.device if not self.U.is_meta else "cpu"
+                state_dict[prefix + "frame"] = first.to(device, self.U.dtype, copy=True)
         super()._translate(state_dict, prefix)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        before = self.U, self.frame
+        super()._apply(fn, recurse)
+        if not before[0].is_meta and before[0].dtype.itemsize < self.U.dtype.itemsize:
+            for old, new, first in zip(before, (self.U, self.frame), self._first(), strict=True):
+                _restore_digits(old, new, first)
+        return self
+
+    def _first(self) -> tuple[Tensor, Tensor | None]:
+        """Return the rotation and the frame of construction, with all their digits."""
+        return self._first_rotation(), self._first_frame
 
     def _check_frame(self, frame: Tensor) -> None:
         require_floats(frame, "frame", ("r", self.num_classes))
@@ -160,8 +174,17 @@ class ETFHead(Head, Rotated):
             return scale * on_frame(U, frame).mT
 
 
-def _named(frame: Tensor | str | None, reduced: bool, C: int, dtype: torch.dtype) -> Tensor | None:
-    """Return the frame that is asked for by name or by `reduced`; None is the simplex, M itself."""
+@torch.no_grad()
+def _restore_digits(old: Tensor | None, new: Tensor | None, first: Tensor | None) -> None:
+    """In a wider dtype, give a buffer that still is what it was at first the digits that it had then."""
+    if old is None or new is None or first is None or first.is_meta or new.is_meta:
+        return
+    if torch.equal(first.to(old), old):
+        new.copy_(first)
+
+
+def _named(frame: Tensor | str | None, reduced: bool, C: int) -> Tensor | None:
+    """Return the frame that is asked for by name or by `reduced`, in float64; None is the simplex, M itself."""
     if reduced and not (frame is None or isinstance(frame, str)):
         raise InputError(
             "reduced=True is for the simplex, and frame= is given too; pass one of the two", "reduced", True
@@ -169,4 +192,4 @@ def _named(frame: Tensor | str | None, reduced: bool, C: int, dtype: torch.dtype
     name = "reduced" if reduced and frame in (None, "simplex") else frame
     if not isinstance(name, str):
         return name
-    return None if name == "simplex" else torch.from_numpy(frame_matrix(name, C).copy()).to(dtype)
+    return None if name == "simplex" else torch.from_numpy(frame_matrix(name, C).copy())
