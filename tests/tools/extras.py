@@ -24,6 +24,7 @@ NEEDS = {  # a module and all below it; the longest name that fits counts, and w
     "etfopt.solvers.convex_relaxation": "convex",
     "etfopt._memory": "torch",
     "etfopt.bench.head": "experiments",
+    "etfopt.bench.loops": "experiments",
     "etfopt.bench.node": "torch",
     "etfopt.bench.pipelines": "riemannian",
 }

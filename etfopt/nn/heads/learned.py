@@ -8,9 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from etfopt._options import as_ignored
 from etfopt._torch import sharded
 from etfopt.errors import InputError
 from etfopt.nn._renamed import takes_old_options
+from etfopt.nn.heads._growth import columns
 from etfopt.nn.heads.base import Head, HeadOptions
 
 __all__ = ["LearnedHead"]
@@ -68,6 +70,17 @@ class LearnedHead(Head):
 
     def _reset_buffers(self) -> None:
         self.bias.zero_()
+
+    @torch.no_grad()
+    def _reindex(self, index: list[int]) -> None:
+        old, fresh = self.rows, type(self)(self.dim, len(index), temperature=self.temperature)
+        rows = torch.where(
+            torch.tensor(index)[:, None].to(old.device) >= 0, columns(old.mT, index).mT, fresh.rows.to(old)
+        )
+        self.ignore_index = as_ignored(self.ignore_index, len(index))
+        self.num_classes = len(index)
+        self.rows = nn.Parameter(rows, requires_grad=old.requires_grad)
+        self.bias = columns(self.bias, index)
 
     @property
     def weight(self) -> Tensor:
