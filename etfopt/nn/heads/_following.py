@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 __all__ = ["FollowingHead"]
 
 
+ROUNDING = 1e-5
+"""Singular values of float32 class means below this share of the largest are rounding."""
+
+
 class FollowingHead(ETFHead):
     """A head whose ETF is the one nearest to the running class means; `NearestETFHead` documents it."""
 
@@ -84,6 +88,19 @@ class FollowingHead(ETFHead):
 
     def _center(self) -> Tensor:
         return self.means.center()
+
+    def _doubts(self) -> list[str]:
+        H, r = self.means.centred().double(), self.U.shape[1]
+        if not self.means.occurred.all():
+            return super()._doubts()
+        sizes = torch.linalg.svdvals(H)
+        rank = int((sizes > ROUNDING * sizes[0]).sum())
+        needed = min(r, self.num_classes - 1)
+        low = (
+            f"the class means have rank {rank}, and the frame has rank {needed}: no rotation of it fits. The layers "
+            f"below leave too few directions; let the last one be linear, with at least {needed} inputs and outputs."
+        )
+        return [*super()._doubts(), *([low] if rank < needed else [])]
 
     def _translate(self, state_dict: dict[str, Any], prefix: str) -> None:
         super()._translate(state_dict, prefix)
