@@ -15,6 +15,7 @@ ELSEWHERE = {
     "timm's `ModelEmaV3`": "test_timm.py",
     "Lightning's `WeightAveraging`": "test_lightning.py",
     "Lightning's SWA": "test_lightning.py",
+    "Accelerate": "test_accelerate.py",
     "DDP": "test_loop_ranks.py",
     "FSDP2": "test_loop_ranks.py",
 }
@@ -26,6 +27,7 @@ def rows(page: str) -> list[list[str]]:
 
 
 def test_every_row_of_the_table_of_loops_is_tested():
+    assert all((ROOT / "tests" / "integrations" / name).exists() for name in ELSEWHERE.values())
     assert {row[0] for row in rows("training_loops")} == test_loops.LOOPS.keys() | ELSEWHERE.keys()
 
 

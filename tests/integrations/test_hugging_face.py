@@ -113,8 +113,16 @@ def test_the_trainer_trains_every_head_whatever_the_last_batch(head, n, tmp_path
     assert run.evaluate()["eval_accuracy"] > 0.97
 
 
-def test_the_trainer_accumulates(tmp_path):
-    run = trainer(fresh(), 257, tmp_path, per_device_train_batch_size=4, gradient_accumulation_steps=8)
+OPTIONS = {
+    "accumulation": {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 8},
+    "checkpointing": {"gradient_checkpointing": True},
+    "bf16": {"bf16": True},
+}
+
+
+@pytest.mark.parametrize("way", OPTIONS)
+def test_the_trainer_trains_the_nearest_head_in_other_ways(way, tmp_path):
+    run = trainer(fresh(), 257, tmp_path, num_train_epochs=4, **OPTIONS[way])
     run.train()
     assert run.evaluate()["eval_accuracy"] > 0.97
 

@@ -19,13 +19,18 @@ def network(make: type[nn.Module], **options: object) -> nn.Sequential:
     return nn.Sequential(nn.Linear(D, D), make(D, C, **options))
 
 
+SOFT = 0.9 * nn.functional.one_hot(LABELS, C) + 0.1 / C
+
+
+@pytest.mark.parametrize("labels", [LABELS, SOFT, LABELS.reshape(4, 6)], ids=["indices", "probabilities", "tokens"])
 @pytest.mark.parametrize("make", HEADS)
-def test_labels_of_a_block_are_those_of_the_call(make, rng):
+def test_labels_of_a_block_are_those_of_the_call(make, labels, rng):
     model = network(make)
     twin, x = copy.deepcopy(model), batch(rng)
-    with model[1].labels(LABELS):
+    x = x if len(labels) == len(x) else x.reshape(*labels.shape, D)
+    with model[1].labels(labels):
         logits = model(x)
-    assert torch.equal(logits, twin[1](twin[0](x), LABELS))
+    assert torch.equal(logits, twin[1](twin[0](x), labels))
     assert same(model.state_dict(), twin.state_dict())
 
 

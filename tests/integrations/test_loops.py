@@ -14,7 +14,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
 from torch.utils.checkpoint import checkpoint
 
 from etfopt.nn import LearnedHead, NearestETFHead
-from tests.tools.head_cases import HEADS, same
+from tests.tools.head_cases import HEADS, STATEFUL, same
 from tests.tools.loop_cases import Batches, C, D, accuracy, batches, network, refit, sgd, trained
 
 
@@ -75,6 +75,8 @@ def batch_norm_update(make: type[nn.Module]) -> None:
         with pytest.raises(InputError, match="pass the backbone alone to what runs a network without labels"):
             update_bn(batches(1, n=258), mean)
         assert same(mean.module[1].state_dict(), before)
+    else:
+        update_bn(batches(1, n=258), mean)
     update_bn(batches(1, n=258), mean.module[0])
     refit(mean.module, batches(1, n=258))
     assert accuracy(mean) > 0.95
@@ -173,3 +175,15 @@ LOOPS = {
 @pytest.mark.parametrize("loop", LOOPS)
 def test_every_loop_of_the_table_is_as_it_says(loop, make):
     LOOPS[loop](make)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("reentrant", [True, False])
+@pytest.mark.parametrize("make", STATEFUL)
+def test_a_checkpointed_head_counts_no_batch_twice(make, reentrant):
+    model, (x, y) = network(make), batches()[0]
+    loss = cross_entropy(checkpoint(model[1], model[0](x), y, use_reentrant=reentrant), y)
+    once = copy.deepcopy(model[1].state_dict())
+    with pytest.raises(InputError, match="Checkpoint the backbone only, and leave the head outside"):
+        loss.backward()
+    assert same(model[1].state_dict(), once)
