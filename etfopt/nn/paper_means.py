@@ -72,6 +72,7 @@ class PaperClassMeans(RunningMeans):
     """
 
     _shown = ("num_classes", "dim", "averaging")
+    _by_class = ("mean", "seen")
     mean: Tensor
     global_mean: Tensor
     seen: Tensor
@@ -88,6 +89,13 @@ class PaperClassMeans(RunningMeans):
     def occurred(self) -> Tensor:
         """Which classes have occurred so far, (C,) of bool."""
         return self.seen > 0
+
+    @torch.no_grad()
+    def start_from(self, mean: Tensor) -> None:
+        """Take centred columns (d, C) from elsewhere for the class means of a first step."""
+        self.mean.copy_(mean)
+        self.seen.fill_(1)
+        self.steps.fill_(1)
 
     def centred(self) -> Tensor:
         """Return the running means of the centred class means, (d, C)."""

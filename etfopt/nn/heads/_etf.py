@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 
 from etfopt._arrays import room_hint
-from etfopt._options import as_statistics
+from etfopt._options import as_ignored, as_statistics, warn_of_low_temperature
 from etfopt._torch import full_precision, require_finite, require_floats
 from etfopt.errors import InputError
 from etfopt.frames import frame_matrix, simplex_etf
 from etfopt.nn._state import state_dtype
 from etfopt.nn.functional import on_frame
+from etfopt.nn.heads._growth import moved_least
 from etfopt.nn.heads._rotation import Rotated
 from etfopt.nn.heads.base import Head, HeadOptions
 
@@ -54,11 +55,11 @@ class ETFHead(Head, Rotated):
         self.statistics = statistics
         self._automatic = isinstance(options.get("temperature"), str)
         dtype, device = state_dtype(options.get("dtype")), options.get("device")
-        frame = _named(frame, reduced, self.num_classes, dtype)
+        frame, self.frame_name = _named(frame, reduced, self.num_classes, dtype)
         if frame is not None:
             self._check_frame(frame)
         r = num_classes if frame is None else len(frame)
-        self._check_room(r, simplex=frame is None)
+        self._check_room(r, num_classes)
         self.register_buffer("U", torch.eye(dim, r, dtype=dtype, device=device))  # the canonical rotation
         self._first_frame = frame
         if frame is not None:
@@ -80,6 +81,25 @@ class ETFHead(Head, Rotated):
 
     def _first_rotation(self) -> Tensor:
         return torch.eye(*self.U.shape, dtype=self.U.dtype, device=self.U.device)
+
+    @torch.no_grad()
+    def _reindex(self, index: list[int]) -> None:
+        if self.frame_name is None:
+            raise InputError(
+                "frame was given as a tensor, which does not say what it is for another number of classes; build a new "
+                "head"
+            )
+        C = len(index)
+        frame = torch.from_numpy(frame_matrix(self.frame_name, C).copy())
+        self._check_room(len(frame), C)
+        as_ignored(self.ignore_index, C)
+        warn_of_low_temperature(self.temperature, C)
+        U = moved_least(on_frame(self.rotation(), self.frame), index, frame.to(self.U.device))
+        self.num_classes, self.U = C, U
+        if self.frame is not None:
+            self._first_frame = frame.to(self.frame.dtype)
+            self.frame = self._first_frame.to(self.frame.device, copy=True)
+        self._forget_rotation()
 
     @property
     def weight(self) -> Tensor:
@@ -147,9 +167,9 @@ class ETFHead(Head, Rotated):
         if self._automatic and not torch.allclose(gram, wanted, rtol=0, atol=rounding):
             raise InputError("temperature='auto' is known for simplex frames only, and frame is another; pass a number")
 
-    def _check_room(self, r: int, *, simplex: bool) -> None:
+    def _check_room(self, r: int, C: int) -> None:
         if self.dim < r:
-            hint = room_hint(self.dim, self.num_classes, simplex=simplex, reduced="'reduced'", name="dim")
+            hint = room_hint(self.dim, C, simplex=self.frame_name == "simplex", reduced="'reduced'", name="dim")
             raise InputError(f"dim = {self.dim} is smaller than the r = {r} rows of the frame; {hint}")
 
     def _weight(self, U: Tensor) -> Tensor:
@@ -160,13 +180,13 @@ class ETFHead(Head, Rotated):
             return scale * on_frame(U, frame).mT
 
 
-def _named(frame: Tensor | str | None, reduced: bool, C: int, dtype: torch.dtype) -> Tensor | None:
-    """Return the frame that is asked for by name or by `reduced`; None is the simplex, M itself."""
+def _named(frame: Tensor | str | None, reduced: bool, C: int, dtype: torch.dtype) -> tuple[Tensor | None, str | None]:
+    """Return the frame that is asked for by name or by `reduced`, and its name; None is the simplex, M itself."""
     if reduced and not (frame is None or isinstance(frame, str)):
         raise InputError(
             "reduced=True is for the simplex, and frame= is given too; pass one of the two", "reduced", True
         )
-    name = "reduced" if reduced and frame in (None, "simplex") else frame
+    name = "reduced" if reduced and frame in (None, "simplex") else "simplex" if frame is None else frame
     if not isinstance(name, str):
-        return name
-    return None if name == "simplex" else torch.from_numpy(frame_matrix(name, C).copy()).to(dtype)
+        return name, None
+    return (None if name == "simplex" else torch.from_numpy(frame_matrix(name, C).copy()).to(dtype)), name

@@ -11,7 +11,7 @@ from torch import Tensor
 from etfopt._torch import outside_graphs
 from etfopt.nn._ranks import Ranks
 from etfopt.nn._renamed import takes_old_options
-from etfopt.nn._state import refuse_trace, where_valid
+from etfopt.nn._state import refuse_second_run, refuse_trace, where_valid
 from etfopt.nn.class_means import MEMORY, share
 from etfopt.nn.functional import frame_tensor
 from etfopt.nn.heads._etf import ETFHead, FrameOptions
@@ -52,7 +52,8 @@ class FixedETFHead(ETFHead):
     Raises
     ------
     InputError
-        If an argument is out of range, or the frame does not fit.
+        If an argument is out of range, or the frame does not fit; in training if a batch does not fit, or a forward is
+        traced, exported or run inside a backward pass (activation checkpointing).
 
     References
     ----------
@@ -119,6 +120,7 @@ class FixedETFHead(ETFHead):
 
     def _train(self, features: Tensor, labels: Tensor | None) -> Tensor:
         refuse_trace(self)
+        refuse_second_run(self)
         with self.ranks.sharing_refusals(self.U, self.dim + 1):
             f, target = self._checked(features, labels)
         self._follow(f.detach(), target)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Unpack
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from etfopt import solution as core
 from etfopt._options import as_method, as_shrinkage
@@ -19,6 +19,7 @@ from etfopt.nn._targets import LABELS_REQUIRED
 from etfopt.nn.class_means import ClassMeans
 from etfopt.nn.functional import nearest_etf, on_frame
 from etfopt.nn.heads._etf import ETFHead, FrameOptions
+from etfopt.nn.heads._growth import columns
 from etfopt.nn.heads._rotation import nearest_minimiser
 from etfopt.nn.heads._shrinkage import shrunk_rows, unit_means
 from etfopt.nn.heads.base import affine
@@ -171,6 +172,69 @@ class NearestETFHead(ETFHead):
         self.prox.copy_(self.U)
         self.means.reset_parameters()
 
+    @torch.no_grad()
+    def _reindex(self, index: list[int]) -> None:
+        super()._reindex(index)
+        self.prox = self.U.clone()
+        self.means.take_columns(lambda X: columns(X, index), len(index))
+
+    @classmethod
+    @torch.no_grad()
+    def from_linear(
+        cls, linear: nn.Linear, features: Tensor | None = None, **options: Unpack[FrameOptions]
+    ) -> NearestETFHead:
+        r"""Return a head that starts from a trained layer: its rows, centred, are the first class means.
+
+        Parameters
+        ----------
+        linear : nn.Linear
+            From d features to C classes.
+        features : Tensor, shape (n, d), optional
+            Features that the layer was trained on, some hundred: the class means are then theirs, by the classes that
+            the layer predicts, and so is the global mean. Without them the bias of the layer is left out.
+        **options
+            Of the constructor.
+
+        Returns
+        -------
+        NearestETFHead
+            In training mode, on the device of the layer.
+
+        Raises
+        ------
+        InputError
+            If d is too small for the frame, or an argument does not fit.
+
+        Notes
+        -----
+        A simplex has less freedom than the layer. On scikit-learn's digits, below a 64-128-64 perceptron, the head
+        predicts the same class as the layer for 95 % of the test samples with 256 features (94 to 96 %, 8 seeds), and
+        for 93 % without (91 to 96 %), where the layer itself is right for 96 %.
+
+        Examples
+        --------
+        >>> import torch
+        >>> from etfopt.nn import NearestETFHead
+        >>> linear = torch.nn.Linear(8, 3)
+        >>> head = NearestETFHead.from_linear(linear).eval()
+        >>> head(torch.randn(5, 8)).shape
+        torch.Size([5, 3])
+        """
+        weight = linear.weight.detach()
+        C, d = weight.shape
+        options.setdefault("device", weight.device)
+        head = cls(d, C, **options)
+        rows = weight.mT.to(head.U.dtype) - weight.mean(dim=0).to(head.U.dtype)[:, None]
+        size = torch.linalg.vector_norm(rows, dim=0).mean()
+        head.means.start_from(rows * (head.temperature / size if size > 0 else 0))
+        if features is not None:
+            predicted = linear(features.to(weight.dtype)).argmax(dim=-1)
+            head.means(head.normalize(features), predicted)
+        H = unit_means(head.means.centred(), head.temperature)
+        head.U.copy_(nearest_minimiser(2 * on_frame(H, head.frame, transpose=True), head.U))
+        head.prox.copy_(head.U)
+        return head
+
     def _center(self) -> Tensor:
         return self.means.center()
 
@@ -195,11 +259,11 @@ class NearestETFHead(ETFHead):
 
     def _classifier(self, update: MeansUpdate) -> tuple[Tensor, Tensor]:
         """Return the weight and bias for the updated means, differentiable, and make them the state."""
-        step = self.means.count()
-        solves = step % self.solve_every == 0 and (self.freeze_after is None or step < self.freeze_after)
         with torch.autocast(update.mean.device.type, enabled=False):
             mean = update.mean if self.implicit_gradient else update.mean.detach()
-            current = self.rotation()
+            current = self.rotation()  # first, for it refuses a state that nobody initialised
+            step = self.means.count()
+            solves = step % self.solve_every == 0 and (self.freeze_after is None or step < self.freeze_after)
             U, prox = current.to(mean.dtype), self.prox
             if solves:
                 U, prox = self._solve(mean, current, update.valid, first=step == 0)
