@@ -24,7 +24,7 @@ from etfopt.bench._loop_problems import Problem, clusters, digits, logits_of
 from etfopt.experiments.training.machine import use_threads
 from etfopt.nn import FixedETFHead, LearnedHead, NearestETFHead
 
-__all__ = ["HEADS", "LOOPS", "Loop", "LoopRow", "bench_loops", "choose_loops"]
+__all__ = ["HEADS", "LOOPS", "Loop", "LoopRow", "Problem", "bench_loops", "choose_loops"]
 
 MakeHead = Callable[..., nn.Module]
 HEADS: dict[str, MakeHead] = {  # called with d, C, and the options of a loop
