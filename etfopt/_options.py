@@ -108,7 +108,7 @@ def warn_of_low_temperature(temperature: float, num_classes: int) -> None:
     """Warn if a collapsed network could not give the right class a probability of 0.9; 1 is for dot-regression."""
     C = num_classes
     p = 1 / (1 + (C - 1) * math.exp(-min(temperature * C / (C - 1), 700)))
-    if temperature > 1 and p < LEAST_CONFIDENCE:
+    if temperature > 1 and p < LEAST_CONFIDENCE * (1 - 1e-9):  # up to rounding: 0.9 itself may be asked for
         warnings.warn(
             f"temperature = {temperature:g} is small for {C} classes: after cross-entropy, even a collapsed network "
             f"gives the right class a probability of {p:.2g} only. Leave temperature out, or pass 'auto': that is "

@@ -8,14 +8,12 @@ import torch
 from torch import Tensor
 
 from etfopt._options import as_averaging
-from etfopt.nn._renamed import takes_old_options
 from etfopt.nn._running import MeansOptions, Merged, RunningMeans, Sums
 from etfopt.nn.averaging import rule_of
 
 __all__ = ["PaperClassMeans"]
 
 
-@takes_old_options
 class PaperClassMeans(RunningMeans):
     r"""Running class means by the rules of the paper's release: centred by the mean of each batch.
 

@@ -2,6 +2,7 @@
 
 import copy
 import io
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -12,17 +13,22 @@ torch = pytest.importorskip("torch")
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from etfopt.nn import FixedETFHead, LearnedHead, NearestETFHead
-from tests.tools.head_cases import HEADS, LABELS, C, D, batch, same, snapshot
+from etfopt.nn import LearnedHead
+from tests.tools.head_cases import HEADS, LABELS, STATEFUL, C, D, batch, paper_fixed, same, snapshot
 
 
 @pytest.fixture(params=HEADS)
-def head(request: pytest.FixtureRequest) -> nn.Module:
-    return request.param(D, C)
+def make(request: pytest.FixtureRequest) -> Callable[..., nn.Module]:
+    return request.param
+
+
+@pytest.fixture
+def head(make: Callable[..., nn.Module]) -> nn.Module:
+    return make(D, C)
 
 
 class Network(nn.Module):
-    def __init__(self, head: type[nn.Module]) -> None:
+    def __init__(self, head: Callable[..., nn.Module]) -> None:
         super().__init__()
         self.backbone = nn.Linear(6, D)
         self.head = head(D, C)  # the one line
@@ -50,7 +56,7 @@ def test_swapping_heads_in_a_network_is_one_line(head, rng):
 def test_logits_are_those_of_the_weight_and_bias_on_features_of_norm_tau(head, rng):
     features = batch(rng)
     logits = head(features, LABELS)
-    f = 5.0 * features / features.norm(dim=1, keepdim=True)
+    f = head.temperature * features / features.norm(dim=1, keepdim=True)
     torch.testing.assert_close(logits, f @ head.weight.T + head.bias, rtol=0, atol=1e-5)
     torch.testing.assert_close(head.eval()(features), logits, rtol=0, atol=1e-5)
 
@@ -80,7 +86,7 @@ def test_a_head_in_low_precision_follows_the_one_in_single(head, dtype, rng):
         torch.testing.assert_close(low.weight.float(), head.weight, rtol=0, atol=20 * digits)
 
 
-@pytest.mark.parametrize("make", [FixedETFHead, NearestETFHead])
+@pytest.mark.parametrize("make", STATEFUL)
 @pytest.mark.parametrize("size", [0.01, 7.0])
 def test_the_rows_have_unit_norm_whatever_the_size_of_the_frame(make, size, rng):
     head = make(D, C, frame=size * torch.tensor(simplex_etf(C, reduced=True), dtype=torch.float32))
@@ -110,14 +116,14 @@ def test_empty_and_one_sample_batches_are_valid(head, mode, n, rng):
     assert same(head.state_dict(), before) or (n == 1 and mode == "train")
 
 
-def test_saved_state_resumes_to_the_bit(head, rng):
+def test_saved_state_resumes_to_the_bit(make, head, rng):
     batches = [batch(rng) for _ in range(5)]
     for features in batches[:3]:
         head(features, LABELS)
     file = io.BytesIO()
     torch.save(head.state_dict(), file)
     file.seek(0)
-    resumed = type(head)(D, C)
+    resumed = make(D, C)
     resumed.load_state_dict(torch.load(file))
     twins = (resumed, copy.deepcopy(head))
     for features in batches[3:]:
@@ -146,7 +152,7 @@ def test_autocast_leaves_the_stored_classifier_in_full_precision(head, rng):
     torch.testing.assert_close(head.bias, twin.bias, rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize("make", [FixedETFHead, NearestETFHead])
+@pytest.mark.parametrize("make", STATEFUL)
 def test_a_head_moved_to_double_precision_is_as_exact_as_one(make, rng):
     head = make(D, C).double()
     head(batch(rng).double(), LABELS)
@@ -154,8 +160,8 @@ def test_a_head_moved_to_double_precision_is_as_exact_as_one(make, rng):
     torch.testing.assert_close(head.weight @ head.weight.T, expected, rtol=0, atol=1e-13)
 
 
-def test_the_fixed_head_is_the_canonical_etf_with_the_bias_of_the_batch(rng):
-    head, features = FixedETFHead(D, C), batch(rng)
+def test_the_fixed_head_of_the_paper_is_the_canonical_etf_with_the_bias_of_the_batch(rng):
+    head, features = paper_fixed(D, C), batch(rng)
     head(features, LABELS)
     canonical = np.sqrt(C) * simplex_etf(C) @ np.eye(C, D)
     mu = (5.0 * features / features.norm(dim=1, keepdim=True)).mean(dim=0)
@@ -166,7 +172,7 @@ def test_the_fixed_head_is_the_canonical_etf_with_the_bias_of_the_batch(rng):
 def test_the_learned_head_steps_along_the_unconstrained_gradient_and_returns_to_the_sphere(rng):
     head, features = LearnedHead(D, C), batch(rng)
     rows = head.rows.detach().clone().requires_grad_()
-    cross_entropy(5 * nn.functional.normalize(features) @ rows.T, LABELS).backward()
+    cross_entropy(head.temperature * nn.functional.normalize(features) @ rows.T, LABELS).backward()
     cross_entropy(head(features, LABELS), LABELS).backward()
     torch.testing.assert_close(head.rows.grad, rows.grad)
     torch.optim.SGD(head.parameters(), lr=3.0).step()

@@ -23,7 +23,7 @@ from torch.optim.swa_utils import (
 from etfopt.nn import NearestETFHead
 from etfopt.nn.functional import polar_factor
 from etfopt.nn.heads._rotation import is_rotation
-from tests.tools.head_cases import HEADS, LABELS, STATEFUL, C, D, batch, same, snapshot
+from tests.tools.head_cases import HEADS, LABELS, NEAREST, STATEFUL, C, D, batch, same, snapshot
 
 AVERAGES: dict[str, dict] = {
     "plain": {},
@@ -57,15 +57,22 @@ def polar(U: torch.Tensor) -> torch.Tensor:
     return P @ Qh
 
 
+def etf_rows(U: torch.Tensor) -> np.ndarray:
+    """The rows of unit norm of the rotation nearest to U, in the simplex of so many rows."""
+    frame = simplex_etf(C, reduced=U.shape[1] == C - 1)
+    return np.sqrt(C) / np.linalg.norm(frame) * (polar(U).numpy() @ frame).T
+
+
+@pytest.mark.parametrize("make", NEAREST)
 @pytest.mark.parametrize("kind", AVERAGES)
-def test_the_classifier_of_an_averaged_model_is_the_etf_of_the_nearest_rotation(kind, rng):
-    _, average = averaged(rng, **AVERAGES[kind])
+def test_the_classifier_of_an_averaged_model_is_the_etf_of_the_nearest_rotation(kind, make, rng):
+    _, average = averaged(rng, make, **AVERAGES[kind])
     head = average.module[1].eval()
     assert not is_rotation(head.U)  # the average itself is none
     torch.testing.assert_close(head.weight @ head.weight.T, ETF, rtol=0, atol=1e-6)
-    W = np.sqrt(C) * (polar(head.U).numpy() @ simplex_etf(C)).T
+    W = etf_rows(head.U)
     np.testing.assert_allclose(head.weight, W, rtol=0, atol=1e-6)
-    np.testing.assert_allclose(head.bias, -W @ head.means.global_mean.numpy(), rtol=0, atol=1e-5)
+    np.testing.assert_allclose(head.bias, -W @ head.means.center().numpy(), rtol=0, atol=1e-5)
     x = batch(rng)
     logits = nn.functional.linear(head.normalize(average.module[0](x)), head.weight, head.bias)
     torch.testing.assert_close(average(x), logits, rtol=0, atol=1e-5)
@@ -81,13 +88,14 @@ def test_every_average_of_every_head_can_be_taken_and_used(make, kind, rng):
     torch.testing.assert_close(average.module[1].weight.norm(dim=1), torch.ones(C), rtol=0, atol=1e-6)
 
 
-def test_the_counters_of_an_average_are_averaged_and_not_cut(rng):
-    _, average = averaged(rng, steps=10, **AVERAGES["SWA"])
+@pytest.mark.parametrize("make", NEAREST)
+def test_the_counters_of_an_average_are_averaged_and_not_cut(make, rng):
+    _, average = averaged(rng, make, steps=10, **AVERAGES["SWA"])
     means = average.module[1].means
     assert float(means.steps) == pytest.approx(5.5)  # of 1, ..., 10
     assert means.count() == 6
-    early = AveragedModel(Network(nn.Linear(D, D), NearestETFHead(D, C)), use_buffers=True, **AVERAGES["EMA"])
-    fresh = Network(nn.Linear(D, D), NearestETFHead(D, C))
+    early = AveragedModel(Network(nn.Linear(D, D), make(D, C)), use_buffers=True, **AVERAGES["EMA"])
+    fresh = Network(nn.Linear(D, D), make(D, C))
     early.update_parameters(fresh)  # of a model that has seen nothing
     fresh(batch(rng), LABELS)
     early.update_parameters(fresh)
@@ -105,7 +113,7 @@ def test_reading_an_average_does_not_change_it_and_the_next_average_is_followed(
         average.update_parameters(network)
     head = average.module[1]
     assert (average(batch(rng)) - first).abs().max() > 1e-3
-    np.testing.assert_allclose(head.weight, np.sqrt(C) * (polar(head.U).numpy() @ simplex_etf(C)).T, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(head.weight, etf_rows(head.U), rtol=0, atol=1e-6)
 
 
 def test_a_rotation_that_nobody_averaged_is_used_to_the_bit(rng):

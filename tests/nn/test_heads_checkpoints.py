@@ -10,8 +10,23 @@ from etfopt import InputError, simplex_etf
 torch = pytest.importorskip("torch")
 from torch import nn
 
-from etfopt.nn import ClassMeans, FixedETFHead, NearestETFHead
-from tests.tools.head_cases import HEADS, LABELS, STATEFUL, C, D, batch, class_means, same, snapshot
+from etfopt.nn import FixedETFHead, LearnedHead, NearestETFHead, PaperClassMeans
+from tests.tools.head_cases import (
+    LABELS,
+    STATEFUL,
+    C,
+    D,
+    batch,
+    class_of,
+    paper_fixed,
+    paper_means,
+    paper_nearest,
+    same,
+    snapshot,
+)
+
+PAPER = (paper_fixed, paper_nearest)
+"""What can take a state of release 0.1, but for the learned head."""
 
 
 def frames(rng: np.random.Generator, r: int = 3) -> list[torch.Tensor]:
@@ -36,11 +51,15 @@ def test_a_head_takes_the_frame_of_the_state_that_it_loads(make, strict, assign,
 @pytest.mark.parametrize("make", STATEFUL)
 def test_a_state_with_a_frame_is_refused_by_a_head_without_and_the_reverse(make, strict, rng):
     frame = torch.tensor(rng.standard_normal((C, C)), dtype=torch.float32)  # of the simplex's shape
-    plain, framed = make(D, C), make(D, C, frame=frame)
+    plain, framed = make(D, C, frame="simplex"), make(D, C, frame=frame)
     before = snapshot(plain), snapshot(framed)
-    with pytest.raises(InputError, match=rf"{make.__name__}.*it holds a frame.*pass frame= .*Nothing .* was changed"):
+    with pytest.raises(
+        InputError, match=rf"{class_of(make).__name__}.*it holds a frame.*pass frame= .*Nothing .* was changed"
+    ):
         plain.load_state_dict(framed.state_dict(), strict=strict)
-    with pytest.raises(InputError, match=r"of a head with the simplex, and this head has another frame: leave frame="):
+    with pytest.raises(
+        InputError, match=r"of a head with the simplex, and this head has another frame: pass frame='simplex'"
+    ):
         nn.Sequential(framed).load_state_dict(nn.Sequential(plain).state_dict(), strict=strict)
     assert same(plain.state_dict(), before[0])
     assert same(framed.state_dict(), before[1])
@@ -63,7 +82,7 @@ def test_a_frame_in_a_state_is_checked_as_one_that_is_passed(spoil, message, rng
 
 @pytest.mark.parametrize("make", STATEFUL)
 def test_the_means_of_a_checkpoint_may_be_loaded_without_its_classifier(make, rng):
-    framed, plain = make(D, C, frame=frames(rng)[0]), make(D, C)
+    framed, plain = make(D, C, frame=frames(rng)[0]), make(D, C, frame="simplex")
     plain(batch(rng), LABELS)
     state = {name: value for name, value in plain.state_dict().items() if name not in ("U", "prox")}
     framed.load_state_dict(state, strict=False)
@@ -81,16 +100,16 @@ def as_of_0_1(module: nn.Module) -> dict:
         if last == "frame" or (last == "global_mean" and isinstance(module, FixedETFHead)):
             continue
         state[name] = value > 0 if last == "seen" else value.long() if last == "steps" else value
-    if not isinstance(module, ClassMeans):
+    if not isinstance(module, PaperClassMeans):
         state["bias"] = module.bias.clone()
     return state
 
 
 @pytest.mark.parametrize("framed", [False, True])
 @pytest.mark.parametrize("assign", [False, True])
-@pytest.mark.parametrize("make", [*HEADS, class_means])
+@pytest.mark.parametrize("make", [LearnedHead, *PAPER, paper_means])
 def test_a_checkpoint_of_release_0_1_loads_with_its_meaning(make, assign, framed, rng):
-    if framed and make not in STATEFUL:
+    if framed and make not in PAPER:
         pytest.skip("has no frame")
     options = {"frame": frames(rng)[1]} if framed else {}
     old, new = make(D, C, **options), make(D, C, **options)
@@ -105,24 +124,24 @@ def test_a_checkpoint_of_release_0_1_loads_with_its_meaning(make, assign, framed
 
 
 def test_the_bias_of_a_checkpoint_of_release_0_1_must_fit():
-    head = FixedETFHead(D, C)
+    head = paper_fixed(D, C)
     state = as_of_0_1(head) | {"bias": torch.zeros(C + 1)}
     with pytest.raises(InputError, match=r"bias has shape \(5,\) and not \(4,\)"):
         head.load_state_dict(state)
 
 
-@pytest.mark.parametrize("make", STATEFUL)
+@pytest.mark.parametrize("make", PAPER)
 def test_a_fixed_bias_of_release_0_1_comes_back_for_many_classes(make, rng):
-    head, other = make(40, 30), make(40, 30)
+    head, other = (make(40, 30, temperature="auto") for _ in range(2))
     head(torch.tensor(rng.standard_normal((60, 40)) + 0.4, dtype=torch.float32), torch.arange(60) % 30)
     other.load_state_dict(as_of_0_1(head))
     torch.testing.assert_close(other.bias, head.bias, rtol=0, atol=1e-5)
 
 
 def test_a_checkpoint_of_release_0_1_needs_a_head_that_knows_the_frame():
-    trained = FixedETFHead(D, C, frame=torch.eye(3, C))
+    trained = paper_fixed(D, C, frame=torch.eye(3, C))
     with torch.device("meta"):
-        head = FixedETFHead(D, C, frame=torch.eye(3, C))
+        head = paper_fixed(D, C, frame=torch.eye(3, C))
     with pytest.raises(InputError, match=r"release 0\.1, which stored no frame"):
         head.load_state_dict(as_of_0_1(trained), assign=True)
 

@@ -7,8 +7,9 @@ from tests.tools.blind import blind
 
 torch = pytest.importorskip("torch")
 
-from etfopt.nn import ClassMeans, FixedETFHead, NearestETFHead
-from tests.tools.head_cases import LABELS, STATEFUL, C, D, batch, class_means, same, snapshot
+from etfopt.nn import FixedETFHead, NearestETFHead
+from etfopt.nn._running import RunningMeans
+from tests.tools.head_cases import LABELS, MEANS, STATEFUL, C, D, batch, same, snapshot
 
 
 def spoiled(features: torch.Tensor, labels: torch.Tensor, kind: str) -> tuple:
@@ -19,10 +20,10 @@ def spoiled(features: torch.Tensor, labels: torch.Tensor, kind: str) -> tuple:
 
 @pytest.mark.parametrize("kind", ["NaN", "large", "negative"])
 @pytest.mark.parametrize("steps", [0, 1, 3])
-@pytest.mark.parametrize("make", [*STATEFUL, class_means])
+@pytest.mark.parametrize("make", [*STATEFUL, *MEANS])
 def test_an_unseen_bad_batch_changes_no_bit_and_is_reported_where_values_are_looked_at(make, steps, kind, rng):
     module = make(D, C)
-    if kind != "NaN" and isinstance(module, ClassMeans):
+    if kind != "NaN" and isinstance(module, RunningMeans):
         module = NearestETFHead(D, C)
     with blind():
         for _ in range(steps):
@@ -34,7 +35,7 @@ def test_an_unseen_bad_batch_changes_no_bit_and_is_reported_where_values_are_loo
             assert same(kept, before)
             if steps == 0 and not isinstance(module, FixedETFHead):
                 break  # the second would look, see below
-    if not isinstance(module, ClassMeans):
+    if not isinstance(module, RunningMeans):
         assert logits[[0, 1, 2, 4]].isfinite().all()
     with pytest.raises(InputError, match=r"[12] batch\(es\) could not be used"):
         {0: module.eval, 1: module.state_dict, 3: getattr(module, "solution", module.train)}[steps]()

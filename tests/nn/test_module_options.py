@@ -8,9 +8,9 @@ from etfopt import InputError, simplex_etf
 
 torch = pytest.importorskip("torch")
 from etfopt.nn import ClassMeans, FixedETFHead, LearnedHead, NearestETFHead, collapse_temperature
-from tests.tools.head_cases import HEADS, LABELS, STATEFUL, C, D, batch, class_means, same, snapshot
+from tests.tools.head_cases import HEADS, LABELS, MEANS, STATEFUL, C, D, batch, class_of, same, snapshot
 
-MODULES = [*HEADS, class_means]
+MODULES = [*HEADS, *MEANS]
 
 
 @pytest.mark.parametrize("sizes", [(C, D), (C,)])
@@ -84,10 +84,10 @@ def test_the_exported_layer_has_the_dtype_of_the_head(make, dtype, rng):
         assert torch.equal(layer(twin.normalize(x)), twin(x))
 
 
-@pytest.mark.parametrize("make", [FixedETFHead, NearestETFHead])
+@pytest.mark.parametrize("make", STATEFUL)
 def test_weight_and_bias_cost_one_weight_together(make, monkeypatch):
     head, made = make(D, C), []
-    monkeypatch.setattr(make, "_weight", lambda _, U: made.append(U) or U[:, :C].mT)
+    monkeypatch.setattr(class_of(make), "_weight", lambda _, U: made.append(U) or U.new_ones(C, D))
     head.linear()
     assert len(made) == 1
 

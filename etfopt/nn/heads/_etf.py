@@ -3,14 +3,16 @@ r"""What the heads share whose classifier is a rotated frame."""
 from __future__ import annotations
 
 import math
-from typing import Any, Unpack
+import warnings
+from collections.abc import Callable
+from typing import Any, Self, Unpack
 
 import torch
 from torch import Tensor
 
 from etfopt._arrays import room_hint
 from etfopt._options import as_ignored, as_statistics, warn_of_low_temperature
-from etfopt._torch import full_precision, require_finite, require_floats
+from etfopt._torch import full_precision, readable, require_finite, require_floats
 from etfopt.errors import InputError
 from etfopt.frames import frame_matrix, simplex_etf
 from etfopt.nn._state import state_dtype
@@ -18,6 +20,11 @@ from etfopt.nn.functional import on_frame
 from etfopt.nn.heads._growth import moved_least
 from etfopt.nn.heads._rotation import Rotated
 from etfopt.nn.heads.base import Head, HeadOptions
+
+NON_NEGATIVE = (
+    "the features are not negative, as behind a ReLU. With statistics='paper' some classes may never be learnt from "
+    "such features: use the default statistics, or put a linear layer or a normalisation behind the ReLU."
+)
 
 
 class FrameOptions(HeadOptions, total=False):
@@ -35,6 +42,7 @@ class ETFHead(Head, Rotated):
     """
 
     frame: Tensor | None
+    _looked = False  # whether the features were judged
 
     def __init__(
         self,
@@ -55,17 +63,17 @@ class ETFHead(Head, Rotated):
         self.statistics = statistics
         self._automatic = isinstance(options.get("temperature"), str)
         dtype, device = state_dtype(options.get("dtype")), options.get("device")
-        frame, self.frame_name = _named(frame, reduced, self.num_classes, dtype)
+        exact, self.frame_name = _named(frame, reduced, self.num_classes)
+        frame = exact if exact is frame or exact is None else exact.to(dtype)
         if frame is not None:
             self._check_frame(frame)
         r = num_classes if frame is None else len(frame)
         self._check_room(r, num_classes)
         self.register_buffer("U", torch.eye(dim, r, dtype=dtype, device=device))  # the canonical rotation
-        self._first_frame = frame
-        if frame is not None:
-            frame = frame.detach().to(options.get("dtype") or frame.dtype)
-            frame = frame.to(torch.promote_types(frame.dtype, torch.float32))
-            self._first_frame = frame if frame.is_meta else frame.to("cpu", copy=True)
+        self._first_frame = None  # with all its digits, for the head may be moved to a wider dtype
+        if frame is not None and exact is not None:
+            frame = frame.detach().to(torch.promote_types(options.get("dtype") or frame.dtype, torch.float32))
+            self._first_frame = frame if frame.is_meta else exact.detach().to("cpu", copy=True)
             frame = frame.to(self.U.device, copy=True)
         self.register_buffer("frame", frame)
 
@@ -78,6 +86,22 @@ class ETFHead(Head, Rotated):
         self.U.copy_(self._first_rotation())
         self._forget_rotation()
         self._rejected, self._lone, self._told = None, None, False
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode. The first change to evaluation after training warns of features that no frame fits well."""
+        super().train(mode)
+        watched = not (mode or self._looked or torch.compiler.is_compiling() or self.U.is_meta)
+        if watched and readable(self.U) and self._center().any():
+            self._looked = True
+            for doubt in self._doubts():
+                warnings.warn(f"{type(self).__name__}: {doubt} This warning comes once", UserWarning, stacklevel=2)
+        return self
+
+    def _doubts(self) -> list[str]:
+        """Return what the statistics say against the features."""
+        mu = self._center()
+        # all coordinates of a mean of few dimensions may be positive by chance
+        return [NON_NEGATIVE] if self.statistics == "paper" and self.dim >= 8 and (mu >= 0).all() else []
 
     def _first_rotation(self) -> Tensor:
         return torch.eye(*self.U.shape, dtype=self.U.dtype, device=self.U.device)
@@ -97,8 +121,8 @@ class ETFHead(Head, Rotated):
         U = moved_least(on_frame(self.rotation(), self.frame), index, frame.to(self.U.device))
         self.num_classes, self.U = C, U
         if self.frame is not None:
-            self._first_frame = frame.to(self.frame.dtype)
-            self.frame = self._first_frame.to(self.frame.device, copy=True)
+            self._first_frame = frame
+            self.frame = frame.to(self.frame.device, self.frame.dtype, copy=True)
         self._forget_rotation()
 
     @property
@@ -143,14 +167,27 @@ class ETFHead(Head, Rotated):
     def _translate(self, state_dict: dict[str, Any], prefix: str) -> None:
         if self._first_frame is not None and prefix + "bias" in state_dict:
             # release 0.1 stored no frame: a state of it is for heads that are built with its frame
-            state_dict.setdefault(prefix + "frame", self._first_frame.to(self.U.device, copy=True))
+            state_dict.setdefault(prefix + "frame", self._first_frame.to(self.U.device, self.U.dtype, copy=True))
         frame, first = state_dict.get(prefix + "frame"), self._first_frame
         if frame is not None and first is not None and frame.dtype.itemsize < 4:
             # a checkpoint of low precision: where it is the frame of this head, rounded, the exact frame is kept
             rounded = first.to(frame.device, frame.dtype)
             if not (first.is_meta or frame.is_meta) and torch.equal(rounded, frame):
-                state_dict[prefix + "frame"] = first.to(self.U.device if not self.U.is_meta else "cpu", copy=True)
+                device = self.U.device if not self.U.is_meta else "cpu"
+                state_dict[prefix + "frame"] = first.to(device, self.U.dtype, copy=True)
         super()._translate(state_dict, prefix)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        before = self.U, self.frame
+        super()._apply(fn, recurse)
+        if not before[0].is_meta and before[0].dtype.itemsize < self.U.dtype.itemsize:
+            for old, new, first in zip(before, (self.U, self.frame), self._first(), strict=True):
+                _restore_digits(old, new, first)
+        return self
+
+    def _first(self) -> tuple[Tensor, Tensor | None]:
+        """Return the rotation and the frame of construction, with all their digits."""
+        return self._first_rotation(), self._first_frame
 
     def _check_frame(self, frame: Tensor) -> None:
         require_floats(frame, "frame", ("r", self.num_classes))
@@ -180,8 +217,17 @@ class ETFHead(Head, Rotated):
             return scale * on_frame(U, frame).mT
 
 
-def _named(frame: Tensor | str | None, reduced: bool, C: int, dtype: torch.dtype) -> tuple[Tensor | None, str | None]:
-    """Return the frame that is asked for by name or by `reduced`, and its name; None is the simplex, M itself."""
+@torch.no_grad()
+def _restore_digits(old: Tensor | None, new: Tensor | None, first: Tensor | None) -> None:
+    """In a wider dtype, give a buffer that still is what it was at first the digits that it had then."""
+    if old is None or new is None or first is None or first.is_meta or new.is_meta:
+        return
+    if torch.equal(first.to(old), old):
+        new.copy_(first)
+
+
+def _named(frame: Tensor | str | None, reduced: bool, C: int) -> tuple[Tensor | None, str | None]:
+    """Return the frame that is asked for by name or by `reduced`, in float64, and its name; None is M itself."""
     if reduced and not (frame is None or isinstance(frame, str)):
         raise InputError(
             "reduced=True is for the simplex, and frame= is given too; pass one of the two", "reduced", True
@@ -189,4 +235,4 @@ def _named(frame: Tensor | str | None, reduced: bool, C: int, dtype: torch.dtype
     name = "reduced" if reduced and frame in (None, "simplex") else "simplex" if frame is None else frame
     if not isinstance(name, str):
         return name, None
-    return (None if name == "simplex" else torch.from_numpy(frame_matrix(name, C).copy()).to(dtype)), name
+    return (None if name == "simplex" else torch.from_numpy(frame_matrix(name, C).copy())), name

@@ -1,4 +1,4 @@
-"""The running class means against plain loops: rules, gradients, absent and never-seen classes, and their state."""
+"""The class means of the paper's release against plain loops: rules, gradients, absent and unseen classes, state."""
 
 from collections.abc import Callable
 from unittest import mock
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch")
 from etfopt import InputError
-from etfopt.nn import ClassMeans
+from etfopt.nn import PaperClassMeans
 from etfopt.nn._ranks import Pooled
 from etfopt.nn.pooling import class_sums
 from tests.tools.head_cases import same, snapshot
@@ -50,7 +50,7 @@ def plain_means(batches: list[tuple], rate: Callable[[int], float]) -> np.ndarra
 
 @pytest.mark.parametrize("rule", RULES)
 def test_every_rule_is_the_plain_loop(rule, rng):
-    means, batches = ClassMeans(num_classes=C, dim=D, averaging=rule).double(), stream(rng)
+    means, batches = PaperClassMeans(num_classes=C, dim=D, averaging=rule).double(), stream(rng)
     for count, batch in enumerate(batches, start=1):
         returned = means(*batch)
         np.testing.assert_allclose(returned.detach(), plain_means(batches[:count], RULES[rule]), rtol=0, atol=1e-13)
@@ -61,18 +61,18 @@ def test_every_rule_is_the_plain_loop(rule, rng):
 
 
 def test_the_rate_of_the_paper_stops_falling_at_its_floor(rng):
-    means = ClassMeans(num_classes=C, dim=D).double()
+    means = PaperClassMeans(num_classes=C, dim=D).double()
     first, second = stream(rng, [[0, 1, 2, 3, 4], [0, 1, 2, 3, 4]])
     before = means(*first)
     means.steps.fill_(10**6)
     moved = means(*second) - before
-    fresh = ClassMeans(num_classes=C, dim=D).double()(*second)
+    fresh = PaperClassMeans(num_classes=C, dim=D).double()(*second)
     np.testing.assert_allclose(moved, 1e-4 * (fresh - before), rtol=1e-9, atol=1e-16)
 
 
 @pytest.mark.parametrize("rule", RULES)
 def test_only_the_current_batch_carries_a_gradient_with_the_weight_of_its_rate(rule, rng):
-    means, batches = ClassMeans(num_classes=C, dim=D, averaging=rule).double(), stream(rng)
+    means, batches = PaperClassMeans(num_classes=C, dim=D, averaging=rule).double(), stream(rng)
     G = torch.tensor(rng.standard_normal((D, C)))
     for t, (features, labels) in enumerate(batches, start=1):
         leaf, seen = features.clone().requires_grad_(), means.seen.clone()
@@ -95,7 +95,7 @@ streams = st.lists(st.lists(st.integers(-1, C - 1), max_size=7), min_size=1, max
 @given(streams, st.sampled_from(list(RULES)), st.integers(0, 2**32 - 1))
 def test_the_order_within_a_batch_does_not_matter(lengths, rule, seed):
     rng = np.random.default_rng(seed)
-    first, second = (ClassMeans(num_classes=C, dim=D, averaging=rule, ignore_index=-1).double() for _ in range(2))
+    first, second = (PaperClassMeans(num_classes=C, dim=D, averaging=rule, ignore_index=-1).double() for _ in range(2))
     for features, labels in stream(rng, lengths):
         order = torch.tensor(rng.permutation(len(labels)), dtype=torch.int64)
         torch.testing.assert_close(first(features, labels), second(features[order], labels[order]), rtol=0, atol=1e-13)
@@ -107,7 +107,7 @@ def test_the_order_within_a_batch_does_not_matter(lengths, rule, seed):
 def test_how_a_batch_is_split_over_processes_does_not_matter(lengths, rule, seed, size):
     """Every part is summed as its process would sum it; test_ranks.py has the processes themselves."""
     rng = np.random.default_rng(seed)
-    whole, pooled = (ClassMeans(num_classes=C, dim=D, averaging=rule, ignore_index=-1).double() for _ in range(2))
+    whole, pooled = (PaperClassMeans(num_classes=C, dim=D, averaging=rule, ignore_index=-1).double() for _ in range(2))
     for features, labels in stream(rng, lengths):
         owner = torch.tensor(rng.integers(0, size, len(labels)), dtype=torch.int64)
         parts = [class_sums(features[owner == k], labels[owner == k], C, -1)[0] for k in range(size)]
@@ -121,7 +121,7 @@ def test_how_a_batch_is_split_over_processes_does_not_matter(lengths, rule, seed
 
 @pytest.mark.parametrize("rule", RULES)
 def test_an_absent_class_keeps_its_column_to_the_bit(rule, rng):
-    means = ClassMeans(num_classes=C, dim=D, averaging=rule)
+    means = PaperClassMeans(num_classes=C, dim=D, averaging=rule)
     means(torch.tensor(rng.standard_normal((50, D)), dtype=torch.float32), torch.arange(50) % C)
     before = means.mean[:, 4].clone()
     for _ in range(30):
@@ -131,7 +131,7 @@ def test_an_absent_class_keeps_its_column_to_the_bit(rule, rng):
 
 @pytest.mark.parametrize("when", [0, 1, 3])
 def test_an_empty_batch_changes_nothing(when, rng):
-    means = ClassMeans(num_classes=C, dim=D)
+    means = PaperClassMeans(num_classes=C, dim=D)
     for batch in stream(rng)[:when]:
         means(*batch)
     before = snapshot(means)
@@ -141,12 +141,12 @@ def test_an_empty_batch_changes_nothing(when, rng):
 
 def test_one_sample_is_its_own_mean_and_the_others_are_filled_with_it():
     h = torch.tensor([[1.0, 2.0, 3.0, 4.0]])
-    means = ClassMeans(num_classes=3, dim=4)(h, torch.tensor([1]))
+    means = PaperClassMeans(num_classes=3, dim=4)(h, torch.tensor([1]))
     assert torch.equal(means, torch.stack([h[0], torch.zeros(4), h[0]], dim=1))
 
 
 def test_evaluation_returns_the_means_and_changes_nothing(rng):
-    means, (first, second, *_) = ClassMeans(num_classes=C, dim=D), stream(rng)
+    means, (first, second, *_) = PaperClassMeans(num_classes=C, dim=D), stream(rng)
     means(*first)
     before = snapshot(means)
     means.eval()
@@ -156,7 +156,7 @@ def test_evaluation_returns_the_means_and_changes_nothing(rng):
 
 
 def test_what_training_returned_does_not_change_with_later_training(rng):
-    means, (first, second, *_) = ClassMeans(num_classes=C, dim=D), stream(rng)
+    means, (first, second, *_) = PaperClassMeans(num_classes=C, dim=D), stream(rng)
     for batch in (first, (torch.zeros(0, D), torch.zeros(0, dtype=torch.int64))):
         returned = means(*batch)
         kept = returned.clone()
@@ -168,8 +168,8 @@ def test_what_training_returned_does_not_change_with_later_training(rng):
 def test_low_precision_features_are_averaged_in_the_precision_of_the_state(dtype, rng):
     features = torch.tensor(rng.standard_normal((4000, D)), dtype=dtype)
     labels = torch.arange(4000) % C
-    means = ClassMeans(num_classes=C, dim=D)
-    torch.testing.assert_close(means(features, labels), ClassMeans(num_classes=C, dim=D)(features.float(), labels))
+    means = PaperClassMeans(num_classes=C, dim=D)
+    torch.testing.assert_close(means(features, labels), PaperClassMeans(num_classes=C, dim=D)(features.float(), labels))
     assert means.mean.dtype == torch.float32
 
 
@@ -177,8 +177,10 @@ def test_a_rule_of_ones_own_is_named_by_its_import_path(tmp_path, monkeypatch, r
     """The rule 1/t, written anew, is "cumulative"."""
     (tmp_path / "my_rules.py").write_text("def plain(t):\n    return t.reciprocal()\n")
     monkeypatch.syspath_prepend(tmp_path)
-    ours, own = (ClassMeans(num_classes=C, dim=D, averaging=rule).double() for rule in ("cumulative", "my_rules:plain"))
+    ours, own = (
+        PaperClassMeans(num_classes=C, dim=D, averaging=rule).double() for rule in ("cumulative", "my_rules:plain")
+    )
     for features, labels in stream(rng):
         assert torch.equal(ours(features, labels), own(features, labels))
     with pytest.raises(InputError, match="no module my_rule;"):
-        ClassMeans(num_classes=C, dim=D, averaging="my_rule:plain")
+        PaperClassMeans(num_classes=C, dim=D, averaging="my_rule:plain")
