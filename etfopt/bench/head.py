@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -17,6 +18,7 @@ from torch.nn import functional
 from etfopt.bench.node import usable_device, wait
 from etfopt.bench.timing import times_in_turn
 from etfopt.experiments.networks.backbones import resnet18
+from etfopt.experiments.training.machine import use_threads
 from etfopt.nn import FixedETFHead, LearnedHead, NearestETFHead
 
 __all__ = ["HEADS", "STATISTICS_SHAPES", "HeadRow", "StatisticsRow", "bench_heads", "bench_statistics"]
@@ -49,7 +51,7 @@ class HeadRow:
 
 @dataclass(frozen=True)
 class StatisticsRow:
-    """Seconds of a step of the nearest head by itself, forward and backward, by the statistics that it keeps."""
+    """Median seconds of a step of the nearest head by itself, forward and backward, by the statistics that it keeps."""
 
     batch: int
     d: int
@@ -63,8 +65,12 @@ class StatisticsRow:
 def bench_statistics(
     shapes: Sequence[tuple[int, int, int]] = STATISTICS_SHAPES, rounds: int = 200, device: str = "cpu"
 ) -> list[StatisticsRow]:
-    """Time the nearest head with running statistics against the paper's, in turn, for each batch, d and C."""
+    """Time the nearest head with running statistics against the paper's, in turn, for each batch, d and C.
+
+    On the CPU by the CPU time of one thread, in which other programs do not count.
+    """
     where = usable_device(device)
+    clock = time.process_time if where.type == "cpu" else time.perf_counter
     rows = []
     for batch, d, C in shapes:
         torch.manual_seed(0)
@@ -73,7 +79,8 @@ def bench_statistics(
             kind: _by_itself(NearestETFHead(d, C, statistics=kind, temperature="auto").to(where), features, labels)
             for kind in ("running", "paper")
         }
-        times = times_in_turn(steps, rounds, finish=lambda: wait(where))
+        with use_threads(1):
+            times = times_in_turn(steps, rounds, finish=lambda: wait(where), clock=clock)
         ratio = statistics.median(a / b for a, b in zip(times["running"], times["paper"], strict=True))
         medians = {kind: statistics.median(taken) for kind, taken in times.items()}
         rows.append(StatisticsRow(batch, d, C, str(where), **medians, ratio=ratio))

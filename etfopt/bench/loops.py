@@ -6,7 +6,7 @@ import statistics
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -24,7 +24,7 @@ from etfopt.bench._loop_problems import Problem, clusters, digits, logits_of
 from etfopt.experiments.training.machine import use_threads
 from etfopt.nn import FixedETFHead, LearnedHead, NearestETFHead
 
-__all__ = ["HEADS", "LOOPS", "Loop", "LoopRow", "bench_loops", "choose_loops"]
+__all__ = ["HEADS", "LOOPS", "Loop", "LoopRow", "Problem", "bench_loops", "choose_loops"]
 
 MakeHead = Callable[..., nn.Module]
 HEADS: dict[str, MakeHead] = {  # called with d, C, and the options of a loop
@@ -53,6 +53,10 @@ class Loop:
     late: int = 0  # class 9 is left out of so many epochs, and the accuracy is that on class 9
     options: Mapping[str, Any] = field(default_factory=dict)  # of the ETF heads
     trainer: bool = False
+
+    def scaled(self, factor: float) -> Loop:
+        """Return the loop with so many times its epochs, at least one."""
+        return replace(self, epochs=max(1, round(factor * self.epochs)), late=round(factor * self.late))
 
 
 LOOPS = {

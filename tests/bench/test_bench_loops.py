@@ -114,6 +114,12 @@ def test_an_answer_that_is_not_finite_is_not_right():
     assert bench_loops(short("1408"), seeds=1, heads={"broken": Broken})[0].median == 0
 
 
+def test_a_loop_is_scaled_by_its_epochs():
+    late = LOOPS["late"].scaled(0.5)
+    assert (late.epochs, late.late) == (7, 4)
+    assert LOOPS["1409"].scaled(0.01) == dataclasses.replace(LOOPS["1409"], epochs=1)
+
+
 def test_options_of_a_loop_reach_the_heads_with_a_frame():
     with pytest.raises(TypeError, match="colour"):
         bench_loops(short("relu", options={"colour": "red"}), seeds=1)
