@@ -18,7 +18,7 @@ LABELS_REQUIRED = (
 
 def rows(features: Tensor, dim: int) -> Tensor:
     """Return features (..., d) as (n, d)."""
-    if features.dim() == 2:  # the usual case, and one that traces may keep as it is
+    if isinstance(features, Tensor) and features.dim() == 2:  # the usual case, and one that traces may keep as it is
         require_floats(features, "features", ("n", dim))
         return features
     require_floats(features, "features", None)
