@@ -198,7 +198,9 @@ class RunningMeans(ByKeyword, Tracking, abc.ABC):
     def _average(self, features: Tensor, target: Tensor) -> MeansUpdate | None:
         own, bad = class_sums(features, target, self.num_classes, self.ignore_index)
         pooled = self.ranks.total(own, bad)
-        batch = Sums(*(part.to(features.dtype) for part in pooled.sums))
+        classes, total, counts = (part.to(features.dtype) for part in pooled.sums)
+        # a sum over ranks is one graph: a gradient of the counts, always zero, would need the buffers as they were
+        batch = Sums(classes, total, counts.detach())
         valid = None
         if pooled.refused is not None:
             valid = (batch.number > 0) & ~pooled.refused

@@ -1,4 +1,4 @@
-"""The head with the paper's statistics in training against the plain transcription of section 5 of method.md, step by step."""
+"""The head with the paper's statistics against the plain transcription of section 5 of method.md, step by step."""
 
 import dataclasses
 
