@@ -48,7 +48,7 @@ torch = pytest.importorskip("torch")
 from torch.utils.checkpoint import checkpoint
 
 from etfopt import _torch
-from etfopt.nn import ClassMeans, NearestETFHead, UnitFeatures
+from etfopt.nn import ClassMeans, NearestETFHead, PaperClassMeans, UnitFeatures
 from etfopt.nn.functional import polar_factor
 from etfopt.nn.polar import _node as node
 
@@ -106,7 +106,9 @@ def test_a_change_of_mode_inside_a_compiled_graph_leaves_the_report_for_later():
 
 def test_modules_say_how_they_were_made():
     assert repr(UnitFeatures(2.5)) == "UnitFeatures(temperature=2.5)"
-    assert repr(ClassMeans(num_classes=3, dim=5, averaging=0.5)) == "ClassMeans(num_classes=3, dim=5, averaging=0.5)"
+    paper = PaperClassMeans(num_classes=3, dim=5, averaging=0.5)
+    assert repr(paper) == "PaperClassMeans(num_classes=3, dim=5, averaging=0.5)"
+    assert repr(ClassMeans(num_classes=3, dim=5)) == "ClassMeans(num_classes=3, dim=5, memory=64.0)"
 
 
 @pytest.mark.parametrize("reentrant", [False, True])

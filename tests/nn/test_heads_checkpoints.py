@@ -53,13 +53,9 @@ def test_a_state_with_a_frame_is_refused_by_a_head_without_and_the_reverse(make,
     frame = torch.tensor(rng.standard_normal((C, C)), dtype=torch.float32)  # of the simplex's shape
     plain, framed = make(D, C, frame="simplex"), make(D, C, frame=frame)
     before = snapshot(plain), snapshot(framed)
-    with pytest.raises(
-        InputError, match=rf"{class_of(make).__name__}.*it holds a frame.*pass frame= .*Nothing .* was changed"
-    ):
+    with pytest.raises(InputError, match=rf"{class_of(make).__name__}.*it holds a frame.*pass frame= .*Nothing"):
         plain.load_state_dict(framed.state_dict(), strict=strict)
-    with pytest.raises(
-        InputError, match=r"of a head with the simplex, and this head has another frame: pass frame='simplex'"
-    ):
+    with pytest.raises(InputError, match=r"with the simplex, and this head has another frame: pass frame='simplex'"):
         nn.Sequential(framed).load_state_dict(nn.Sequential(plain).state_dict(), strict=strict)
     assert same(plain.state_dict(), before[0])
     assert same(framed.state_dict(), before[1])

@@ -2,6 +2,7 @@
 
 import copy
 import io
+import math
 import pickle
 
 import numpy as np
@@ -12,6 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from etfopt import InputError, simplex_etf
 from tests.tools.blind import blind
+from tests.tools.running import RunningAccount
 
 torch = pytest.importorskip("torch")
 from etfopt.nn import NearestETFHead
@@ -20,6 +22,7 @@ from etfopt.nn import NearestETFHead
 pytestmark = pytest.mark.filterwarnings("ignore:.*hold one class only:UserWarning")
 
 C, D, TAU, DELTA, IGNORED = 4, 6, 5.0, 1e-2, -100
+MEMORIES = {"running": 64.0, "running, short": 3.0, "running, without end": math.inf}
 RATES = {"paper": lambda t: max(2 / (t + 1), 1e-4), "cumulative": lambda t: 1 / t, 0.3: lambda t: 0.3 ** (t > 1)}
 BAD = {
     "a NaN": lambda x, y: (x * np.nan, y),
@@ -35,26 +38,30 @@ SHAPES = {
 
 
 class Life(RuleBasedStateMachine):
-    """A head, and what section 5 of method.md says of it.
+    """A head, and what section 5 of method.md, or the docstring of ClassMeans, says of it.
 
-    `memory` is the account of the means and of U, `bias` that of the bias; `frozen` and `every` are the schedule.
+    `mean` and `center` are the account of the centred means and of the bias; `frozen` and `every` are the schedule.
     """
 
     @initialize(
-        averaging=st.sampled_from(list(RATES)),
+        averaging=st.sampled_from([*RATES, *MEMORIES]),
         freeze_after=st.sampled_from([None, None, 3]),
         solve_every=st.sampled_from([1, 1, 2]),
         unseen=st.booleans(),
     )
     def start(self, averaging, freeze_after, solve_every, unseen):
-        options = {"averaging": averaging, "freeze_after": freeze_after, "solve_every": solve_every}
+        self.running = averaging in MEMORIES
+        rule = {"memory": MEMORIES[averaging]} if self.running else {"statistics": "paper", "averaging": averaging}
+        options = {**rule, "freeze_after": freeze_after, "solve_every": solve_every}
         self.make = lambda: NearestETFHead(D, C, delta=DELTA, temperature=TAU, **options).double()
-        self.head, self.rate, self.every = self.make(), RATES[averaging], solve_every
+        self.head, self.rate, self.every = self.make(), RATES.get(averaging), solve_every
         self.frozen = freeze_after if freeze_after is not None else 10**9
         # unseen batches of ignored samples are counted by the schedule until values are looked at
         self.unseen = unseen and freeze_after is None and solve_every == 1
         self.mean, self.seen, self.steps = np.zeros((D, C)), np.zeros(C, dtype=bool), 0
-        self.U, self.bias = np.eye(D, C), np.zeros(C)
+        self.M = simplex_etf(C, reduced=self.running)
+        self.U, self.center = np.eye(D, len(self.M)), np.zeros(D)
+        self.account = RunningAccount(D, C, MEMORIES.get(averaging, 64.0))
 
     def state(self) -> dict:
         return {name: value.clone() for name, value in self.head.named_buffers()}
@@ -72,15 +79,38 @@ class Life(RuleBasedStateMachine):
         before = self.state()
         logits = self.run(x, y).detach().numpy()
         f, kept = TAU * x / np.linalg.norm(x, axis=1, keepdims=True), y != IGNORED
+        center = self.center  # of a batch that counts in nothing
         if kept.any():
-            self.follow(f[kept], y[kept])
+            center = self.follow(f[kept], y[kept])
         else:
             assert all(torch.equal(value, before[name]) for name, value in self.state().items())
-        weight = np.sqrt(C) * (self.U @ simplex_etf(C)).T
-        np.testing.assert_allclose(logits, f @ weight.T + self.bias, rtol=0, atol=1e-8)
+        np.testing.assert_allclose(logits, (f - center) @ self.weight.T, rtol=0, atol=1e-8)
+
+    @property
+    def weight(self):
+        return np.sqrt(C) / np.linalg.norm(self.M) * (self.U @ self.M).T
 
     def follow(self, f, y):
-        """Take the step of method.md."""
+        """Take a step; return what it centres by."""
+        center = self.run_on(f, y) if self.running else self.method_of_the_paper(f, y)
+        if self.steps % self.every == 0 and self.steps < self.frozen:
+            found = self.head.U.numpy().copy()
+            # where the first batch leaves U undetermined its choice is the proximal point: take the head's
+            prox = found if self.steps == 0 else self.U
+            H = self.mean / max(np.linalg.norm(self.mean), 1e-300)
+            P, s, Qt = np.linalg.svd(2 * H @ self.M.T + DELTA * prox, full_matrices=False)
+            np.testing.assert_allclose(found, P @ Qt, rtol=0, atol=1e-12 / s[-1])
+            self.U = found
+        self.steps += 1
+        return center
+
+    def run_on(self, f, y):
+        center = self.account.add(f, y)
+        self.mean, self.seen, self.center = self.account.centred, self.account.samples > 0, self.account.center
+        return center
+
+    def method_of_the_paper(self, f, y):
+        """Follow section 5 of method.md."""
         a, mu = self.rate(self.steps + 1), f.mean(axis=0)
         for c in range(C):
             if c in y:
@@ -88,15 +118,8 @@ class Life(RuleBasedStateMachine):
                 self.seen[c] = True
             elif not self.seen[c]:
                 self.mean[:, c] = mu
-        if self.steps % self.every == 0 and self.steps < self.frozen:
-            found, M = self.head.U.numpy().copy(), simplex_etf(C)
-            # where the first batch leaves U undetermined its choice is the proximal point: take the head's
-            prox = found if self.steps == 0 else self.U
-            P, s, Qt = np.linalg.svd(2 * self.mean / np.linalg.norm(self.mean) @ M + DELTA * prox, full_matrices=False)
-            np.testing.assert_allclose(found, P @ Qt, rtol=0, atol=1e-12 / s[-1])
-            self.U = found
-        self.steps += 1
-        self.bias = -np.sqrt(C) * (self.U @ simplex_etf(C)).T @ mu
+        self.center = mu
+        return mu
 
     @rule(kind=st.sampled_from(list(BAD)), seed=st.integers(0, 2**32 - 1))
     def a_bad_batch(self, kind, seed):
@@ -162,10 +185,10 @@ class Life(RuleBasedStateMachine):
     @invariant()
     def the_state_is_that_of_the_account(self):
         means = self.head.means
-        np.testing.assert_allclose(means.mean, self.mean, rtol=0, atol=1e-9)
+        np.testing.assert_allclose(means.centred(), self.mean, rtol=0, atol=1e-9)
         np.testing.assert_array_equal(self.head.U, self.U)
-        np.testing.assert_allclose(self.head.bias, self.bias, rtol=0, atol=1e-7)
-        assert means.seen.tolist() == self.seen.tolist()
+        np.testing.assert_allclose(self.head.bias, -self.weight @ self.center, rtol=0, atol=1e-7)
+        assert means.occurred.tolist() == self.seen.tolist()
         assert int(means.steps) == self.steps
 
 

@@ -14,11 +14,25 @@ torch = pytest.importorskip("torch")
 from torch import nn
 
 from etfopt.nn import ClassMeans, FixedETFHead, LearnedHead, NearestETFHead
-from tests.tools.head_cases import LABELS, C, D, batch, same, snapshot
+from tests.tools.head_cases import (
+    LABELS,
+    STATEFUL,
+    C,
+    D,
+    batch,
+    paper_fixed,
+    paper_means,
+    paper_nearest,
+    same,
+    snapshot,
+)
 
 REDUCED = torch.tensor(simplex_etf(C, reduced=True), dtype=torch.float32)
 MODULES: dict[str, Callable[[], nn.Module]] = {
     "means": lambda: ClassMeans(num_classes=C, dim=D),
+    "means, paper": lambda: paper_means(D, C),
+    "fixed, paper": lambda: paper_fixed(D, C),
+    "nearest, paper": lambda: paper_nearest(D, C),
     "fixed": lambda: FixedETFHead(D, C),
     "fixed, random": lambda: FixedETFHead(D, C, generator=torch.Generator("cpu").manual_seed(7)),
     "nearest": lambda: NearestETFHead(D, C),
@@ -102,7 +116,7 @@ def test_loading_entry_by_entry_as_transformers_does_gives_the_saved_model(name,
     assert same(loaded.state_dict(), saved.state_dict())
 
 
-@pytest.mark.parametrize("name", [name for name in MODULES if name != "means"])
+@pytest.mark.parametrize("name", [name for name in MODULES if "means" not in name])
 def test_a_head_that_is_missing_in_the_checkpoint_is_refused_until_it_is_reset(name, rng):
     saved = nn.Linear(D, D)
     loaded = from_pretrained(name, {f"0.{key}": value for key, value in saved.state_dict().items()})
@@ -143,7 +157,7 @@ def test_resetting_draws_the_rotation_of_construction_and_not_from_the_generator
     assert torch.equal(generator.get_state(), state)
 
 
-@pytest.mark.parametrize("make", [FixedETFHead, NearestETFHead])
+@pytest.mark.parametrize("make", STATEFUL)
 def test_a_frame_without_values_gives_nan_until_a_state_brings_them(make, rng):
     with torch.device("meta"):
         head = make(D, C, frame=torch.empty(3, C))

@@ -1,4 +1,4 @@
-"""Batches of one class teach nothing of it: a warning says so, once."""
+"""Batches of one class teach nothing of it by the rules of the paper's release: a warning says so, once."""
 
 import contextlib
 import copy
@@ -11,13 +11,23 @@ from tests.tools.blind import blind
 torch = pytest.importorskip("torch")
 from torch import nn
 
-from etfopt.nn import ClassMeans, FixedETFHead, NearestETFHead
-from tests.tools.head_cases import LABELS, C, D, batch, snapshot
+from tests.tools.head_cases import (
+    LABELS,
+    MEANS,
+    STATEFUL,
+    C,
+    D,
+    batch,
+    paper_fixed,
+    paper_means,
+    paper_nearest,
+    snapshot,
+)
 
 TRACKING: dict[str, Callable[..., nn.Module]] = {
-    "means": lambda: ClassMeans(num_classes=C, dim=D),
-    "fixed": lambda: FixedETFHead(D, C),
-    "nearest": lambda: NearestETFHead(D, C),
+    "means": lambda: paper_means(D, C),
+    "fixed": lambda: paper_fixed(D, C),
+    "nearest": lambda: paper_nearest(D, C),
 }
 MESSAGE = r"one class only.*centred class mean is exactly zero.*Shuffle.*drop_last=True.*stratify"
 
@@ -69,7 +79,7 @@ def test_batches_of_two_classes_of_none_and_of_no_samples_are_not_warned_of(name
 
 
 def test_one_sample_without_a_label_is_warned_of_by_the_fixed_head_and_several_are_not(rng):
-    head = FixedETFHead(D, C)
+    head = paper_fixed(D, C)
     head(batch(rng))
     with pytest.warns(UserWarning, match=MESSAGE):
         head(batch(rng, 1))
@@ -85,9 +95,19 @@ def test_a_warning_that_is_an_error_comes_before_the_state_changes(name, rng):
 
 
 def test_a_head_that_is_reset_warns_again(rng):
-    head = NearestETFHead(D, C)
+    head = paper_nearest(D, C)
     for module in (head, copy.deepcopy(head)):
         for _ in range(2):
             module.reset_parameters()
             with pytest.warns(UserWarning, match=MESSAGE):
                 module(batch(rng, 1), LABELS[:1])
+
+
+@pytest.mark.parametrize("make", [make for make in (*MEANS, *STATEFUL) if "paper" not in make.__name__])
+def test_running_statistics_learn_from_a_batch_of_one_class_and_warn_of_nothing(make, rng):
+    module = make(D, C)
+    for c in (2, 0):
+        before = snapshot(module)
+        module(batch(rng, 8), torch.full((8,), c))
+        moved = [name for name, value in module.state_dict().items() if not torch.equal(value, before[name])]
+        assert any(name.endswith("mean") for name in moved)

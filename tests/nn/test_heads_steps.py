@@ -5,14 +5,14 @@ import copy
 import numpy as np
 import pytest
 
-from etfopt import InputError, simplex_etf
+from etfopt import InputError
 
 torch = pytest.importorskip("torch")
 from torch import nn
 from torch.nn.functional import cross_entropy
 
 from etfopt.nn import NearestETFHead, UnitFeatures
-from tests.tools.head_cases import HEADS, LABELS, STATEFUL, C, D, batch, class_means, same, snapshot
+from tests.tools.head_cases import HEADS, LABELS, MEANS, NEAREST, STATEFUL, C, D, batch, same, snapshot
 
 # --- ignored labels -----------------------------------------------------------------------------------------------
 
@@ -33,8 +33,9 @@ def test_ignored_samples_count_nowhere_and_get_their_logits(make, ignore_index, 
         torch.testing.assert_close(with_them.state_dict()[name], value, rtol=0, atol=1e-12)
 
 
-def test_ignored_samples_receive_the_gradient_of_their_logits_only(rng):
-    head, features, labels = NearestETFHead(D, C), batch(rng).requires_grad_(), LABELS.clone()
+@pytest.mark.parametrize("make", NEAREST)
+def test_ignored_samples_receive_the_gradient_of_their_logits_only(make, rng):
+    head, features, labels = make(D, C), batch(rng).requires_grad_(), LABELS.clone()
     labels[5:9] = -100
     cross_entropy(head(features, labels), labels).backward()
     assert not features.grad[5:9].any()
@@ -51,7 +52,7 @@ def test_a_batch_of_ignored_samples_changes_nothing(make, rng):
 
 
 @pytest.mark.parametrize("ignored", [0, 3, None, True, 1.5])
-@pytest.mark.parametrize("make", [*HEADS, class_means])
+@pytest.mark.parametrize("make", [*HEADS, *MEANS])
 def test_a_class_cannot_be_the_ignored_label(make, ignored):
     with pytest.raises(InputError, match=r"ignore_index must be an integer outside \[0, 4\)"):
         make(D, C, ignore_index=ignored)
@@ -75,8 +76,9 @@ def slope(head: nn.Module, features: torch.Tensor) -> torch.Tensor:
         ({"solve_every": 2, "freeze_after": 3}, [0, 2]),
     ],
 )
-def test_u_moves_in_the_steps_that_solve_and_carries_a_gradient_there_only(options, solved, rng):
-    head, direct = (NearestETFHead(D, C, implicit_gradient=g, **options).double() for g in (True, False))
+@pytest.mark.parametrize("make", NEAREST)
+def test_u_moves_in_the_steps_that_solve_and_carries_a_gradient_there_only(options, solved, make, rng):
+    head, direct = (make(D, C, implicit_gradient=g, **options).double() for g in (True, False))
     for step in range(8):
         features, before = batch(rng, dtype=torch.float64), head.U.clone()
         twin = copy.deepcopy(head)
@@ -84,7 +86,7 @@ def test_u_moves_in_the_steps_that_solve_and_carries_a_gradient_there_only(optio
         assert torch.equal(head.U, before) == (step not in solved)
         assert torch.equal(both, one) == (step not in solved)
         assert int(head.means.steps) == step + 1
-        torch.testing.assert_close(head.bias, -head.weight @ head.means.global_mean)
+        torch.testing.assert_close(head.bias, -head.weight @ head.means.center())
         # counted in the state: a copy goes on where it was
         assert torch.equal(slope(twin, features), both)
 
@@ -108,18 +110,18 @@ def test_schedules_that_make_no_sense_are_refused(options, message):
 @pytest.mark.parametrize("delta", [0.0, 1e-3, 0.5])
 @pytest.mark.parametrize("reduced", [False, True])
 @pytest.mark.parametrize("steps", [1, 4])
-def test_the_solution_certifies_the_step_that_was_taken(steps, reduced, delta, rng):
-    frame = torch.tensor(simplex_etf(C, reduced=True)) if reduced else None
-    head = NearestETFHead(D, C, delta=delta, frame=frame).double()
+@pytest.mark.parametrize("make", NEAREST)
+def test_the_solution_certifies_the_step_that_was_taken(make, steps, reduced, delta, rng):
+    head = make(D, C, delta=delta, frame="reduced" if reduced else "simplex").double()
     for _ in range(steps):
         head(batch(rng, dtype=torch.float64), LABELS)
     solution = head.solution()
     assert solution.converged
     np.testing.assert_allclose(solution.weight, head.weight, rtol=0, atol=1e-10)
-    H = head.means.mean.numpy()
+    H = head.means.centred().numpy()
     np.testing.assert_allclose(solution.problem.H, H / np.linalg.norm(H), rtol=0, atol=1e-14)
     assert solution.problem.delta == delta
-    if delta:
+    if delta or reduced:
         np.testing.assert_allclose(solution.U, head.U, rtol=0, atol=1e-9)
 
 

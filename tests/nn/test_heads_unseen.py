@@ -55,10 +55,11 @@ def test_a_bad_first_batch_is_reported_by_the_second_which_looks_in_any_case(rng
     assert same(head.state_dict(), fresh.state_dict())
 
 
+@pytest.mark.parametrize("options", [{"memory": 1e-3}, {"statistics": "paper", "averaging": 1.0}])
 @pytest.mark.parametrize("method", ["gram", "newton-schulz"])
-def test_what_a_method_gives_up_on_unseen_leaves_the_classifier_as_it_was_and_is_reported(method, rng):
+def test_what_a_method_gives_up_on_unseen_leaves_the_classifier_as_it_was_and_is_reported(method, options, rng):
     frame = torch.from_numpy(simplex_etf(C, reduced=True)).float()  # without the direction that delta alone supports
-    head = NearestETFHead(D, C, method=method, delta=1e-7, averaging=1.0, frame=frame)
+    head = NearestETFHead(D, C, method=method, delta=1e-7, frame=frame, **options)
     signs = torch.tensor([1.0, -1.0, -1.0, -1.0])[LABELS]
     one_direction = torch.outer(signs, batch(rng, 1)[0])  # means of rank one
     with blind():

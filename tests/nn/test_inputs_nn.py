@@ -9,9 +9,9 @@ import pytest
 from etfopt import InputError, simplex_etf
 
 torch = pytest.importorskip("torch")
-from etfopt.nn import FixedETFHead, NearestETFHead
+from etfopt.nn import NearestETFHead
 from etfopt.nn.functional import nearest_etf, on_frame, polar_factor
-from tests.tools.head_cases import HEADS, class_means
+from tests.tools.head_cases import HEADS, MEANS, NEAREST, STATEFUL, paper_means, paper_nearest
 
 H = torch.arange(12.0).reshape(4, 3) % 5
 
@@ -123,12 +123,13 @@ def test_sizes_that_make_no_head_are_refused(case, head):
     refused(message, head, *arguments, **options)
 
 
-@pytest.mark.parametrize("head", [FixedETFHead, NearestETFHead])
+@pytest.mark.parametrize("head", STATEFUL)
 @pytest.mark.parametrize(
     ("dim", "frame", "message"),
     [
-        (3, None, r"dim = 3 .*r = 4 .*C-1 works with frame='reduced'"),
-        (2, None, r"dim = 2 .*r = 4 .*\b3\b"),
+        (3, "simplex", r"dim = 3 .*r = 4 .*C-1 works with frame='reduced'"),
+        (2, "simplex", r"dim = 2 .*r = 4 .*\b3\b"),
+        (2, "reduced", r"dim = 2 .*r = 3 rows"),
         (4, torch.zeros(3, 4), r"frame .*\(3, 4\).* zero"),
         (4, torch.eye(3), r"frame has shape \(3, 3\); it must be .*\b4\b"),
         (4, torch.full((3, 4), torch.nan), r"frame holds 12 value\(s\)"),
@@ -145,10 +146,28 @@ def test_a_head_with_no_usable_delta_is_refused(delta):
     refused(r"delta must be", NearestETFHead, 4, 3, delta=delta)
 
 
-@pytest.mark.parametrize("averaging", ["Paper", "", None, 0, -0.1, 1.5, math.nan, True, ["paper"]])
-@pytest.mark.parametrize("make", [class_means, NearestETFHead])
+@pytest.mark.parametrize("averaging", ["Paper", "", 0, -0.1, 1.5, math.nan, True, ["paper"]])
+@pytest.mark.parametrize("make", [paper_means, paper_nearest])
 def test_an_unknown_averaging_rule_is_refused_with_the_known_ones(make, averaging):
     refused("averaging (=|must be) .*paper.*cumulative", make, 4, 3, averaging=averaging)
+
+
+def test_class_means_without_a_rule_are_refused():
+    refused("averaging must be", paper_means, 4, 3, averaging=None)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"averaging": 0.5}, r"averaging = 0\.5 is a rule of statistics='paper'; pass that too, or memory="),
+        ({"statistics": "paper", "memory": 9.0}, r"memory = 9\.0 is an option of statistics='running'; leave it out"),
+        ({"statistics": "both"}, r"statistics = 'both' is not known; choose one of: running, paper"),
+        ({"statistics": None}, r"statistics = None is not known"),
+        *(({"memory": m}, "memory must be") for m in (0, -1.0, math.nan, -math.inf, "64", True)),
+    ],
+)
+def test_statistics_that_make_no_sense_are_refused(options, message):
+    refused(message, NearestETFHead, 4, 3, **options)
 
 
 X, Y = torch.linspace(-1, 2, 24).reshape(6, 4), torch.tensor([0, 1, 2, 0, 1, 2])
@@ -160,8 +179,10 @@ def spoiled(X: torch.Tensor, value: float) -> torch.Tensor:
 
 BATCHES = {
     "features too wide": (torch.ones(6, 5), Y, r"features ha(s|ve) shape \(6, 5\).*\(n, 4\)"),
-    "one feature vector": (torch.ones(4), torch.tensor(0), r"features ha(s|ve) shape \(4,\).*\(n, 4\)"),
-    "images": (torch.ones(6, 4, 1, 1), Y, r"features ha(s|ve) shape \(6, 4, 1, 1\)"),
+    "one feature vector": (torch.ones(5), torch.tensor(0), r"features ha(s|ve) shape \(5,\).*\(\.\.\., 4\)"),
+    "no axis": (torch.ones(()), torch.tensor(0), r"features ha(s|ve) shape \(\).*\(\.\.\., 4\)"),
+    "tokens with labels of images": (X.reshape(2, 3, 4), Y[:2], r"labels has shape \(2,\); it must be \(2, 3\), one"),
+    "images": (torch.ones(6, 4, 1, 1), Y, r"features ha(s|ve) shape \(6, 4, 1, 1\).*movedim\(1, -1\)"),
     "integer features": (torch.ones(6, 4, dtype=torch.int64), Y, r"features .*int64.*\.float\(\)"),
     "complex features": (torch.ones(6, 4) + 0j, Y, r"features .*complex64"),
     "an array of features": (X.numpy(), Y, r"features must be a .*tensor; got ndarray"),
@@ -174,7 +195,7 @@ BATCHES = {
 }
 
 
-@pytest.mark.parametrize("head", [*HEADS, class_means])
+@pytest.mark.parametrize("head", [*HEADS, *MEANS])
 @pytest.mark.parametrize("steps", [0, 2])
 @pytest.mark.parametrize("case", BATCHES)
 def test_a_batch_that_cannot_be_used_is_refused_and_changes_no_bit(case, steps, head):
@@ -190,7 +211,7 @@ def test_a_batch_that_cannot_be_used_is_refused_and_changes_no_bit(case, steps, 
     assert all(torch.equal(after[name], value) for name, value in before.items())
 
 
-@pytest.mark.parametrize("make", [NearestETFHead, class_means])
+@pytest.mark.parametrize("make", [*NEAREST, *MEANS])
 def test_training_without_labels_is_refused_with_the_remedy(make):
     refused(r"labels are required in training.*head\.eval\(\)", make(4, 3), X)
 

@@ -1,4 +1,4 @@
-"""The paper's head in training against the plain transcription of section 5 of method.md, step by step."""
+"""The head with the paper's statistics against the plain transcription of section 5 of method.md, step by step."""
 
 import dataclasses
 
@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch")
 from torch.nn.functional import cross_entropy
 
 from etfopt import nearest_etf, simplex_etf
-from etfopt.nn import NearestETFHead
+from tests.tools.head_cases import paper_nearest
 
 # batches of one class, and of one sample, are among the cases
 pytestmark = pytest.mark.filterwarnings("ignore:.*hold one class only:UserWarning")
@@ -26,7 +26,7 @@ class Twin:
     """A head and the transcription, taking the same steps."""
 
     def __init__(self, d: int, averaging: str | float = "paper", delta: float = 1e-3, **options) -> None:
-        self.head = NearestETFHead(d, C, averaging=averaging, delta=delta, temperature=4.0, **options).double()
+        self.head = paper_nearest(d, C, averaging=averaging, delta=delta, temperature=4.0, **options).double()
         self.options = {"rate": RATES[averaging], "delta": delta, "tau": 4.0}
         self.memory = oracles.Memory(0, np.zeros((d, C)), np.zeros(C, dtype=bool))
         self.hold_U = not options.get("implicit_gradient", True)
@@ -67,7 +67,7 @@ def test_every_step_gives_values_and_gradient_of_the_transcription(implicit, d, 
 
 @pytest.mark.parametrize("d", [C, C + 3])
 def test_the_first_step_solves_without_a_proximal_term(d, rng):
-    head = NearestETFHead(d, C, delta=10.0).double()
+    head = paper_nearest(d, C, delta=10.0).double()
     head(torch.tensor(rng.standard_normal((40, d))), torch.arange(40) % C)
     H = head.means.mean.numpy()
     np.testing.assert_allclose(head.weight, nearest_etf(H / np.linalg.norm(H)).weight, rtol=0, atol=1e-12)
@@ -79,7 +79,7 @@ def test_the_gradient_through_the_classifier_fades_with_the_rate(rng):
     for averaging in (1.0, 0.1, 0.01):
         slopes = []
         for implicit in (True, False):
-            head = NearestETFHead(8, C, averaging=averaging, implicit_gradient=implicit).double()
+            head = paper_nearest(8, C, averaging=averaging, implicit_gradient=implicit).double()
             head(features, labels)
             leaf = features.clone().requires_grad_()
             cross_entropy(head(leaf, labels), labels).backward()
@@ -90,7 +90,7 @@ def test_the_gradient_through_the_classifier_fades_with_the_rate(rng):
 
 @pytest.mark.parametrize("d", [C, C + 1, C + 7])
 def test_the_order_of_the_samples_does_not_matter(d, rng):
-    first, second = (NearestETFHead(d, C).double() for _ in range(2))
+    first, second = (paper_nearest(d, C).double() for _ in range(2))
     labels = torch.arange(40) % C
     for _ in range(4):
         features, order = torch.tensor(rng.standard_normal((40, d))), torch.tensor(rng.permutation(40))
@@ -103,8 +103,8 @@ def test_the_order_of_the_samples_does_not_matter(d, rng):
 
 def test_the_reduced_frame_gives_the_same_head_with_one_dimension_less(rng):
     frame = torch.tensor(simplex_etf(C, reduced=True))
-    full, reduced = NearestETFHead(8, C, delta=0.0), NearestETFHead(8, C, delta=0.0, frame=frame)
-    narrow, labels = NearestETFHead(C - 1, C, frame=frame), torch.arange(20) % C
+    full, reduced = paper_nearest(8, C, delta=0.0), paper_nearest(8, C, delta=0.0, frame=frame)
+    narrow, labels = paper_nearest(C - 1, C, frame=frame), torch.arange(20) % C
     features = torch.tensor(rng.standard_normal((20, 8)), dtype=torch.float32)
     torch.testing.assert_close(full(features, labels), reduced(features, labels), rtol=0, atol=1e-4)
     assert narrow(features[:, : C - 1], labels).shape == (20, C)
@@ -114,7 +114,7 @@ def test_the_reduced_frame_gives_the_same_head_with_one_dimension_less(rng):
 
 def test_identical_features_do_not_give_an_exploding_gradient():
     features, labels = torch.ones(10, 8, requires_grad=True), torch.arange(10) % C
-    cross_entropy(NearestETFHead(8, C)(features, labels), labels).backward()
+    cross_entropy(paper_nearest(8, C)(features, labels), labels).backward()
     assert torch.isfinite(features.grad).all()
     assert features.grad.abs().max() < 1e5
 
@@ -122,7 +122,7 @@ def test_identical_features_do_not_give_an_exploding_gradient():
 def test_features_that_differ_by_rounding_alone_do_not_give_one_either(rng):
     labels = torch.arange(31) % C  # means of 7 and of 6 equal numbers round otherwise than that of 31
     features = torch.tensor(rng.standard_normal(8), dtype=torch.float32).repeat(31, 1).requires_grad_()
-    head = NearestETFHead(8, C)
+    head = paper_nearest(8, C)
     cross_entropy(head(features, labels), labels).backward()
     assert head.means.mean.any()
     assert features.grad.abs().max() < 1  # about 0.1 by the direct path

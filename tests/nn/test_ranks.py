@@ -6,6 +6,7 @@ torch = pytest.importorskip("torch")
 if not torch.distributed.is_available() or not torch.distributed.is_gloo_available():
     pytest.skip("this build of PyTorch has no gloo", allow_module_level=True)
 
+from tests.tools.head_cases import STATEFUL
 from tests.tools.processes import on_processes
 from tests.tools.rank_cases import OTHERS, SAME_AS_ONE
 
@@ -44,7 +45,7 @@ def test_both_ranks_hold_the_same_state_to_the_bit(case, ranks):
 
 def test_a_batch_that_one_rank_refuses_is_refused_on_all_and_changes_no_bit(ranks):
     first, second = results(ranks, "refused")
-    assert len(first) == 17
+    assert len(first) == 6 * 6 - 2
     for case, (said, same) in first.items():
         assert "refused on rank(s) 1 of the process group" in said, case
         assert same, case
@@ -53,7 +54,7 @@ def test_a_batch_that_one_rank_refuses_is_refused_on_all_and_changes_no_bit(rank
         assert kept, case
 
 
-@pytest.mark.parametrize("head", ["NearestETFHead", "FixedETFHead"])
+@pytest.mark.parametrize("head", [make.__name__ for make in STATEFUL])
 def test_a_bad_batch_that_nobody_may_look_at_changes_no_bit_on_any_rank_and_is_reported_by_eval(head, ranks):
     for found in results(ranks, "refused_unseen"):
         said, same = found[head]
@@ -63,7 +64,7 @@ def test_a_bad_batch_that_nobody_may_look_at_changes_no_bit_on_any_rank_and_is_r
 
 def test_a_process_can_be_left_alone_or_given_another_group(ranks):
     for found in results(ranks, "alone"):
-        for head in ("NearestETFHead", "FixedETFHead"):
+        for head in (make.__name__ for make in STATEFUL):
             assert found[f"off {head}"]
             assert found[f"own group {head}"]
             assert "a process group that does not contain this process" in found[f"other group {head}"]

@@ -1,12 +1,14 @@
 """The nearest head's options beside the paper: `shrinkage`, and classifying a batch before it is learned from."""
 
 import copy
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 
 from tests.tools import oracles
 from tests.tools.blind import blind
+from tests.tools.running import PRIOR, LastBatch, RunningAccount
 
 torch = pytest.importorskip("torch")
 from torch.nn.functional import cross_entropy
@@ -21,8 +23,12 @@ C, D, TAU = 5, 7, 4.0
 LACKING = [[0, 1, 2, 0, 1], [2, 2, 2], [0, 3, 3, 1], [1], [3, 2, 1, 0], [4, 0, 4], [0, 1, 2, 3, 4, 1]]
 
 
-def make(**options) -> NearestETFHead:
-    return NearestETFHead(D, C, temperature=TAU, **options).double()
+@pytest.fixture(params=["running", "paper"])
+def make(request: pytest.FixtureRequest) -> Callable[..., NearestETFHead]:
+    def made(**options) -> NearestETFHead:
+        return NearestETFHead(D, C, temperature=TAU, statistics=request.param, **options).double()
+
+    return made
 
 
 def stream(rng: np.random.Generator) -> list[tuple]:
@@ -31,10 +37,22 @@ def stream(rng: np.random.Generator) -> list[tuple]:
 
 def shrunk_rows(head: NearestETFHead, s: float) -> np.ndarray:
     """Rows of s (UM)' + (1-s) H', brought to unit length; M has Frobenius norm 1, and so has H."""
-    U, seen = head.U.numpy(), head.means.seen.numpy() > 0
-    H = head.means.mean.numpy() * seen
-    rows = s * (U @ oracles.simplex(C)).T + (1 - s) * (H / max(np.linalg.norm(H), 1e-300)).T
+    U, seen = head.U.numpy(), head.means.occurred.numpy()
+    H = head.means.centred().numpy() * seen
+    M = oracles.simplex(C) if head.frame is None else oracles.reduced_simplex(C)
+    rows = s * (U @ M / np.linalg.norm(M)).T + (1 - s) * (H / max(np.linalg.norm(H), 1e-300)).T
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def account_of(head: NearestETFHead) -> RunningAccount | LastBatch:
+    return RunningAccount(D, C) if head.statistics == "running" else LastBatch(D)
+
+
+def centred(head: NearestETFHead, f: torch.Tensor, center: np.ndarray) -> torch.Tensor:
+    """Features minus what a training step centres by, with the gradient of the batch's part of it."""
+    share = len(f) / (len(f) + PRIOR) if head.statistics == "running" else 1
+    mean = f.mean(dim=0)
+    return f - (torch.tensor(center) + share * (mean - mean.detach()))
 
 
 def unit(features: torch.Tensor) -> torch.Tensor:
@@ -42,18 +60,19 @@ def unit(features: torch.Tensor) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("s", [1.0, 0.9, 0.5, 0.01])
-def test_the_rows_lie_between_the_class_means_and_their_nearest_etf(s, rng):
+def test_the_rows_lie_between_the_class_means_and_their_nearest_etf(s, make, rng):
     head = make(shrinkage=s)
+    account = account_of(head)
     for features, labels in stream(rng):
         logits = head(features, labels)
         W = shrunk_rows(head, s)
-        mu = unit(features).mean(dim=0).numpy()
+        mu = account.add(unit(features).numpy(), labels.numpy())
         np.testing.assert_allclose(head.weight, W, rtol=0, atol=1e-12)
         np.testing.assert_allclose(logits, unit(features).numpy() @ W.T - W @ mu, rtol=0, atol=1e-12)
-        np.testing.assert_allclose(head.bias, -W @ mu, rtol=0, atol=1e-12)
+        np.testing.assert_allclose(head.bias, -W @ account.center, rtol=0, atol=1e-12)
 
 
-def test_before_any_batch_and_for_classes_never_seen_the_rows_are_the_etf(rng):
+def test_before_any_batch_and_for_classes_never_seen_the_rows_are_the_etf(make, rng):
     head, etf = make(shrinkage=0.3), make()
     torch.testing.assert_close(head.weight, etf.weight, rtol=0, atol=1e-14)
     features, labels = torch.tensor(rng.standard_normal((8, D))), torch.arange(8) % (C - 1)
@@ -64,7 +83,7 @@ def test_before_any_batch_and_for_classes_never_seen_the_rows_are_the_etf(rng):
 
 
 @pytest.mark.parametrize("options", [{"shrinkage": 0.5}, {"classify_first": True}])
-def test_the_options_leave_means_and_rotation_as_they_are(options, rng):
+def test_the_options_leave_means_and_rotation_as_they_are(options, make, rng):
     other, plain = make(**options), make()
     for features, labels in stream(rng):
         other(features, labels)
@@ -74,7 +93,7 @@ def test_the_options_leave_means_and_rotation_as_they_are(options, rng):
 
 
 @pytest.mark.parametrize("s", [0.7, 0.2])
-def test_the_gradient_through_shrunk_rows_is_that_of_central_differences(s, rng):
+def test_the_gradient_through_shrunk_rows_is_that_of_central_differences(s, make, rng):
     head = make(shrinkage=s)
     for features, labels in stream(rng):
         before, leaf = copy.deepcopy(head), features.clone().requires_grad_()
@@ -85,43 +104,44 @@ def test_the_gradient_through_shrunk_rows_is_that_of_central_differences(s, rng)
         def loss(X: np.ndarray, before: NearestETFHead = before, labels: torch.Tensor = labels) -> float:
             return float(cross_entropy(copy.deepcopy(before)(torch.tensor(X), labels), labels))
 
-        if bool(((before.means.seen > 0) | torch.isin(torch.arange(C), labels)).all()):
-            # while classes are unseen the past of their columns is the batch's mean, held constant as well
+        occurred, holds = before.means.occurred, torch.isin(torch.arange(C), labels)
+        if bool((occurred | (holds if before.statistics == "paper" else ~holds)).all()):
+            # of a class never seen, or new in this batch, a value of the batch stands for the past: held constant
             slope = oracles.central_differences(loss, features.numpy(), 1e-6)
             np.testing.assert_allclose(leaf.grad, slope, rtol=0, atol=1e-6 * (1 + np.abs(slope).max()))
 
 
-def test_cutting_the_implicit_path_cuts_that_through_the_means_too(rng):
+def test_cutting_the_implicit_path_cuts_that_through_the_means_too(make, rng):
     features, labels = torch.tensor(rng.standard_normal((20, D))), torch.arange(20) % C
     head, leaf = make(shrinkage=0.4, implicit_gradient=False), features.clone().requires_grad_()
+    center = account_of(head).add(unit(features).numpy(), labels.numpy())
     cross_entropy(head(leaf, labels), labels).backward()
     twin = features.clone().requires_grad_()
-    f = unit(twin)
-    cross_entropy((f - f.mean(dim=0)) @ head.weight.T, labels).backward()
+    cross_entropy(centred(head, unit(twin), center) @ head.weight.T, labels).backward()
     torch.testing.assert_close(leaf.grad, twin.grad, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("s", [1.0, 0.5])
-def test_classifying_first_uses_the_classifier_of_the_batches_before(s, rng):
+def test_classifying_first_uses_the_classifier_of_the_batches_before(s, make, rng):
     head = make(classify_first=True, shrinkage=s)
+    account = account_of(head)
     for features, labels in stream(rng):
         W, leaf, twin = head.weight, features.clone().requires_grad_(), features.clone().requires_grad_()
         logits = head(leaf, labels)
-        f = unit(twin)
-        expected = (f - f.mean(dim=0)) @ W.T
+        expected = centred(head, unit(twin), account.add(unit(features).numpy(), labels.numpy())) @ W.T
         torch.testing.assert_close(logits, expected, rtol=0, atol=1e-12)
         cross_entropy(logits, labels).backward()
         cross_entropy(expected, labels).backward()
         torch.testing.assert_close(leaf.grad, twin.grad, rtol=0, atol=1e-12)
         # what is kept for evaluation is the updated classifier
         np.testing.assert_allclose(head.weight, shrunk_rows(head, s), rtol=0, atol=1e-12)
-        torch.testing.assert_close(head.bias, -head.weight @ unit(features).mean(dim=0), rtol=0, atol=1e-12)
+        np.testing.assert_allclose(head.bias, -head.weight.numpy() @ account.center, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize(
     "options", [{"shrinkage": 0.5}, {"classify_first": True, "shrinkage": 0.7}, {"evaluation_shrinkage": 0.1}]
 )
-def test_a_batch_that_turns_out_bad_gets_the_last_good_classifier(options, rng):
+def test_a_batch_that_turns_out_bad_gets_the_last_good_classifier(options, make, rng):
     head = make(**options)
     features, labels = torch.tensor(rng.standard_normal((20, D))), torch.arange(20) % C
     head(features, labels)
@@ -135,7 +155,7 @@ def test_a_batch_that_turns_out_bad_gets_the_last_good_classifier(options, rng):
         head.eval()
 
 
-def test_saved_state_and_the_exported_layer_give_the_shrunk_classifier(rng):
+def test_saved_state_and_the_exported_layer_give_the_shrunk_classifier(make, rng):
     head = make(shrinkage=0.5)
     batches = stream(rng)
     for features, labels in batches:
@@ -148,7 +168,7 @@ def test_saved_state_and_the_exported_layer_give_the_shrunk_classifier(rng):
 
 
 @pytest.mark.parametrize("reduced", [False, True])
-def test_shrunk_rows_turn_with_the_features_and_keep_the_lengths_of_the_frame(reduced, rng):
+def test_shrunk_rows_turn_with_the_features_and_keep_the_lengths_of_the_frame(reduced, make, rng):
     """Also for a frame whose columns have several lengths."""
     lengths = torch.linspace(0.5, 1.5, C, dtype=torch.float64)
     frame = torch.tensor(oracles.reduced_simplex(C) if reduced else oracles.simplex(C)) * lengths
@@ -165,13 +185,15 @@ def test_shrunk_rows_turn_with_the_features_and_keep_the_lengths_of_the_frame(re
 
 @pytest.mark.parametrize("first", [False, True])
 @pytest.mark.parametrize(("s", "later"), [(1.0, 0.01), (0.5, 0.01), (0.5, 1.0)])
-def test_evaluation_may_shrink_otherwise_than_training(s, later, first, rng):
+def test_evaluation_may_shrink_otherwise_than_training(s, later, first, make, rng):
     head = make(shrinkage=s, evaluation_shrinkage=later, classify_first=first)
     twin = make(shrinkage=s, classify_first=first)
+    account = account_of(head)
     for features, labels in stream(rng):
         torch.testing.assert_close(head(features, labels), twin(features, labels), rtol=0, atol=1e-12)
         W = shrunk_rows(head, later)
-        bias = -W @ unit(features).mean(dim=0).numpy()
+        account.add(unit(features).numpy(), labels.numpy())
+        bias = -W @ account.center
         np.testing.assert_allclose(head.weight, W, rtol=0, atol=1e-12)
         np.testing.assert_allclose(head.bias, bias, rtol=0, atol=1e-12)
         np.testing.assert_allclose(head.eval()(features), unit(features).numpy() @ W.T + bias, rtol=0, atol=1e-12)

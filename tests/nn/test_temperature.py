@@ -1,5 +1,6 @@
 """temperature="auto": the formula of the theory, and heads that collapse to the confidence asked for."""
 
+import contextlib
 import math
 
 import pytest
@@ -28,11 +29,14 @@ def test_the_default_is_the_papers_temperature_for_ten_classes():
 @pytest.mark.parametrize("make", HEADS)
 @pytest.mark.parametrize(("C", "p"), [(3, 0.9), (40, 0.9664), (242, 0.5)])
 def test_a_collapsed_network_has_the_confidence_that_was_asked_for(make, C, p):
-    head = make(C, C, temperature=collapse_temperature(C, p))
+    warned = pytest.warns(UserWarning, match=rf"small for {C} classes.*probability of {p} only.*'auto'")
+    with warned if p < 0.9 else contextlib.nullcontext():  # 0.9 itself is no reason to warn
+        head = make(C, C, temperature=collapse_temperature(C, p))
     if make is LearnedHead:
         with torch.no_grad():
             head.rows.copy_(torch.tensor(simplex_etf(C)))
-    features, labels = torch.tensor(simplex_etf(C), dtype=torch.float32), torch.arange(C)
+    # collapsed: the features lie along the rows, wherever the head has them
+    features, labels = head.weight.clone(), torch.arange(C)
     head(features, labels)
     probabilities = head.eval()(features).softmax(dim=1)[labels, labels]
     torch.testing.assert_close(probabilities, torch.full((C,), p), rtol=1e-4, atol=0)
@@ -72,3 +76,13 @@ def test_auto_is_for_simplex_frames_of_any_size_and_shape_only(make):
     make(6, 4, temperature=4.0, frame=torch.eye(4))
     with pytest.raises(InputError, match="known for simplex frames only"):
         make(6, 4, temperature="auto", frame=torch.eye(4))
+
+
+@pytest.mark.parametrize("make", HEADS)
+def test_the_default_is_auto_but_for_the_statistics_of_the_paper(make):
+    assert make(8, 6).temperature == (5.0 if "paper" in make.__name__ else collapse_temperature(6))
+
+
+@pytest.mark.parametrize("make", HEADS)
+def test_a_temperature_of_one_is_for_dot_regression_and_no_reason_to_warn(make):
+    assert make(1000, 1000, temperature=1.0).temperature == 1.0

@@ -17,11 +17,11 @@ from torch.distributed.fsdp import fully_shard
 from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel
 
-from etfopt import InputError, simplex_etf
-from etfopt.nn import ClassMeans, FixedETFHead, NearestETFHead
+from etfopt import InputError
+from etfopt.nn import FixedETFHead, NearestETFHead
 from etfopt.nn.functional import nearest_etf
 from tests.tools.blind import blind
-from tests.tools.head_cases import class_means
+from tests.tools.head_cases import MEANS, STATEFUL, class_means, paper_fixed, paper_means
 
 C, D, WIDTH, STEPS = 4, 6, 5, 3
 # class 3 lives on the second rank only, and is absent from the last batch
@@ -38,7 +38,7 @@ class Network(nn.Module):
         return self.head(self.backbone(x), labels)
 
 
-def network(head: type[nn.Module] = NearestETFHead, **options) -> Network:
+def network(head: Callable[..., nn.Module] = NearestETFHead, **options) -> Network:
     model = Network(head(D, C, **options)).double()
     rng = np.random.default_rng(7)
     with torch.no_grad():
@@ -111,11 +111,11 @@ def train(rank: int, size: int, *, wrap: str = "ddp", cut: int | None = None, we
     return {"gradients": gradients, "states": values}
 
 
-def mean_of_means(rank: int, size: int) -> dict:
+def mean_of_means(rank: int, size: int, **options) -> dict:
     """Unequal parts with plain means: the gradient of the mean of the ranks' losses."""
     if size > 1:
-        return train(rank, size, cut=3)
-    plain = network()
+        return train(rank, size, cut=3, **options)
+    plain = network(**options)
     gradients = []
     for x, y in batches():
         logits = plain(x, y)
@@ -127,9 +127,9 @@ def mean_of_means(rank: int, size: int) -> dict:
     return {"gradients": gradients, "states": [state(plain.head)]}
 
 
-def accumulated(rank: int, size: int) -> dict:
+def accumulated(rank: int, size: int, **options) -> dict:
     """All batches before one optimiser step, without synchronising the gradients until the last."""
-    plain = network(frame=torch.tensor(simplex_etf(C, reduced=True)))
+    plain = network(frame="reduced", **options)
     model = plain if size == 1 else DistributedDataParallel(plain)
     for i, (whole, y) in enumerate(batches()):
         quiet = contextlib.nullcontext() if size == 1 or i == 2 else model.no_sync()
@@ -139,9 +139,9 @@ def accumulated(rank: int, size: int) -> dict:
     return {"gradients": [[p.grad for p in plain.parameters()]], "states": [state(plain.head)]}
 
 
-def several_forwards(rank: int, size: int) -> dict:
+def several_forwards(rank: int, size: int, **options) -> dict:
     """Two forwards before one backward; the buffers move in between."""
-    plain = network(frame=torch.tensor(simplex_etf(C, reduced=True)), implicit_gradient=True)
+    plain = network(frame="reduced", implicit_gradient=True, **options)
     losses = [
         cross_entropy(plain(share(x, rank, size), share(y, rank, size)), share(y, rank, size)) for x, y in batches()
     ]
@@ -150,10 +150,10 @@ def several_forwards(rank: int, size: int) -> dict:
     return {"gradients": [[p.grad for p in plain.parameters()]], "states": [state(plain.head)]}
 
 
-def ignored(rank: int, size: int) -> dict:
+def ignored(rank: int, size: int, **options) -> dict:
     """Every label of the first rank is the ignored one, of some batches."""
     labels = [[-100] * 4 + [0, 1, 2, 3], [0, 1, -100, 2, -100, -100, 3, 1], [0, 1, 2, 3, 0, 1, 2, 3]]
-    plain = network()
+    plain = network(**options)
     for x, y in batches(labels):
         loss = cross_entropy(plain(share(x, rank, size), share(y, rank, size)), share(y, rank, size), reduction="sum")
         (loss / (y != -100).sum()).backward()
@@ -173,9 +173,9 @@ def without_gradient(rank: int, size: int) -> dict:
     return {"gradients": [[leaf.grad if rank == 0 else None]], "states": [state(head)]}
 
 
-def any_split(rank: int, size: int) -> dict:
+def any_split(rank: int, size: int, make: Callable[..., nn.Module] = class_means) -> dict:
     """Many small batches, cut and ordered at random, so that a rank may hold none, one class, or ignored labels."""
-    rng, means, gradients = np.random.default_rng(11), ClassMeans(num_classes=C, dim=D).double(), []
+    rng, means, gradients = np.random.default_rng(11), make(D, C).double(), []
     for n in range(1, 25):
         y = torch.tensor(rng.choice([*range(C), -100], n))
         y[0] = n % C  # some sample counts
@@ -200,7 +200,7 @@ def refused(rank: int, _size: int) -> dict:
         "no labels": (good, None),
         "integers": (good.long(), y),
     }
-    for make in (NearestETFHead, FixedETFHead, class_means):
+    for make in (*STATEFUL, *MEANS):
         module = make(D, C)
         module(good + rank, y)
         before = state(module)
@@ -209,7 +209,7 @@ def refused(rank: int, _size: int) -> dict:
                 continue
             said = told(partial(module, *(batch if rank else (good, y))))
             same = all(torch.equal(value, before[key]) for key, value in state(module).items())
-            found[f"{type(module).__name__}, {name}"] = (said, same)
+            found[f"{make.__name__}, {name}"] = (said, same)
         module(good, y)  # the ranks are still in step
     return found
 
@@ -218,7 +218,7 @@ def refused_unseen(rank: int, _size: int) -> dict:
     """The same where values cannot be looked at: nothing is raised in the step, and all ranks keep their state."""
     found = {}
     good, y = torch.linspace(-1, 2, 4 * D).reshape(4, D).cos(), torch.tensor([0, 1, 2, 3])
-    for make in (NearestETFHead, FixedETFHead):
+    for make in STATEFUL:
         module = make(D, C)
         module(good + rank, y)
         before = state(module)
@@ -234,7 +234,7 @@ def alone(rank: int, size: int) -> dict:
     """Ways not to be reduced over the default group."""
     x, y = torch.ones(2, D) * (1 + rank) + torch.eye(2, D), torch.tensor([0, 1])
     found = {}
-    for make in (NearestETFHead, FixedETFHead):
+    for make in STATEFUL:
         apart, expected = make(D, C, synchronize=False), make(D, C)
         apart(x, y)
         with mock.patch("torch.distributed.is_initialized", return_value=False):
@@ -308,7 +308,8 @@ def saved(rank: int, _size: int) -> dict:
 SAME_AS_ONE = {
     "ddp": train,
     "ddp_own_buffers": partial(train, wrap="ddp, own buffers"),
-    "manual": partial(train, wrap="manual", averaging="cumulative", delta=0.1),
+    "manual": partial(train, wrap="manual", memory=2.0, delta=0.1),
+    "manual_paper": partial(train, wrap="manual", statistics="paper", averaging="cumulative", delta=0.1),
     "fsdp": partial(train, wrap="fsdp"),
     "unequal": partial(train, cut=3, weigh=True),
     "empty": partial(train, cut=0, weigh=True),
@@ -318,9 +319,17 @@ SAME_AS_ONE = {
     "shrunk": partial(train, shrinkage=0.5),
     "classify_first": partial(train, shrinkage=0.7, classify_first=True),
     "fixed": partial(train, head=FixedETFHead),
+    "ddp_paper": partial(train, statistics="paper"),
+    "empty_paper": partial(train, cut=0, weigh=True, statistics="paper"),
+    "fixed_paper": partial(train, head=paper_fixed),
+    "any_split_paper": partial(any_split, make=paper_means),
     **{
         case.__name__: case
         for case in (mean_of_means, accumulated, several_forwards, ignored, without_gradient, any_split)
+    },
+    **{
+        f"{case.__name__}_paper": partial(case, statistics="paper")
+        for case in (mean_of_means, accumulated, several_forwards, ignored)
     },
 }
 OTHERS = {
