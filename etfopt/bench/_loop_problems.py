@@ -46,17 +46,23 @@ def digits(samples: int, relu: bool = False) -> Problem:
     return Problem(inputs[:samples], labels[:samples], inputs[test], labels[test], nn.Sequential(*layers), 64, 10)
 
 
-def clusters() -> Problem:
-    """Return 100 Gaussian clusters in 128 dimensions, 20 samples of each to train and 20 to test, and a linear layer.
+def clusters(d: int = 128, C: int = 100, samples: int = 20) -> Problem:
+    """Return Gaussian clusters, as many samples of each to train as to test, and a linear layer.
 
     Centres are N(0, I), and samples centre + 0.5 N(0, I), drawn from the global generator.
+
+    Parameters
+    ----------
+    d, C : int
+        Dimensions and clusters.
+    samples : int
+        Of each cluster, to train and to test.
 
     Returns
     -------
     Problem
     """
-    d, C = 128, 100
-    centres, labels = torch.randn(C, d), torch.arange(C).repeat_interleave(20)
+    centres, labels = torch.randn(C, d), torch.arange(C).repeat_interleave(samples)
     train, test = (centres[labels] + 0.5 * torch.randn(len(labels), d) for _ in range(2))
     return Problem(train, labels, test, labels, nn.Linear(d, d), d, C)
 

@@ -70,6 +70,7 @@ LOOPS = {
     "in-turn-digits": Loop("digits by class", partial(digits, 1408), in_turn=True),
     "relu": Loop("ReLU features", partial(digits, 1408, relu=True), epochs=25),
     "late": Loop("class 9 comes late", partial(digits, 1408), epochs=14, late=8),
+    "first-at-161": Loop("class 9 in one step", partial(clusters, 64, 10), epochs=161, rate=0.005, batch=200, late=160),
     "trainer-512": Loop("Hugging Face", partial(digits, 512), rate=1e-3, batch=32, trainer=True),
     "trainer-513": Loop("Hugging Face", partial(digits, 513), rate=1e-3, batch=32, trainer=True),
 }
