@@ -24,15 +24,16 @@ compile of func.grad            right  right     right  error    error  error
 compile of func.jvp             right  right     right  error    error  error
 compile of func.hessian         right  right     right  error    error  error
 compile, dual numbers           right  right     right  error    right  right
-checkpoint, reentrant           right  right     right  right    right  error
-checkpoint, not reentrant       right  right     right  right    right  error
+checkpoint, reentrant           right  right     right  right    error  error
+checkpoint, not reentrant       right  right     right  right    error  error
 export                          right  right     right  error    error  error
 jit.trace                       right  right     right  right    error  error
 ==============================  =====  ========  =====  =======  =====  =======
 
 Forward mode and derivatives of derivatives run uncompiled, and are an error with ``fullgraph=True``. Products alone
 are compiled there too; only dual numbers from outside leave the graph. A compiled graph is differentiable once. Under
-checkpoint the nearest head has updated its state when the second run raises: checkpoint the backbone only.
+checkpoint the fixed and the nearest head have updated their state when the second run raises: checkpoint the backbone
+only. With ``statistics="paper"`` the fixed head is right there.
 """
 
 from etfopt.errors import require_extra
