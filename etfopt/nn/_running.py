@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
 
+OTHERS = {"samples", "seen", "global_mean"}
+"""Entries that tell states of running and of the paper's class means apart."""
+
+
 class MeansOptions(TypedDict, total=False):
     """The arguments that all running class means share."""
 
@@ -253,6 +257,12 @@ class RunningMeans(ByKeyword, Tracking, abc.ABC):
         """Raise `InputError` if batches were refused unseen since the last call. Waits for the device."""
         self._known_count = None
         super().raise_rejected()
+
+    def _misfits(self, state_dict: dict[str, Any], prefix: str) -> list[str]:
+        foreign = [name for name in OTHERS - self._buffers.keys() if prefix + name in state_dict]
+        other = "PaperClassMeans" if "samples" in self._buffers else "ClassMeans"
+        wrong = [f"it is of {other}, with {', '.join(sorted(foreign))}: load it into that"] if foreign else []
+        return wrong + super()._misfits(state_dict, prefix)
 
     def _load_from_state_dict(self, *arguments: Any) -> None:
         super()._load_from_state_dict(*arguments)

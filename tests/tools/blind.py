@@ -12,6 +12,7 @@ MODULES = (
     "etfopt.nn.heads._rotation",
     "etfopt.nn._state",
     "etfopt.nn._running",
+    "etfopt.nn._targets",
     "etfopt.nn.heads.nearest",
     "etfopt.nn.polar._node",
 )

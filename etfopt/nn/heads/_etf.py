@@ -164,6 +164,15 @@ class ETFHead(Head, Rotated):
             self._check_frame(frame)
         return wrong
 
+    def _other_statistics(self, state_dict: dict[str, Any], key: str, old: str | None = None) -> list[str]:
+        """Return what is wrong with the statistics of a state: `key` is stored by running ones, `old` by the others."""
+        # entries that come one by one, as some loaders bring them, say nothing of what is missing
+        if self.statistics == "paper" and key in state_dict:
+            return ["it is of statistics='running': build the head with that"]
+        if self.statistics == "running" and old in state_dict:
+            return ["it is of statistics='paper' (release 0.1): build the head with statistics='paper'"]
+        return []
+
     def _translate(self, state_dict: dict[str, Any], prefix: str) -> None:
         if self._first_frame is not None and prefix + "bias" in state_dict:
             # release 0.1 stored no frame: a state of it is for heads that are built with its frame

@@ -102,6 +102,11 @@ class FollowingHead(ETFHead):
         )
         return [*super()._doubts(), *([low] if rank < needed else [])]
 
+    def _misfits(self, state_dict: dict[str, Any], prefix: str) -> list[str]:
+        means = f"{prefix}means."
+        wrong = self._other_statistics(state_dict, f"{means}samples", f"{means}seen")
+        return wrong or super()._misfits(state_dict, prefix)  # of other statistics the shapes may differ too
+
     def _translate(self, state_dict: dict[str, Any], prefix: str) -> None:
         super()._translate(state_dict, prefix)
         state_dict.pop(prefix + "bias", None)  # of release 0.1: it is that of the means

@@ -111,6 +111,14 @@ class FixedETFHead(ETFHead):
     def _center(self) -> Tensor:
         return self.global_mean
 
+    def _misfits(self, state_dict: dict[str, Any], prefix: str) -> list[str]:
+        mean, samples = f"{prefix}global_mean", f"{prefix}samples"
+        # release 0.1 stored a bias; later heads of its statistics store a mean, and U, without a number of samples
+        later = mean if samples not in state_dict and f"{prefix}U" in state_dict else None
+        old = f"{prefix}bias" if f"{prefix}bias" in state_dict else later
+        wrong = self._other_statistics(state_dict, samples, old)
+        return wrong or super()._misfits(state_dict, prefix)
+
     def _translate(self, state_dict: dict[str, Any], prefix: str) -> None:
         super()._translate(state_dict, prefix)
         bias = state_dict.pop(prefix + "bias", None)
@@ -131,6 +139,8 @@ class FixedETFHead(ETFHead):
     @torch.no_grad()
     def _follow(self, f: Tensor, target: Tensor | None) -> None:
         """Take the batch, over all ranks, into the mean that the bias centres by."""
+        if self.samples is not None:  # the mean of the last batch alone is the same in a second run
+            refuse_second_run(self)
         with torch.autocast(f.device.type, enabled=False):
             f = f.to(torch.promote_types(f.dtype, self.global_mean.dtype))
             labelled = target is not None
