@@ -78,8 +78,8 @@ def bench_loops(
 
     The loops: 1408, 1409 or 1410 samples in batches of 128; accumulation of 4x32, 64x2 or 128x1 samples; classes in
     turn, on clusters (in-turn) or digits (in-turn-digits); relu features; a class that comes late, or in the last of
-    161 steps (first-at-161); trainer-512 and trainer-513 samples by Hugging Face's Trainer, where it is installed. Takes
-    23 minutes of one core: 13 for 128x1 and 7 for 64x2. --epochs-scale 0.5 halves that.
+    161 steps (first-at-161); trainer-512 and trainer-513 samples by Hugging Face's Trainer, where it is installed.
+    Takes 23 minutes of one core: 13 for 128x1 and 7 for 64x2. --epochs-scale 0.5 halves that.
 
     ```
     etfopt bench loops --rows 1409 --rows relu --seeds 2
