@@ -10,8 +10,7 @@ from accelerate.state import AcceleratorState
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, TensorDataset
 
-from tests.tools.head_cases import HEADS
-from tests.tools.loop_cases import accuracy, images, network, sgd
+from tests.tools.loop_cases import HEADS, accuracy, images, network, sgd
 
 
 @pytest.fixture(autouse=True)

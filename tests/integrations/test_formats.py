@@ -6,8 +6,8 @@ torch = pytest.importorskip("torch")
 from torch import nn
 
 from etfopt.nn import FixedETFHead, LearnedHead, NearestETFHead, UnitFeatures
-from tests.tools.head_cases import HEADS, same
-from tests.tools.loop_cases import batches, images, network, trained
+from tests.tools.head_cases import same
+from tests.tools.loop_cases import HEADS, batches, images, network, trained
 
 CASES = [(LearnedHead, "network"), (NearestETFHead, "network"), (FixedETFHead, "layer"), (NearestETFHead, "layer")]
 

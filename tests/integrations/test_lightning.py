@@ -10,8 +10,7 @@ from pytorch_lightning.callbacks import EMAWeightAveraging, StochasticWeightAver
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from tests.tools.head_cases import HEADS
-from tests.tools.loop_cases import C, accuracy, images, network, refit
+from tests.tools.loop_cases import HEADS, C, accuracy, images, network, refit
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Lightning has advice on workers and precision
 

@@ -14,8 +14,8 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
 from torch.utils.checkpoint import checkpoint
 
 from etfopt.nn import LearnedHead, NearestETFHead
-from tests.tools.head_cases import HEADS, STATEFUL, same
-from tests.tools.loop_cases import Batches, C, D, accuracy, batches, network, refit, sgd, trained
+from tests.tools.head_cases import same
+from tests.tools.loop_cases import HEADS, STATEFUL, Batches, C, D, accuracy, batches, network, refit, sgd, trained
 
 
 def same_as_plain(model: nn.Sequential, make: Callable[..., nn.Module], data: Batches, atol: float = 1e-5) -> None:

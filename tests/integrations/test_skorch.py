@@ -14,7 +14,7 @@ from torch import nn
 
 from etfopt.nn import FixedETFHead, LearnedHead, NearestETFHead
 from tests.tools.guides import changed
-from tests.tools.head_cases import HEADS
+from tests.tools.loop_cases import HEADS
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

@@ -14,8 +14,7 @@ from torch.nn.functional import cross_entropy
 
 from etfopt.nn import FixedETFHead, LearnedHead, NearestETFHead
 from tests.tools.guides import changed
-from tests.tools.head_cases import HEADS
-from tests.tools.loop_cases import C, accuracy, batches, network, trained
+from tests.tools.loop_cases import HEADS, C, accuracy, batches, network, trained
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 # ReLU features; tokens; a hidden layer in front of the classifier

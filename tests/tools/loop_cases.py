@@ -6,6 +6,10 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
+from etfopt.nn import FixedETFHead, LearnedHead, NearestETFHead
+
+HEADS = (LearnedHead, FixedETFHead, NearestETFHead)
+STATEFUL = (FixedETFHead, NearestETFHead)
 C, D, WIDTH = 4, 6, 12
 Batches = list[tuple[torch.Tensor, torch.Tensor]]
 
