@@ -86,7 +86,7 @@ def test_the_reduced_frame_and_a_prox_reach_the_problem(folder: Path) -> None:
         (["bench", "loops", "--rows", "1411"], "rows = '1411' is not known; choose one of: 1408, 1409"),
         (["demo", "--epochs", "0"], "epochs must be an integer of at least 1; got 0"),
         (["demo", "--out", "means.npy"], "means.npy: cannot be used as a folder: it is a file; choose another with --"),
-        (["train", "--dim", "9"], "dim = 9 is smaller than the r = 10 rows of the frame; set backbone.dim to at least"),
+        (["train", "--dim", "8"], "dim = 8 is smaller than the r = 9 rows of the frame; set backbone.dim to at least"),
         (["train", "--precision", "8"], "Invalid value for '--precision'"),
         (["train", "--devices", "0"], "devices must be an integer of at least 1; got 0"),
         (["train", "--backbone", "custom"], "backbone.name = 'custom' needs backbone.dim"),

@@ -59,7 +59,7 @@ def test_what_cannot_be_resumed_is_refused(tmp_path: Path) -> None:
 
 def test_a_run_that_diverges_is_a_failure_and_does_not_advise_to_resume_it(tmp_path: Path) -> None:
     """It would diverge again, whether an epoch was finished or not; what was typed is no mistake, so not status 2."""
-    arguments = ["train", "--set", "optimizer.learning_rate=1e30", "--set", "backbone.width=8", "--quiet"]
+    arguments = ["train", "--set", "optimizer.learning_rate=1e30", "--set", "backbone.width=16", "--quiet"]
     command = [sys.executable, "-m", "etfopt", *arguments, "--out", str(tmp_path / "run")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1, done.stderr

@@ -21,7 +21,7 @@ question = "Which?"
 seeds = [0, 1]
 [base]
 training.epochs = {epochs}
-backbone.width = 8
+backbone.width = 16
 backbone.dim = 12
 [[variants]]
 name = "nearest"
@@ -99,7 +99,7 @@ LONG = {
     "bench loops": ["bench", "loops", "--rows", "1408", "--seeds", "1"],
     "verify": ["verify", "--claim", "temperature", "--budget", "3"],
     "demo": ["demo", "--epochs", "1"],
-    "train": ["train", "--epochs", "1", "--set", "backbone.width=8"],
+    "train": ["train", "--epochs", "1", "--set", "backbone.width=16"],
     "study": ["train", "study.toml"],
 }
 BAR = {"train": "Epoch"}  # Lightning's, on standard output; all others are on standard error
@@ -126,7 +126,7 @@ def test_progress_is_shown_at_a_terminal_and_not_with_quiet(name: str, folder: P
 
 def test_a_bar_at_a_terminal_has_no_colour_with_no_color(folder: Path) -> None:
     pytest.importorskip("pytorch_lightning")
-    arguments = ("train", "--epochs", "1", "--set", "backbone.width=8")
+    arguments = ("train", "--epochs", "1", "--set", "backbone.width=16")
     status, text = at_a_terminal(*arguments, cwd=folder, NO_COLOR="1")
     assert status == 0
     assert "Epoch" in text

@@ -27,7 +27,8 @@ from etfopt.experiments.settings import (
 VARIED = {
     **{"seed": 7, "data.name": "ufm", "data.classes": 12, "data.samples": 5, "data.imbalance": "exp"},
     **{"data.imbalance_factor": 0.01, "backbone.name": "free", "backbone.dim": 40, "head.temperature": "auto"},
-    **{"head.averaging": 0.25, "head.freeze_after": 100, "optimizer.name": "adamw", "optimizer.learning_rate": 0.003},
+    **{"head.statistics": "paper", "head.averaging": 0.25, "head.freeze_after": 100},
+    **{"optimizer.name": "adamw", "optimizer.learning_rate": 0.003},
     **{"schedule.name": "step", "schedule.milestones": [10, 20.0], "training.gradient_clip": 1},
 }
 
@@ -49,7 +50,7 @@ def test_a_record_comes_back_from_its_dictionary_and_its_json(tmp_path: Path):
 def test_a_file_of_toml_needs_to_say_only_what_differs(tmp_path: Path):
     (tmp_path / "run.toml").write_text(
         'seed = 7\n[data]\nname = "ufm"\nclasses = 12\nsamples = 5\nimbalance = "exp"\nimbalance_factor = 0.01\n'
-        '[backbone]\nname = "free"\ndim = 40\n[head]\ntemperature = "auto"\naveraging = 0.25\nfreeze_after = 100\n'
+        '[backbone]\nname = "free"\ndim = 40\n[head]\ntemperature = "auto"\nstatistics = "paper"\naveraging = 0.25\nfreeze_after = 100\n'
         '[optimizer]\nname = "adamw"\nlearning_rate = 3e-3\n[schedule]\nname = "step"\nmilestones = [10, 20]\n'
         "[training]\ngradient_clip = 1\n"
     )
@@ -99,6 +100,7 @@ def test_a_digest_can_be_computed_from_the_saved_file(tmp_path: Path):
     varied().save(tmp_path / "config.json")
     record = json.loads((tmp_path / "config.json").read_text())
     del record["data"]["cache"]  # what changes no result is no part of it
+    assert record["head"].pop("statistics") == "paper"  # what every run of 0.1 did is not either
     canonical = json.dumps(record, sort_keys=True, separators=(",", ":"))
     assert varied().digest() == hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
@@ -157,12 +159,15 @@ REFUSED = [
     ({"data.name": "ufm", "data.augmentation": "flip-crop"}, "'ufm' has no images"),
     ({"backbone.name": "custom"}, "needs backbone.dim"),
     ({"loss.name": "dot-regression", "head.temperature": "auto"}, "dot-regression needs a number, 1"),
-    ({"data.name": "cifar100"}, "dim = 64 is smaller than the r = 100 rows"),
+    ({"data.name": "cifar100"}, "dim = 64 is smaller than the r = 99 rows"),
+    ({"backbone.dim": 8}, "dim = 8 is smaller than the r = 9 rows of the frame; set backbone.dim to at least 9"),
     (
-        {"backbone.dim": 9},
-        "dim = 9 .*; set backbone.dim to at least C = 10, or use head.frame = 'reduced', or head.name",
+        {"backbone.dim": 9, "head.statistics": "paper"},
+        "dim = 9 .*; set backbone.dim to at least 10, or use head.frame = 'reduced', or head.name",
     ),
-    ({"data.name": "ufm", "data.classes": 1000}, "dim = 512 is smaller than the r = 1000"),
+    ({"data.name": "ufm", "data.classes": 1000}, "dim = 512 is smaller than the r = 999"),
+    ({"head.averaging": 0.1}, "head.averaging = 0.1 is a rule of head.statistics = 'paper'"),
+    ({"head.memory": 8.0, "head.statistics": "paper"}, "head.memory = 8 is for head.statistics = 'running'"),
     ({"speed": 1}, "unknown setting speed; known are: seed, data.name"),
     ({"optimizer.speed": 1}, "unknown setting optimizer.speed; known are: optimizer.name, optimizer.learning_rate"),
 ]
@@ -194,9 +199,9 @@ DOT = {"loss.name": "dot-regression"}
 
 
 def test_dot_regression_has_features_of_norm_one_unless_another_norm_is_named(tmp_path: Path):
-    """At tau = 5, the default, the loss is zero on a cone around each row, and collapse is no minimiser."""
+    """At tau = 5 the loss is zero on a cone around each row, and collapse is no minimiser."""
     base, named = TrainConfig(), {**DOT, "head.temperature": 5.0}
-    assert base.head.temperature == 5
+    assert base.head.temperature == "auto"
     assert base.with_settings(DOT).head.temperature == 1
     assert TrainConfig.from_dict({"loss": {"name": "dot-regression"}}).head.temperature == 1
     assert TrainConfig.from_dict({"loss": {"name": "dot-regression"}, "head": {"name": "fixed"}}).head.temperature == 1
@@ -211,8 +216,8 @@ def test_dot_regression_has_features_of_norm_one_unless_another_norm_is_named(tm
 
 def test_a_run_that_is_written_down_keeps_its_temperature_and_its_digest(tmp_path: Path):
     """A run with dot-regression at tau = 5, as version 0.1 wrote it."""
-    written = TrainConfig(loss=LossConfig(name="dot-regression"))
-    assert written.head.temperature == 5
+    head = HeadConfig(temperature=5.0, statistics="paper")
+    written = TrainConfig(loss=LossConfig(name="dot-regression"), head=head)
     assert written.digest() == "1537b6500bdf4aab"
     written.save(tmp_path / "config.json")
     assert read_config(tmp_path / "config.json") == written

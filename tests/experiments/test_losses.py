@@ -23,13 +23,12 @@ def test_dot_regression_is_the_formula_in_features_weight_and_bias(make, tempera
 def test_at_temperature_one_collapse_is_the_minimum_and_above_it_is_not():
     labels = torch.arange(8) % 4
     for temperature, value in ((1.0, 0.0), (5.0, 8.0), (0.5, 0.125)):
-        head = FixedETFHead(6, 4, temperature=temperature)
+        head = FixedETFHead(6, 4, temperature=temperature).double()
         features = head.weight[labels].clone().requires_grad_()
         loss = dot_regression(head(features, labels), labels).detach()
         assert float(loss) == pytest.approx(value, abs=1e-6)
-    head = FixedETFHead(6, 4, temperature=5.0)
-    spare = torch.zeros(6)
-    spare[5] = 1.0  # orthogonal to the ETF
+    head = FixedETFHead(6, 4, temperature=5.0).double()
+    spare = torch.linalg.svd(head.weight).Vh[-1]  # orthogonal to the ETF
     on_the_cone = 0.2 * head.weight[labels] + (1 - 0.04) ** 0.5 * spare
     head.eval()  # without the mean of the batch
     assert float(dot_regression(head(on_the_cone), labels)) == pytest.approx(0, abs=1e-6)

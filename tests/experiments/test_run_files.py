@@ -153,7 +153,7 @@ def test_class_means_that_are_not_there_are_missed(tmp_path: Path):
 
 
 def test_a_configuration_goes_round(tmp_path: Path):
-    config = small(head__name="fixed", head__averaging=0.25, seed=2**63)
+    config = small(head__name="fixed", head__statistics="paper", head__averaging=0.25, seed=2**63)
     write_config(tmp_path, config)
     assert config_of(tmp_path) == config
 

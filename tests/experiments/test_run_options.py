@@ -139,8 +139,8 @@ def test_a_module_that_does_not_fit_is_refused_before_the_folder_is_touched(imag
 def test_agd_starts_from_orthogonal_weights_under_every_head(images, tmp_path: Path, head: str):
     def watch(self, *_: object) -> None:
         assert type(self.trainer.optimizers[0]) is AGD
-        weight = self.backbone[1].weight.detach()  # 8 x 64
-        torch.testing.assert_close(weight @ weight.T, 8 / 64 * torch.eye(8))
+        weight = self.backbone[1].weight.detach()  # 16 x 64
+        torch.testing.assert_close(weight @ weight.T, 16 / 64 * torch.eye(16))
         for rows in self.head.parameters():
             torch.testing.assert_close(rows.detach() @ rows.detach().T, torch.eye(10))
         seen.append(self)
@@ -160,7 +160,7 @@ def test_a_run_with_agd_that_diverges_names_its_gain(images, tmp_path: Path):
             return super().forward(x.flatten(1)) / (0 if self.training else 1)
 
     config = small(backbone__name="custom", optimizer__name="agd", schedule__name="constant")
-    said = r"at step 1, in epoch 1.*Lower optimizer.gain = 10 or head.temperature = 5"
+    said = r"at step 1, in epoch 1.*Lower optimizer.gain = 10 or head.temperature = auto"
     with pytest.raises(ConvergenceError, match=said):
         train(config, tmp_path, images=images, backbone=Broken(64, 12, bias=False))
 
@@ -170,7 +170,7 @@ def test_data_of_a_folder_need_as_many_dimensions_as_classes(tmp_path: Path):
         (tmp_path / "images" / f"c{c:02d}").mkdir(parents=True)
         for i in range(2):
             Image.new("L", (4, 4), 20 * c + i).save(tmp_path / "images" / f"c{c:02d}" / f"{i}.png")
-    config = runs.small(data__name=f"imagefolder:{tmp_path / 'images'}", backbone__dim=11)
-    with pytest.raises(InputError, match=r"dim = 11 is smaller than the r = 12 rows"):
+    config = runs.small(data__name=f"imagefolder:{tmp_path / 'images'}", backbone__dim=10)
+    with pytest.raises(InputError, match=r"dim = 10 is smaller than the r = 11 rows"):
         train(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()

@@ -13,7 +13,7 @@ TWO = {
     "title": "Two heads",
     "question": "Which?",
     "seeds": [0, 3],
-    "base": {"training": {"epochs": 2}, "backbone.width": 8},
+    "base": {"training": {"epochs": 2}, "backbone.width": 16},
     "variants": [{"name": "learned, tau 5", "head.name": "learned"}, {"name": "nearest", "head": {"name": "nearest"}}],
 }
 FIXED = {"head.name": "fixed"}
@@ -28,7 +28,7 @@ def test_base_variant_and_grid_make_a_configuration_each():
     ]
     first, last = study.variants[0], study.variants[-1]
     assert (first.head, first.cell, study.name) == ("learned, tau 5", "data.batches=shuffled", "two")
-    wanted = {"training.epochs": 2, "backbone.width": 8}
+    wanted = {"training.epochs": 2, "backbone.width": 16}
     for variant, head, order in ((first, "learned", "shuffled"), (last, "nearest", "stratified")):
         chosen = {**wanted, "head.name": head, "data.batches": order}
         assert variant.config == TrainConfig().with_settings(chosen)

@@ -25,7 +25,7 @@ FILE = """
 title = "Two heads"
 question = "Which?"
 seeds = [0, 1]
-base = {training.epochs = 1, training.batch_size = 256, backbone = {width = 8, dim = 12}}
+base = {training.epochs = 1, training.batch_size = 256, backbone = {width = 16, dim = 12}}
 [[variants]]
 name = "nearest"
 [[variants]]

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from etfopt.experiments.settings import TrainConfig
 
-SMALL = {"backbone.width": 8, "backbone.dim": 12, "training.batch_size": 256}
+SMALL = {"backbone.width": 16, "backbone.dim": 12, "training.batch_size": 256}
 
 
 def small(epochs: int = 2, **settings: object) -> TrainConfig:

@@ -152,7 +152,7 @@ class Section(BaseModel):
     @classmethod
     def from_record(cls, values: Mapping[str, Any]) -> Self:
         """Return the record that some version wrote: settings that it did not know have the value they had then."""
-        for name, field in cls.settings():
+        for name, field in cls.settings() if isinstance(values, Mapping) else ():
             topic, _, key = name.rpartition(".")
             facts: Any = field.json_schema_extra
             if topic and facts["before"] is not None and isinstance(values.get(topic, {}), Mapping):
