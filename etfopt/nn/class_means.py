@@ -102,15 +102,25 @@ class ClassMeans(RunningMeans):
 
     @property
     def occurred(self) -> Tensor:
-        """Which classes have occurred so far, (C,) of bool."""
+        """Which classes have occurred so far, bool of shape (C,)."""
         return self.samples > 0
 
     def centred(self) -> Tensor:
-        """Return the class means minus their balanced mean, (d, C); 0 for a class never seen."""
+        """Return the class means minus their balanced mean; 0 for a class never seen.
+
+        Returns
+        -------
+        Tensor, shape (d, C)
+        """
         return _centred(self.mean, self.occurred)
 
     def center(self) -> Tensor:
-        """Return the balanced mean of the classes seen so far, (d,)."""
+        """Return the balanced mean of the classes seen so far.
+
+        Returns
+        -------
+        Tensor, shape (d,)
+        """
         return _balanced(self.mean, self.occurred)
 
     def _merged(self, batch: Sums) -> Merged:
