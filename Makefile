@@ -23,7 +23,7 @@ $(READY): pyproject.toml constraints.txt
 	  { echo "etfopt needs Python 3.11 or newer; $(PYTHON) is older. Try: make PYTHON=python3.12 ..."; exit 1; }
 	$(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet -c constraints.txt hatchling editables
-	$(BIN)/python -m pip install --quiet -c constraints.txt --no-build-isolation -e '.[all,docs,dev]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt --no-build-isolation -e '.[all,docs,dev,integrations]'
 	@printf '%s' '$(CURDIR)' > $@
 
 demo: $(READY) ## train three heads on digits, certify the nearest ETF, draw the figures (runs/demo/)
@@ -41,7 +41,7 @@ $(UV):
 define suite_resolved_to
 	rm -rf build/$@ && $(UV) venv --quiet --python $(PYTHON) build/$@
 	$(UV) pip compile --quiet --python build/$@ --resolution $(1) --extra all pyproject.toml --output-file build/$@.txt
-	$(UV) pip install --quiet --python build/$@ --constraint build/$@.txt --editable '.[all,docs,dev]'
+	$(UV) pip install --quiet --python build/$@ --constraint build/$@.txt --editable '.[all,docs,dev,integrations]'
 	build/$@/bin/etfopt doctor
 	build/$@/bin/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 endef
@@ -98,7 +98,7 @@ check: lint audit docs test ## all that CI runs
 
 lock: ## pin everything anew, in a fresh environment, within pyproject.toml's ranges
 	rm -rf build/lock && $(PYTHON) -m venv build/lock
-	build/lock/bin/python -m pip install --quiet -c .ci/lock-seed.txt '.[all,docs,dev]'
+	build/lock/bin/python -m pip install --quiet -c .ci/lock-seed.txt '.[all,docs,dev,integrations]'
 	{ sed -n '/^#/p' .ci/lock-seed.txt; build/lock/bin/python -m pip freeze --exclude etfopt | sed 's/+cpu$$//'; \
 	  sed -n '/!=/p' .ci/lock-seed.txt; } > constraints.txt
 

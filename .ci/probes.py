@@ -99,6 +99,7 @@ WITHOUT: dict[str, list[Command]] = {
         ("demo --epochs 1", 2, ("pip install 'etfopt[experiments]'",)),
         ("report quick", 2, ("pip install 'etfopt[experiments]'",)),
         ("bench head", 2, ("pip install 'etfopt[experiments]'",)),
+        ("bench loops --rows 1408", 2, ("pip install 'etfopt[experiments]'",)),
     ],
     "riemannian": [("bench --largest 10", 2, ("pip install 'etfopt[riemannian]'",))],
     "torch": [("bench node", 2, ("pip install 'etfopt[torch]'",))],

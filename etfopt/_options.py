@@ -127,6 +127,16 @@ def as_averaging(value: object) -> str | float:
     raise InputError(f"averaging must be 'paper', 'cumulative', an import path or a rate in (0, 1]; got {value!r}")
 
 
+def as_ignored(value: object, num_classes: int) -> int:
+    """Return the label of ignored samples, an integer outside [0, num_classes), or raise `InputError`."""
+    usable = isinstance(value, int) and not isinstance(value, bool) and -(2**63) <= value < 2**63
+    if not isinstance(value, int) or not usable or 0 <= value < num_classes:
+        raise InputError(
+            f"ignore_index must be an integer outside [0, {num_classes}), no class; got {value!r}: the default is -100"
+        )
+    return value
+
+
 def as_statistics(value: object) -> str:
     """Return the name of a way to keep class means, or raise `InputError`."""
     if isinstance(value, str) and value in STATISTICS:

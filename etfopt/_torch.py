@@ -43,6 +43,21 @@ def require_floats(value: object, name: str, shape: tuple[int | str, ...] | None
     return tensor
 
 
+def require_features(features: object, dim: int) -> Tensor:
+    """Return `features` if it is a dense floating-point tensor of shape (..., dim), or raise; values are not looked at.
+
+    The last axis is that of one feature; the others number the samples: images, tokens, pixels.
+    """
+    tensor = require_floats(features, "features", None)
+    if tensor.ndim == 2:
+        return require_floats(tensor, "features", ("n", dim))
+    if tensor.ndim == 0 or tensor.shape[-1] != dim:
+        maps = tensor.ndim > 2 and tensor.shape[1] == dim
+        remedy = "pass features.movedim(1, -1), with the channels last" if maps else "check dim, or reshape it"
+        raise InputError(f"features has shape {tuple(tensor.shape)}; it must be (..., {dim}): {remedy}")
+    return tensor
+
+
 def require_finite(X: Tensor, name: str, largest: float = math.inf) -> None:
     """Raise `InputError` if X is `visible` and holds NaN, infinity or a size above `largest`."""
     if not visible(X) or (largest == math.inf and math.isfinite(float(X.detach().sum()))):
@@ -58,28 +73,32 @@ def require_finite(X: Tensor, name: str, largest: float = math.inf) -> None:
         )
 
 
-def require_labels(labels: object, count: int, num_classes: int, ignore_index: int | None = None) -> Tensor:
-    """Return `labels` as int64 if it is an integer tensor of shape (count,) with values in [0, num_classes), or raise.
+def require_labels(
+    labels: object, shape: int | tuple[int, ...], num_classes: int, ignore_index: int | None = None
+) -> Tensor:
+    """Return `labels` as int64 if it is an integer tensor of this shape with values in [0, num_classes), or raise.
 
-    `ignore_index` is one more value that is allowed. The cast comes first: in uint8 the index -100 would be 156.
+    A shape of n is (n,). `ignore_index` is one more value that is allowed. The cast comes first: in uint8 the index
+    -100 would be 156.
     """
     tensor = _as_dense(labels, "labels")
-    shape = tuple(tensor.shape)
-    if shape != (count,) or tensor.dtype not in INTEGERS:
-        misfit = f"shape {shape}; it must be ({count},): one class index for each row of features"
-        misfit = misfit if shape != (count,) else f"dtype {tensor.dtype}; pass class indices as integers"
-        raise InputError(f"labels has {misfit}{_label_remedy(tensor, count)}")
+    wanted = (shape,) if isinstance(shape, int) else tuple(shape)
+    found = tuple(tensor.shape)
+    if found != wanted or tensor.dtype not in INTEGERS:
+        misfit = f"shape {found}; it must be {wanted}: one class index for each row of features"
+        misfit = misfit if found != wanted else f"dtype {tensor.dtype}; pass class indices as integers"
+        raise InputError(f"labels has {misfit}{_label_remedy(tensor, wanted)}")
     index = tensor.to(torch.int64)
     if tensor.dtype == torch.uint64:
         index = index.masked_fill(index < 0, torch.iinfo(torch.int64).max)  # beyond int64, and so no class
     if visible(index):
         wrong = (index < 0) | (index >= num_classes)
-        bad = (wrong if ignore_index is None else wrong & (index != ignore_index)).nonzero()
-        if len(bad):
-            first = int(bad[0])
+        if wrong.any() and len(bad := (wrong if ignore_index is None else wrong & (index != ignore_index)).nonzero()):
+            first = tuple(bad[0].tolist())
+            position = first[0] if len(first) == 1 else first
             remedy = "drop the samples to be ignored" if ignore_index is None else f"ignore samples by {ignore_index}"
             raise InputError(
-                f"labels holds {tensor[first].numpy()} at position {first}; it must lie in [0, {num_classes}): "
+                f"labels holds {tensor[first].numpy()} at position {position}; it must lie in [0, {num_classes}): "
                 f"check num_classes, and {remedy}"
             )
     return index
@@ -90,20 +109,21 @@ INTEGERS = frozenset(
 )
 
 
-def _label_remedy(labels: Tensor, count: int) -> str:
-    """Say what labels that are no vector of integers seem to be, and how to get class indices from them."""
-    if tuple(labels.shape) == (count,):
+def _label_remedy(labels: Tensor, wanted: tuple[int, ...]) -> str:
+    """Say what labels that are no class indices of this shape seem to be, and how to get class indices from them."""
+    found, last = tuple(labels.shape), len(wanted)
+    if found == wanted:
         cut = labels.is_floating_point() and visible(labels) and not (labels == labels.round()).all()
         return ". Some are fractions, which labels.long() would cut off" if cut else ", e.g. labels.long()"
-    if tuple(labels.shape) == (count, 1):
-        return ". They are a column: pass labels.squeeze(1)"
-    if labels.dim() != 2 or len(labels) != count or not visible(labels):
+    if found == (*wanted, 1):
+        return f". They are a column: pass labels.squeeze({last})"
+    if not wanted or found[:-1] != wanted or not visible(labels):
         return ""
     rows = labels.to(torch.complex128).real  # of every dtype
-    index = "labels.long().argmax(dim=1)" if labels.dtype == torch.bool else "labels.argmax(dim=1)"
+    index = f"labels.long().argmax(dim={last})" if labels.dtype == torch.bool else f"labels.argmax(dim={last})"
     if not ((rows == 0) | (rows == 1)).all():
         return f". They look like soft labels: pass {index} here, and the soft labels to the loss only"
-    if not (rows.sum(dim=1) == 1).all():
+    if not (rows.sum(dim=-1) == 1).all():
         return ". They look like several classes a sample, which is not supported: pass one class index a sample"
     return f". They look one-hot: pass {index}"
 
@@ -149,6 +169,11 @@ def in_forward_mode() -> bool:
 def in_backward() -> bool:
     """Whether a backward pass is running this code."""
     return torch._C._current_graph_task_id() != -1
+
+
+def sharded(module: torch.nn.Module) -> bool:
+    """Whether FSDP holds the parameters of a module, of either version: they are then other tensors in a forward."""
+    return bool(getattr(module, "_is_fsdp_managed_module", False))
 
 
 def version(X: Tensor) -> int:

@@ -426,4 +426,4 @@ assert np.allclose(scaled, scaled[0], rtol=0.05)
 
 # %% [markdown]
 # So under the paper's averaging the implicit path matters in the first steps and then falls as $2/(t+1)$: leaving it
-# out changes little later on. A constant rate, `averaging=0.1` say, keeps it.
+# out changes little later on. A constant rate, `statistics="paper", averaging=0.1` say, keeps it.

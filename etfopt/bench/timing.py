@@ -51,13 +51,17 @@ def peak_bytes(run: Callable[[], object]) -> int:
         tracemalloc.stop()
 
 
-def seconds(run: Callable[[], object], finish: Callable[[], object] | None = None) -> float:
-    """Return the time of a call in seconds; `finish`, which waits for a GPU, is part of it."""
-    start = time.perf_counter()
+def seconds(
+    run: Callable[[], object],
+    finish: Callable[[], object] | None = None,
+    clock: Callable[[], float] = time.perf_counter,
+) -> float:
+    """Return the time of a call in seconds by a clock; `finish`, which waits for a GPU, is part of it."""
+    start = clock()
     run()
     if finish:
         finish()
-    return time.perf_counter() - start
+    return clock() - start
 
 
 def times_in_turn(
@@ -66,8 +70,9 @@ def times_in_turn(
     least: float = 0.0,
     finish: Callable[[], object] | None = None,
     on_step: Callable[[], None] | None = None,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, list[float]]:
-    """Time calls in turn, so that a busy moment of the machine meets all of them; a first round warms up.
+    """Time calls in turn by a clock, so that a busy moment of the machine meets all; a first round warms up.
 
     At least `repeats` rounds follow, and as many as fit into `least` seconds.
     """
@@ -75,7 +80,7 @@ def times_in_turn(
     rounds, end = 0, time.perf_counter() + least
     while rounds <= repeats or time.perf_counter() < end:
         for name, run in runs.items():
-            taken[name].append(seconds(run, finish))
+            taken[name].append(seconds(run, finish, clock))
             if on_step:
                 on_step()
         rounds += 1

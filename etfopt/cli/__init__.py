@@ -17,7 +17,8 @@ from rich.console import Console
 from rich.text import Text
 
 from etfopt.cli._app import app
-from etfopt.cli.benchmarks import bench, bench_head, bench_node, compare
+from etfopt.cli.bench_heads import bench_head, bench_loops
+from etfopt.cli.benchmarks import bench, bench_node, compare
 from etfopt.cli.doctor import doctor
 from etfopt.cli.solving import solve
 from etfopt.cli.studies import demo, report
@@ -44,11 +45,12 @@ except MissingExtraError as error:
 for command in (report, demo, compare, verify, doctor):  # in the order of --help
     app.command()(command)
 
-# "bench" is a command and the name of two more
+# "bench" is a command and the name of three more
 benches = typer.Typer(invoke_without_command=True, pretty_exceptions_enable=False, rich_markup_mode="markdown")
 benches.callback()(bench)
 benches.command("node")(bench_node)
 benches.command("head")(bench_head)
+benches.command("loops")(bench_loops)
 app.add_typer(benches, name="bench")
 
 

@@ -13,7 +13,8 @@ from etfopt.cli._tables import LEFT, RIGHT, WHOLE, table
 
 if TYPE_CHECKING:
     from etfopt.bench._measure import Row as ComparisonRow
-    from etfopt.bench.head import HeadRow
+    from etfopt.bench.head import HeadRow, StatisticsRow
+    from etfopt.bench.loops import LoopRow
     from etfopt.bench.node import NodeRow
     from etfopt.bench.pipelines import Row
     from etfopt.bench.summary import Summary
@@ -109,6 +110,36 @@ def head_costs(rows: Sequence[HeadRow], conditions: Mapping[str, object]) -> Tab
     ]
     title = "A training step of ResNet-18, 32 x 32 images"
     return table(title, {"head": WHOLE, **dict.fromkeys(numbers, NUMBER)}, cells, caption=_conditions(conditions))
+
+
+def statistics_costs(rows: Sequence[StatisticsRow]) -> Table:
+    """Tabulate what running statistics cost beside the paper's."""
+    cells = [
+        (f"{row.batch} x {row.d}", str(row.C), _seconds(row.running), _seconds(row.paper), f"{row.ratio:.3f} x")
+        for row in rows
+    ]
+    columns = {"features": WHOLE, **dict.fromkeys(("C", "running", "paper", "ratio"), NUMBER)}
+    return table("A step of the nearest head by itself, by its statistics", columns, cells)
+
+
+def loop_accuracies(rows: Sequence[LoopRow], conditions: Mapping[str, object]) -> Table:
+    """Tabulate accuracies after training, a row for each loop: the median, and the range below it."""
+    heads = list(dict.fromkeys(row.head for row in rows))
+    found = {(row.loop, row.head): row for row in rows}
+    titles = {row.loop: row.title for row in rows}
+    cells = [
+        (f"{loop}\n[dim]{title}[/dim]", *(_accuracies(found[loop, head]) for head in heads))
+        for loop, title in titles.items()
+    ]
+    columns = {"loop": LEFT, **dict.fromkeys((head.replace(", ", ",\n") for head in heads), NUMBER)}
+    caption = f"test accuracy in per cent: median over the seeds, and range; {_conditions(conditions)}"
+    # six heads in eighty columns: the box parts them by a space
+    return table("Accuracy after training", columns, cells, caption=caption, **FRAMELESS | {"padding": 0})
+
+
+def _accuracies(row: LoopRow) -> str:
+    median, low, high = (f"{100 * x:.1f}".replace("100.0", "100") for x in (row.median, row.lowest, row.highest))
+    return f"{median}\n[dim]{low}-{high}[/dim]"
 
 
 def _conditions(conditions: Mapping[str, object]) -> str:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, TypeAlias
+from typing import Annotated
 
 import typer
 
@@ -15,12 +14,10 @@ from etfopt._options import METHODS, as_method
 from etfopt._scalars import as_integer
 from etfopt.cli import _bench_tables as tables
 from etfopt.cli._app import AsJson, Overwrite, Quiet, console, hand_over, interruptible, one_of, progress
+from etfopt.cli._measuring import Device, make_folder, measuring, write, wrote
 
-__all__ = ["bench", "bench_head", "bench_node", "compare"]
+__all__ = ["bench", "bench_node", "compare"]
 
-Device: TypeAlias = Annotated[
-    str, typer.Option(help="cpu, or a GPU such as cuda.", autocompletion=one_of(lambda: ("cpu", "cuda", "mps")))
-]
 NO_FIGURES = "figures are left out: matplotlib is not installed; run: pip install 'etfopt[experiments]'"
 
 
@@ -67,12 +64,12 @@ def bench(
     cases = [case for case in CASES if largest >= case.C]
     shapes = [shape for shape in SHAPES if largest >= shape[1]]
     steps = sum(case.steps for case in cases) + STEPS_PER_SHAPE * len(shapes)
-    with _measuring(out, ["bench.json", "bench.png"], steps, "steps", overwrite, quiet or as_json) as step:
+    with measuring(out, ["bench.json", "bench.png"], steps, "steps", overwrite, quiet or as_json) as step:
         rows = run(cases, on_step=step)
         costs = units(shapes, on_step=step)
         about = {**conditions(), "dtype": "float64"}  # of the pipelines; the units name theirs
         document = {"conditions": about, "rows": as_records(rows), "units": as_records(costs)}
-        written = [_write(out, document)]  # first: the figure is known by it
+        written = [write(out, document)]  # first: the figure is known by it
         if find_spec("matplotlib"):
             from etfopt.plotting import draw_pipelines, save
 
@@ -80,7 +77,7 @@ def bench(
             times = {name: [row.seconds[name] for row in rows] for name in rows[0].seconds}
             save(draw_pipelines([(row.d, row.C) for row in rows], times), written[1])
     shown = [tables.pipelines(rows, about), *tables.unit_costs(costs)]
-    hand_over(written[0], shown, _wrote(written, [] if len(written) > 1 else [NO_FIGURES]), as_json)
+    hand_over(written[0], shown, wrote(written, [] if len(written) > 1 else [NO_FIGURES]), as_json)
 
 
 def bench_node(
@@ -116,79 +113,11 @@ def bench_node(
         as_method(name)
     usable_device(device)
     steps = len(SHAPES) * len(SPECTRA) * len(methods)
-    with _measuring(out, ["bench.json"], steps, "cases", overwrite, quiet or as_json) as step:
+    with measuring(out, ["bench.json"], steps, "cases", overwrite, quiet or as_json) as step:
         rows = run(SHAPES, device, methods, on_step=step)
         about = {**conditions(), "torch": version("torch"), "device": device, "growth": growth(rows)}
-        path = _write(out, {"conditions": about, "rows": as_records(rows)})
-    hand_over(path, [tables.node_costs(rows, about)], _wrote([path]), as_json)
-
-
-def bench_head(
-    classes: Annotated[
-        list[int] | None, typer.Option(help="Number of classes; may be given again. [10 and 100]")
-    ] = None,
-    batch: Annotated[int, typer.Option(help="Images a step.")] = 128,
-    rounds: Annotated[int, typer.Option(help="Timed steps of each head.")] = 5,
-    device: Device = "cpu",
-    out: Annotated[Path, typer.Option(help="Folder for the numbers.")] = Path("runs/bench-head"),
-    overwrite: Overwrite = False,
-    quiet: Quiet = False,
-    as_json: AsJson = False,
-) -> None:
-    """Time a training step of a ResNet-18 with each head in turn, and what each head costs by itself.
-
-    On 32 x 32 images. Takes some minutes without a GPU.
-
-    ```
-    etfopt bench head --classes 10 --batch 32
-    ```
-    """
-    classes = classes or [10, 100]
-    for C in classes:
-        as_integer(C, "classes", at_least=2)
-    as_integer(batch, "batch", at_least=2)  # batch normalisation cannot take one
-    as_integer(rounds, "rounds", at_least=1)
-    from etfopt.bench.head import HEADS, bench_heads
-    from etfopt.bench.node import usable_device
-    from etfopt.bench.timing import as_records, conditions
-
-    usable_device(device)
-    steps = len(classes) * len(HEADS) * (rounds + 1)
-    with _measuring(out, ["bench.json"], steps, "steps", overwrite, quiet or as_json) as step:
-        rows = bench_heads(classes, batch, rounds, device, on_step=step)
-        about = {**conditions(), "torch": version("torch"), "device": device}
-        path = _write(out, {"conditions": about, "rows": as_records(rows)})
-    hand_over(path, [tables.head_costs(rows, about)], _wrote([path]), as_json)
-
-
-def _make_folder(out: Path, names: Sequence[str], keys: Sequence[str], what: str, overwrite: bool) -> None:
-    """Make a folder for results, or say why it cannot be one; see `etfopt.files.refuse_occupied`."""
-    from etfopt import files
-
-    files.refuse_occupied([out / name for name in names], keys, what, overwrite=overwrite)
-    files.make_folder(out)
-
-
-@contextmanager
-def _measuring(
-    out: Path, names: Sequence[str], steps: int, unit: str, overwrite: bool, quiet: bool
-) -> Iterator[Callable[[], None]]:
-    """Make the folder and draw the bar; after Ctrl-C nothing is kept: a benchmark cut short measures something else."""
-    _make_folder(out, names, ("conditions", "rows"), "an earlier benchmark", overwrite)
-    kept = f"Nothing was written to {out}/: a benchmark is kept whole. To start again: the same command"
-    with interruptible(lambda: kept), progress(steps, quiet, unit) as step:
-        yield step
-
-
-def _write(out: Path, document: object) -> Path:
-    from etfopt.files import strict_json, write_atomically
-
-    write_atomically(out / "bench.json", strict_json(document).encode())
-    return out / "bench.json"
-
-
-def _wrote(paths: Sequence[Path], notes: Sequence[str] = ()) -> list[str]:
-    return [*notes, f"wrote {', '.join(map(str, paths))}"]
+        path = write(out, {"conditions": about, "rows": as_records(rows)})
+    hand_over(path, [tables.node_costs(rows, about)], wrote([path]), as_json)
 
 
 def compare(
@@ -242,7 +171,7 @@ def compare(
     seeds = (1 if quick else 5) if seeds is None else seeds
     grid = cells(problems, entrants, seeds)
     written = ["compare.json", "convergence.png", "profiles.png"]
-    _make_folder(out, written, ("rows", "solvers"), "an earlier comparison", overwrite)
+    make_folder(out, written, ("rows", "solvers"), "an earlier comparison", overwrite)
     rows: list[Row] = []
     files: list[Path] = []
 
@@ -262,4 +191,4 @@ def compare(
                 settings = {"seeds": seeds, "limit": limit, "cells": len(grid), "left_out": left_out}
                 files += write_report(rows, entrants, settings, out, figures=find_spec("matplotlib") is not None)
     shown = tables.comparison(rows, conditions(), width=console.width)
-    hand_over(files[0], shown, _wrote(files, left_out if len(files) > 1 else [*left_out, NO_FIGURES]), as_json)
+    hand_over(files[0], shown, wrote(files, left_out if len(files) > 1 else [*left_out, NO_FIGURES]), as_json)

@@ -12,10 +12,10 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities.plot import plot_curve
 
-from etfopt._options import ByKeyword
+from etfopt._options import ByKeyword, as_ignored
 from etfopt._scalars import as_integer
 from etfopt.errors import InputError, require_extra
-from etfopt.metrics._checks import Batch, check_batch, last_set, same_everywhere
+from etfopt.metrics._checks import Batch, Classifier, check_batch, last_set, same_everywhere
 
 
 class Float64Metric(ByKeyword, Metric):
@@ -23,44 +23,71 @@ class Float64Metric(ByKeyword, Metric):
 
     full_state_update = False
 
-    def __init__(self, *, num_classes: int, dim: int, **kwargs: Any) -> None:
+    def __init__(self, *, num_classes: int, dim: int, ignore_index: int = -100, **kwargs: Any) -> None:
         device = torch.get_default_device()
         # tensors on the meta device have no values, and to_empty() would fill them with whatever lies in memory
         with torch.device("cpu" if device.type == "meta" else device):
             super().__init__(**kwargs)
         self.num_classes = as_integer(num_classes, "num_classes", at_least=2)
         self.dim = as_integer(dim, "dim", at_least=1)
+        self.ignore_index = as_ignored(ignore_index, self.num_classes)
 
     def __getnewargs__(self) -> tuple[()]:  # torchmetrics would hand over the letters of a name
         return ()
 
-    def update(self, features: Tensor, labels: Tensor, weight: Tensor, bias: Tensor | None = None) -> None:
-        """Add a batch; one without samples changes nothing.
+    def update(
+        self, features: Tensor, labels: Tensor, weight: Tensor | None = None, bias: Tensor | None = None
+    ) -> None:
+        """Add a batch; one without samples that count changes nothing.
+
+        All metrics take the same arguments, so that they fit into one ``MetricCollection``.
 
         Parameters
         ----------
-        features : Tensor, shape (n, d)
-            What the classifier multiplies: after temperature and normalisation, where a head has them.
-        labels : Tensor of integers in [0, C), shape (n,)
-            The class of each sample.
-        weight : Tensor, shape (C, d)
+        features : Tensor, shape (..., d)
+            What the classifier multiplies: after temperature and normalisation, where a head has them. Or the output
+            of a hidden layer, without a classifier. All axes but the last number the samples: images, tokens of
+            sequences. For feature maps (n, d, h, w) pass ``features.movedim(1, -1)``.
+        labels : Tensor of integers in [0, C), shape (...)
+            The class of each sample. A sample with the label `ignore_index` counts nowhere, whatever its features.
+            The measures are defined for one class a sample: of one-hot labels or probabilities pass
+            ``labels.argmax(dim=-1)``.
+        weight : Tensor, shape (C, d), optional
             W, as in ``nn.Linear``.
         bias : Tensor, shape (C,), or None for zero
-            All metrics take the same arguments, so that they fit into one ``MetricCollection``.
+            b, as in ``nn.Linear``.
 
         Raises
         ------
         InputError
-            If an argument has a wrong shape or dtype, or a value that cannot be used. No state has changed then.
+            If an argument has a wrong shape or dtype, or a value that cannot be used, or if `weight` is missing where
+            the metric needs a classifier. No state has changed then.
         """
-        sizes = self.num_classes, self.dim
-        batch = check_batch(features, labels, weight, bias, sizes=sizes, device=self.device)
+        sizes, ignored = (self.num_classes, self.dim), self.ignore_index
+        batch = check_batch(features, labels, weight, bias, sizes=sizes, ignore_index=ignored, device=self.device)
         if len(batch.labels):
             self._add(batch)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Add a batch and return its value; see ``torchmetrics.Metric.forward``. A refused batch changes nothing."""
+        # torchmetrics starts a new state for the batch, and would leave that one behind
+        before = {name: list(x) if isinstance(x, list) else x for name, x in vars(self).items()}
+        try:
+            return super().forward(*args, **kwargs)
+        except InputError:
+            vars(self).update(before)
+            raise
 
     def _add(self, batch: Batch) -> None:
         """Add a batch of at least one sample."""
         raise NotImplementedError
+
+    def classifier_of(self, batch: Batch) -> Classifier:
+        """Return the classifier of a batch, or raise where there is none: for metrics that cannot do without."""
+        if batch.classifier is None:
+            name, shape = type(self).__name__, (self.num_classes, self.dim)
+            raise InputError(f"weight is missing, and {name} measures a classifier: pass its weight, of shape {shape}")
+        return batch.classifier
 
     def add_floats(self, name: str, *shape: int, value: float, reduce: str | Callable[[Tensor], Tensor]) -> None:
         """Register a state of this shape that starts with one value."""

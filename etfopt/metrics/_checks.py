@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from etfopt._torch import require_finite, require_floats, require_labels
+from etfopt._torch import require_features, require_finite, require_floats, require_labels
 from etfopt.errors import InputError
 
 EPS = torch.finfo(torch.float64).eps
@@ -19,56 +19,89 @@ CHUNK = 2**22
 SAME = 1e-12
 
 
-class Batch(NamedTuple):
-    """Copies in float64, and labels in int64, on the device of the metric: a caller may change the originals."""
+class Classifier(NamedTuple):
+    """Copies in float64, on the device of the metric."""
 
-    features: Tensor
-    labels: Tensor
     weight: Tensor
     bias: Tensor  # zero where there is none
+
+
+class Batch(NamedTuple):
+    """Samples that count, one a row: copies in float64 and int64 on the device of the metric, free to be kept."""
+
+    features: Tensor  # (n, d)
+    labels: Tensor  # (n,)
+    classifier: Classifier | None
 
 
 def check_batch(
     features: Tensor,
     labels: Tensor,
-    weight: Tensor,
+    weight: Tensor | None,
     bias: Tensor | None,
     *,
     sizes: tuple[int, int],
+    ignore_index: int,
     device: torch.device,
 ) -> Batch:
     """Check the arguments of ``update``; n = 0 is valid, the network may be in half precision or on another device."""
     num_classes, dim = sizes
-    require_floats(features, "features", ("n", dim))
-    classes = require_labels(labels, len(features), num_classes)
-    require_floats(weight, "weight", (num_classes, dim))
-    if bias is not None:
-        require_floats(bias, "bias", (num_classes,))
+    shape = tuple(require_features(features, dim).shape[:-1])
+    classes = require_labels(labels, shape, num_classes, ignore_index)
     _require_real(classes, "labels")
+    _require_real(features, "features")
     if classes.device.type != "cpu":  # `update` waits for the device in any case
-        require_labels(classes.cpu(), len(features), num_classes)
-    for name, value in {"features": features, "weight": weight, "bias": bias}.items():
+        require_labels(classes.cpu(), shape, num_classes, ignore_index)
+    f, y = _counted(features.detach(), classes, ignore_index)
+    classifier = _check_classifier(weight, bias, sizes, device)
+    return Batch(f.to(device, torch.float64, copy=True), y.to(device, copy=True), classifier)
+
+
+def _counted(features: Tensor, classes: Tensor, ignore_index: int) -> tuple[Tensor, Tensor]:
+    """Return the samples that count, one a row, their values checked: those of an ignored sample may be NaN."""
+    counted = classes != ignore_index
+    if counted.all():
+        require_values(features, "features")
+        return features.reshape(-1, features.shape[-1]), classes.flatten()
+    keep = counted.to(features.device)
+    require_values(features.where(keep[..., None], 0.0), "features")  # of the given shape, for the position of a NaN
+    return features[keep], classes[counted]
+
+
+def _check_classifier(
+    weight: Tensor | None, bias: Tensor | None, sizes: tuple[int, int], device: torch.device
+) -> Classifier | None:
+    """Return copies, or None where no classifier is given."""
+    if weight is None:
+        if bias is not None:
+            raise InputError("bias is given without weight; pass the weight of the classifier too, or neither")
+        return None
+    require_floats(weight, "weight", sizes)
+    if bias is not None:
+        require_floats(bias, "bias", sizes[:1])
+    for name, value in {"weight": weight, "bias": bias}.items():
         if value is not None:
             require_values(value, name)
-    f, W, b = (X.detach().to(device, torch.float64, copy=True) for X in (features, weight, _or_zero(bias, weight)))
-    return Batch(f, classes.detach().to(device, torch.int64, copy=True), W, b)
+    W, b = (X.detach().to(device, torch.float64, copy=True) for X in (weight, _or_zero(bias, weight)))
+    return Classifier(W, b)
 
 
 def _or_zero(bias: Tensor | None, weight: Tensor) -> Tensor:
     return weight.new_zeros(len(weight)) if bias is None else bias
 
 
-def predict(batch: Batch) -> Tensor:
+def predict(features: Tensor, classifier: Classifier) -> Tensor:
     """Return the classes of the largest logits, shape (n,), without all logits at once."""
-    pieces = torch.split(batch.features, max(1, CHUNK // len(batch.weight)))
-    return torch.cat([torch.addmm(batch.bias, f, batch.weight.T).argmax(dim=1) for f in pieces])
+    weight, bias = classifier
+    pieces = torch.split(features, max(1, CHUNK // len(weight)))
+    return torch.cat([torch.addmm(bias, f, weight.T).argmax(dim=1) for f in pieces])
 
 
 def require_values(X: Tensor, name: str) -> None:
     """Raise `InputError` if X has no values, or one that is NaN, infinite or above 1e100; look on every device."""
     _require_real(X, name)
     X = X.detach()
-    if not (X.isfinite() & (X.abs() <= LARGEST)).all():
+    if not (X.abs() <= min(LARGEST, torch.finfo(X.dtype).max)).all():  # 1e100 is infinite in half precision
         require_finite(X.cpu(), name, LARGEST)
 
 

@@ -88,10 +88,8 @@ def shape_measures(W: Tensor, stats: Statistics) -> dict[str, Tensor]:
     of_weights = _variation(torch.linalg.norm(unit_W, dim=1))
     to_means, etf_means = _nearest_etf(unit_H, stats.floor / torch.linalg.norm(stats.H))
     to_weights, etf_weights = _nearest_etf(unit_W.T, rounding)
-    nc2, nc3 = _gram_measures(unit_W.nan_to_num(0.0), unit_H.nan_to_num(0.0))
     return {
-        "nc2": nc2,
-        "nc3": nc3,
+        **_gram_measures(unit_W.nan_to_num(0.0), unit_H.nan_to_num(0.0)),
         "equinorm_means": of_means,
         "equinorm_weights": of_weights,
         "equinorm_difference": (of_means - of_weights).abs(),
@@ -101,17 +99,21 @@ def shape_measures(W: Tensor, stats: Statistics) -> dict[str, Tensor]:
     }
 
 
-def _gram_measures(W: Tensor, H: Tensor) -> tuple[Tensor, Tensor]:
-    """Return nc2 and nc3 of W and H of norm 1 (or 0) from their coordinates X and Y in a basis Q of their span.
+def _gram_measures(W: Tensor, H: Tensor) -> dict[str, Tensor]:
+    """Return the measures of WW', H'H and WH, for W and H of norm 1 (or 0), from coordinates X, Y in their span.
 
-    [1/sqrt(C), W, H'] = QR has WW' = Q XX' Q', WH = Q XY' Q' and M = (QQ' - qq' + (I - QQ'))/sqrt(C - 1), with q the
-    first column of Q: the differences from M are taken entry by entry in a matrix of size min(C, 2d + 1), and Q is
-    not needed.
+    [1/sqrt(C), W, H'] = QR has WW' = Q XX' Q', H'H = Q YY' Q', WH = Q XY' Q' and, with q the first column of Q,
+    M = (QQ' - qq' + (I - QQ'))/sqrt(C - 1). The differences from M are taken entry by entry in a matrix of size
+    min(C, 2d + 1), and Q is not needed.
     """
     C, d = W.shape
     R = torch.linalg.qr(torch.cat([W.new_full((C, 1), C**-0.5), W, H.T], dim=1), mode="r").R
     X, Y = R[:, 1 : 1 + d], R[:, 1 + d :]
-    return _from_simplex(X @ X.T, C, 0.0), _from_simplex(X @ Y.T, C, EPS * max(C, 2 * d + 1))
+    return {
+        "nc2": _from_simplex(X @ X.T, C, 0.0),
+        "nc2_means": _from_simplex(Y @ Y.T, C, 0.0),
+        "nc3": _from_simplex(X @ Y.T, C, EPS * max(C, 2 * d + 1)),
+    }
 
 
 def _from_simplex(G: Tensor, C: int, floor: float) -> Tensor:

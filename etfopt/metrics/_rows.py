@@ -14,8 +14,8 @@ from etfopt.metrics._base import Float64Metric
 class KeepsRows(Float64Metric):
     """Adds states that are lists of tensors, concatenated over batches and ranks; a rank may have none."""
 
-    def __init__(self, *, num_classes: int, dim: int, **kwargs: Any) -> None:
-        super().__init__(num_classes=num_classes, dim=dim, **kwargs)
+    def __init__(self, *, num_classes: int, dim: int, ignore_index: int = -100, **kwargs: Any) -> None:
+        super().__init__(num_classes=num_classes, dim=dim, ignore_index=ignore_index, **kwargs)
         self._no_rows: dict[str, Tensor] = {}
 
     def add_rows(self, name: str, *shape: int, dtype: torch.dtype = torch.float64) -> None:

@@ -14,13 +14,17 @@ from etfopt.metrics._checks import Batch, last_set, predict
 from etfopt.metrics._measures import centred_means, nc1, shape_measures, summarise, vci
 from etfopt.metrics._precise import norm, residual
 
-__all__ = ["MEASURES", "NeuralCollapse"]
+__all__ = ["FEATURE_MEASURES", "MEASURES", "NeuralCollapse"]
 
 MEASURES = (
-    *("accuracy", "nc1", "vci", "nc2", "nc3", "nc4"),
+    *("accuracy", "nc1", "vci", "nc2", "nc2_means", "nc3", "nc4"),
     *("equinorm_means", "equinorm_weights", "equinorm_difference"),
     *("etf_distance_means", "etf_distance_weights", "etf_distance_between"),
 )
+"""Keys of what ``NeuralCollapse.compute()`` returns."""
+
+FEATURE_MEASURES = ("nc1", "vci", "nc2_means", "equinorm_means", "etf_distance_means")
+"""Those of `MEASURES` that need no classifier."""
 
 
 class NeuralCollapse(Float64Metric):
@@ -39,6 +43,7 @@ class NeuralCollapse(Float64Metric):
     nc1                       :math:`\mathrm{tr}(\Sigma_W \Sigma_B^+)/C`
     vci                       :math:`1 - \mathrm{tr}((\Sigma_W + \Sigma_B)^+ \Sigma_B)/\min(d, C-1)`
     nc2                       :math:`\|WW'/\|WW'\|_F - M\|_F`
+    nc2_means                 :math:`\|H'H/\|H'H\|_F - M\|_F`
     nc3                       :math:`\|WH/\|WH\|_F - M\|_F`
     nc4                       :math:`\|W\mu_G + b\|_2`
     equinorm_means            standard deviation (divisor C - 1) over mean of the norms of the columns of H
@@ -51,19 +56,25 @@ class NeuralCollapse(Float64Metric):
 
     :math:`\Sigma_B` weights a class by its share, so that :math:`\Sigma_W + \Sigma_B` is the covariance of the
     features; for balanced classes this is the plain mean over classes. C is `num_classes` throughout. A class that
-    never occurred has a zero column in H and is left out of equinorm_means. vci, nc3 and etf_distance_means then stay
-    away from 0: they ask for the simplex of all C classes.
+    never occurred has a zero column in H and is left out of equinorm_means. vci, nc2_means, nc3 and etf_distance_means
+    then stay away from 0: they ask for the simplex of all C classes.
 
-    The measures use the last classifier given, the accuracy that of each batch. A measure is NaN only where it has no
-    value: all before the first sample; nc1, nc3, equinorm_means and what uses the nearest ETF of H where all class
-    means are equal, as far as float64 sums can tell (vci is 1 there); what W enters by its direction where W = 0; nc3
-    where WH = 0; the distances where d < C - 1, since no simplex ETF fits; etf_distance_between where a nearest ETF is
-    not unique (H or W, centred over the classes, has rank below C - 1).
+    The measures in `FEATURE_MEASURES` need no classifier, so that hidden layers can be measured:
+    ``update(features, labels)``. All others are NaN then. The measures use the last classifier given, the accuracy that
+    of each batch; it is NaN if any batch came without one.
+
+    Elsewhere a measure is NaN only where it has no value: all before the first sample; nc1, nc2_means, nc3,
+    equinorm_means and what uses the nearest ETF of H where all class means are equal, as far as float64 sums can tell
+    (vci is 1 there); what W enters by its direction where W = 0; nc3 where WH = 0; the distances where d < C - 1, since
+    no simplex ETF fits; etf_distance_between where a nearest ETF is not unique (H or W, centred over the classes, has
+    rank below C - 1).
 
     Parameters
     ----------
     num_classes, dim : int
         C, at least 2, and d, the width of the features.
+    ignore_index : int
+        Label of samples that count nowhere, outside [0, C): by default -100, as in PyTorch's cross-entropy.
     **kwargs
         For ``torchmetrics.Metric``.
 
@@ -95,6 +106,13 @@ class NeuralCollapse(Float64Metric):
     >>> metric.update(torch.eye(3).repeat(4, 1), torch.arange(3).repeat(4), weight=torch.eye(3) - 1 / 3)
     >>> round(float(metric.compute()["nc3"]), 4)
     0.0
+
+    A hidden layer has no classifier, and the label -100 marks what does not count:
+
+    >>> layer = NeuralCollapse(num_classes=3, dim=3)
+    >>> layer.update(torch.eye(3)[None].repeat(4, 1, 1), torch.tensor([[0, 1, 2], [0, 1, 2], [0, 1, 2], [0, 1, -100]]))
+    >>> round(float(layer.compute()["nc1"]), 4)
+    0.0
     """
 
     plot_lower_bound = 0.0
@@ -104,8 +122,8 @@ class NeuralCollapse(Float64Metric):
     weight: Tensor
     bias: Tensor
 
-    def __init__(self, *, num_classes: int, dim: int, **kwargs: Any) -> None:
-        super().__init__(num_classes=num_classes, dim=dim, **kwargs)
+    def __init__(self, *, num_classes: int, dim: int, ignore_index: int = -100, **kwargs: Any) -> None:
+        super().__init__(num_classes=num_classes, dim=dim, ignore_index=ignore_index, **kwargs)
         C, d = self.num_classes, self.dim
         merge = partial(_moments.merge, C=C, d=d)
         self.add_floats("moments", _moments.size(C, d), value=0.0, reduce=merge)
@@ -115,8 +133,11 @@ class NeuralCollapse(Float64Metric):
 
     def _add(self, batch: Batch) -> None:
         self.moments = _moments.add_batch(self.moments, batch.features, batch.labels, self.num_classes, self.dim)
-        self.correct = self.correct + (predict(batch) == batch.labels).sum()
-        self.weight, self.bias = batch.weight, batch.bias
+        if batch.classifier is None:
+            self.correct = self.correct + torch.nan  # how many would be right is not known
+        else:
+            self.correct = self.correct + (predict(batch.features, batch.classifier) == batch.labels).sum()
+            self.weight, self.bias = batch.classifier
 
     def compute(self) -> dict[str, Tensor]:
         """Return the measures of everything seen so far, as the table above describes them; NaN where one has no value.

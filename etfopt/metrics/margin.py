@@ -48,6 +48,8 @@ class CosineMargin(KeepsRows):
         :math:`\mu_G`, e.g. from a first pass over the data (`NeuralCollapse.global_mean`).
     keep_margins : bool
         Whether ``sorted()`` is wanted where `global_mean` is given; without it, it always can be had.
+    ignore_index : int
+        Label of samples that count nowhere, outside [0, C): by default -100, as in PyTorch's cross-entropy.
     **kwargs
         For ``torchmetrics.Metric``.
 
@@ -88,9 +90,10 @@ class CosineMargin(KeepsRows):
         dim: int,
         global_mean: Tensor | None = None,
         keep_margins: bool = False,
+        ignore_index: int = -100,
         **kwargs: Any,
     ) -> None:
-        super().__init__(num_classes=num_classes, dim=dim, **kwargs)
+        super().__init__(num_classes=num_classes, dim=dim, ignore_index=ignore_index, **kwargs)
         self.streaming, self.keep_margins = global_mean is not None, bool(keep_margins)
         if global_mean is not None:
             require_floats(global_mean, "global_mean", (self.dim,))
@@ -106,7 +109,7 @@ class CosineMargin(KeepsRows):
         self.add_floats("weight", self.num_classes, self.dim, value=torch.nan, reduce=last_set)
 
     def _add(self, batch: Batch) -> None:
-        self.weight = batch.weight
+        self.weight = self.classifier_of(batch).weight
         if self.streaming:
             floor = GIVEN * norm(self.global_mean)
             margins = _margins(batch.features - self.global_mean, batch.labels, self.weight, floor)

@@ -42,6 +42,8 @@ class NearestMeanMismatch(KeepsRows):
     class_means : Tensor, shape (C, d), optional
         :math:`\mu_c`, not centred, e.g. from a first pass over the data (`NeuralCollapse.feature_means`). The row of a
         class that did not occur is NaN.
+    ignore_index : int
+        Label of samples that count nowhere, outside [0, C): by default -100, as in PyTorch's cross-entropy.
     **kwargs
         For ``torchmetrics.Metric``.
 
@@ -73,8 +75,16 @@ class NearestMeanMismatch(KeepsRows):
     mismatches: Tensor
     count: Tensor
 
-    def __init__(self, *, num_classes: int, dim: int, class_means: Tensor | None = None, **kwargs: Any) -> None:
-        super().__init__(num_classes=num_classes, dim=dim, **kwargs)
+    def __init__(
+        self,
+        *,
+        num_classes: int,
+        dim: int,
+        class_means: Tensor | None = None,
+        ignore_index: int = -100,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(num_classes=num_classes, dim=dim, ignore_index=ignore_index, **kwargs)
         self.streaming = class_means is not None
         if class_means is not None:
             self.add_given("class_means", _checked(class_means, self.num_classes, self.dim))
@@ -86,7 +96,7 @@ class NearestMeanMismatch(KeepsRows):
             self.add_rows("predicted", dtype=torch.int64)
 
     def _add(self, batch: Batch) -> None:
-        predicted = predict(batch)
+        predicted = predict(batch.features, self.classifier_of(batch))
         if self.streaming:
             self.mismatches = self.mismatches + (predicted != _nearest(batch.features, self.class_means)).sum()
             self.count = self.count + len(predicted)

@@ -22,12 +22,14 @@ class NumericalRank(KeepsRows):
 
     lies between 1 and the rank of :math:`X_c`, and is 1 where all features of the class are multiples of one: at
     collapse. ``compute()`` returns the mean of :math:`r_c` over the classes that occurred, a 0-d float64 tensor, NaN
-    before the first sample and where all features of a class are zero.
+    before the first sample and where all features of a class are zero. No classifier is needed.
 
     Parameters
     ----------
     num_classes, dim : int
         C, at least 2, and d, the width of the features.
+    ignore_index : int
+        Label of samples that count nowhere, outside [0, C): by default -100, as in PyTorch's cross-entropy.
     **kwargs
         For ``torchmetrics.Metric``.
 
@@ -52,7 +54,7 @@ class NumericalRank(KeepsRows):
     >>> import torch
     >>> from etfopt.metrics import NumericalRank
     >>> metric = NumericalRank(num_classes=2, dim=3)
-    >>> metric.update(torch.eye(3), torch.tensor([0, 0, 1]), weight=torch.ones(2, 3))
+    >>> metric.update(torch.eye(3), torch.tensor([0, 0, 1]))
     >>> round(float(metric.compute()), 4)  # two equal singular values, and one
     1.5
     """
@@ -60,8 +62,8 @@ class NumericalRank(KeepsRows):
     higher_is_better = False
     plot_lower_bound = 1.0
 
-    def __init__(self, *, num_classes: int, dim: int, **kwargs: Any) -> None:
-        super().__init__(num_classes=num_classes, dim=dim, **kwargs)
+    def __init__(self, *, num_classes: int, dim: int, ignore_index: int = -100, **kwargs: Any) -> None:
+        super().__init__(num_classes=num_classes, dim=dim, ignore_index=ignore_index, **kwargs)
         self.add_rows("features", self.dim)
         self.add_rows("labels", dtype=torch.int64)
 

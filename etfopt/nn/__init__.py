@@ -33,7 +33,8 @@ jit.trace                       right  right     right  right    error  error
 Forward mode and derivatives of derivatives run uncompiled, and are an error with ``fullgraph=True``. Products alone
 are compiled there too; only dual numbers from outside leave the graph. A compiled graph is differentiable once. Under
 checkpoint the fixed and the nearest head have updated their state when the second run raises: checkpoint the backbone
-only. With ``statistics="paper"`` the fixed head is right there.
+only. With ``statistics="paper"`` the fixed head is right there. Which training loops and trainers work is a table of
+its own, in ``docs/howto/training_loops.md``.
 """
 
 from etfopt.errors import require_extra

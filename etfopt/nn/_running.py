@@ -5,20 +5,21 @@ from __future__ import annotations
 import abc
 import inspect
 import math
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Required, TypedDict
 
 import torch
 from torch import Tensor
 
-from etfopt._options import ByKeyword
+from etfopt._options import ByKeyword, as_ignored
 from etfopt._scalars import as_integer
 from etfopt._torch import outside_graphs, require_finite, visible
 from etfopt.nn._ranks import Ranks
 from etfopt.nn._signature import whole_signature
 from etfopt.nn._state import Tracking, refuse_second_run, refuse_trace, state_dtype, where_valid
 from etfopt.nn._targets import rows, targets
-from etfopt.nn.pooling import as_ignored, class_sums
+from etfopt.nn.pooling import class_sums
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -87,6 +88,7 @@ class RunningMeans(ByKeyword, Tracking, abc.ABC):
 
     steps: Tensor
     _shown: tuple[str, ...] = ("num_classes", "dim")
+    _by_class: tuple[str, ...]  # the buffers that have a column for each class
     _known_count: int | None = None  # see `count`
 
     __signature__: ClassVar[inspect.Signature]
@@ -121,6 +123,10 @@ class RunningMeans(ByKeyword, Tracking, abc.ABC):
     @abc.abstractmethod
     def _merged(self, batch: Sums) -> Merged:
         """Return what a batch with samples makes of the state."""
+
+    @abc.abstractmethod
+    def start_from(self, mean: Tensor) -> None:
+        """Take columns (d, C) from elsewhere for the class means."""
 
     @abc.abstractmethod
     def centred(self) -> Tensor:
@@ -174,6 +180,13 @@ class RunningMeans(ByKeyword, Tracking, abc.ABC):
         return update.mean
 
     @torch.no_grad()
+    def take_columns(self, take: Callable[[Tensor], Tensor], num_classes: int) -> None:
+        """Replace what the buffers hold for each class by other columns, for another number of classes."""
+        for name in self._by_class:
+            setattr(self, name, take(getattr(self, name)))
+        self.num_classes = num_classes
+
+    @torch.no_grad()
     def reset_parameters(self) -> None:
         """Restore the state of construction: no batch has been seen."""
         for value in self._buffers.values():
@@ -202,9 +215,9 @@ class RunningMeans(ByKeyword, Tracking, abc.ABC):
     def _average(self, features: Tensor, target: Tensor) -> MeansUpdate | None:
         own, bad = class_sums(features, target, self.num_classes, self.ignore_index)
         pooled = self.ranks.total(own, bad)
-        classes, total, counts = (part.to(features.dtype) for part in pooled.sums)
-        # a sum over ranks is one graph: a gradient of the counts, always zero, would need the buffers as they were
-        batch = Sums(classes, total, counts.detach())
+        sums, total, counts = (part.to(features.dtype) for part in pooled.sums)
+        # over ranks the counts carry a gradient of zero, for which autograd would save the state that commit writes to
+        batch = Sums(sums, total, counts.detach())
         valid = None
         if pooled.refused is not None:
             valid = (batch.number > 0) & ~pooled.refused

@@ -151,6 +151,16 @@ class Tracking(LoadChecked):
             self.raise_rejected()
         return self
 
+    def _replicate_for_data_parallel(self) -> Self:
+        if self.training:
+            raise InputError(
+                f"{type(self).__name__} is replicated by torch.nn.DataParallel in training, where each replica would "
+                "update statistics of its own, which are then lost. Wrap the backbone only, or use "
+                "DistributedDataParallel, which pools the statistics"
+            )
+        replica: Self = super()._replicate_for_data_parallel()  # type: ignore[no-untyped-call] # as above
+        return replica
+
     def _save_to_state_dict(self, *arguments: Any) -> None:
         self.raise_rejected()
         super()._save_to_state_dict(*arguments)

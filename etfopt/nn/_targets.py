@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from etfopt._torch import require_floats, require_labels, visible
+from etfopt._torch import require_features, require_labels, visible
 from etfopt.errors import InputError
 from etfopt.nn.pooling import ROUNDING, are_probabilities
 
@@ -18,15 +18,8 @@ LABELS_REQUIRED = (
 
 def rows(features: Tensor, dim: int) -> Tensor:
     """Return features (..., d) as (n, d)."""
-    if isinstance(features, Tensor) and features.dim() == 2:  # the usual case, and one that traces may keep as it is
-        require_floats(features, "features", ("n", dim))
-        return features
-    require_floats(features, "features", None)
-    if features.dim() == 0 or features.shape[-1] != dim:
-        channels = features.dim() > 2 and features.shape[1] == dim
-        remedy = "features.movedim(1, -1), with the channels last" if channels else "check dim, or reshape it"
-        raise InputError(f"features has shape {tuple(features.shape)}; it must be (..., {dim}): {remedy}")
-    return features.reshape(-1, dim)
+    require_features(features, dim)
+    return features if features.dim() == 2 else features.reshape(-1, dim)  # the usual case costs a trace no node
 
 
 def targets(labels: object, lead: torch.Size, num_classes: int, ignore_index: int) -> Tensor:

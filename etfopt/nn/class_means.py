@@ -32,8 +32,7 @@ class ClassMeans(RunningMeans):
 
     The past is held constant, so that only :math:`a\,\hat\mu_c` carries a gradient. Absent classes keep their mean to
     the bit. Both factors multiply: one batch, or the same samples in many small ones, forget the past equally.
-    The class means are centred by their balanced mean :math:`\bar\mu`, over the classes seen so far; a class never seen
-    has a centred mean of zero.
+    The class means are centred by the mean of the columns seen so far; a class never seen has a centred mean of zero.
 
     Parameters
     ----------
@@ -64,9 +63,10 @@ class ClassMeans(RunningMeans):
     however the module is built, moved or loaded, and all of them may be averaged (EMA, SWA). In float32 ``samples``
     counts to 2^24, when the memory alone decides. The options of the constructor are not part of the state.
 
-    In training, `NearestETFHead` centres a batch by :math:`\bar\mu` plus :math:`n/(n+4)` times the mean residual
-    :math:`f_i - \mu_{y_i}` of its n samples: an estimate of how far all features have moved since the means were taken,
-    for which it does not matter which classes the batch holds. In evaluation it centres by :math:`\bar\mu` alone.
+    The bias of `NearestETFHead` is centred by the global mean :math:`\mu_G = \sum_c N_c\mu_c/\sum_c N_c`, and in
+    training by :math:`\mu_G` plus :math:`n/(n+4)` times the mean residual :math:`f_i - \mu_{y_i}` of the n samples of
+    the batch: an estimate of how far all features have moved since the means were taken, for which it does not matter
+    which classes the batch holds.
 
     What was tried is in ``docs/explanation/statistics.md``, with figures.
 
@@ -90,6 +90,7 @@ class ClassMeans(RunningMeans):
     """
 
     _shown = ("num_classes", "dim", "memory")
+    _by_class = ("mean", "samples")
     mean: Tensor
     samples: Tensor
 
@@ -105,6 +106,12 @@ class ClassMeans(RunningMeans):
         """Which classes have occurred so far, bool of shape (C,)."""
         return self.samples > 0
 
+    @torch.no_grad()
+    def start_from(self, mean: Tensor) -> None:
+        """Take columns (d, C) from elsewhere for the class means, each worth as much as one sample."""
+        self.mean.copy_(mean)
+        self.samples.fill_(1)
+
     def centred(self) -> Tensor:
         """Return the class means minus their balanced mean; 0 for a class never seen.
 
@@ -115,13 +122,13 @@ class ClassMeans(RunningMeans):
         return _centred(self.mean, self.occurred)
 
     def center(self) -> Tensor:
-        """Return the balanced mean of the classes seen so far.
+        """Return the mean of all samples by the running class means.
 
         Returns
         -------
         Tensor, shape (d,)
         """
-        return _balanced(self.mean, self.occurred)
+        return _weighted(self.mean, self.samples)
 
     def _merged(self, batch: Sums) -> Merged:
         counts, means = batch.counts, batch.means()
@@ -134,7 +141,7 @@ class ClassMeans(RunningMeans):
         past = torch.where(before, old, means.detach())
         number = torch.where(batch.number > 0, batch.number, 1)
         moved = (batch.total - past @ counts) / number
-        center = _balanced(past, seen) + batch.number / (batch.number + PRIOR) * moved
+        center = _weighted(past, samples + counts) + batch.number / (batch.number + PRIOR) * moved
         return Merged(_centred(mean, seen), center, seen, {"mean": mean, "samples": samples + counts})
 
 
@@ -148,10 +155,11 @@ def share(past: Tensor, new: Tensor, memory: float) -> Tensor:
     return torch.maximum(quadratic, -torch.expm1(-new / memory)).where(past > 0, (new > 0).to(new))
 
 
-def _balanced(mean: Tensor, seen: Tensor) -> Tensor:
-    weights = seen.to(mean.dtype)
-    return mean @ (weights / weights.sum().clamp(min=1))
+def _weighted(mean: Tensor, weights: Tensor) -> Tensor:
+    """Return the mean of the columns by these weights, which may all be 0."""
+    total = weights.sum()
+    return mean @ (weights / torch.where(total > 0, total, 1))
 
 
 def _centred(mean: Tensor, seen: Tensor) -> Tensor:
-    return torch.where(seen, mean - _balanced(mean, seen)[:, None], 0)
+    return torch.where(seen, mean - _weighted(mean, seen.to(mean.dtype))[:, None], 0)

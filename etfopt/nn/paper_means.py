@@ -8,14 +8,12 @@ import torch
 from torch import Tensor
 
 from etfopt._options import as_averaging
-from etfopt.nn._renamed import takes_old_options
 from etfopt.nn._running import MeansOptions, Merged, RunningMeans, Sums
 from etfopt.nn.averaging import rule_of
 
 __all__ = ["PaperClassMeans"]
 
 
-@takes_old_options
 class PaperClassMeans(RunningMeans):
     r"""Running class means by the rules of the paper's release: centred by the mean of each batch.
 
@@ -72,6 +70,7 @@ class PaperClassMeans(RunningMeans):
     """
 
     _shown = ("num_classes", "dim", "averaging")
+    _by_class = ("mean", "seen")
     mean: Tensor
     global_mean: Tensor
     seen: Tensor
@@ -88,6 +87,13 @@ class PaperClassMeans(RunningMeans):
     def occurred(self) -> Tensor:
         """Which classes have occurred so far, bool of shape (C,)."""
         return self.seen > 0
+
+    @torch.no_grad()
+    def start_from(self, mean: Tensor) -> None:
+        """Take centred columns (d, C) from elsewhere for the class means of a first step."""
+        self.mean.copy_(mean)
+        self.seen.fill_(1)
+        self.steps.fill_(1)
 
     def centred(self) -> Tensor:
         """Return the running means of the centred class means.

@@ -6,9 +6,8 @@ import torch
 from torch import Tensor
 
 from etfopt._torch import visible
-from etfopt.errors import InputError
 
-__all__ = ["as_ignored", "class_sums", "counted_samples", "one_class"]
+__all__ = ["class_sums", "counted_samples", "one_class"]
 
 
 def class_sums(
@@ -62,13 +61,3 @@ def one_class(labels: Tensor, counted: Tensor) -> Tensor:
     if not len(labels):
         return counted.any()
     return torch.where(counted, labels, C).min() == torch.where(counted, labels, -1).max()
-
-
-def as_ignored(value: object, num_classes: int) -> int:
-    """Return the label of ignored samples, an integer outside [0, num_classes), or raise `InputError`."""
-    usable = isinstance(value, int) and not isinstance(value, bool) and -(2**63) <= value < 2**63
-    if not isinstance(value, int) or not usable or 0 <= value < num_classes:
-        raise InputError(
-            f"ignore_index must be an integer outside [0, {num_classes}), no class; got {value!r}: the default is -100"
-        )
-    return value

@@ -11,7 +11,7 @@ from etfopt import InputError
 torch = pytest.importorskip("torch")
 pytest.importorskip("pytorch_lightning")
 from etfopt._memory import Allocations
-from etfopt.bench.head import HEADS, bench_heads
+from etfopt.bench.head import HEADS, bench_heads, bench_statistics
 from etfopt.bench.node import NodeRow, bench_node, growth
 from etfopt.experiments.networks.backbones import resnet18
 
@@ -84,3 +84,9 @@ def test_every_head_trains_the_same_network_in_turn():
     assert rows[0].ratio == 1
     assert rows[0].share == 0
     assert all(row.step > row.alone > 0 for row in rows)
+
+
+def test_running_statistics_are_timed_beside_the_papers_on_every_shape():
+    rows = bench_statistics([(12, 8, 3), (6, 5, 4)], rounds=3)
+    assert [(row.batch, row.d, row.C) for row in rows] == [(12, 8, 3), (6, 5, 4)]
+    assert all(min(row.running, row.paper, row.ratio) > 0 for row in rows)

@@ -81,6 +81,9 @@ def test_the_reduced_frame_and_a_prox_reach_the_problem(folder: Path) -> None:
         (["bench", "head", "--classes", "1"], "classes must be an integer of at least 2; got 1"),
         (["bench", "head", "--batch", "0"], "batch must be an integer of at least 2; got 0"),
         (["bench", "head", "--rounds", "0"], "rounds must be an integer of at least 1; got 0"),
+        (["bench", "loops", "--seeds", "0"], "seeds must be an integer of at least 1; got 0"),
+        (["bench", "loops", "--epochs-scale", "0"], "epochs_scale must be"),
+        (["bench", "loops", "--rows", "1411"], "rows = '1411' is not known; choose one of: 1408, 1409"),
         (["demo", "--epochs", "0"], "epochs must be an integer of at least 1; got 0"),
         (["demo", "--out", "means.npy"], "means.npy: cannot be used as a folder: it is a file; choose another with --"),
         (["train", "--dim", "9"], "dim = 9 is smaller than the r = 10 rows of the frame; set backbone.dim to at least"),
@@ -157,6 +160,16 @@ def test_bench_node_and_head_write_their_numbers(folder: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == json.loads((folder / "runs" / "bench-head" / "bench.json").read_text())
     assert next(row["head"] for row in json.loads(done.stdout)["rows"]) == "learned"
+    assert [row["C"] for row in json.loads(done.stdout)["statistics"]] == [10, 100, 10]
+
+
+def test_bench_loops_writes_the_accuracy_of_every_seed(folder: Path) -> None:
+    done = run("bench", "loops", "--rows", "1408", "--seeds", "2", "--epochs-scale", "0.25", "--json", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert document == json.loads((folder / "runs" / "bench-loops" / "bench.json").read_text())
+    assert {"torch", "threads", "seeds"} <= document["conditions"].keys()
+    assert all(row["loop"] == "1408" and len(row["accuracies"]) == 2 for row in document["rows"])
 
 
 def test_a_terminated_run_does_not_look_like_a_success(folder: Path) -> None:

@@ -45,7 +45,7 @@ def test_all_commands_are_met() -> None:
     assert {path[0] for path in PATHS if path} == {
         *("solve", "train", "report", "demo", "compare", "verify", "doctor", "bench")
     }
-    assert {("bench", "node"), ("bench", "head")} <= set(PATHS)
+    assert {("bench", "node"), ("bench", "head"), ("bench", "loops")} <= set(PATHS)
 
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: " ".join(path) or "etfopt")
@@ -123,7 +123,7 @@ def test_help_comes_without_importing_torch(command: str, tmp_path: Path) -> Non
     ("line", "offered"),
     [
         ("etfopt ver", ["verify"]),
-        ("etfopt bench ", ["node", "head"]),
+        ("etfopt bench ", ["node", "head", "loops"]),
         ("etfopt solve --tr", ["--transpose"]),
         ("etfopt train --head n", ["nearest"]),
         ("etfopt train --optimizer ada", ["adam", "adamw"]),

@@ -13,7 +13,15 @@ from rich.table import Table
 import etfopt
 from etfopt.bench.pipelines import Row
 from etfopt.bench.units import UnitRow
-from etfopt.cli._bench_tables import comparison, head_costs, node_costs, pipelines, unit_costs
+from etfopt.cli._bench_tables import (
+    comparison,
+    head_costs,
+    loop_accuracies,
+    node_costs,
+    pipelines,
+    statistics_costs,
+    unit_costs,
+)
 from etfopt.cli._tables import measures, solution_table, spreads, verdicts
 
 
@@ -61,6 +69,23 @@ def test_the_node_is_tabulated_in_units_of_a_product_and_a_layer():
     assert text.split() == ["64", "x", "8,", "random", "auto", "2", "s", "6", "s", "4", "2", "4.2"]
 
 
+def test_the_cost_of_running_statistics_is_shown_beside_the_papers():
+    cost = pytest.importorskip("etfopt.bench.head")
+    table = statistics_costs([cost.StatisticsRow(128, 512, 100, "cpu", running=2e-3, paper=1.6e-3, ratio=1.25)])
+    assert line(table, "128 x 512") == ["128 x 512", "100", "2 ms", "1.6 ms", "1.250 x"]
+
+
+def test_a_loop_shows_the_median_and_the_range_of_each_head():
+    loops = pytest.importorskip("etfopt.bench.loops")
+    rows = [
+        loops.LoopRow("128x1", "accumulation", head, (0.5, 0.25, 0.9999), 0.5, 0.25, 0.9999, 1.0, ())
+        for head in ("learned", "nearest")
+    ]
+    text = [line.split() for line in lines(loop_accuracies(rows, {"seeds": 3}))]
+    assert ["128x1", "50.0", "50.0"] in text
+    assert ["accumulation", "25.0-100", "25.0-100"] in text
+
+
 def test_an_epoch_that_was_never_reached_is_more_than_all_of_them():
     report = pytest.importorskip("etfopt.experiments.studies._numbers")
     rest = dict.fromkeys(report.QUANTITIES, report.Spread(0.5, 1e-5, 2.0))
@@ -74,6 +99,7 @@ def test_an_epoch_that_was_never_reached_is_more_than_all_of_them():
 def long_tables() -> list[Table]:
     """Every table with the longest names and numbers that it is to hold."""
     node, cost = pytest.importorskip("etfopt.bench.node"), pytest.importorskip("etfopt.bench.head")
+    loops = pytest.importorskip("etfopt.bench.loops")
     report, measure = (
         pytest.importorskip("etfopt.experiments.studies._numbers"),
         pytest.importorskip("etfopt.bench._measure"),
@@ -102,6 +128,9 @@ def long_tables() -> list[Table]:
         node_costs([node.NodeRow(**shape, device="cpu", method="newton-schulz", forward=0.1234, total=0.1234,
                                  product=1.1e-5, memory=12.0)], about),
         head_costs([cost.HeadRow("nearest, forward only", 1000, 128, "cpu", 0.1234, 1.234, 0.1234, 0.1234)], about),
+        statistics_costs([cost.StatisticsRow(128, 512, 100, "cpu", 1.234e-2, 1.1e-5, 1.0625)]),
+        loop_accuracies([loops.LoopRow(name, loop.title, head, (), 0.5, 0.1234, 0.4321, 1.0, ())
+                         for name, loop in loops.LOOPS.items() for head in loops.HEADS], about),
         *comparison([row], about, width=80),
         spreads({head: dict.fromkeys(report.QUANTITIES, spread) for head in ("learned", "fixed", "nearest")}, "t", 60),
         solution_table(etfopt.nearest_etf(np.random.default_rng(0).standard_normal((64, 10)))),

@@ -96,6 +96,7 @@ LONG = {
     "bench": ["bench"],
     "bench node": ["bench", "node"],
     "bench head": ["bench", "head", "--classes", "2", "--batch", "2", "--rounds", "1"],
+    "bench loops": ["bench", "loops", "--rows", "1408", "--seeds", "1"],
     "verify": ["verify", "--claim", "temperature", "--budget", "3"],
     "demo": ["demo", "--epochs", "1"],
     "train": ["train", "--epochs", "1", "--set", "backbone.width=8"],

@@ -67,7 +67,19 @@ def test_the_margins_of_both_splits_are_kept_sorted(result: RunResult):
 
 def test_every_measure_of_the_method_is_in_the_record(result: RunResult):
     names = {
-        *("loss", "accuracy", "nc1", "vci", "numerical_rank", "nc2", "nc3", "nc4", "ncc_mismatch", "cosine_margin"),
+        *(
+            "loss",
+            "accuracy",
+            "nc1",
+            "vci",
+            "numerical_rank",
+            "nc2",
+            "nc2_means",
+            "nc3",
+            "nc4",
+            "ncc_mismatch",
+            "cosine_margin",
+        ),
         *("equinorm_means", "equinorm_weights", "equinorm_difference"),
         *("etf_distance_means", "etf_distance_weights", "etf_distance_between"),
     }

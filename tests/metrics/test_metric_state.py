@@ -239,10 +239,10 @@ def test_nothing_is_as_large_as_the_classes_squared(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize(("C", "d"), [(60, 3), (60, 29), (60, 30), (60, 58), (7, 40)])
-def test_nc2_and_nc3_are_those_of_the_gram_matrices(C: int, d: int) -> None:
+def test_nc2_nc2_means_and_nc3_are_those_of_the_gram_matrices(C: int, d: int) -> None:
     features, labels, weight, bias = draw(C, d, 4 * C, dtype=torch.float64)
     metric = NeuralCollapse(num_classes=C, dim=d)
     metric.update(features, labels, weight, bias)
     found, H, M = results(metric), metric.class_means(), torch.eye(C, dtype=torch.float64) - 1 / C
-    for key, gram in {"nc2": weight @ weight.T, "nc3": weight @ H}.items():
+    for key, gram in {"nc2": weight @ weight.T, "nc2_means": H.T @ H, "nc3": weight @ H}.items():
         assert found[key] == pytest.approx(float((gram / gram.norm() - M / M.norm()).norm()), rel=1e-13)

@@ -149,7 +149,7 @@ def test_a_missing_class_is_not_taken_for_collapse() -> None:
     labels = torch.tensor([0, 1, 2] * 5)
     values = measures((vertices[labels], labels, vertices, torch.zeros(4, dtype=torch.float64)))
     assert values["vci"] == pytest.approx(1 - 2 / 3)
-    assert min(values["nc3"], values["etf_distance_means"]) > 0.1
+    assert min(values["nc2_means"], values["nc3"], values["etf_distance_means"]) > 0.1
     assert max(values["nc1"], values["equinorm_means"], values["etf_distance_weights"]) < 1e-12
 
 
@@ -171,7 +171,7 @@ def test_equal_class_means_leave_the_direction_of_H_undefined(only_class: bool) 
     )  # 0.1 is no binary fraction: the means differ by rounding
     values = measures((features, labels, weight, bias), [1] * 1000)
     equinorm = {"equinorm_means", "equinorm_difference"}
-    assert nan_keys(values) == {"nc1", "nc3", "etf_distance_means", "etf_distance_between"} | equinorm
+    assert nan_keys(values) == {"nc1", "nc2_means", "nc3", "etf_distance_means", "etf_distance_between"} | equinorm
     assert values["vci"] == 1
     metric = CosineMargin(num_classes=3, dim=4)
     metric.update(features, labels, weight)

@@ -1,4 +1,4 @@
-"""The class means of the paper's release against plain loops: rules, gradients, absent and never-seen classes."""
+"""The class means of the paper's release against plain loops: rules, gradients, absent and unseen classes, state."""
 
 from collections.abc import Callable
 from unittest import mock

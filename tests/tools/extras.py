@@ -9,7 +9,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 EXTRAS = {
     name: requirements
     for name, requirements in PROJECT["optional-dependencies"].items()
-    if name not in ("docs", "dev")  # they are for the checkout
+    if name not in ("docs", "dev", "integrations", "timm")  # they are for the checkout
 }
 
 NEEDS = {  # a module and all below it; the longest name that fits counts, and what fits none is the core
@@ -24,6 +24,7 @@ NEEDS = {  # a module and all below it; the longest name that fits counts, and w
     "etfopt.solvers.convex_relaxation": "convex",
     "etfopt._memory": "torch",
     "etfopt.bench.head": "experiments",
+    "etfopt.bench.loops": "experiments",
     "etfopt.bench.node": "torch",
     "etfopt.bench.pipelines": "riemannian",
 }

@@ -51,6 +51,7 @@ def collapse_reference(features: Tensor, labels: Tensor, weight: Tensor, bias: T
         "vci": 1
         - float(np.trace(np.linalg.pinv(within + between, rcond=1e-13, hermitian=True) @ between)) / min(d, C - 1),
         "nc2": float(np.linalg.norm(W @ W.T / np.linalg.norm(W @ W.T) - M)),
+        "nc2_means": float(np.linalg.norm(H.T @ H / np.linalg.norm(H.T @ H) - M)),
         "nc3": float(np.linalg.norm(W @ H / np.linalg.norm(W @ H) - M)),
         "nc4": float(np.linalg.norm(W @ mean + b)),
         "equinorm_means": equinorm[0],
@@ -108,6 +109,16 @@ def batches(data: Data, sizes: list[int]) -> Iterator[Data]:
     features, labels, weight, bias = data
     for f, y in zip(features.split(sizes), labels.split(sizes), strict=True):
         yield f, y, weight, bias
+
+
+def with_ignored(data: Data, label: int, value: float, every: int = 4) -> Data:
+    """Put a sample that must not count before every few samples."""
+    features, labels, weight, bias = data
+    rows = torch.arange(len(labels) + len(labels) // every)
+    extra = rows % (every + 1) == 0
+    wide, marked = features.new_full((len(rows), features.shape[1]), value), labels.new_full((len(rows),), label)
+    wide[~extra], marked[~extra] = features, labels
+    return wide, marked, weight, bias
 
 
 def measures(data: Data, sizes: list[int] | None = None) -> dict[str, float]:

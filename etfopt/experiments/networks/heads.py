@@ -125,9 +125,9 @@ def build_head(config: HeadConfig, dim: int, num_classes: int, seed: int) -> Any
     >>> build_head(HeadConfig(name="fixed"), dim=12, num_classes=10, seed=0).weight.shape
     torch.Size([10, 12])
     """
-    offers = {name: value for name, value in config if name not in ("name", "options", "frame")}
-    if config.frame != "simplex":  # which is what a head has without one
-        offers["frame"] = config.frame
+    offers = {name: value for name, value in config if name not in ("name", "options") and value is not None}
+    if config.statistics != "paper":
+        del offers["averaging"]  # a rule of the paper's means
     if config.rotation == "random":
         offers["generator"] = torch.Generator().manual_seed(seed)
     made = called(HEADS.load(config.name), "head", dim, num_classes, offers=offers, options=config.options)

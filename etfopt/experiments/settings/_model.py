@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, model_validator
 
-from etfopt._options import AVERAGINGS, METHODS, as_averaging, as_temperature
+from etfopt._options import AVERAGINGS, METHODS, STATISTICS, as_averaging, as_temperature
 from etfopt.errors import InputError
 from etfopt.experiments.settings._options import Frozen, Options
 from etfopt.experiments.settings._section import Section, setting
@@ -98,14 +98,25 @@ class HeadConfig(Section):
 
     name: HeadName = setting("nearest", f"Head: {HEADS.listed}.", option=True)
     temperature: Temperature = setting(
-        5.0, "Norm tau of the features, or auto. The default is 1 with the loss dot-regression.", option=True
+        "auto", "Norm tau of the features, or auto. The default is 1 with the loss dot-regression.", option=True
+    )
+    statistics: Literal[STATISTICS] = setting(  # type: ignore[valid-type] # stated once
+        "running",
+        "How the fixed and the nearest head keep means of the features: running, or paper, the rules of the paper's "
+        "release.",
+        option=True,
+        since="0.2",
+        before="paper",
+    )
+    memory: float | None = setting(
+        None, "Samples of a class after which the running means forget; None is 64.", since="0.2", gt=0
     )
     rotation: Literal["canonical", "random"] = setting(
-        "canonical", "Of the fixed head. A random one is drawn from the run's seed."
+        "canonical", "Of the fixed head: the same for all seeds, or drawn from the run's seed."
     )
     delta: float = setting(1e-3, "Proximal weight of the nearest head.", option=True, ge=0)
     averaging: Averaging = setting(
-        "paper", f"Running means of the nearest head: a rate above 0, at most 1, or {AVERAGINGS.listed}.", option=True
+        "paper", f"Rate of the paper's means: a number above 0, at most 1, or {AVERAGINGS.listed}.", option=True
     )
     implicit_gradient: bool = setting(
         True, "Whether the gradient passes through U*(H), in the nearest head.", option=True
@@ -120,18 +131,35 @@ class HeadConfig(Section):
     classify_first: bool = setting(
         False, "Whether the nearest head classifies a batch before it takes it into its means."
     )
-    frame: FrameName = setting(
-        "simplex", f"Frame of the fixed and the nearest head: {FRAMES.listed}.", option=True, since="0.2"
+    frame: FrameName | None = setting(
+        None,
+        f"Frame of the fixed and the nearest head: {FRAMES.listed}. None: reduced, or simplex with the paper's means.",
+        option=True,
+        since="0.2",
     )
     options: Options = setting(Frozen(), "More keyword arguments of the head.", since="0.2")
 
     @model_validator(mode="after")
     def _go_together(self) -> HeadConfig:
-        if self.frame != "simplex" and self.name == "learned":
+        if self.averaging != "paper" and self.statistics != "paper":
+            raise InputError(
+                f"head.averaging = {self.averaging!r} is a rule of head.statistics = 'paper'; set that too, or "
+                "head.memory in its place"
+            )
+        if self.memory is not None and self.statistics == "paper":
+            raise InputError(f"head.memory = {self.memory:g} is for head.statistics = 'running'; leave it out")
+        if self.frame is not None and self.name == "learned":
             raise InputError(f"head.frame = {self.frame!r} is for heads with a frame; head.name is 'learned'")
         if self.rotation != "canonical" and self.name != "fixed":
             raise InputError(f"head.rotation = {self.rotation!r} is of the fixed head; head.name is {self.name!r}")
         return self
+
+    def rows(self, C: int) -> int:
+        """Return how many rows the frame of a simplex has for C classes; 0 where there is none, or another frame."""
+        frame = self.frame or self.options.get("frame") or ("simplex" if self.statistics == "paper" else "reduced")
+        if self.name not in ("fixed", "nearest") or frame not in ("simplex", "reduced"):
+            return 0
+        return C if frame == "simplex" and not self.options.get("reduced") else C - 1
 
 
 class LossConfig(Section):

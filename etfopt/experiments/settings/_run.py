@@ -24,9 +24,6 @@ LARGEST_HEAD = 2**29
 LARGEST = 2**20
 """Bytes of a configuration: 1 MiB."""
 
-SQUARE = ("fixed", "nearest")
-"""Heads whose frame has C rows, so that they need d >= C."""
-
 
 class TrainConfig(Section):
     """Settings of one run. Two runs that differ in `head` alone see the same batches and the same initial backbone.
@@ -92,11 +89,10 @@ class TrainConfig(Section):
                 f"the classifier of C = {C} classes and d = {d} features has {C * d:.3g} weights; at most "
                 f"{LARGEST_HEAD:.3g} are taken: set backbone.dim or the number of classes smaller"
             )
-        framed = self.head.frame != "simplex" or {"frame", "reduced"} & self.head.options.keys()
-        if self.head.name in SQUARE and not framed and d < C:
+        if d < (r := self.head.rows(C)):
             reduced = "head.frame = 'reduced', or " if d == C - 1 else ""
             raise InputError(
-                f"dim = {d} is smaller than the r = {C} rows of the frame; set backbone.dim to at least C = {C}, or "
+                f"dim = {d} is smaller than the r = {r} rows of the frame; set backbone.dim to at least {r}, or "
                 f"use {reduced}head.name = 'learned'"
             )
 

@@ -21,7 +21,14 @@ if TYPE_CHECKING:
 
 
 def setting(
-    default: Any, text: str, *, option: bool = False, identity: bool = True, since: str = "0.1", **bounds: Any
+    default: Any,
+    text: str,
+    *,
+    option: bool = False,
+    identity: bool = True,
+    since: str = "0.1",
+    before: Any = None,
+    **bounds: Any,
 ) -> Any:
     """Return the field of a setting.
 
@@ -38,12 +45,14 @@ def setting(
     since : str
         The version that brought it. What is younger than 0.1 is written down, and is part of the digest, only where it
         differs from its default: so the digests of recorded runs stay.
+    before : object
+        What older versions did where that is not the default: the value of a record that lacks the setting. It is
+        always written down then, and no part of the digest where it has this value.
     **bounds
         Of `pydantic.Field`: ge, gt, le, min_length.
     """
-    return Field(
-        default, description=text, json_schema_extra={"option": option, "identity": identity, "since": since}, **bounds
-    )
+    facts = {"option": option, "identity": identity, "since": since, "before": before}
+    return Field(default, description=text, json_schema_extra=facts, **bounds)
 
 
 class Section(BaseModel):
@@ -134,10 +143,21 @@ class Section(BaseModel):
                 values[name] = value._written(identity=identity)
                 continue
             facts: Any = field.json_schema_extra
-            young = facts["since"] != "0.1" and value == field.get_default(call_default_factory=True)
+            old = field.get_default(call_default_factory=True) if facts["before"] is None else facts["before"]
+            young = facts["since"] != "0.1" and value == old and (identity or facts["before"] is None)
             if not young and (facts["identity"] or not identity):
                 values[name] = thawed(value)
         return values
+
+    @classmethod
+    def from_record(cls, values: Mapping[str, Any]) -> Self:
+        """Return the record that some version wrote: settings that it did not know have the value they had then."""
+        for name, field in cls.settings():
+            topic, _, key = name.rpartition(".")
+            facts: Any = field.json_schema_extra
+            if topic and facts["before"] is not None and isinstance(values.get(topic, {}), Mapping):
+                values = {**values, topic: {key: facts["before"], **values.get(topic, {})}}
+        return cls.from_dict(values)
 
     def digest(self) -> str:
         """Return 16 hexadecimal digits of the SHA-256 of the canonical JSON: equal for equal records.

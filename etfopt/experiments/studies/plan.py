@@ -128,6 +128,6 @@ class Study:
         Study
             The same study.
         """
-        variants = [Variant(**{**v, "config": TrainConfig.from_dict(v["config"])}) for v in values["variants"]]
+        variants = [Variant(**{**v, "config": TrainConfig.from_record(v["config"])}) for v in values["variants"]]
         tuples = {"seeds": tuple(values["seeds"]), "baselines": tuple(values.get("baselines", ()))}
         return cls(**{**values, **tuples, "variants": tuple(variants)})

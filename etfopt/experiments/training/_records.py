@@ -146,6 +146,6 @@ def config_of(folder: Path) -> TrainConfig:
         raise InputError(f"{folder}: holds no run: there is no {CONFIG} in it; name the folder of a run")
     settings = read_json(path).get("config", {})
     try:
-        return TrainConfig.from_dict(settings)
+        return TrainConfig.from_record(settings)
     except (TypeError, InputError) as error:
         raise InputError(f"{path}: holds no configuration of a run: {error}") from error

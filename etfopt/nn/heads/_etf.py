@@ -3,6 +3,7 @@ r"""What the heads share whose classifier is a rotated frame."""
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from typing import Any, Self, Unpack
 
@@ -10,14 +11,20 @@ import torch
 from torch import Tensor
 
 from etfopt._arrays import room_hint
-from etfopt._options import as_statistics
-from etfopt._torch import full_precision, require_finite, require_floats
+from etfopt._options import as_ignored, as_statistics, warn_of_low_temperature
+from etfopt._torch import full_precision, readable, require_finite, require_floats
 from etfopt.errors import InputError
 from etfopt.frames import frame_matrix, simplex_etf
 from etfopt.nn._state import state_dtype
 from etfopt.nn.functional import on_frame
+from etfopt.nn.heads._growth import moved_least
 from etfopt.nn.heads._rotation import Rotated
 from etfopt.nn.heads.base import Head, HeadOptions
+
+NON_NEGATIVE = (
+    "the features are not negative, as behind a ReLU. With statistics='paper' some classes may never be learnt from "
+    "such features: use the default statistics, or put a linear layer or a normalisation behind the ReLU."
+)
 
 
 class FrameOptions(HeadOptions, total=False):
@@ -35,6 +42,7 @@ class ETFHead(Head, Rotated):
     """
 
     frame: Tensor | None
+    _looked = False  # whether the features were judged
 
     def __init__(
         self,
@@ -55,12 +63,12 @@ class ETFHead(Head, Rotated):
         self.statistics = statistics
         self._automatic = isinstance(options.get("temperature"), str)
         dtype, device = state_dtype(options.get("dtype")), options.get("device")
-        exact = _named(frame, reduced, self.num_classes)
+        exact, self.frame_name = _named(frame, reduced, self.num_classes)
         frame = exact if exact is frame or exact is None else exact.to(dtype)
         if frame is not None:
             self._check_frame(frame)
         r = num_classes if frame is None else len(frame)
-        self._check_room(r, simplex=frame is None)
+        self._check_room(r, num_classes)
         self.register_buffer("U", torch.eye(dim, r, dtype=dtype, device=device))  # the canonical rotation
         self._first_frame = None  # with all its digits, for the head may be moved to a wider dtype
         if frame is not None and exact is not None:
@@ -79,8 +87,43 @@ class ETFHead(Head, Rotated):
         self._forget_rotation()
         self._rejected, self._lone, self._told = None, None, False
 
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode. The first change to evaluation after training warns of features that no frame fits well."""
+        super().train(mode)
+        watched = not (mode or self._looked or torch.compiler.is_compiling() or self.U.is_meta)
+        if watched and readable(self.U) and self._center().any():
+            self._looked = True
+            for doubt in self._doubts():
+                warnings.warn(f"{type(self).__name__}: {doubt} This warning comes once", UserWarning, stacklevel=2)
+        return self
+
+    def _doubts(self) -> list[str]:
+        """Return what the statistics say against the features."""
+        mu = self._center()
+        # all coordinates of a mean of few dimensions may be positive by chance
+        return [NON_NEGATIVE] if self.statistics == "paper" and self.dim >= 8 and (mu >= 0).all() else []
+
     def _first_rotation(self) -> Tensor:
         return torch.eye(*self.U.shape, dtype=self.U.dtype, device=self.U.device)
+
+    @torch.no_grad()
+    def _reindex(self, index: list[int]) -> None:
+        if self.frame_name is None:
+            raise InputError(
+                "frame was given as a tensor, which does not say what it is for another number of classes; build a new "
+                "head"
+            )
+        C = len(index)
+        frame = torch.from_numpy(frame_matrix(self.frame_name, C).copy())
+        self._check_room(len(frame), C)
+        as_ignored(self.ignore_index, C)
+        warn_of_low_temperature(self.temperature, C)
+        U = moved_least(on_frame(self.rotation(), self.frame), index, frame.to(self.U.device))
+        self.num_classes, self.U = C, U
+        if self.frame is not None:
+            self._first_frame = frame
+            self.frame = frame.to(self.frame.device, self.frame.dtype, copy=True)
+        self._forget_rotation()
 
     @property
     def weight(self) -> Tensor:
@@ -170,9 +213,9 @@ class ETFHead(Head, Rotated):
         if self._automatic and not torch.allclose(gram, wanted, rtol=0, atol=rounding):
             raise InputError("temperature='auto' is known for simplex frames only, and frame is another; pass a number")
 
-    def _check_room(self, r: int, *, simplex: bool) -> None:
+    def _check_room(self, r: int, C: int) -> None:
         if self.dim < r:
-            hint = room_hint(self.dim, self.num_classes, simplex=simplex, reduced="'reduced'", name="dim")
+            hint = room_hint(self.dim, C, simplex=self.frame_name == "simplex", reduced="'reduced'", name="dim")
             raise InputError(f"dim = {self.dim} is smaller than the r = {r} rows of the frame; {hint}")
 
     def _weight(self, U: Tensor) -> Tensor:
@@ -192,13 +235,13 @@ def _restore_digits(old: Tensor | None, new: Tensor | None, first: Tensor | None
         new.copy_(first)
 
 
-def _named(frame: Tensor | str | None, reduced: bool, C: int) -> Tensor | None:
-    """Return the frame that is asked for by name or by `reduced`, in float64; None is the simplex, M itself."""
+def _named(frame: Tensor | str | None, reduced: bool, C: int) -> tuple[Tensor | None, str | None]:
+    """Return the frame that is asked for by name or by `reduced`, in float64, and its name; None is M itself."""
     if reduced and not (frame is None or isinstance(frame, str)):
         raise InputError(
             "reduced=True is for the simplex, and frame= is given too; pass one of the two", "reduced", True
         )
-    name = "reduced" if reduced and frame in (None, "simplex") else frame
+    name = "reduced" if reduced and frame in (None, "simplex") else "simplex" if frame is None else frame
     if not isinstance(name, str):
-        return name
-    return None if name == "simplex" else torch.from_numpy(frame_matrix(name, C).copy())
+        return name, None
+    return (None if name == "simplex" else torch.from_numpy(frame_matrix(name, C).copy())), name

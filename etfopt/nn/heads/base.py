@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import abc
 import inspect
+from collections.abc import Sequence
 from typing import Any, ClassVar, TypedDict
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from etfopt._options import as_temperature, warn_of_low_temperature
+from etfopt._options import as_ignored, as_temperature, warn_of_low_temperature
 from etfopt._scalars import as_integer
 from etfopt._torch import require_finite
+from etfopt.errors import InputError
 from etfopt.nn._signature import whole_signature
 from etfopt.nn._state import LoadChecked
 from etfopt.nn._targets import rows, targets
 from etfopt.nn.heads._features import scaled
-from etfopt.nn.pooling import as_ignored
+from etfopt.nn.heads._growth import added, kept
+from etfopt.nn.heads._labels import TakesLabels
 
 __all__ = ["Head", "HeadOptions", "affine"]
 
@@ -31,7 +34,7 @@ class HeadOptions(TypedDict, total=False):
     dtype: torch.dtype | None
 
 
-class Head(LoadChecked, abc.ABC):
+class Head(LoadChecked, TakesLabels, abc.ABC):
     r"""A classifier on features of one norm, :math:`f = \tau h/\|h\|`, with logits :math:`fW' + b`.
 
     A head of your own derives from this class and defines ``weight`` (C, d) and ``bias`` (C,), both detached. Override
@@ -122,7 +125,7 @@ class Head(LoadChecked, abc.ABC):
             If features or labels do not fit, or the state may not change here. Nothing has changed then.
         """
         if self.training:
-            logits = self._train(features, labels)
+            logits = self._train(features, self._labels_or_given(labels))
         else:
             logits = self._classified(self._checked(features, labels)[0])
         return logits if features.dim() == 2 else logits.reshape(*features.shape[:-1], self.num_classes)
@@ -162,6 +165,50 @@ class Head(LoadChecked, abc.ABC):
         rows(features, self.dim)
         require_finite(features, "features")
         return scaled(features, self.temperature)
+
+    def add_classes(self, k: int) -> None:
+        """Make room for k more classes, numbered behind the present ones.
+
+        The statistics of the old classes stay to the bit, and those of the new ones are empty. A simplex must move when
+        it grows: its old vertices move as little as possible. The temperature stays.
+
+        Parameters
+        ----------
+        k : int
+            At least 1.
+
+        Raises
+        ------
+        InputError
+            If the features have too few dimensions for the larger frame, or the frame is one of your own. Nothing has
+            changed then.
+
+        Notes
+        -----
+        Parameters and buffers are replaced: build the optimiser, an average of the model and DistributedDataParallel
+        after it. To go on from a checkpoint of fewer classes, build the head with as many as the checkpoint has, load
+        it, and add the rest. How far vertices move: ``etfopt/nn/heads/_growth.py``.
+        """
+        self._reindex(added(self.num_classes, k))
+
+    def keep(self, classes: Sequence[int] | Tensor) -> None:
+        """Keep some of the classes, in the order given, and forget the others.
+
+        Parameters
+        ----------
+        classes : sequence of int
+            Two or more different present classes: the class ``classes[j]`` becomes class j.
+
+        Raises
+        ------
+        InputError
+            If they are not, or the frame is one of your own. Nothing has changed then.
+        """
+        self._reindex(kept(self.num_classes, classes))
+
+    def _reindex(self, index: list[int]) -> None:
+        """Make class j of the new classes what class ``index[j]`` was, or a new one where that is `NEW`."""
+        raise InputError(f"{type(self).__name__} does not say how to get {len(index)} classes; build a new head")
 
     def linear(self) -> nn.Linear:
         """Return the classifier as it is now, as a plain layer without gradient, for features that are normalised.

@@ -8,7 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from etfopt._options import as_ignored
+from etfopt._torch import sharded
+from etfopt.errors import InputError
 from etfopt.nn._renamed import takes_old_options
+from etfopt.nn.heads._growth import columns
 from etfopt.nn.heads.base import Head, HeadOptions
 
 __all__ = ["LearnedHead"]
@@ -29,6 +33,11 @@ class LearnedHead(Head):
         d and C.
     **options
         ``temperature``, ``ignore_index``, ``device`` and ``dtype``, see `Head`.
+
+    Raises
+    ------
+    InputError
+        If an argument is out of range; in training if FSDP shards the rows.
 
     References
     ----------
@@ -62,12 +71,28 @@ class LearnedHead(Head):
     def _reset_buffers(self) -> None:
         self.bias.zero_()
 
+    @torch.no_grad()
+    def _reindex(self, index: list[int]) -> None:
+        old, fresh = self.rows, type(self)(self.dim, len(index), temperature=self.temperature)
+        rows = torch.where(
+            torch.tensor(index)[:, None].to(old.device) >= 0, columns(old.mT, index).mT, fresh.rows.to(old)
+        )
+        self.ignore_index = as_ignored(self.ignore_index, len(index))
+        self.num_classes = len(index)
+        self.rows = nn.Parameter(rows, requires_grad=old.requires_grad)
+        self.bias = columns(self.bias, index)
+
     @property
     def weight(self) -> Tensor:
         """Rows of unit norm, shape (C, d), detached."""
         return functional.normalize(self.rows.detach(), dim=1)
 
     def _train(self, features: Tensor, labels: Tensor | None) -> Tensor:
+        if sharded(self):
+            raise InputError(
+                f"{type(self).__name__} is sharded by FSDP, which would undo the projection of its rows to unit length "
+                "in every step. Apply FSDP to the backbone only, and DistributedDataParallel to this head"
+            )
         f, _ = self._checked(features, labels)
         # through .data: a second forward before the backward pass finds unit rows, so no saved value really changes,
         # and autograd's version counter must not think otherwise
