@@ -148,11 +148,11 @@ class ClassMeans(RunningMeans):
 def share(past: Tensor, new: Tensor, memory: float) -> Tensor:
     r"""Return the weight of n new samples among N past ones, :math:`1 - \min\{(N/(N+n))^2, e^{-n/m}\}`; 0 for none.
 
-    Each term is written so that a small weight keeps its digits.
+    Each term is written so that a small weight keeps its digits, and no product of tiny probabilities becomes 0.
     """
     both = past + new
-    quadratic = new * (past + both) / torch.where(both > 0, both, 1).square()
-    return torch.maximum(quadratic, -torch.expm1(-new / memory)).where(past > 0, (new > 0).to(new))
+    x = new / torch.where(both > 0, both, 1)
+    return torch.maximum(x * (2 - x), -torch.expm1(-new / memory))
 
 
 def _weighted(mean: Tensor, weights: Tensor) -> Tensor:
