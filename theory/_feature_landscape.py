@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -38,16 +39,18 @@ def layer(
 ) -> NearestETFHead:
     """Return the layer without a running mean, at its first step or after one that ended at U_prox."""
     frame = torch.from_numpy(simplex_etf(C, reduced=True))
-    head = NearestETFHead(
-        d,
-        C,
-        statistics="paper",
-        temperature=tau,
-        delta=delta,
-        averaging=1.0,
-        implicit_gradient=implicit,
-        frame=frame,
-    ).double()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # the claims hold at every temperature
+        head = NearestETFHead(
+            d,
+            C,
+            statistics="paper",
+            temperature=tau,
+            delta=delta,
+            averaging=1.0,
+            implicit_gradient=implicit,
+            frame=frame,
+        ).double()
     if prox is not None:
         head.U.copy_(torch.from_numpy(prox))
         head.means.steps.fill_(1)

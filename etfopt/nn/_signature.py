@@ -15,4 +15,5 @@ def whole_signature(kind: type) -> inspect.Signature:
             break
     parameters.pop("self")
     named = [p for p in parameters.values() if p.kind is not p.VAR_KEYWORD]
-    return inspect.Signature(sorted(named, key=lambda p: p.kind))
+    # what is required comes first, also where a subclass adds options
+    return inspect.Signature(sorted(named, key=lambda p: (p.kind, p.default is not p.empty)))

@@ -103,7 +103,7 @@ class ClassMeans(RunningMeans):
 
     @property
     def occurred(self) -> Tensor:
-        """Which classes have occurred so far, (C,) of bool."""
+        """Which classes have occurred so far, bool of shape (C,)."""
         return self.samples > 0
 
     @torch.no_grad()
@@ -113,11 +113,21 @@ class ClassMeans(RunningMeans):
         self.samples.fill_(1)
 
     def centred(self) -> Tensor:
-        """Return the class means minus their balanced mean, (d, C); 0 for a class never seen."""
+        """Return the class means minus their balanced mean; 0 for a class never seen.
+
+        Returns
+        -------
+        Tensor, shape (d, C)
+        """
         return _centred(self.mean, self.occurred)
 
     def center(self) -> Tensor:
-        """Return the mean of all samples by the running class means, (d,)."""
+        """Return the mean of all samples by the running class means.
+
+        Returns
+        -------
+        Tensor, shape (d,)
+        """
         return _weighted(self.mean, self.samples)
 
     def _merged(self, batch: Sums) -> Merged:
@@ -138,11 +148,11 @@ class ClassMeans(RunningMeans):
 def share(past: Tensor, new: Tensor, memory: float) -> Tensor:
     r"""Return the weight of n new samples among N past ones, :math:`1 - \min\{(N/(N+n))^2, e^{-n/m}\}`; 0 for none.
 
-    Each term is written so that a small weight keeps its digits.
+    Each term is written so that a small weight keeps its digits, and no product of tiny probabilities becomes 0.
     """
     both = past + new
-    quadratic = new * (past + both) / torch.where(both > 0, both, 1).square()
-    return torch.maximum(quadratic, -torch.expm1(-new / memory)).where(past > 0, (new > 0).to(new))
+    x = new / torch.where(both > 0, both, 1)
+    return torch.maximum(x * (2 - x), -torch.expm1(-new / memory))
 
 
 def _weighted(mean: Tensor, weights: Tensor) -> Tensor:

@@ -85,7 +85,7 @@ class PaperClassMeans(RunningMeans):
 
     @property
     def occurred(self) -> Tensor:
-        """Which classes have occurred so far, (C,) of bool."""
+        """Which classes have occurred so far, bool of shape (C,)."""
         return self.seen > 0
 
     @torch.no_grad()
@@ -96,11 +96,21 @@ class PaperClassMeans(RunningMeans):
         self.steps.fill_(1)
 
     def centred(self) -> Tensor:
-        """Return the running means of the centred class means, (d, C)."""
+        """Return the running means of the centred class means.
+
+        Returns
+        -------
+        Tensor, shape (d, C)
+        """
         return self.mean
 
     def center(self) -> Tensor:
-        """Return the mean of the last batch, (d,)."""
+        """Return the mean of the last batch.
+
+        Returns
+        -------
+        Tensor, shape (d,)
+        """
         return self.global_mean
 
     def _merged(self, batch: Sums) -> Merged:

@@ -33,7 +33,7 @@ Loss = Callable[[torch.Tensor], torch.Tensor]
 # --- the subjects: each call gives a fresh loss, and the point where to evaluate it -------------------------------
 
 C, D = 4, 6
-X = torch.linspace(-1, 2, 12 * D, dtype=torch.float64).mul(7).sin().reshape(12, D)
+X = torch.linspace(-1, 2, 12 * D, dtype=torch.float64).square().mul(7).sin().reshape(12, D)  # of full rank
 Y = torch.arange(12) % C
 WAY = X.flip(0).cos()  # a direction
 COLLAPSED = 0.5 * torch.eye(D, C, dtype=torch.float64)  # its singular values repeat

@@ -151,6 +151,18 @@ def test_weights_keep_their_digits_where_they_are_small():
     assert [float(share(torch.tensor(0.0), torch.tensor(x), 64.0)) for x in (0.0, 0.2, 3.0)] == [0, 1, 1]
 
 
+@pytest.mark.parametrize("tiny", [1e-10, 1e-25, 1e-30])
+def test_tiny_probabilities_of_a_class_give_finite_means(tiny, rng):
+    """As the soft labels of a teacher: in float32 their squares are 0."""
+    means, p = ClassMeans(num_classes=C, dim=D), torch.eye(C)[torch.arange(8) % 4]
+    p[:, 4] = tiny
+    first, second = (features(rng, 8, torch.float32) for _ in range(2))
+    means(first, p)
+    torch.testing.assert_close(means.mean[:, 4], first.mean(dim=0), rtol=1e-5, atol=1e-6)
+    means(second, p)
+    torch.testing.assert_close(means.mean[:, 4], (first + 3 * second).mean(dim=0) / 4, rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_an_absent_class_keeps_its_column_to_the_bit_and_a_never_seen_one_is_centred_at_zero(dtype, rng):
     means = ClassMeans(num_classes=C, dim=D, dtype=dtype)

@@ -13,7 +13,7 @@ MODULES = (
     "etfopt.nn._state",
     "etfopt.nn._running",
     "etfopt.nn._targets",
-    "etfopt.nn.heads.nearest",
+    "etfopt.nn.heads._following",
     "etfopt.nn.polar._node",
 )
 

@@ -56,7 +56,10 @@ def fields(name: Name) -> list[str]:
     else:
         own = kind.__dict__.get("__init__")
         wanted = list(inspect.signature(own).parameters)[1:] if own else []
-    missing = [field for field in wanted if field not in name.documented("Parameters", "Attributes")]
+    known = name.documented("Parameters", "Attributes")
+    missing = [field for field in wanted if field not in known]
+    if "options" in missing and all(key in known for key in inspect.signature(kind).parameters):
+        missing.remove("options")  # one by one
     return [f"parameters without a word: {', '.join(missing)}"] if missing else []
 
 

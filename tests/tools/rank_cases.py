@@ -285,7 +285,7 @@ def rounded_otherwise(rank: int, _size: int) -> dict:
     def rounded(*given, **options):
         return nearest_etf(*given, **options) * (1 + rank * 2**-22)
 
-    with mock.patch("etfopt.nn.heads.nearest.nearest_etf", rounded):
+    with mock.patch("etfopt.nn.heads._following.nearest_etf", rounded):
         logits = head(x, y)
     logits.square().sum().backward()
     return {"states": [state(head)], "slope": float(x.grad.norm())}

@@ -32,18 +32,19 @@ class RunningAccount:
             for c in range(len(p)):
                 residual += p[c] * (x - past[:, c])
         n = P.sum()
-        return past[:, self.samples > 0].mean(axis=1) + n / (n + PRIOR) * residual / n
+        return past @ self.samples / self.samples.sum() + n / (n + PRIOR) * residual / n
 
     @property
     def center(self) -> Matrix:
-        """What evaluation centres by: the mean of the means of the classes seen so far."""
-        seen = self.samples > 0
-        return self.mean[:, seen].mean(axis=1) if seen.any() else np.zeros(len(self.mean))
+        """What evaluation centres by: the mean of all samples by the means of their classes."""
+        return self.mean @ self.samples / max(self.samples.sum(), 1e-300)
 
     @property
     def centred(self) -> Matrix:
-        """The class means minus their mean; 0 for a class never seen."""
-        return np.where(self.samples > 0, self.mean - self.center[:, None], 0)
+        """The class means minus the mean of those seen so far, each alike; 0 for a class never seen."""
+        seen = self.samples > 0
+        balanced = self.mean[:, seen].mean(axis=1) if seen.any() else np.zeros(len(self.mean))
+        return np.where(seen, self.mean - balanced[:, None], 0)
 
 
 class LastBatch:

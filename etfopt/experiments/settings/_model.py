@@ -155,7 +155,17 @@ class HeadConfig(Section):
         return self
 
     def rows(self, C: int) -> int:
-        """Return how many rows the frame of a simplex has for C classes; 0 where there is none, or another frame."""
+        """Return how many rows the frame of a simplex has; 0 where there is none, or another frame.
+
+        Parameters
+        ----------
+        C : int
+            Number of classes.
+
+        Returns
+        -------
+        int
+        """
         frame = self.frame or self.options.get("frame") or ("simplex" if self.statistics == "paper" else "reduced")
         if self.name not in ("fixed", "nearest") or frame not in ("simplex", "reduced"):
             return 0

@@ -196,7 +196,7 @@ class Head(LoadChecked, TakesLabels, abc.ABC):
 
         Parameters
         ----------
-        classes : sequence of int
+        classes : sequence of int, or Tensor of shape (k,)
             Two or more different present classes: the class ``classes[j]`` becomes class j.
 
         Raises

@@ -128,7 +128,8 @@ class FixedETFHead(ETFHead):
 
     def _train(self, features: Tensor, labels: Tensor | None) -> Tensor:
         refuse_trace(self)
-        refuse_second_run(self)
+        if self.samples is not None:  # the mean of the last batch alone is the same in a second run
+            refuse_second_run(self)
         with self.ranks.sharing_refusals(self.U, self.dim + 1):
             f, target = self._checked(features, labels)
         self._follow(f.detach(), target)
@@ -139,8 +140,6 @@ class FixedETFHead(ETFHead):
     @torch.no_grad()
     def _follow(self, f: Tensor, target: Tensor | None) -> None:
         """Take the batch, over all ranks, into the mean that the bias centres by."""
-        if self.samples is not None:  # the mean of the last batch alone is the same in a second run
-            refuse_second_run(self)
         with torch.autocast(f.device.type, enabled=False):
             f = f.to(torch.promote_types(f.dtype, self.global_mean.dtype))
             labelled = target is not None
