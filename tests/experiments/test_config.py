@@ -50,7 +50,8 @@ def test_a_record_comes_back_from_its_dictionary_and_its_json(tmp_path: Path):
 def test_a_file_of_toml_needs_to_say_only_what_differs(tmp_path: Path):
     (tmp_path / "run.toml").write_text(
         'seed = 7\n[data]\nname = "ufm"\nclasses = 12\nsamples = 5\nimbalance = "exp"\nimbalance_factor = 0.01\n'
-        '[backbone]\nname = "free"\ndim = 40\n[head]\ntemperature = "auto"\nstatistics = "paper"\naveraging = 0.25\nfreeze_after = 100\n'
+        '[backbone]\nname = "free"\ndim = 40\n[head]\ntemperature = "auto"\n'
+        'statistics = "paper"\naveraging = 0.25\nfreeze_after = 100\n'
         '[optimizer]\nname = "adamw"\nlearning_rate = 3e-3\n[schedule]\nname = "step"\nmilestones = [10, 20]\n'
         "[training]\ngradient_clip = 1\n"
     )
