@@ -198,10 +198,11 @@ class RunningMeans(ByKeyword, Tracking, abc.ABC):
         """Return a block around checks of a batch that tells the other ranks of an `InputError`."""
         return self.ranks.sharing_refusals(self.steps, self.dim * self.num_classes + self.dim + self.num_classes)
 
-    def updated(self, features: Tensor, target: Tensor) -> MeansUpdate | None:
+    def updated(self, features: Tensor, target: Tensor, unit: float = 1.0) -> MeansUpdate | None:
         """Return what a batch makes of the means, without changing them; None for a batch without samples.
 
-        Features are (n, d), targets as `etfopt.nn._targets.targets` returns them.
+        Features are (n, d), and the means are those of features over `unit`. Targets are as
+        `etfopt.nn._targets.targets` returns them.
         """
         refuse_second_run(self)
         with self.sharing_refusals():
@@ -210,7 +211,7 @@ class RunningMeans(ByKeyword, Tracking, abc.ABC):
             return None
         with torch.autocast(features.device.type, enabled=False):
             dtype = torch.promote_types(torch.promote_types(features.dtype, self.steps.dtype), torch.float32)
-            return self._average(features.to(dtype), target)
+            return self._average(features.to(dtype) / unit, target)
 
     def _average(self, features: Tensor, target: Tensor) -> MeansUpdate | None:
         own, bad = class_sums(features, target, self.num_classes, self.ignore_index)

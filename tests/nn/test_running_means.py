@@ -362,7 +362,8 @@ def test_averages_of_models_with_either_statistics_are_those_of_their_buffers(ki
     head = average.module[1].eval()
     torch.testing.assert_close(head.means.mean, kept, rtol=0, atol=1e-5)
     torch.testing.assert_close(head.weight @ head.weight.T, (C * torch.eye(C) - 1) / (C - 1), rtol=0, atol=1e-5)
-    torch.testing.assert_close(head.bias, -head.weight @ head.means.center(), rtol=0, atol=1e-5)
+    norm = 1 if head.statistics == "paper" else head.temperature
+    torch.testing.assert_close(head.bias, -head.weight @ (norm * head.means.center()), rtol=0, atol=1e-5)
     assert head.means.occurred.all()
 
 
@@ -423,13 +424,13 @@ def test_the_fixed_head_centres_by_a_running_mean_of_all_features(labelled, rng)
         if labelled and n > 2:
             y[2], kept[2] = IGNORED, False
         logits = head(x, y if labelled else None)
-        f = head.temperature * x.numpy() / np.linalg.norm(x, axis=1, keepdims=True)
+        f = x.numpy() / np.linalg.norm(x, axis=1, keepdims=True)
         if k := kept.sum():
             left = min((N / (N + k)) ** 2, math.exp(-k / memory))
             mean, N = left * mean + (1 - left) * f[kept].mean(axis=0), N + k
         np.testing.assert_allclose(head.global_mean, mean, rtol=0, atol=1e-13)
         assert head.samples == N
-        np.testing.assert_allclose(logits, (f - mean) @ head.weight.numpy().T, rtol=0, atol=1e-12)
+        np.testing.assert_allclose(logits, head.temperature * (f - mean) @ head.weight.numpy().T, rtol=0, atol=1e-12)
 
 
 def test_the_rotation_of_the_fixed_head_is_the_draw_of_seed_zero_and_takes_nothing_from_the_global_generator():
@@ -448,3 +449,14 @@ def test_the_rotation_of_the_fixed_head_is_the_draw_of_seed_zero_and_takes_nothi
 def test_both_fixed_heads_have_the_rows_of_the_simplex(make):
     head = make(D + 2, C)
     torch.testing.assert_close(head.weight @ head.weight.T, (C * torch.eye(C) - 1) / (C - 1), rtol=0, atol=1e-6)
+
+
+def test_a_state_of_running_statistics_does_not_depend_on_the_temperature(rng):
+    x, y = torch.tensor(rng.standard_normal((40, D + 2))), indices(np.arange(40) % C)
+    for kind in (NearestETFHead, FixedETFHead):
+        heads = [kind(D + 2, C, temperature=tau).double() for tau in (3.0, 8.0)]
+        for head in heads:
+            head(x, y)
+        other = kind(D + 2, C, temperature=8.0).double()
+        other.load_state_dict(heads[0].state_dict())
+        torch.testing.assert_close(other.eval()(x), heads[1].eval()(x), rtol=0, atol=1e-9)

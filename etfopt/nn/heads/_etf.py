@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from etfopt._arrays import room_hint
-from etfopt._options import as_ignored, as_statistics, warn_of_low_temperature
+from etfopt._options import as_ignored, as_statistics
 from etfopt._torch import full_precision, readable, require_finite, require_floats
 from etfopt.errors import InputError
 from etfopt.frames import frame_matrix, simplex_etf
@@ -117,13 +117,18 @@ class ETFHead(Head, Rotated):
         frame = torch.from_numpy(frame_matrix(self.frame_name, C).copy())
         self._check_room(len(frame), C)
         as_ignored(self.ignore_index, C)
-        warn_of_low_temperature(self.temperature, C)
+        self._retemper(C)
         U = moved_least(on_frame(self.rotation(), self.frame), index, frame.to(self.U.device))
         self.num_classes, self.U = C, U
         if self.frame is not None:
             self._first_frame = frame
             self.frame = frame.to(self.frame.device, self.frame.dtype, copy=True)
         self._forget_rotation()
+
+    @property
+    def _unit(self) -> float:
+        """The norm that is 1 in the statistics: so a state does not depend on the temperature, but for the paper's."""
+        return 1.0 if self.statistics == "paper" else self.temperature
 
     @property
     def weight(self) -> Tensor:

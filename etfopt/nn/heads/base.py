@@ -85,8 +85,8 @@ class Head(LoadChecked, TakesLabels, abc.ABC):
         super().__init__(dtype)
         self.num_classes = as_integer(num_classes, "num_classes", at_least=2)
         self.dim = as_integer(dim, "dim", at_least=1)
-        self.temperature = as_temperature(temperature, self.num_classes)
-        warn_of_low_temperature(self.temperature, self.num_classes)
+        self._temperature = temperature  # as it was given
+        self._retemper(self.num_classes)
         self.ignore_index = as_ignored(ignore_index, self.num_classes)
 
     @property
@@ -170,7 +170,7 @@ class Head(LoadChecked, TakesLabels, abc.ABC):
         """Make room for k more classes, numbered behind the present ones.
 
         The statistics of the old classes stay to the bit, and those of the new ones are empty. A simplex must move when
-        it grows: its old vertices move as little as possible. The temperature stays.
+        it grows: its old vertices move as little as possible. The temperature "auto" becomes that of the new number.
 
         Parameters
         ----------
@@ -205,6 +205,11 @@ class Head(LoadChecked, TakesLabels, abc.ABC):
             If they are not, or the frame is one of your own. Nothing has changed then.
         """
         self._reindex(kept(self.num_classes, classes))
+
+    def _retemper(self, C: int) -> None:
+        """Set the temperature for C classes."""
+        self.temperature = as_temperature(self._temperature, C)
+        warn_of_low_temperature(self.temperature, C)
 
     def _reindex(self, index: list[int]) -> None:
         """Make class j of the new classes what class ``index[j]`` was, or a new one where that is `NEW`."""

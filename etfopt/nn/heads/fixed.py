@@ -27,8 +27,8 @@ __all__ = ["FixedETFHead"]
 class FixedETFHead(ETFHead):
     r"""The fixed baseline: the simplex ETF of a rotation that does not change, :math:`W = \sqrt C\,(UF)'/\|F\|_F`.
 
-    The bias is :math:`b = -W\mu_G` with the running mean of the training features, held constant, in the buffer
-    ``global_mean`` (d,). The number of samples in it is ``samples``. The frame is a part of the state too.
+    The bias is :math:`b = -W\mu_G` with the running mean of the training features, held constant. The buffer
+    ``global_mean`` (d,) has it for features of norm 1, and ``samples`` counts them. The frame is part of the state too.
 
     Parameters
     ----------
@@ -109,7 +109,7 @@ class FixedETFHead(ETFHead):
         return _random_rotation(self.U.shape, torch.Generator(device).set_state(state))
 
     def _center(self) -> Tensor:
-        return self.global_mean
+        return self.global_mean * self._unit
 
     def _misfits(self, state_dict: dict[str, Any], prefix: str) -> list[str]:
         mean, samples = f"{prefix}global_mean", f"{prefix}samples"
@@ -141,7 +141,7 @@ class FixedETFHead(ETFHead):
     def _follow(self, f: Tensor, target: Tensor | None) -> None:
         """Take the batch, over all ranks, into the mean that the bias centres by."""
         with torch.autocast(f.device.type, enabled=False):
-            f = f.to(torch.promote_types(f.dtype, self.global_mean.dtype))
+            f = f.to(torch.promote_types(f.dtype, self.global_mean.dtype)) / self._unit
             labelled = target is not None
             if target is None:
                 target = torch.zeros(len(f), dtype=torch.int64, device=f.device)

@@ -78,6 +78,7 @@ class LearnedHead(Head):
             torch.tensor(index)[:, None].to(old.device) >= 0, columns(old.mT, index).mT, fresh.rows.to(old)
         )
         self.ignore_index = as_ignored(self.ignore_index, len(index))
+        self._retemper(len(index))
         self.num_classes = len(index)
         self.rows = nn.Parameter(rows, requires_grad=old.requires_grad)
         self.bias = columns(self.bias, index)
