@@ -46,8 +46,6 @@ def columns(X: Tensor, index: list[int], new: float = 0) -> Tensor:
 @torch.no_grad()
 def moved_least(vertices: Tensor, index: list[int], frame: Tensor) -> Tensor:
     """Return the rotation of a new frame (r, C) that keeps the vertices (d, K) of old classes nearest."""
-    old = torch.tensor([c >= 0 for c in index], device=vertices.device)
-    E = columns(vertices.double(), index)
-    F = torch.where(old, frame.double(), 0)
+    E, F = columns(vertices.double(), index), frame.double()  # columns of zeros ask nothing of new classes
     start = torch.eye(len(E), len(F), dtype=E.dtype, device=E.device)
     return nearest_minimiser(E @ F.mT, start).to(vertices.dtype)
