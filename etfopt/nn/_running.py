@@ -211,21 +211,18 @@ class RunningMeans(ByKeyword, Tracking, abc.ABC):
             return None
         with torch.autocast(features.device.type, enabled=False):
             dtype = torch.promote_types(torch.promote_types(features.dtype, self.steps.dtype), torch.float32)
-            return self._average(features.to(dtype) / unit, target)
+            return self._average(features.to(dtype), target, unit)
 
-    def _average(self, features: Tensor, target: Tensor) -> MeansUpdate | None:
+    def _average(self, features: Tensor, target: Tensor, unit: float) -> MeansUpdate | None:
         own, bad = class_sums(features, target, self.num_classes, self.ignore_index)
         pooled = self.ranks.total(own, bad)
         sums, total, counts = (part.to(features.dtype) for part in pooled.sums)
         # over ranks the counts carry a gradient of zero, for which autograd would save the state that commit writes to
-        batch = Sums(sums, total, counts.detach())
-        valid = None
-        if pooled.refused is not None:
-            valid = (batch.number > 0) & ~pooled.refused
-        elif batch.number == 0:
-            return None
-        new = self._merged(batch)
-        old = (self.centred(), self.center(), self.occurred)
+        batch = Sums(sums / unit, total / unit, counts.detach())
+        if pooled.refused is None:
+            return None if batch.number == 0 else MeansUpdate(*self._merged(batch), None, None)
+        valid = (batch.number > 0) & ~pooled.refused
+        new, old = self._merged(batch), (self.centred(), self.center(), self.occurred)
         mean, center, seen = (where_valid(valid, x, y) for x, y in zip(new[:3], old, strict=True))
         state = {name: where_valid(valid, X, getattr(self, name)) for name, X in new.state.items()}
         return MeansUpdate(mean, center, seen, state, valid, pooled.refused)

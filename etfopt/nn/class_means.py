@@ -139,10 +139,9 @@ class ClassMeans(RunningMeans):
         mean = torch.lerp(old, means, a)
         # a class that is new here says nothing of how far the others have moved
         past = torch.where(before, old, means.detach())
-        number = torch.where(batch.number > 0, batch.number, 1)
-        moved = (batch.total - past @ counts) / number
-        center = _weighted(past, samples + counts) + batch.number / (batch.number + PRIOR) * moved
-        return Merged(_centred(mean, seen), center, seen, {"mean": mean, "samples": samples + counts})
+        moved = (batch.total - past @ counts) / (batch.number + PRIOR)  # n/(n+4) times the mean residual
+        samples = samples + counts
+        return Merged(_centred(mean, seen), _weighted(past, samples) + moved, seen, {"mean": mean, "samples": samples})
 
 
 def share(past: Tensor, new: Tensor, memory: float) -> Tensor:

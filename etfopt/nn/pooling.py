@@ -19,14 +19,17 @@ def class_sums(
     is the sum of p_ic.
     """
     counted, bad = counted_samples(features, target, num_classes, ignore_index)
-    features = torch.where(counted[:, None], features, 0)
+    whole = bad is None and bool(counted.all())  # where looking is free: then no copy of the features is needed
+    if not whole:
+        features = torch.where(counted[:, None], features, 0)
     if target.is_floating_point():
         shares = torch.where(counted[:, None], target, 0).to(features.dtype)
-        return [shares.mT @ features, shares.sum(dim=1) @ features, shares.sum(dim=0)], bad
-    weights, classes = counted.to(features.dtype), torch.where(counted, target, 0)
-    sums = features.new_zeros(num_classes, features.shape[1]).index_add(0, classes, features)
-    counts = weights.new_zeros(num_classes).index_add(0, classes, weights)
-    return [sums, features.sum(dim=0), counts], bad
+        sums, counts = shares.mT @ features, shares.sum(dim=0)
+    else:
+        weights, classes = counted.to(features.dtype), target if whole else torch.where(counted, target, 0)
+        sums = features.new_zeros(num_classes, features.shape[1]).index_add(0, classes, features)
+        counts = weights.new_zeros(num_classes).index_add(0, classes, weights)
+    return [sums, sums.sum(dim=0), counts], bad
 
 
 def counted_samples(
