@@ -22,9 +22,9 @@
 #
 # and a network that contains it needs the derivative of $U^*$. PyTorch can differentiate `torch.linalg.svd`, so why is
 # that not enough? Because neural collapse makes the singular values *equal*, and the derivative of an SVD divides by
-# their differences. The derivative of the product $PQ'$ does not: it divides by sums. This notebook shows both, and
-# then what else `etfopt.nn.functional.nearest_etf` does that an autograd function should do. The last two sections
-# are about the heads: how much of the gradient runs through $U^*$, and how the heads keep the class means.
+# their differences. The derivative of the product $PQ'$ divides by sums instead. This notebook shows both, and then the
+# other abilities of `etfopt.nn.functional.nearest_etf`: second derivatives, batches, half precision. The last two
+# sections are about the heads: how much of the gradient runs through $U^*$, and how the heads keep the class means.
 
 # %%
 import math
@@ -93,17 +93,18 @@ print(f"largest relative difference over {len(differences)} random means: {max(d
 assert max(differences) < 1e-12
 
 # %% [markdown]
-# At random class means the two agree to rounding. So far there is nothing to choose between them.
+# At random class means the two agree to rounding.
 #
 # ## At collapse
 #
-# At collapse the class means are a simplex ETF themselves, $H = VM$ with $V'V = I$. Then $A = 2HM + \delta V$ has $C-1$
-# singular values equal to $2/(C-1) + \delta$, and one equal to $\delta$. We try the canonical rotation, and a
-# hundred random ones. Where rounding leaves the computed values equal, the gradient through the SVD is NaN; where it
-# splits them by $10^{-16}$, finite and wrong. Which of the two is up to the processor.
+# At collapse the class means are a simplex ETF themselves, $H = VM$ with $V'V = I$. Then $A = 2HM + \delta V$ has
+# $C-1$ singular values equal to $2/(C-1) + \delta$, and one equal to $\delta$. We try the canonical rotation, and a
+# hundred random ones. Where rounding leaves the computed values equal, the gradient through the SVD is NaN. Where
+# rounding splits them by $10^{-16}$, the gradient is finite and wrong. Which of the two happens depends on the
+# processor.
 #
-# The judge is a third rule, independent of both: the paper's own formula, which solves the dense linear system of the
-# optimality conditions (`etfopt.adjoint.kkt_vjp`), and, for the canonical rotation, central differences.
+# We compare both with a third rule, the paper's own formula, which solves the dense linear system of the optimality
+# conditions (`etfopt.adjoint.kkt_vjp`). For the canonical rotation we also take central differences.
 
 
 # %%
@@ -155,7 +156,7 @@ assert max(errors["ours"]) < 1e-11
 assert all(e > 1e-3 for e in rest)  # not one of them is of use
 
 # %% [markdown]
-# The finite gradients are the dangerous case: nothing gives the error away. How near to collapse is too near? Take
+# The finite gradients are the dangerous case, because nothing shows the error. How near to collapse is too near? Take
 # $H = VM + tN$ with noise $N$ of norm 1, and let $t$ fall.
 
 # %%
@@ -194,9 +195,9 @@ assert -1.3 < rate < -0.7
 assert not any(error < 1e-3 for error in np.array(curves["through the SVD, float32"])[distances < 1e-7])
 
 # %% [markdown]
-# Through the SVD a digit is lost for every digit gained towards collapse, and in float32 none is left from
-# $t = 10^{-6}$ or so; the closed form keeps all it had. A network that trains to collapse walks along this axis from
-# left to right.
+# The gradient through the SVD loses a digit each time that $t$ falls by a factor of ten, and in float32 none is left
+# from about $t = 10^{-6}$. The closed form keeps all its digits. A network that trains to collapse moves along this
+# axis from left to right.
 #
 # ## As the proximal term fades
 #
@@ -242,9 +243,9 @@ assert sizes[1e-8][0] > 1e3 * sizes[1e-4][0]
 assert sizes[1e-8][1] < 1.1 * sizes[1e-4][1]
 
 # %% [markdown]
-# The singular values of these random means are distinct, so that the SVD's gradient (crosses) is right here as well.
-# The last lines are about a loss of $U$ itself, which does see the direction $1$: at $A$ the gradient grows as
-# $1/\delta$, at $H$ nothing of it arrives.
+# The singular values of these random means are distinct, so the SVD's gradient (crosses) is right here as well. The
+# last lines are about a loss of $U$ itself, which does depend on the direction $1$: its gradient grows as $1/\delta$
+# at $A$, but not at $H$.
 #
 # ## Second derivatives
 #
@@ -321,9 +322,9 @@ print("\n".join(lines[edges[0] : edges[-1] + 1]))
 # %% [markdown]
 # ## Half precision
 #
-# Inputs in `bfloat16` and `float16` are computed in float32 and the result is cast back, and so for the gradient. The
-# error against float64 arithmetic on the same (already rounded) means is then a few roundings of the dtype. The
-# heads keep their state in float32 in any case.
+# `nearest_etf` computes in float32 for inputs in `bfloat16` and `float16`, and casts the result back. So does its
+# gradient. The error against float64 arithmetic on the same (already rounded) means is then a few roundings of the
+# dtype. The heads always keep their state in float32 or better.
 
 # %%
 H, G = torch.randn(2, 64, 10)
@@ -347,11 +348,12 @@ for dtype in (torch.float32, torch.bfloat16, torch.float16):
 # %% [markdown]
 # ## `method=`: how the polar factor is found
 #
-# All methods keep the same promises on accuracy, each on the matrices it serves; one that cannot hands over to the
-# next more robust one. `"svd"` serves every matrix, `"gram"` takes the eigenvectors of $A'A$, `"newton-schulz"` is
-# matrix products alone: it never waits for a device, and compiles whole. The default, `"auto"`, is `"gram"` on a CPU,
-# and on a GPU products, with `"svd"` for what they do not serve. `bench_node` times them in turn, in one run, beside a
-# linear layer (forward and backward at batch 256), since ratios survive a busy machine better than milliseconds do.
+# All methods promise the same accuracy. `"svd"` handles every matrix. `"gram"` takes the eigenvectors of $A'A$.
+# `"newton-schulz"` takes matrix products alone: it never waits for a device, and compiles without graph breaks. On a
+# CPU, a method that cannot handle a matrix passes it to a more robust one. The default, `"auto"`, is `"gram"` on a
+# CPU; on a GPU it tries products, then checks their accuracy, with `"svd"` as the fallback. `bench_node` times the
+# methods in turn beside a linear layer (forward and backward at batch 256), because a ratio depends less on the load
+# of the machine.
 
 # %%
 shapes, methods = ((512, 10), (512, 100)), ("svd", "gram", "newton-schulz")
@@ -384,15 +386,15 @@ for method, (U, dH) in answers.items():
     assert off < 1e-9
 
 # %% [markdown]
-# The gradient reuses the factorisation of the forward pass, so the backward pass costs a fraction of it, or about as
-# much with products alone (a busy moment of the machine may spoil single rows). What is left of it beside a network
-# `etfopt bench head` measures, next to a ResNet-18.
+# The gradient reuses the factorisation of the forward pass, so the backward pass takes a fraction of its time, or
+# nearly as long with products alone. `etfopt bench head` measures the share of the layer beside a ResNet-18.
 #
 # ## What the implicit gradient costs, and what it does
 #
-# `NearestETFHead(implicit_gradient=False)` holds the ETF constant in the backward pass. That saves the node's backward
-# pass; what does it lose? A step moves the running class means towards those of the batch by a rate $a_t$. The past is
-# held constant, so the gradient through $U^*$ is proportional to $a_t$. Each kind of statistics has its own rate:
+# `NearestETFHead(implicit_gradient=False)` holds the ETF constant in the backward pass. That saves the node's
+# backward pass, but loses a part of the gradient. A step moves the running class means towards those of the batch by
+# a rate $a_t$. The past is held constant, so the gradient through $U^*$ is proportional to $a_t$. Each kind of
+# statistics has its own rate:
 #
 # - `statistics="paper"`: $a_t = 2/(t+1)$ at step $t$, the paper's rule. The gradient through $U^*$ fades.
 # - `statistics="running"`, the default: $a = 1 - \min\{(N/(N+n))^2, e^{-n/64}\}$ for $n$ new samples of a class after
