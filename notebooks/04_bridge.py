@@ -22,8 +22,9 @@
 #
 # and a network that contains it needs the derivative of $U^*$. PyTorch can differentiate `torch.linalg.svd`, so why is
 # that not enough? Because neural collapse makes the singular values *equal*, and the derivative of an SVD divides by
-# their differences. The derivative of the product $PQ'$ does not: it divides by sums. This notebook shows both, and
-# then what else `etfopt.nn.functional.nearest_etf` does that an autograd function should do.
+# their differences. The derivative of the product $PQ'$ divides by sums instead. This notebook shows both, and then the
+# other abilities of `etfopt.nn.functional.nearest_etf`: second derivatives, batches, half precision. The last two
+# sections are about the heads: how much of the gradient runs through $U^*$, and how the heads keep the class means.
 
 # %%
 import math
@@ -92,17 +93,18 @@ print(f"largest relative difference over {len(differences)} random means: {max(d
 assert max(differences) < 1e-12
 
 # %% [markdown]
-# At random class means the two agree to rounding. So far there is nothing to choose between them.
+# At random class means the two agree to rounding.
 #
 # ## At collapse
 #
-# At collapse the class means are a simplex ETF themselves, $H = VM$ with $V'V = I$. Then $A = 2HM + \delta V$ has $C-1$
-# singular values equal to $2/(C-1) + \delta$, and one equal to $\delta$. We try the canonical rotation, and a
-# hundred random ones. Where rounding leaves the computed values equal, the gradient through the SVD is NaN; where it
-# splits them by $10^{-16}$, finite and wrong. Which of the two is up to the processor.
+# At collapse the class means are a simplex ETF themselves, $H = VM$ with $V'V = I$. Then $A = 2HM + \delta V$ has
+# $C-1$ singular values equal to $2/(C-1) + \delta$, and one equal to $\delta$. We try the canonical rotation, and a
+# hundred random ones. Where rounding leaves the computed values equal, the gradient through the SVD is NaN. Where
+# rounding splits them by $10^{-16}$, the gradient is finite and wrong. Which of the two happens depends on the
+# processor.
 #
-# The judge is a third rule, independent of both: the paper's own formula, which solves the dense linear system of the
-# optimality conditions (`etfopt.adjoint.kkt_vjp`), and, for the canonical rotation, central differences.
+# We compare both with a third rule, the paper's own formula, which solves the dense linear system of the optimality
+# conditions (`etfopt.adjoint.kkt_vjp`). For the canonical rotation we also take central differences.
 
 
 # %%
@@ -154,7 +156,7 @@ assert max(errors["ours"]) < 1e-11
 assert all(e > 1e-3 for e in rest)  # not one of them is of use
 
 # %% [markdown]
-# The finite gradients are the dangerous case: nothing gives the error away. How near to collapse is too near? Take
+# The finite gradients are the dangerous case, because nothing shows the error. How near to collapse is too near? Take
 # $H = VM + tN$ with noise $N$ of norm 1, and let $t$ fall.
 
 # %%
@@ -193,9 +195,9 @@ assert -1.3 < rate < -0.7
 assert not any(error < 1e-3 for error in np.array(curves["through the SVD, float32"])[distances < 1e-7])
 
 # %% [markdown]
-# Through the SVD a digit is lost for every digit gained towards collapse, and in float32 none is left from
-# $t = 10^{-6}$ or so; the closed form keeps all it had. A network that trains to collapse walks along this axis from
-# left to right.
+# The gradient through the SVD loses a digit each time that $t$ falls by a factor of ten, and in float32 none is left
+# from about $t = 10^{-6}$. The closed form keeps all its digits. A network that trains to collapse moves along this
+# axis from left to right.
 #
 # ## As the proximal term fades
 #
@@ -241,9 +243,9 @@ assert sizes[1e-8][0] > 1e3 * sizes[1e-4][0]
 assert sizes[1e-8][1] < 1.1 * sizes[1e-4][1]
 
 # %% [markdown]
-# The singular values of these random means are distinct, so that the SVD's gradient (crosses) is right here as well.
-# The last lines are about a loss of $U$ itself, which does see the direction $1$: at $A$ the gradient grows as
-# $1/\delta$, at $H$ nothing of it arrives.
+# The singular values of these random means are distinct, so the SVD's gradient (crosses) is right here as well. The
+# last lines are about a loss of $U$ itself, which does depend on the direction $1$: its gradient grows as $1/\delta$
+# at $A$, but not at $H$.
 #
 # ## Second derivatives
 #
@@ -320,9 +322,9 @@ print("\n".join(lines[edges[0] : edges[-1] + 1]))
 # %% [markdown]
 # ## Half precision
 #
-# Inputs in `bfloat16` and `float16` are computed in float32 and the result is cast back, and so for the gradient. The
-# error against float64 arithmetic on the same (already rounded) means is then a few roundings of the dtype. The
-# heads keep their state in float32 in any case.
+# `nearest_etf` computes in float32 for inputs in `bfloat16` and `float16`, and casts the result back. So does its
+# gradient. The error against float64 arithmetic on the same (already rounded) means is then a few roundings of the
+# dtype. The heads always keep their state in float32 or better.
 
 # %%
 H, G = torch.randn(2, 64, 10)
@@ -346,11 +348,12 @@ for dtype in (torch.float32, torch.bfloat16, torch.float16):
 # %% [markdown]
 # ## `method=`: how the polar factor is found
 #
-# All methods keep the same promises on accuracy, each on the matrices it serves; one that cannot hands over to the
-# next more robust one. `"svd"` serves every matrix, `"gram"` takes the eigenvectors of $A'A$, `"newton-schulz"` is
-# matrix products alone: it never waits for a device, and compiles whole. The default, `"auto"`, is `"gram"` on a CPU,
-# and on a GPU products, with `"svd"` for what they do not serve. `bench_node` times them in turn, in one run, beside a
-# linear layer (forward and backward at batch 256), since ratios survive a busy machine better than milliseconds do.
+# All methods promise the same accuracy. `"svd"` handles every matrix. `"gram"` takes the eigenvectors of $A'A$.
+# `"newton-schulz"` takes matrix products alone: it never waits for a device, and compiles without graph breaks. On a
+# CPU, a method that cannot handle a matrix passes it to a more robust one. The default, `"auto"`, is `"gram"` on a
+# CPU; on a GPU it tries products, then checks their accuracy, with `"svd"` as the fallback. `bench_node` times the
+# methods in turn beside a linear layer (forward and backward at batch 256), because a ratio depends less on the load
+# of the machine.
 
 # %%
 shapes, methods = ((512, 10), (512, 100)), ("svd", "gram", "newton-schulz")
@@ -383,21 +386,31 @@ for method, (U, dH) in answers.items():
     assert off < 1e-9
 
 # %% [markdown]
-# The gradient reuses the factorisation of the forward pass, so the backward pass costs a fraction of it, or about as
-# much with products alone (a busy moment of the machine may spoil single rows). What is left of it beside a network
-# `etfopt bench head` measures, next to a ResNet-18.
+# The gradient reuses the factorisation of the forward pass, so the backward pass takes a fraction of its time, or
+# nearly as long with products alone. `etfopt bench head` measures the share of the layer beside a ResNet-18.
 #
 # ## What the implicit gradient costs, and what it does
 #
-# `NearestETFHead(implicit_gradient=False)` holds the ETF constant in the backward pass. That saves the node's backward
-# pass; what does it lose? The running means are $\bar H_t = a_t H_t + (1 - a_t)\bar H_{t-1}$ with the past held
-# constant, and only $a_t H_t$ carries the gradient. With the paper's rate $a_t = 2/(t+1)$ it must fade. We feed the
-# same batch again and again to both heads and compare the gradients at the features.
+# `NearestETFHead(implicit_gradient=False)` holds the ETF constant in the backward pass. That saves the node's
+# backward pass, but loses a part of the gradient. A step moves the running class means towards those of the batch by
+# a rate $a_t$. The past is held constant, so the gradient through $U^*$ is proportional to $a_t$. Each kind of
+# statistics has its own rate:
+#
+# - `statistics="paper"`: $a_t = 2/(t+1)$ at step $t$, the paper's rule. The gradient through $U^*$ fades.
+# - `statistics="running"`, the default: $a = 1 - \min\{(N/(N+n))^2, e^{-n/64}\}$ for $n$ new samples of a class after
+#   $N$ old ones. The rate never falls below $1 - e^{-n/64}$, so the gradient does not fade.
+#
+# We feed the same batch of 256 samples, about 26 of each class, again and again to heads with and without the implicit
+# gradient, and compare the gradients at the features.
 
 # %%
 torch.manual_seed(0)
 features, labels = torch.randn(256, 512, dtype=torch.float64), torch.arange(256) % 10
-heads = {used: etfopt.nn.NearestETFHead(512, 10, implicit_gradient=used).double() for used in (True, False)}
+heads = {
+    (kind, used): etfopt.nn.NearestETFHead(512, 10, statistics=kind, implicit_gradient=used).double()
+    for kind in ("paper", "running")
+    for used in (True, False)
+}
 
 
 def step(head):
@@ -408,22 +421,128 @@ def step(head):
     return time.perf_counter() - start, h.grad
 
 
-seconds, implicit_part = {True: [], False: []}, []
+seconds, implicit_part = {key: [] for key in heads}, {"paper": [], "running": []}
 for _ in range(100):
     gradients = {}
-    for used, head in heads.items():
-        taken, gradients[used] = step(head)
-        seconds[used].append(taken)
-    implicit_part.append(relative(gradients[True], gradients[False]))
+    for key, head in heads.items():
+        taken, gradients[key] = step(head)
+        seconds[key].append(taken)
+    for kind, parts in implicit_part.items():
+        parts.append(relative(gradients[kind, True], gradients[kind, False]))
 
-t = np.arange(1, 101)
-scaled = np.array(implicit_part) * (t + 1) / 2
+t, n = np.arange(1, 101), 25.6  # samples of a class in the batch
+rates = {"paper": 2 / (t + 1), "running": 1 - np.minimum(((t - 1) / t) ** 2, np.where(t > 1, np.exp(-n / 64), 0))}
+print("implicit part over direct part, and the same over the rate a")
+print("              paper             running")
 for k in (1, 2, 5, 10, 50, 100):
-    print(f"step {k:3d}: implicit part over direct part {implicit_part[k - 1]:.4f}, times (t+1)/2: {scaled[k - 1]:.4f}")
-ms = {used: 1e3 * statistics.median(values) for used, values in seconds.items()}
-print(f"a step of the head alone: {ms[True]:.2f} ms with it, {ms[False]:.2f} ms without")
-assert np.allclose(scaled, scaled[0], rtol=0.05)
+    shares = [(parts[k - 1], parts[k - 1] / rates[kind][k - 1]) for kind, parts in implicit_part.items()]
+    print(f"step {k:3d}: " + "   ".join(f"{part:.4f}  {scaled:.4f}" for part, scaled in shares))
+for kind, parts in implicit_part.items():
+    ms = {used: 1e3 * statistics.median(seconds[kind, used]) for used in (True, False)}
+    print(f"a step of the head alone, {kind:7s}: {ms[True]:.2f} ms with it, {ms[False]:.2f} ms without")
+    scaled = np.array(parts) / rates[kind]
+    assert np.allclose(scaled, scaled[0], rtol=0.05)
 
 # %% [markdown]
-# So under the paper's averaging the implicit path matters in the first steps and then falls as $2/(t+1)$: leaving it
-# out changes little later on. A constant rate, `statistics="paper", averaging=0.1` say, keeps it.
+# The implicit part over the rate is the same at every step, for both kinds of statistics. With the paper's rate the
+# implicit part matters in the first steps only: after 100 steps, leaving it out changes the gradient by 0.2 %. With the
+# default it stays at a third of its first value, since $1 - e^{-25.6/64} = 0.33$. Fewer samples of a class in a batch
+# make this share smaller: it is 0.016 for one sample.
+#
+# ## Running statistics
+#
+# A head evaluates with what it remembers of the features: the class means make $H$, and a global mean centres the bias.
+# With the paper's statistics, the global mean is that of the last batch, so evaluation depends on this batch. The
+# default, `statistics="running"`, keeps a mean and a counter of samples for each class. The global mean is then that of
+# the class means, weighted by their counters.
+#
+# We train both kinds on 30 batches of 128 samples, and evaluate before and after one more batch. The features are drawn
+# around ten centres, so that only the statistics differ.
+
+# %%
+torch.manual_seed(0)
+centres = 0.5 * torch.randn(10, 64)
+
+
+def draw(labels):
+    """Features around the centres of their classes."""
+    return centres[labels] + torch.randn(len(labels), 64), labels
+
+
+def evaluated(head):
+    """Logits and accuracy on the test samples, in evaluation mode."""
+    head.eval()
+    logits = head(x_test)
+    head.train()
+    return logits, float((logits.argmax(dim=1) == y_test).double().mean())
+
+
+x_test, y_test = draw(torch.arange(2000) % 10)
+batches = [draw(torch.arange(128) % 10) for _ in range(30)]
+last = {
+    "128 samples of all classes": draw(torch.arange(128) % 10),
+    "one sample of class 3": draw(torch.tensor([3])),
+    "30 samples of class 3": draw(torch.full((30,), 3)),
+}
+print("                                          test accuracy     largest change")
+print("statistics  last batch                   before   after        of a logit")
+changes, lost, means = {}, {}, {}
+for kind in ("paper", "running"):
+    for name, batch in last.items():
+        head = etfopt.nn.NearestETFHead(64, 10, statistics=kind)
+        for x, y in batches:
+            head(x, y)
+        logits, before = evaluated(head)
+        means[kind, name] = [head.means.mean.clone()]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the paper's statistics warn of a batch of one class
+            head(*batch)
+        means[kind, name].append(head.means.mean.clone())
+        new, after = evaluated(head)
+        changes[kind, name], lost[kind, name] = float((new - logits).abs().max()), before - after
+        print(f"{kind:11s} {name:28s} {before:6.3f}  {after:6.3f} {changes[kind, name]:17.2f}")
+assert all(abs(lost["running", name]) < 0.005 for name in last)
+assert lost["paper", "one sample of class 3"] > 0.1
+assert changes["running", "one sample of class 3"] < changes["running", "128 samples of all classes"]
+
+x, y = last["one sample of class 3"]
+old, new = means["running", "one sample of class 3"]
+rate = 1 - math.exp(-1 / 64)
+expected = old[:, 3] + rate * (head.normalize(x)[0] - old[:, 3])
+print(f"one sample moves its class mean by the rate {rate:.4f}: off the formula by {relative(new[:, 3], expected):.0e}")
+others = [c for c in range(10) if c != 3]
+assert torch.equal(new[:, others], old[:, others])
+assert relative(new[:, 3], expected) < 1e-6
+
+# %% [markdown]
+# One sample cost the paper's head 14 points of accuracy, because the bias was centred at this sample. The head with
+# running statistics moved one class mean by 1.6 % of the way to the sample, and kept the other nine to the bit. The
+# last batch no longer decides how the head evaluates.
+#
+# Labels may also be probabilities, as from mixup, CutMix or label smoothing. The class means of a batch are then
+# $m_c = \sum_i p_{ic} f_i / \sum_i p_{ic}$, and the counter of class $c$ grows by $\sum_i p_{ic}$.
+
+# %%
+x, y = batches[0]
+p = torch.nn.functional.one_hot(y, 10).float()
+by_index, by_rows, by_mixup = (etfopt.nn.ClassMeans(num_classes=10, dim=64) for _ in range(3))
+off = relative(by_rows(x, p), by_index(x, y))
+print(f"one-hot rows against class indices: {off:.0e}")
+assert off < 1e-6
+
+x_other, y_other = draw(torch.randint(10, (128,)))
+x_mixed, p_mixed = 0.7 * x + 0.3 * x_other, 0.7 * p + 0.3 * torch.nn.functional.one_hot(y_other, 10)
+by_mixup(x_mixed, p_mixed)
+off = relative(by_mixup.mean, (x_mixed.T @ p_mixed) / p_mixed.sum(dim=0))
+print(f"class means after one mixup batch, off the formula: {off:.0e}")
+print(f"samples counted: {by_mixup.samples.numpy().round(1)}, together {float(by_mixup.samples.sum()):.0f}")
+assert off < 1e-6
+assert torch.allclose(by_mixup.samples, p_mixed.sum(dim=0))
+
+head = etfopt.nn.NearestETFHead(64, 10)
+x_mixed.requires_grad_()
+torch.nn.functional.cross_entropy(head(x_mixed, p_mixed), p_mixed).backward()  # a training step with soft labels
+assert x_mixed.grad.isfinite().all()
+
+# %% [markdown]
+# The rules that were tried, with their accuracies in real training loops, are in `docs/explanation/statistics.md`.

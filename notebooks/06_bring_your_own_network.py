@@ -154,8 +154,8 @@ with torch.no_grad():
 # %% [markdown]
 # ## Save and load
 #
-# All state (rotation, bias, running means, proximal point, step count) is in buffers, so that `state_dict` is enough,
-# and training goes on after loading as if nothing had happened.
+# All state is in buffers: rotation, frame, proximal point, the running class means with their counters of samples, and
+# the number of steps. So `state_dict` is enough, and training after loading takes the same steps to the bit.
 
 # %%
 file = io.BytesIO()

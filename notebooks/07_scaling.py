@@ -14,7 +14,8 @@
 # %% [markdown]
 # # Scaling: processes, GPUs, many classes
 #
-# Three ways to outgrow a notebook: more processes, more classes, a GPU. For each, what the library promises, measured.
+# Three ways to outgrow a notebook: more processes, more classes, a GPU. The notebook measures what the library promises
+# for each. Its heads have their default options where nothing else is said.
 
 # %%
 import math
@@ -23,6 +24,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -41,10 +43,10 @@ _ = torch.manual_seed(0)
 # %% [markdown]
 # ## Processes
 #
-# Under `torch.distributed` the batches of all ranks count as one. Nothing is to be done for it: class sums and counts
-# are reduced over the ranks, differentiably. We train the same small network twice for 20 steps: in one process with
-# whole batches, and in two, started by `torchrun`, each with its own part of every batch. The parts are of unequal
-# size, and neither rank sees all classes.
+# Under `torch.distributed` the batches of all ranks count as one, and you need no extra code: the head reduces class
+# sums and counts over the ranks, differentiably. We train the same small network twice for 20 steps: in one process
+# with whole batches, and in two processes, started by `torchrun`, each with its own part of every batch. The parts
+# have different sizes, and neither rank sees all classes.
 
 # %%
 SCRIPT = """
@@ -103,15 +105,15 @@ for name in alone:
     assert off < 1e-11
 
 # %% [markdown]
-# Both ranks hold the same rotation, bias, means and weights *to the bit*, which is what keeps them from drifting apart.
-# Against one process with the whole batch the difference is rounding: a sum of two partial sums is rounded differently
-# from one long sum, and 20 steps carry that along.
+# Both ranks hold the same rotation, bias, means and weights *to the bit*, so they cannot drift apart. The difference
+# from one process with the whole batch is rounding: a sum of two partial sums is rounded differently from one long
+# sum.
 #
 # ## Cost as the number of classes grows
 #
 # The layer solves one $d \times C$ problem a step, in $O(dC^2 + C^3)$ operations, forward and backward. We time it
-# for $d = 512$ from 10 to 400 classes on one thread, each in turn with its unit: ratios within a row carry over to
-# other machines, milliseconds do not.
+# for $d = 512$ from 10 to 400 classes on one thread, in turn with a linear layer. The ratio of the two depends less on
+# the machine than milliseconds do.
 
 # %%
 classes = (10, 25, 50, 100, 200, 400)
@@ -144,9 +146,9 @@ for row in rows:
     assert row.memory < 16
 
 # %% [markdown]
-# The dense formula is the paper's: it solves linear systems of the size of all constraints. Its curve is computed from
-# the sizes of its arrays, not measured; that of the closed form is measured. Near 10 classes a call costs what a dozen
-# small operations cost, hence the flat start of the left panel.
+# The dense formula is the paper's: it solves linear systems of the size of all constraints. We compute its curve from
+# the sizes of its arrays, and measure that of the closed form. The left panel starts flat: near 10 classes, the
+# overhead of a dozen small operations dominates.
 #
 # ## Temperature for many classes
 #
@@ -154,8 +156,9 @@ for row in rows:
 #
 # $$p = \frac{1}{1 + (C-1)\, e^{-\tau C/(C-1)}},$$
 #
-# and no network can have a lower mean cross-entropy than $-\log p$. The paper's $\tau = 5$ suits 10 classes. With
-# `temperature="auto"` the head solves this formula for $\tau$, such that $p$ is for any $C$ what it is for 10 classes.
+# and with balanced classes no network can have a lower mean cross-entropy than $-\log p$. The paper's $\tau = 5$ suits
+# 10 classes. The default, `temperature="auto"`, solves this formula for $\tau$, such that $p$ is the same for every $C$
+# as the paper's for 10 classes.
 
 # %%
 print("    C   tau auto   p at collapse   p at collapse with tau = 5   least loss with tau = 5")
@@ -165,21 +168,27 @@ for C in (10, 47, 100, 242, 400, 1000):
     print(f"{C:5d} {tau:10.2f} {p:15.4f} {p_five:28.4f} {-math.log(p_five):25.3f}")
 
     # the formula against a head on features that have collapsed: every feature its own class's row
-    head = NearestETFHead(C, C, temperature="auto").double()
+    head = NearestETFHead(C, C).double()
     head(torch.eye(C, dtype=torch.float64), torch.arange(C))
     head.eval()
     found = head(head.weight).softmax(dim=1).diagonal()
     assert torch.allclose(found, torch.full_like(found, p), atol=1e-6)
     assert math.isclose(p, 0.9664, rel_tol=1e-9)
 
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    NearestETFHead(100, 100, temperature=5.0)
+print(f"\n{caught[0].message}")
+assert "small for 100 classes" in str(caught[0].message)
+
 # %% [markdown]
-# With $\tau = 5$ and 1000 balanced classes no network, however good, gets the loss below 2. So with many classes look
-# at the temperature first: a loss that stops there is no fault of the network.
+# With $\tau = 5$ and 1000 balanced classes no network gets the loss below 2. A head warns if its temperature is too
+# small for its classes. If you set the temperature yourself and the loss stops falling, look at it first.
 #
 # ## Many classes of few samples
 #
-# The nearest ETF gives the same weight to every direction in which the class means differ, also those in which they
-# hardly do. From a few samples of each class, such a direction is mostly noise. `shrinkage` $s$ takes rows between the
+# The nearest ETF gives the same weight to every direction in which the class means differ, also where they hardly
+# differ. With few samples of each class, such a direction is mostly noise. `shrinkage` $s$ takes rows between the
 # nearest ETF ($s = 1$) and the class means themselves ($s \to 0$) in training, and `evaluation_shrinkage` in
 # evaluation.
 #
@@ -206,7 +215,7 @@ for kind, noise in kinds.items():
     x_test, y_test = draw(20, noise, 2)
     for per_class in (3, 15, 100):
         for s in intensities:
-            head = NearestETFHead(d, C, temperature="auto", evaluation_shrinkage=s)
+            head = NearestETFHead(d, C, evaluation_shrinkage=s)
             head(*draw(per_class, noise, 3))  # one batch: the means are those of all samples
             head.eval()
             right = head(x_test).argmax(dim=1) == y_test
@@ -232,15 +241,16 @@ assert accuracies[alike, 15, 0.01] > accuracies[alike, 15, 1.0] + 0.05
 assert accuracies[shaped, 15, 0.01] < accuracies[shaped, 15, 1.0] - 0.05
 
 # %% [markdown]
-# Which end is right depends on the noise: on the left the weak directions carry mostly noise, and the ETF gives them
-# weight; on the right they separate the classes as well as the strong ones do, and the class means neglect them. A
-# network shapes the noise of its own features while it trains. That is why the intensity is an option and not a
-# constant. For a real case, 242 classes of 15 images of Omniglot, the docstring of `NearestETFHead` has the numbers,
-# and `notebooks/studies/omniglot.toml` the study.
+# The best intensity depends on the noise. On the left the weak directions carry mostly noise, and the ETF gives them
+# weight. On the right they separate the classes as well as the strong ones do, and the class means neglect them. A
+# network shapes the noise of its own features while it trains, so the intensity is an option and not a constant. The
+# docstring of `NearestETFHead` has the numbers of a real case, 242 classes of 15 images of Omniglot, and
+# `notebooks/studies/omniglot.toml` is its study.
 #
-# The second option for few samples is `classify_first`. The paper's order is to update the class means with a batch and
-# then to classify it: a sample is compared with a mean of which it is a part. With two samples a class that is a leak,
-# and it shows best where there is nothing to learn at all, on features that are pure noise:
+# The second option for few samples is `classify_first`. By default, as in the paper, a head updates the class means
+# with a training batch and then classifies it: it compares a sample with a mean that contains the sample. The
+# training accuracy is then too high. With two samples a class in each batch you see it best on features that are pure
+# noise:
 
 # %%
 chance = {}
@@ -260,9 +270,9 @@ assert np.mean(chance[True]) < 3 / C
 # %% [markdown]
 # ## Solving less often
 #
-# `solve_every=k` solves at every $k$-th step, `freeze_after=n` stops after $n$. The means and the bias follow the
-# batches all the same. What is paid is a classifier that lags behind: its gap, by the certificate, for the current
-# means.
+# `solve_every=k` solves at every $k$-th step, `freeze_after=n` stops after $n$ steps. The means and the bias still
+# follow the batches, but the rotation lags behind the means. The certificate's gap for the current means tells by how
+# much.
 
 # %%
 C, d, steps = 100, 512, 40
@@ -274,7 +284,7 @@ options = ({}, {"solve_every": 5}, {"solve_every": 20}, {"freeze_after": 10}, {"
 gaps = {}
 print("                            ms a step (median, mean)   relative gap of the classifier after 40 steps")
 for option in options:
-    head, taken = NearestETFHead(d, C, temperature="auto", averaging=0.2, **option), []
+    head, taken = NearestETFHead(d, C, **option), []
     for x in batches:
         x.grad = None
         begin = time.perf_counter()
@@ -285,18 +295,19 @@ for option in options:
     print(f"{name:26s} {np.median(taken):12.2f} {np.mean(taken):12.2f} {gaps[name]:28.1e}")
 assert gaps["default"] < 1e-6
 assert gaps["default"] < gaps["solve_every=5"] < gaps["freeze_after=10"]
+assert gaps["implicit_gradient=False"] == gaps["default"]
 
 # %% [markdown]
-# The means drift here by as much as they differ, within 40 steps: by design a hard case. Cutting the implicit gradient
-# changes the backward pass alone, so that its gap is that of the default.
+# Within these 40 steps the centres of the classes drift by as much as they differ: a hard case on purpose.
+# `implicit_gradient=False` changes the backward pass alone, so its gap is that of the default.
 #
 # ## On a GPU
 #
-# The same code runs on CUDA: `head.to("cuda")`, nothing else. Two things differ. A factorisation of a small matrix is
-# slow there, while products are fast: the default takes products and waits to see whether they serve, and
-# `method="newton-schulz"` never waits. And looking at a value makes the processor wait for the device; so the heads
-# themselves look at none, a bad batch (NaN, a label out of range) leaves the state as
-# it was, and the error is raised later, at the next `eval()`, `state_dict()` or `solution()`.
+# The same code runs on CUDA after `head.to("cuda")`. Two things differ. The factorisation of a small matrix is slow
+# there, and products are fast: the default tries products, then checks their accuracy, which waits for the device.
+# `method="newton-schulz"` never waits. Looking at a value waits too, so a training step of a head does not look at the
+# batch. A bad batch (NaN, a label out of range) leaves the state as it was, and the error comes later, at the next
+# `eval()`, `state_dict()` or `solution()`.
 
 # %%
 if torch.cuda.is_available():
