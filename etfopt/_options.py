@@ -104,7 +104,7 @@ def as_temperature(value: object, num_classes: int) -> float:
     return temperature
 
 
-def warn_of_low_temperature(temperature: float, num_classes: int) -> None:
+def warn_of_low_temperature(temperature: float, num_classes: int, stacklevel: int) -> None:
     """Warn if a collapsed network could not give the right class a probability of 0.9; 1 is for dot-regression."""
     C = num_classes
     p = 1 / (1 + (C - 1) * math.exp(-min(temperature * C / (C - 1), 700)))
@@ -114,7 +114,7 @@ def warn_of_low_temperature(temperature: float, num_classes: int) -> None:
             f"gives the right class a probability of {p:.2g} only. Leave temperature out, or pass 'auto': that is "
             f"{collapse_temperature(C):.3g} here",
             UserWarning,
-            stacklevel=2,
+            stacklevel=stacklevel,
         )
 
 

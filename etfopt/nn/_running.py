@@ -66,6 +66,7 @@ class Merged(NamedTuple):
 
     mean: Tensor  # (d, C), centred, with the gradient of the batch's part
     center: Tensor  # (d,), what the bias of a training step centres by, with its gradient
+    unlabelled: Tensor  # (d,), the same without a look at the labels of the batch
     seen: Tensor  # (C,), which classes have occurred so far
     state: dict[str, Tensor]  # the buffers, but for the number of steps
 
@@ -75,6 +76,7 @@ class MeansUpdate(NamedTuple):
 
     mean: Tensor
     center: Tensor
+    unlabelled: Tensor
     seen: Tensor
     state: dict[str, Tensor]
     # whether the batch counts, (), and whether it is refused. Where it does not count the fields above hold the old
@@ -222,10 +224,11 @@ class RunningMeans(ByKeyword, Tracking, abc.ABC):
         if pooled.refused is None:
             return None if batch.number == 0 else MeansUpdate(*self._merged(batch), None, None)
         valid = (batch.number > 0) & ~pooled.refused
-        new, old = self._merged(batch), (self.centred(), self.center(), self.occurred)
-        mean, center, seen = (where_valid(valid, x, y) for x, y in zip(new[:3], old, strict=True))
+        new, center = self._merged(batch), self.center()
+        old = (self.centred(), center, center, self.occurred)
+        mean, center, unlabelled, seen = (where_valid(valid, x, y) for x, y in zip(new[:4], old, strict=True))
         state = {name: where_valid(valid, X, getattr(self, name)) for name, X in new.state.items()}
-        return MeansUpdate(mean, center, seen, state, valid, pooled.refused)
+        return MeansUpdate(mean, center, unlabelled, seen, state, valid, pooled.refused)
 
     def count(self) -> int:
         """Return the number of steps taken, for Python to steer by.

@@ -142,7 +142,7 @@ class Tracking(LoadChecked):
     def _warn_of_one_class(self) -> None:
         told, self._told = self._told, True
         if not told:
-            warnings.warn(f"{type(self).__name__}: {ONE_CLASS}", UserWarning, stacklevel=_level_of_caller())
+            warnings.warn(f"{type(self).__name__}: {ONE_CLASS}", UserWarning, stacklevel=level_of_caller())
 
     def train(self, mode: bool = True) -> Self:
         """Set the mode, then raise what bad batches left to say."""
@@ -186,7 +186,7 @@ class Tracking(LoadChecked):
         return super()._apply(keeping_digits, recurse)
 
 
-def _level_of_caller() -> int:
+def level_of_caller() -> int:
     """Return the stack level of the line outside this package and torch that led to the caller of this function."""
     frame, level = inspect.currentframe(), 0
     while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] in ("etfopt", "torch"):

@@ -63,10 +63,10 @@ class ClassMeans(RunningMeans):
     however the module is built, moved or loaded, and all of them may be averaged (EMA, SWA). In float32 ``samples``
     counts to 2^24, when the memory alone decides. The options of the constructor are not part of the state.
 
-    The bias of `NearestETFHead` is centred by the global mean :math:`\mu_G = \sum_c N_c\mu_c/\sum_c N_c`, and in
-    training by :math:`\mu_G` plus :math:`n/(n+4)` times the mean residual :math:`f_i - \mu_{y_i}` of the n samples of
-    the batch: an estimate of how far all features have moved since the means were taken, for which it does not matter
-    which classes the batch holds.
+    The bias of `NearestETFHead` is centred by the global mean :math:`\mu_G = \sum_c N_c\mu_c/\sum_c N_c`. In training
+    the :math:`\mu_c` are those before the batch and the :math:`N_c` those after it, and :math:`n/(n+4)` times the mean
+    residual :math:`f_i - \mu_{y_i}` of the n samples of the batch is added: an estimate of how far all features have
+    moved since the means were taken, for which it does not matter which classes the batch holds.
 
     What was tried is in ``docs/explanation/statistics.md``, with figures.
 
@@ -139,9 +139,11 @@ class ClassMeans(RunningMeans):
         mean = torch.lerp(old, means, a)
         # a class that is new here says nothing of how far the others have moved
         past = torch.where(before, old, means.detach())
-        moved = (batch.total - past @ counts) / (batch.number + PRIOR)  # n/(n+4) times the mean residual
+        weight = batch.number + PRIOR
+        center = _weighted(past, samples + counts) + (batch.total - past @ counts) / weight
+        unlabelled = torch.lerp(_weighted(old, samples), batch.mean(), batch.number / weight)
         samples = samples + counts
-        return Merged(_centred(mean, seen), _weighted(past, samples) + moved, seen, {"mean": mean, "samples": samples})
+        return Merged(_centred(mean, seen), center, unlabelled, seen, {"mean": mean, "samples": samples})
 
 
 def share(past: Tensor, new: Tensor, memory: float) -> Tensor:

@@ -125,4 +125,4 @@ class PaperClassMeans(RunningMeans):
         # lerp is exact where both agree, so that absent classes keep their column to the bit, and at the rate 1
         rate = rule_of(self.averaging)(self.steps.to(mu.dtype) + 1)
         mean = torch.lerp(past, means, rate)
-        return Merged(mean, mu, seen, {"mean": mean, "global_mean": mu, "seen": seen.to(mu.dtype)})
+        return Merged(mean, mu, mu, seen, {"mean": mean, "global_mean": mu, "seen": seen.to(mu.dtype)})

@@ -191,3 +191,20 @@ def test_a_head_from_a_layer_that_separates_predicts_as_it_does():
     assert head.temperature == 6.0
     assert torch.equal(head(features).argmax(dim=1), labels)
     assert torch.equal(linear(features).argmax(dim=1), labels)
+
+
+@pytest.mark.parametrize("classes", [[True, False], "01", [0.5, 1], 3, None])
+def test_what_is_kept_is_named_by_integers(classes):
+    with pytest.raises(InputError, match="classes must be a sequence of integers"):
+        trained(NearestETFHead).keep(classes)
+
+
+def test_a_layer_must_be_a_finite_linear_one():
+    with pytest.raises(InputError, match=r"linear must be a torch\.nn\.Linear"):
+        NearestETFHead.from_linear(nn.Identity())
+    linear = nn.Linear(D, C)
+    with pytest.raises(InputError, match=r"features has shape \(4, 3\)"):
+        NearestETFHead.from_linear(linear, torch.zeros(4, 3))
+    nn.init.constant_(linear.weight, torch.nan)
+    with pytest.raises(InputError, match=r"linear\.weight holds"):
+        NearestETFHead.from_linear(linear)

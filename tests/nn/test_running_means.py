@@ -460,3 +460,23 @@ def test_a_state_of_running_statistics_does_not_depend_on_the_temperature(rng):
         other = kind(D + 2, C, temperature=8.0).double()
         other.load_state_dict(heads[0].state_dict())
         torch.testing.assert_close(other.eval()(x), heads[1].eval()(x), rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("kind", NEAREST)
+@pytest.mark.parametrize("n", [1, 2, 40])
+def test_a_batch_that_is_classified_first_is_classified_without_its_labels(kind, n, rng):
+    head = kind(D + 2, C, classify_first=True).double()
+    head(torch.tensor(rng.standard_normal((40, D + 2))), indices(np.arange(40) % C))
+    x = torch.tensor(rng.standard_normal((n, D + 2)))
+    logits = [copy.deepcopy(head)(x, indices(rng.integers(0, C, n))) for _ in range(3)]
+    for other in logits[1:]:  # sums by class add up in another order
+        torch.testing.assert_close(other, logits[0], rtol=0, atol=1e-12)
+
+
+def test_a_block_that_counts_nothing_leaves_a_backward_pass_as_it_was(rng):
+    head = NearestETFHead(D + 2, C).double()
+    x = torch.tensor(rng.standard_normal((9, D + 2)), requires_grad=True)
+    with head.uncounted():
+        loss = head(x, indices(np.arange(9) % C)).square().sum()
+    loss.backward()
+    assert x.grad.abs().max() > 0

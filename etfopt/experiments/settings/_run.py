@@ -233,8 +233,9 @@ def read_config(path: Path, settings: Mapping[str, Any] | None = None) -> TrainC
         raise InputError(f"{path}: cannot be read: {error}") from error
     try:
         if isinstance(values, dict) and values.keys() == {"schema", "config"}:  # as a run writes it
-            values = values["config"]
-        config = TrainConfig.from_dict(values)
+            config = TrainConfig.from_record(values["config"])
+        else:
+            config = TrainConfig.from_dict(values)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     return config.with_settings({**named(values), **settings}) if settings else config

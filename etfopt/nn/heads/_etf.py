@@ -11,19 +11,19 @@ import torch
 from torch import Tensor
 
 from etfopt._arrays import room_hint
-from etfopt._options import as_ignored, as_statistics
+from etfopt._options import as_ignored, as_statistics, warn_of_low_temperature
 from etfopt._torch import full_precision, readable, require_finite, require_floats
 from etfopt.errors import InputError
 from etfopt.frames import frame_matrix, simplex_etf
-from etfopt.nn._state import state_dtype
+from etfopt.nn._state import level_of_caller, state_dtype
 from etfopt.nn.functional import on_frame
 from etfopt.nn.heads._growth import moved_least
 from etfopt.nn.heads._rotation import Rotated
 from etfopt.nn.heads.base import Head, HeadOptions
 
 NON_NEGATIVE = (
-    "the features are not negative, as behind a ReLU. With statistics='paper' some classes may never be learnt from "
-    "such features: use the default statistics, or put a linear layer or a normalisation behind the ReLU."
+    "the mean of the features has no negative entry, as behind a ReLU. With statistics='paper' some classes may never "
+    "be learnt from such features: use the default statistics, or put a linear layer or a normalisation behind the ReLU."
 )
 
 
@@ -92,10 +92,16 @@ class ETFHead(Head, Rotated):
         super().train(mode)
         watched = not (mode or self._looked or torch.compiler.is_compiling() or self.U.is_meta)
         if watched and readable(self.U) and self._center().any():
-            self._looked = True
-            for doubt in self._doubts():
-                warnings.warn(f"{type(self).__name__}: {doubt} This warning comes once", UserWarning, stacklevel=2)
+            doubts = self._doubts()
+            self._looked = bool(doubts) or self._judged()
+            for doubt in doubts:
+                said = f"{type(self).__name__}: {doubt} This warning comes once"
+                warnings.warn(said, UserWarning, stacklevel=level_of_caller())
         return self
+
+    def _judged(self) -> bool:
+        """Whether the statistics say all that they will."""
+        return True
 
     def _doubts(self) -> list[str]:
         """Return what the statistics say against the features."""
@@ -117,7 +123,10 @@ class ETFHead(Head, Rotated):
         frame = torch.from_numpy(frame_matrix(self.frame_name, C).copy())
         self._check_room(len(frame), C)
         as_ignored(self.ignore_index, C)
-        self._retemper(C)
+        if self.statistics == "paper":  # means of features of the old norm
+            warn_of_low_temperature(self.temperature, C, level_of_caller() + 1)
+        else:
+            self._retemper(C)
         U = moved_least(on_frame(self.rotation(), self.frame), index, frame.to(self.U.device))
         self.num_classes, self.U = C, U
         if self.frame is not None:

@@ -89,6 +89,9 @@ class FollowingHead(ETFHead):
     def _center(self) -> Tensor:
         return self.means.center() * self._unit
 
+    def _judged(self) -> bool:
+        return bool(self.means.occurred.all())
+
     def _doubts(self) -> list[str]:
         H, r = self.means.centred().double(), self.U.shape[1]
         if not self.means.occurred.all():
@@ -142,7 +145,8 @@ class FollowingHead(ETFHead):
                 weight = self._shrunk(U, mean, update.seen, self.shrinkage)
             if self.evaluation_shrinkage != self.shrinkage:  # for a batch that does not count: what fits its bias
                 weight = where_valid(update.valid, weight, self.weight)
-            bias = -weight @ (update.center * self._unit)
+            center = update.unlabelled if self.classify_first else update.center
+            bias = -weight @ (center * self._unit)
         # no check can fail after this line, except a NaN in U that could not be detected without synchronising
         solved = None if visible(U) else U.isfinite().all()
         self.means.commit(update)

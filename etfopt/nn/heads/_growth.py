@@ -8,7 +8,8 @@ of :math:`EF'`. From K1 to K2 > K1 classes the mean cosine between old and new p
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from numbers import Integral
 
 import torch
 from torch import Tensor
@@ -28,7 +29,10 @@ def added(num_classes: int, k: object) -> list[int]:
 
 def kept(num_classes: int, classes: Sequence[int] | Tensor) -> list[int]:
     """Return the old number of each class that is kept, or raise `InputError`."""
-    index = [int(c) for c in (classes.tolist() if isinstance(classes, Tensor) else classes)]
+    given = classes.tolist() if isinstance(classes, Tensor) else classes
+    if not isinstance(given, Iterable) or any(isinstance(c, bool) or not isinstance(c, Integral) for c in given):
+        raise InputError(f"classes must be a sequence of integers, the classes to keep; got {classes!r}")
+    index = [int(c) for c in given]
     wrong = [c for c in index if not 0 <= c < num_classes]
     if wrong or len(set(index)) < len(index) or len(index) < 2:
         raise InputError(

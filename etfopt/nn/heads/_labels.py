@@ -9,6 +9,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+from etfopt._torch import version
 from etfopt.errors import InputError
 
 
@@ -135,14 +136,16 @@ class TakesLabels(nn.Module):
         >>> int(head.means.steps)
         0
         """
-        before, given = [X.clone() for X in self.buffers()], self._given
+        buffers = list(self.buffers())
+        before, given = [(X, version(X), X.clone()) for X in buffers], self._given
         taken = 0 if given is None else given.taken
         try:
             yield
         finally:
             with torch.no_grad():
-                for X, old in zip(self.buffers(), before, strict=True):
-                    X.copy_(old)
+                for X, was, old in before:
+                    if version(X) != was:  # a write would break a backward pass that needs the buffer
+                        X.copy_(old)
             if given is not None:
                 given.taken = taken
             self.train(self.training)  # what is remembered of the buffers is no longer so

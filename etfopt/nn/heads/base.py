@@ -16,7 +16,7 @@ from etfopt._scalars import as_integer
 from etfopt._torch import require_finite
 from etfopt.errors import InputError
 from etfopt.nn._signature import whole_signature
-from etfopt.nn._state import LoadChecked
+from etfopt.nn._state import LoadChecked, level_of_caller
 from etfopt.nn._targets import rows, targets
 from etfopt.nn.heads._features import scaled
 from etfopt.nn.heads._growth import added, kept
@@ -194,6 +194,8 @@ class Head(LoadChecked, TakesLabels, abc.ABC):
     def keep(self, classes: Sequence[int] | Tensor) -> None:
         """Keep some of the classes, in the order given, and forget the others.
 
+        The running mean of a fixed head stays that of all features that it has seen.
+
         Parameters
         ----------
         classes : sequence of int, or Tensor of shape (k,)
@@ -209,7 +211,7 @@ class Head(LoadChecked, TakesLabels, abc.ABC):
     def _retemper(self, C: int) -> None:
         """Set the temperature for C classes."""
         self.temperature = as_temperature(self._temperature, C)
-        warn_of_low_temperature(self.temperature, C)
+        warn_of_low_temperature(self.temperature, C, level_of_caller() + 1)
 
     def _reindex(self, index: list[int]) -> None:
         """Make class j of the new classes what class ``index[j]`` was, or a new one where that is `NEW`."""

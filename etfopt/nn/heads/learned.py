@@ -73,7 +73,7 @@ class LearnedHead(Head):
 
     @torch.no_grad()
     def _reindex(self, index: list[int]) -> None:
-        old, fresh = self.rows, type(self)(self.dim, len(index), temperature=self.temperature)
+        old, fresh = self.rows, type(self)(self.dim, len(index), temperature=self._temperature)
         rows = torch.where(
             torch.tensor(index)[:, None].to(old.device) >= 0, columns(old.mT, index).mT, fresh.rows.to(old)
         )
