@@ -23,7 +23,7 @@ from etfopt.nn.heads.base import Head, HeadOptions
 
 NON_NEGATIVE = (
     "the mean of the features has no negative entry, as behind a ReLU. With statistics='paper' some classes may never "
-    "be learnt from such features: use the default statistics, or put a linear layer or a normalisation behind the ReLU."
+    "be learnt from such features: use the default statistics, or put a linear layer behind the ReLU."
 )
 
 
