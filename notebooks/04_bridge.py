@@ -508,7 +508,7 @@ assert changes["running", "one sample of class 3"] < changes["running", "128 sam
 x, y = last["one sample of class 3"]
 old, new = means["running", "one sample of class 3"]
 rate = 1 - math.exp(-1 / 64)
-expected = old[:, 3] + rate * (head.normalize(x)[0] - old[:, 3])
+expected = old[:, 3] + rate * (torch.nn.functional.normalize(x)[0] - old[:, 3])
 print(f"one sample moves its class mean by the rate {rate:.4f}: off the formula by {relative(new[:, 3], expected):.0e}")
 others = [c for c in range(10) if c != 3]
 assert torch.equal(new[:, others], old[:, others])

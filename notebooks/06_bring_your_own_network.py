@@ -24,6 +24,7 @@ import importlib.util
 import inspect
 import io
 import tempfile
+import warnings
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -217,7 +218,9 @@ if all(importlib.util.find_spec(name) for name in ("onnx", "onnxscript", "onnxru
     import onnxruntime
 
     model = io.BytesIO()
-    torch.onnx.export(deployed, (images[:4],), dynamo=True).save(model)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # the exporter of PyTorch 2.13 warns of its own parts
+        torch.onnx.export(deployed, (images[:4],), dynamo=True).save(model)
     session = onnxruntime.InferenceSession(model.getvalue())
     (logits,) = session.run(None, {session.get_inputs()[0].name: images[:4].numpy()})
     print(f"ONNX: largest difference of a logit {np.abs(logits - deployed(images[:4]).detach().numpy()).max():.1e}")

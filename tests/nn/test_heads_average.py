@@ -72,7 +72,7 @@ def test_the_classifier_of_an_averaged_model_is_the_etf_of_the_nearest_rotation(
     torch.testing.assert_close(head.weight @ head.weight.T, ETF, rtol=0, atol=1e-6)
     W = etf_rows(head.U)
     np.testing.assert_allclose(head.weight, W, rtol=0, atol=1e-6)
-    np.testing.assert_allclose(head.bias, -W @ head.means.center().numpy(), rtol=0, atol=1e-5)
+    np.testing.assert_allclose(head.bias, -W @ (head.unit * head.means.center()).numpy(), rtol=0, atol=1e-5)
     x = batch(rng)
     logits = nn.functional.linear(head.normalize(average.module[0](x)), head.weight, head.bias)
     torch.testing.assert_close(average(x), logits, rtol=0, atol=1e-5)

@@ -185,7 +185,7 @@ class Life(RuleBasedStateMachine):
     @invariant()
     def the_state_is_that_of_the_account(self):
         means = self.head.means
-        np.testing.assert_allclose(means.centred(), self.mean, rtol=0, atol=1e-9)
+        np.testing.assert_allclose(self.head.unit * means.centred(), self.mean, rtol=0, atol=1e-9)
         np.testing.assert_array_equal(self.head.U, self.U)
         np.testing.assert_allclose(self.head.bias, -self.weight @ self.center, rtol=0, atol=1e-7)
         assert means.occurred.tolist() == self.seen.tolist()

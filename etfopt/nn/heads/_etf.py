@@ -135,8 +135,8 @@ class ETFHead(Head, Rotated):
         self._forget_rotation()
 
     @property
-    def _unit(self) -> float:
-        """The norm that is 1 in the statistics: so a state does not depend on the temperature, but for the paper's."""
+    def unit(self) -> float:
+        """The norm of features that counts as 1 in the statistics: the temperature, and 1 for the paper's."""
         return 1.0 if self.statistics == "paper" else self.temperature
 
     @property

@@ -87,7 +87,7 @@ class FollowingHead(ETFHead):
         self.means.reset_parameters()
 
     def _center(self) -> Tensor:
-        return self.means.center() * self._unit
+        return self.means.center() * self.unit
 
     def _judged(self) -> bool:
         return bool(self.means.occurred.all())
@@ -124,7 +124,7 @@ class FollowingHead(ETFHead):
             f, target = self._checked(features, labels)
             if target is None:
                 raise InputError(LABELS_REQUIRED)
-        update = self.means.updated(f, target, self._unit)
+        update = self.means.updated(f, target, self.unit)
         if update is None:
             return self._classified(f)
         return affine(f, *self._classifier(update))
@@ -146,7 +146,7 @@ class FollowingHead(ETFHead):
             if self.evaluation_shrinkage != self.shrinkage:  # for a batch that does not count: what fits its bias
                 weight = where_valid(update.valid, weight, self.weight)
             center = update.unlabelled if self.classify_first else update.center
-            bias = -weight @ (center * self._unit)
+            bias = -weight @ (center * self.unit)
         # no check can fail after this line, except a NaN in U that could not be detected without synchronising
         solved = None if visible(U) else U.isfinite().all()
         self.means.commit(update)
@@ -166,11 +166,11 @@ class FollowingHead(ETFHead):
     def _shrunk(self, U: Tensor, mean: Tensor, seen: Tensor, s: float) -> Tensor:
         if s == 1:
             return self._weight(U)
-        return shrunk_rows(self._weight(U), unit_means(torch.where(seen, mean, 0), self.temperature / self._unit), s)
+        return shrunk_rows(self._weight(U), unit_means(torch.where(seen, mean, 0), self.temperature / self.unit), s)
 
     def _solve(self, mean: Tensor, current: Tensor, valid: Tensor | None, *, first: bool) -> tuple[Tensor, Tensor]:
         """Return U and its proximal point; what they were, for a batch that does not count."""
-        H = unit_means(mean, self.temperature / self._unit)
+        H = unit_means(mean, self.temperature / self.unit)
         prox = current.to(H.dtype)
         if first:
             prox = nearest_minimiser(2 * on_frame(H.detach(), self.frame, transpose=True), prox)

@@ -109,7 +109,7 @@ class FixedETFHead(ETFHead):
         return _random_rotation(self.U.shape, torch.Generator(device).set_state(state))
 
     def _center(self) -> Tensor:
-        return self.global_mean * self._unit
+        return self.global_mean * self.unit
 
     def _misfits(self, state_dict: dict[str, Any], prefix: str) -> list[str]:
         mean, samples = f"{prefix}global_mean", f"{prefix}samples"
@@ -141,7 +141,7 @@ class FixedETFHead(ETFHead):
     def _follow(self, f: Tensor, target: Tensor | None) -> None:
         """Take the batch, over all ranks, into the mean that the bias centres by."""
         with torch.autocast(f.device.type, enabled=False):
-            f = f.to(torch.promote_types(f.dtype, self.global_mean.dtype)) / self._unit
+            f = f.to(torch.promote_types(f.dtype, self.global_mean.dtype)) / self.unit
             labelled = target is not None
             if target is None:
                 target = torch.zeros(len(f), dtype=torch.int64, device=f.device)

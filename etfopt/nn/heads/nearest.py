@@ -174,11 +174,11 @@ class NearestETFHead(FollowingHead):
         head = cls(d, C, **options)
         centred = weight.mT.to(head.U.dtype) - weight.mean(dim=0).to(head.U.dtype)[:, None]
         size = torch.linalg.vector_norm(centred, dim=0).mean()
-        head.means.start_from(centred * (head.temperature / head._unit / size if size > 0 else 0))
+        head.means.start_from(centred * (head.temperature / head.unit / size if size > 0 else 0))
         if features is not None:
             predicted = linear(features.to(weight.dtype)).argmax(dim=-1)
-            head.means(head.normalize(features) / head._unit, predicted)
-        H = unit_means(head.means.centred(), head.temperature / head._unit)
+            head.means(head.normalize(features) / head.unit, predicted)
+        H = unit_means(head.means.centred(), head.temperature / head.unit)
         head.U.copy_(nearest_minimiser(2 * on_frame(H, head.frame, transpose=True), head.U))
         head.prox.copy_(head.U)
         return head
@@ -211,5 +211,5 @@ class NearestETFHead(FollowingHead):
             raise InputError("the head has seen no batch, so that there are no class means; train it, or load a state")
         arrays = [None if X is None else X.double().cpu() for X in (self.means.centred(), self.prox, self.frame)]
         H, prox, frame = (None if X is None else X.numpy() for X in arrays)
-        unit: Any = unit_means(torch.from_numpy(H), self.temperature / self._unit).numpy()
+        unit: Any = unit_means(torch.from_numpy(H), self.temperature / self.unit).numpy()
         return core.nearest_etf(unit, prox=prox, delta=self.delta, frame=frame, solver=solver, throw=throw)
