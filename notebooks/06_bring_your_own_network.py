@@ -23,6 +23,7 @@ import difflib
 import importlib.util
 import inspect
 import io
+import logging
 import tempfile
 import warnings
 from pathlib import Path
@@ -217,6 +218,7 @@ assert exported < 1e-5
 if all(importlib.util.find_spec(name) for name in ("onnx", "onnxscript", "onnxruntime")):
     import onnxruntime
 
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it tells that torchvision is not there
     model = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # the exporter of PyTorch 2.13 warns of its own parts
