@@ -25,11 +25,13 @@ def class_sums(
     if target.is_floating_point():
         shares = torch.where(counted[:, None], target, 0).to(features.dtype)
         sums, counts = shares.mT @ features, shares.sum(dim=0)
+        total = sums.sum(dim=0)
     else:
         weights, classes = counted.to(features.dtype), target if whole else torch.where(counted, target, 0)
         sums = features.new_zeros(num_classes, features.shape[1]).index_add(0, classes, features)
         counts = weights.new_zeros(num_classes).index_add(0, classes, weights)
-    return [sums, sums.sum(dim=0), counts], bad
+        total = features.sum(dim=0)  # in the order of the samples: the mean of a batch is torch's to the bit
+    return [sums, total, counts], bad
 
 
 def counted_samples(
