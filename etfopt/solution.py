@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from etfopt._arrays import Array, as_matrix
+from etfopt._arrays import Array, Float64Array, as_matrix
 from etfopt._display import Described, Rows
-from etfopt._scaling import normalized, own_errstate, rescaled
+from etfopt._scaling import normalized, own_errstate, rescaled, weighted
 from etfopt.certificate import Certificate, certify
 from etfopt.errors import ConvergenceError
 from etfopt.polar import polar_factor
@@ -95,7 +95,8 @@ class Solution(Described):
         r"""Distance :math:`\min_{s, U} (\sum_c w_c \|h_c - s\,Uf_c\|^2)^{1/2}` to the nearest ETF of any size.
 
         It is in the units of H for w = 1. Without a proximal term the minimiser is this U. With one it is the polar
-        factor of HDF'. Held classes stay where they are.
+        factor of HDF'. Where classes are held, U is the minimiser of the problem without its proximal term, and s alone
+        varies: a negative size would move the held vertices.
         """
         # a residual: the equal difference |H|^2 - |HF'|_*^2/|F|^2 has no correct digit near collapse
         problem, U = self.problem, self.U
@@ -113,14 +114,18 @@ class Solution(Described):
 
 def _best_scale(problem: NearestETF, U: Array) -> tuple[float, float]:
     """Return the size that brings U F nearest to H, and the distance that is left, with the weights of the classes."""
-    (H, h), (F, f), k = normalized(problem.H), normalized(problem.F), 0
-    if problem.weights is not None:  # those of HD^(1/2) and FD^(1/2)
-        w, k = normalized(problem.weights)
-        root, k = np.sqrt(w * 2 ** (k % 2)), k // 2
-        H, F = H * root, F * root
+    roots = np.ones(problem.C) if problem.weights is None else np.sqrt(problem.weights)
+    (H, h), (F, f) = (_normalized_columns(X, roots) for X in (problem.H, problem.F))
     E = np.asarray(U, dtype=np.float64) @ F
-    s = np.vdot(H, E) / np.vdot(F, F)
-    return float(rescaled(s, h - f)), float(rescaled(np.linalg.norm(H - s * E), h + k))
+    s = np.vdot(H, E) / (np.vdot(F, F) or 1.0)  # classes whose vertices are all zero have no size
+    return float(rescaled(s, h - f)), float(rescaled(np.linalg.norm(H - s * E), h))
+
+
+def _normalized_columns(X: Array, roots: Float64Array) -> tuple[Float64Array, int]:
+    """Return (Y, e) with X diag(roots) = 2**e Y and the largest entry of Y in [1/2, 1)."""
+    Y, e = weighted(X, roots)
+    Y, k = normalized(Y)
+    return Y, e + k
 
 
 @own_errstate
@@ -186,7 +191,13 @@ def _run(problem: NearestETF, solver: Solver, initial_point: Array | None) -> tu
         return candidate, candidate.U
     start = None if initial_point is None else polar_factor(held.part(initial_point))
     candidate = solver.run(problem.free, start)
-    return candidate, held.assembled(candidate.U).astype(problem.dtype)
+    U = held.assembled(candidate.U).astype(problem.dtype)
+    if not candidate.stats.trace:
+        return candidate, U
+    # both objectives differ by a constant
+    shift = problem.objective(U) - problem.free.objective(candidate.U)
+    trace = tuple(point._replace(objective=point.objective + shift) for point in candidate.stats.trace)
+    return replace(candidate, stats=replace(candidate.stats, trace=trace)), U
 
 
 SETTINGS = {
