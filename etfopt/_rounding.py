@@ -72,6 +72,9 @@ def frame_ignores(problem: NearestETF, null: Array, smallest: float) -> bool:
     `null` is a basis of the numerical null space, and `smallest` the least singular value outside it. Proofs:
     ``theory/gauge.py``, 1, and ``theory/closed_form.py``.
     """
+    # a null space larger than that of F' holds something that a frame sees, however small its entries there
+    if null.shape[1] > problem.r - problem.frame_rank:
+        return False
     # Rounding turns the basis by rounding / smallest. A faint proximal term turns it by up to the root of that
     # before its own singular values rise above rounding.
     tolerance = np.sqrt(problem.scaled_linear_term.rounding / smallest) if smallest > 0 else 0.0

@@ -198,6 +198,15 @@ class NearestETF:
         """Rows of the frame: columns of U."""
         return int(self.F.shape[0])
 
+    @cached_property
+    @own_errstate
+    def frame_rank(self) -> int:
+        """Numerical rank of the frame."""
+        if self._simplex:
+            return self.C - 1
+        s = np.linalg.svd(normalized(self.F)[0], compute_uv=False)
+        return int(np.count_nonzero(s > max(self.F.shape) * float(np.finfo(self.F.dtype).eps) * s[0]))
+
     @property
     def dtype(self) -> np.dtype[np.floating]:
         """Working dtype, that of H. U is returned in it, and accuracy is promised in its rounding unit."""
