@@ -58,7 +58,7 @@ def as_held(hold: Sequence[int] | None, hold_at: ArrayLike | None, d: int, F: Ar
     classes = _classes(hold, C)
     if hold_at is None:
         remedy = "pass hold_at=U_0, a point of the manifold such as solution.U"
-        raise InputError(f"hold names {len(classes)} classes, and hold_at is missing", "hold_at", None, remedy)
+        raise InputError(f"hold = {list(classes)} needs a point to hold at", "hold_at", None, remedy)
     U0 = as_matrix(hold_at, "hold_at", shape=(d, r))
     # half of what a certificate allows: the free vertices round as well
     off, allowed = feasibility(np.asarray(U0, dtype=np.float64)), 50 * r * unit
@@ -73,7 +73,7 @@ def as_held(hold: Sequence[int] | None, hold_at: ArrayLike | None, d: int, F: Ar
     if k == 0 or not seen:
         left = "span nothing" if k == 0 else "span what the frame spans: nothing is left to solve"
         remedy = "leave hold out" if k == 0 else "hold fewer, or use hold_at itself"
-        raise InputError(f"the {len(classes)} classes of hold {left}", "hold", list(classes), remedy)
+        raise InputError(f"the vertices of hold = {list(classes)} {left}", "hold", list(classes), remedy)
     V = np.asarray(U0, dtype=np.float64) @ Q[:, :k]
     B = np.asarray(scipy.linalg.qr(V, mode="full")[0][:, k:], dtype=np.float64)
     bases: list[Float64Array] = [Q[:, :k], Q[:, k:], V, B]

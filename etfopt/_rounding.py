@@ -8,6 +8,7 @@ import numpy as np
 
 from etfopt._arrays import Array
 from etfopt._linear_term import LinearTerm
+from etfopt._scaling import normalized, rescaled
 from etfopt.polar._svd import SVD
 from etfopt.problem import NearestETF
 
@@ -63,7 +64,8 @@ def change_bound(problem: NearestETF, term: LinearTerm, svd: SVD) -> float:
 def unseen(problem: NearestETF, null: Array) -> float:
     """Bound ||(U - U*) N N'F||_F, N a basis of the null space of A on which U and U* may differ at will."""
     units = 1.01 * math.sqrt(problem.r) * (svd_units(problem.d, problem.r) + problem.r)
-    return 2 * float(np.linalg.norm(null.T @ problem.F)) + 2 * units * ROUNDOFF * float(np.linalg.norm(problem.F))
+    F, f = normalized(problem.F)
+    return float(rescaled(2 * np.linalg.norm(null.T @ F) + 2 * units * ROUNDOFF * np.linalg.norm(F), f))
 
 
 def frame_ignores(problem: NearestETF, null: Array, smallest: float) -> bool:

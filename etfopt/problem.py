@@ -165,19 +165,20 @@ class NearestETF:
         r"""The smaller problem of the same kind that held classes leave; the problem itself where none are held.
 
         With B an orthonormal basis of what the held vertices do not span, and Q that of the directions of the frame
-        that they do not span, it has the class means :math:`B'H`, the frame :math:`Q'F` and the proximal point
-        :math:`B'U_{prox}Q`. ``problem.held.assembled(U)`` makes a point of the whole problem of one of this.
+        that they do not span, it has the class means :math:`B'H`, the frame :math:`Q'F`, both zero for held classes,
+        and the proximal point :math:`B'U_{prox}Q`. ``problem.held.assembled(U)`` makes a point of the whole problem of
+        one of this. Proof: ``theory/held.py``.
         """
         held = self.held
         if held is None:
             return self
         frame = held.frame(self.F)
-        H, weights, f = data_in_range(self.H, self.weights)
+        own = np.where(np.isin(np.arange(self.C), held.classes), self.dtype.type(0), self.H)
+        H, weights, f = data_in_range(own, self.weights)
         prox, delta = (None, 0.0) if self.prox is None else proximal_in_range(self.prox, self.delta)
         part = None if prox is None else held.part(prox)
         free = NearestETF((held.B.T @ H).astype(self.dtype), part, delta, rescaled(frame, f), weights=weights)
         # the products with B and Q round what they take: as much as the whole data, however little of them is left
-        own = np.where(np.isin(np.arange(self.C), held.classes), 0, self.H)
         rounded = [frame_term(own, frame, self.weights), *self._proximal_term()]
         units = 1 + self.d / self.C  # C u is counted for a norm, and a product over d rows rounds d times
         free._before = tuple(term._replace(matrix=np.zeros((1, 1)), norm=units * term.norm) for term in rounded)

@@ -142,6 +142,14 @@ def test_means_within_the_span_of_the_held_vertices_leave_the_free_ones_undeterm
         assert (found.unique, found.etf_unique, found.distance_bound) == (False, False, np.inf), d
 
 
+def test_means_of_held_classes_decide_nothing_however_large(rng):
+    H, at = rng.standard_normal((8, 6)), orthonormal(8, 5, rng)
+    large = np.where(np.isin(np.arange(6), HELD), 1e12 * H, H)
+    found = [nearest_etf(X, reduced=True, hold=HELD, hold_at=at) for X in (H, large)]
+    assert np.array_equal(found[0].U, found[1].U)
+    assert found[0].certificate.distance_bound == found[1].certificate.distance_bound
+
+
 def test_the_square_frame_keeps_its_free_direction(rng):
     H, at = rng.standard_normal((9, 6)), orthonormal(9, 6, rng)
     square = nearest_etf(H, hold=HELD, hold_at=at)
