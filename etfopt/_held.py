@@ -20,6 +20,7 @@ class Held(NamedTuple):
     """Classes whose vertices stay at U_0 f_c.
 
     Every U that keeps them there is V Q_held' + B U_s Q_free', V = U_0 Q_held, with U_s on the smaller St(d-k, r-k).
+    Proof: ``theory/held.py``.
     """
 
     classes: tuple[int, ...]

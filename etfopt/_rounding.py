@@ -57,7 +57,8 @@ def number(value: float) -> float:
 
 def change_bound(problem: NearestETF, term: LinearTerm, svd: SVD) -> float:
     """Bound ||dA||_F from the problem's A to the matrix of which the SVD is exact: forming A, and the SVD."""
-    formed = (1 + 5 / problem.C) * term.rounding * (2 * ROUNDOFF / problem.unit)
+    further = 4 if problem.weights is None else 5  # a product with a weight rounds once more
+    formed = (1 + further / problem.C) * term.rounding * (2 * ROUNDOFF / problem.unit)
     return formed + 1.01 * svd_units(problem.d, problem.r) * ROUNDOFF * float(np.linalg.norm(svd.S))
 
 
@@ -72,7 +73,7 @@ def frame_ignores(problem: NearestETF, null: Array, smallest: float) -> bool:
     """Return whether F' vanishes on the null space of A, so that the ETF is unique although U is not.
 
     `null` is a basis of the numerical null space, and `smallest` the least singular value outside it. Proofs:
-    ``theory/gauge.py``, 1, and ``theory/closed_form.py``.
+    ``theory/gauge.py``, 1, ``theory/closed_form.py`` and, for absent classes, ``theory/weights.py``.
     """
     # a null space larger than that of F' holds something that a frame sees, however small its entries there
     if null.shape[1] > problem.r - problem.frame_rank:

@@ -122,7 +122,8 @@ def nearest_etf_vjp(problem: NearestETF, U: ArrayLike, cotangent: ArrayLike) -> 
     Notes
     -----
     Proof of the closed form, and why an inexact U is refused: ``theory/gradient.py``. The gradient of a loss of the
-    ETF does not grow with :math:`1/\delta`: ``theory/gauge.py``, 6.
+    ETF does not grow with :math:`1/\delta`: ``theory/gauge.py``, 6. Weights: ``theory/weights.py``. Held classes:
+    ``theory/held.py``.
 
     References
     ----------

@@ -39,6 +39,9 @@ __all__ = [
 CLAIMS = (
     "simplex",
     "closed_form",
+    "weights",
+    "held",
+    "growth",
     "duality",
     "certificate",
     "gauge",
