@@ -44,7 +44,7 @@ def simplex_term(H: Array, weights: Float64Array | None) -> Term:
 
 
 def frame_term(H: Array, F: Array, weights: Float64Array | None) -> Term:
-    """Return 2HDF', with 2 ||HD|| ||F|| for its norm."""
+    """Return 2HDF', with 2 ||HD|| ||F|| for its norm. See ``theory/weights.py``."""
     X, h = _weighted(H, weights)
     Y, f = normalized(F)
     norm = 2 * float(np.linalg.norm(X)) * float(np.linalg.norm(Y))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from etfopt._arrays import Array, Float64Array, as_matrix, as_weights, room_hint
 from etfopt._held import Held, as_held
@@ -153,6 +153,11 @@ class NearestETF:
         other = NearestETF(self.H, prox, delta, frame, weights=self.weights, hold=hold, hold_at=at)
         other._before = self._before
         return other
+
+    def _reordered(self, order: NDArray[np.intp]) -> NearestETF:
+        """Return the problem in which class c has column ``order[c]`` of the frame; nothing may be held."""
+        frame = None if self._simplex and np.array_equal(order, np.arange(self.C)) else self.F[:, order]
+        return NearestETF(self.H, self.prox, self.delta, frame, weights=self.weights)
 
     @property
     def without_prox(self) -> NearestETF:
