@@ -47,6 +47,15 @@ def as_matrix(value: ArrayLike, name: str, *, copy: bool = True, shape: tuple[in
     return array
 
 
+def as_vector(value: ArrayLike, name: str) -> Array:
+    """Return `value` as a fresh, finite, real float32 or float64 vector, or raise `InputError`."""
+    array = np.array(_as_real_array(value, name))
+    if array.ndim != 1:
+        raise InputError(f"{name} must be a vector (1-D); got {array.ndim}-D of shape {array.shape}", name, value)
+    _require_finite(array, name)
+    return array
+
+
 def _as_real_array(value: Any, name: str) -> Array:
     _refuse_other_libraries(value, name)
     try:
