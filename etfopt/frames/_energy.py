@@ -31,7 +31,9 @@ def largest_cosine(X: Array) -> float:
     return float(max(K.max() for _, _, K in _tiles(X)))
 
 
-def energy(flat: Float64Array, shape: tuple[int, int], beta: float, dtype: type = np.float64) -> tuple[float, Float64Array]:
+def energy(
+    flat: Float64Array, shape: tuple[int, int], beta: float, dtype: type = np.float64
+) -> tuple[float, Float64Array]:
     """Return the bound for the rows of a matrix, scaled to norm 1, and its gradient with respect to the matrix.
 
     Products are computed in `dtype`. A tile with a larger maximum than the tiles before rescales their sums.

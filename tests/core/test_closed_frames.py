@@ -261,7 +261,7 @@ def test_the_best_frame_of_unequal_counts_is_the_pair_where_it_has_room():
         (lambda: seli([3, np.nan]), "counts holds 1 value.s. that are NaN or infinite"),
         (lambda: seli([3, np.inf]), "counts holds 1 value.s. that are NaN or infinite"),
         (lambda: seli([4]), "counts must have an entry for each of C >= 2 classes; got 1"),
-        (lambda: seli([[4, 2]]), "counts must be a vector"),
+        (lambda: seli([[4, 2]]), r"counts has shape \(1, 2\); it must be one-dimensional"),
         (lambda: seli(["4", "2"]), "counts has dtype <U1"),
         (lambda: seli([1e13, 1]), "counts must differ by a factor of at most 1e\\+12; got 1e\\+13"),
     ],
