@@ -43,11 +43,13 @@ require_extra("torch", "torch")
 
 from etfopt._options import collapse_temperature
 from etfopt.nn.class_means import ClassMeans
+from etfopt.nn.distance import ETFDistance
 from etfopt.nn.heads import FixedETFHead, LearnedHead, NearestETFHead, UnitFeatures
 from etfopt.nn.paper_means import PaperClassMeans
 
 __all__ = [
     "ClassMeans",
+    "ETFDistance",
     "FixedETFHead",
     "LearnedHead",
     "NearestETFHead",
