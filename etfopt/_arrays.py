@@ -26,11 +26,19 @@ Seed: TypeAlias = (
 )
 
 
-def as_matrix(value: ArrayLike, name: str, *, copy: bool = True, shape: tuple[int, int] | None = None) -> Array:
+def as_matrix(
+    value: ArrayLike,
+    name: str,
+    *,
+    copy: bool = True,
+    shape: tuple[int, int] | None = None,
+    unread: NDArray[np.bool_] | None = None,
+) -> Array:
     """Return `value` as a finite, real float32 or float64 matrix of this shape, or raise `InputError`.
 
     float16 becomes float32 and integers become float64; both conversions are exact or correctly rounded. The matrix
-    is fresh and read-only, unless `copy` is False: then it may be `value` itself.
+    is fresh and read-only, unless `copy` is False: then it may be `value` itself. Columns that are `unread` become
+    zeros, whatever they hold.
     """
     array = _as_real_array(value, name)
     if copy:
@@ -39,12 +47,37 @@ def as_matrix(value: ArrayLike, name: str, *, copy: bool = True, shape: tuple[in
         raise InputError(f"{name} must be a matrix (2-D); got {array.ndim}-D of shape {array.shape}", name, value)
     if 0 in array.shape:
         raise InputError(f"{name} must not be empty; got shape {array.shape}", name, value)
+    if unread is not None and unread.shape == array.shape[1:]:
+        array = np.where(unread, array.dtype.type(0), array)
     _require_finite(array, name)
     if shape is not None and array.shape != shape:
         raise InputError(f"{name} has shape {array.shape}; it must be {shape}", name, value)
     if copy:
         array.flags.writeable = False
     return array
+
+
+def as_vector(value: ArrayLike, name: str, C: int | None = None) -> Float64Array:
+    """Return one finite number a class, in float64 and fresh, or raise `InputError`."""
+    vector = np.array(_as_real_array(value, name), dtype=np.float64)
+    if vector.ndim != 1 or C not in (None, len(vector)):
+        wanted = "one-dimensional" if C is None else f"({C},)"
+        raise InputError(f"{name} has shape {vector.shape}; it must be {wanted}, one number a class", name, value)
+    _require_finite(vector, name)
+    return vector
+
+
+def as_weights(value: ArrayLike, name: str, C: int | None = None) -> Float64Array:
+    """Return weights of C classes, at least 0 and not all 0, in float64 and read-only, or raise `InputError`."""
+    weights = as_vector(value, name, C)
+    if (weights < 0).any():
+        first = int(np.argmax(weights < 0))
+        message = f"{name} holds negative values, the first of class {first}: {weights[first]:g}"
+        raise InputError(message, name, value, "pass 0 to leave a class out")
+    if not weights.any():
+        raise InputError(f"{name} is zero for every class", name, value, "give one class a positive weight")
+    weights.flags.writeable = False
+    return weights
 
 
 def _as_real_array(value: Any, name: str) -> Array:
@@ -128,7 +161,8 @@ def _require_finite(array: Array, name: str) -> None:
     bad = ~np.isfinite(array)
     if bad.any():
         first = tuple(int(i) for i in np.unravel_index(int(np.argmax(bad)), array.shape))
-        message = f"{name} holds {bad.sum()} value(s) that are NaN or infinite, the first at {first}: {array[first]}"
+        where = first if len(first) > 1 else first[0]
+        message = f"{name} holds {bad.sum()} value(s) that are NaN or infinite, the first at {where}: {array[first]}"
         raise InputError(message, name, array, "remove or replace them")
 
 

@@ -1,4 +1,4 @@
-r"""The linear term :math:`A = 2HF' + \delta U_{prox}`, formed so that no finite data overflow or lose digits."""
+r"""The linear term :math:`A = 2HDF' + \delta U_{prox}`, formed so that no finite data overflow or lose digits."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from etfopt._scaling import in_range, normalized, rescaled
 class LinearTerm(NamedTuple):
     """The linear term 2**exponent A in units of a power of two, so that no finite problem overflows or underflows.
 
-    Rounding the data can change A by `rounding` = C u (2 ||H|| ||F|| + delta ||U_prox||) in these units: singular
+    Rounding the data can change A by `rounding` = C u (2 ||HD|| ||F|| + delta ||U_prox||) in these units: singular
     values below it cannot be told from zero. See ``theory/certificate.py``.
     """
 
@@ -34,26 +34,35 @@ class _Term(NamedTuple):
     norm: float  # a bound on the norm of what was rounded to form it, in units of 2**exponent
 
 
-def simplex_term(H: Array) -> _Term:
-    """Return 2HM', with 2||H|| for its norm: M = (I - 11'/C)/sqrt(C-1) has norm 1 and needs no product."""
-    H64, h, _ = in_range(H)
-    norm = 2 * float(np.linalg.norm(H64))
+def simplex_term(H: Array, weights: Float64Array | None) -> _Term:
+    """Return 2HDM', with 2||HD|| for its norm: M = (I - 11'/C)/sqrt(C-1) has norm 1 and needs no product."""
+    X, h = _weighted(H, weights)
+    norm = 2 * float(np.linalg.norm(X))
     # the rounding of the mean is common to all columns, and M does not see it: taken out as well, it costs no digits
-    centred, t, size = in_range(without_common_mean(without_common_mean(H64)))
+    centred, t, size = in_range(without_common_mean(without_common_mean(X)))
     return _Term(centred, 2 / math.sqrt(H.shape[1] - 1), h + t, size + h + t, math.ldexp(norm, -t))
 
 
-def frame_term(H: Array, F: Array) -> _Term:
-    """Return 2HF', with 2 ||H|| ||F|| for its norm."""
-    X, h, _ = in_range(H)
+def frame_term(H: Array, F: Array, weights: Float64Array | None) -> _Term:
+    """Return 2HDF', with 2 ||HD|| ||F|| for its norm."""
+    X, h = _weighted(H, weights)
     Y, f = normalized(F)
     norm = 2 * float(np.linalg.norm(X)) * float(np.linalg.norm(Y))
-    # a frame whose rows sum to zero does not see a mean common to all classes: taken out, it costs no digits
+    # a frame whose rows sum to zero does not see a mean common to all columns: taken out, it costs no digits
     row_sum = float(np.linalg.norm(Y.sum(axis=1)))
     if row_sum <= F.shape[1] * float(np.finfo(F.dtype).eps) * float(np.linalg.norm(Y)):
         X = np.asarray(without_common_mean(X), dtype=np.float64)
     T, t, size = in_range(2 * X @ Y.T)
     return _Term(T, 1.0, h + f + t, size + h + f + t, math.ldexp(norm, -t))
+
+
+def _weighted(H: Array, weights: Float64Array | None) -> tuple[Float64Array, int]:
+    """Return (X, h) with HD = 2**h X in range; D = I without weights."""
+    X, h, _ = in_range(H)
+    if weights is None:
+        return X, h
+    w, k = normalized(weights)
+    return X * w, h + k
 
 
 def proximal_term(prox: Array, delta: float) -> _Term:

@@ -56,7 +56,7 @@ def number(value: float) -> float:
 
 def change_bound(problem: NearestETF, term: LinearTerm, svd: SVD) -> float:
     """Bound ||dA||_F from the problem's A to the matrix of which the SVD is exact: forming A, and the SVD."""
-    formed = (1 + 4 / problem.C) * term.rounding * (2 * ROUNDOFF / problem.unit)
+    formed = (1 + 5 / problem.C) * term.rounding * (2 * ROUNDOFF / problem.unit)
     return formed + 1.01 * svd_units(problem.d, problem.r) * ROUNDOFF * float(np.linalg.norm(svd.S))
 
 

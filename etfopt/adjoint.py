@@ -3,7 +3,7 @@ r"""Derivatives of the polar factor and of the nearest-ETF map, in closed form.
 With :math:`A = PSQ'`, :math:`U = PQ'`, symmetric polar factor :math:`B = U'A = QSQ'`, cotangent G and K = U'G,
 
 .. math:: dL/dA = UQ\Big[\tfrac{(Q'(K-K')Q)_{ij}}{s_i+s_j}\Big]Q' + (G-UK)\,QS^{-1}Q',
-          \qquad dL/dH = 2\,(dL/dA)F, \quad dL/dU_{prox} = \delta\, dL/dA.
+          \qquad dL/dH = 2\,(dL/dA)FD, \quad dL/dw_c = 2\,h_c'(dL/dA)f_c, \quad dL/dU_{prox} = \delta\, dL/dA.
 
 Only A, U and G enter, so U may come from any solver. The cost is :math:`O(dr^2 + r^3)`. The formula holds at the
 minimiser alone, as the paper's implicit one does: these functions check that U is one, or raise `InputError`.
@@ -16,7 +16,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from etfopt._arrays import Array, Float64Array, as_matrix
+from etfopt._arrays import Array, Float64Array, as_matrix, as_vector
+from etfopt._held import Held
 from etfopt._rounding import frame_ignores
 from etfopt._scaling import in_range, normalized, own_errstate, rescaled
 from etfopt._spectrum import Spectrum, spectrum_at, spectrum_of
@@ -37,10 +38,14 @@ class Gradient(NamedTuple):
     ----------
     H, prox : ndarray, shapes (d, C) and (d, r)
         :math:`dL/dH` and :math:`dL/dU_{prox}`, which is None without a proximal point.
+    weights : ndarray, shape (C,), float64
+        :math:`dL/dw`, at weights of 1 where the problem has none. Of a masked class it is 0, for its column of H is
+        stored as zeros.
     """
 
     H: Array
     prox: Array | None
+    weights: Float64Array
 
 
 @own_errstate
@@ -106,7 +111,8 @@ def nearest_etf_vjp(problem: NearestETF, U: ArrayLike, cotangent: ArrayLike) -> 
     Returns
     -------
     Gradient
-        dL/dH, whose rows sum to zero for the simplex, and dL/dU_prox, in the problem's dtype.
+        dL/dH, whose rows sum to zero for the simplex with equal weights, dL/dU_prox, in the problem's dtype, and
+        dL/dw. Held vertices are constants.
 
     Raises
     ------
@@ -134,21 +140,28 @@ def nearest_etf_vjp(problem: NearestETF, U: ArrayLike, cotangent: ArrayLike) -> 
     (4, 3)
     """
     U, G = _points(problem, U=U, cotangent=cotangent)
+    if problem.held is not None:
+        return _spread(problem.held, nearest_etf_vjp(problem.free, *_parts(problem, problem.held, U, G)), problem.dtype)
     term, spectrum = problem.scaled_linear_term, spectrum_at(problem, U)
     _require_gauge_free(problem, G, spectrum)
     # A = 2^e A_s, and the derivative is homogeneous of degree -1
     dA, e = _derivative(U, G, spectrum)
+    e -= term.exponent
     with np.errstate(over="ignore"):
-        dH = rescaled(problem.on_frame(dA), 1 + e - term.exponent).astype(problem.dtype, copy=False)
+        dAF, (H, h) = problem.on_frame(dA), normalized(problem.H)
+        dw = rescaled(2 * np.einsum("dc,dc->c", H, dAF), e + h)
+        w, k = normalized(np.ones(1) if problem.weights is None else problem.weights)
+        dH = rescaled(dAF * w, 1 + e + k).astype(problem.dtype, copy=False)
         if problem.prox is None:
-            return Gradient(dH, None)
-        dprox = rescaled(problem.delta * dA, e - term.exponent).astype(problem.dtype, copy=False)
-        return Gradient(dH, dprox)
+            return Gradient(dH, None, dw)
+        return Gradient(dH, rescaled(problem.delta * dA, e).astype(problem.dtype, copy=False), dw)
 
 
 @own_errstate
-def nearest_etf_jvp(problem: NearestETF, U: ArrayLike, tangent: ArrayLike) -> Float64Array:
-    """Push a tangent of the class means forward to the ETF.
+def nearest_etf_jvp(
+    problem: NearestETF, U: ArrayLike, tangent: ArrayLike, weights_tangent: ArrayLike | None = None
+) -> Float64Array:
+    """Push a tangent of the class means, and of the weights, forward to the ETF.
 
     Parameters
     ----------
@@ -157,6 +170,8 @@ def nearest_etf_jvp(problem: NearestETF, U: ArrayLike, tangent: ArrayLike) -> Fl
         The minimiser, from any solver.
     tangent : array_like, shape (d, C)
         dH.
+    weights_tangent : array_like, shape (C,), optional
+        dw. Default: 0.
 
     Returns
     -------
@@ -184,11 +199,44 @@ def nearest_etf_jvp(problem: NearestETF, U: ArrayLike, tangent: ArrayLike) -> Fl
     True
     """
     U, dH = _points(problem, U=U, tangent=tangent)
+    dw = None if weights_tangent is None else as_vector(weights_tangent, "weights_tangent", problem.C)
+    if problem.held is not None:
+        B, U_free = problem.held.B, _parts(problem, problem.held, U)[0]
+        return np.asarray(B @ nearest_etf_jvp(problem.free, U_free, B.T @ dH, dw))
     spectrum = spectrum_at(problem, U)
     _require_gauge_free(problem, np.zeros_like(U), spectrum)
-    scaled, k = normalized(dH)
+    scaled, k = _tangent_of_weighted(problem, dH, dw)
     dU, e = _derivative(np.asarray(U, dtype=np.float64), 2 * scaled @ problem.F.T, spectrum)
     return rescaled(problem.on_frame(dU), k + e - problem.scaled_linear_term.exponent)
+
+
+def _tangent_of_weighted(problem: NearestETF, dH: Array, dw: Array | None) -> tuple[Float64Array, int]:
+    """Return (X, k) with d(HD) = dH D + H dD = 2**k X."""
+    products = [_product(dH, np.ones(1) if problem.weights is None else problem.weights)]
+    if dw is not None:
+        products.append(_product(problem.H, dw))
+    k = max(e for _, e in products)
+    return np.asarray(sum(rescaled(X, e - k) for X, e in products)), k
+
+
+def _product(X: Array, w: Array) -> tuple[Float64Array, int]:
+    (Y, y), (v, k) = normalized(X), normalized(w)
+    return np.asarray(Y * v), y + k
+
+
+def _parts(problem: NearestETF, held: Held, U: Array, *cotangents: Array) -> list[Array]:
+    """Return the parts in the smaller problem of a point U of one with held classes, and of cotangents there."""
+    off = float(np.linalg.norm(U @ held.Q_held - held.V))
+    if not off <= 100 * problem.r * problem.unit:
+        message = f"U does not hold the classes of hold: it is off by {off:.1e} there"
+        raise InputError(message, "U", U, "pass etfopt.solve(problem).U")
+    return [held.part(X) for X in (U, *cotangents)]
+
+
+def _spread(held: Held, inner: Gradient, dtype: np.dtype[np.floating]) -> Gradient:
+    """Return the cotangents of a problem with held classes from those of the smaller problem."""
+    prox = None if inner.prox is None else held.spread(inner.prox).astype(dtype)
+    return Gradient((held.B @ inner.H).astype(dtype), prox, inner.weights)
 
 
 def _points(problem: NearestETF, **matrices: ArrayLike) -> list[Array]:

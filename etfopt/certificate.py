@@ -3,13 +3,14 @@ r"""The certificate of optimality: checks of a point U that use the problem alon
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from etfopt._arrays import as_matrix
+from etfopt._arrays import Float64Array, as_matrix
 from etfopt._display import Described, Rows
+from etfopt._held import Held
 from etfopt._linear_term import LinearTerm
 from etfopt._rounding import ROUNDOFF, change_bound, frame_ignores, gap_bound, number, residual_bound, unseen
 from etfopt._scaling import normalized, own_errstate, rescaled
@@ -28,7 +29,7 @@ below 10 r u. What more rows add: `_feasibility_tolerance`."""
 class Certificate(Described):
     r"""Bounds on how far a point U is from optimal, whichever solver found it.
 
-    With :math:`A = 2HF' + \delta U_{prox}` and :math:`\|A\|_*` its nuclear norm, every feasible U has the excess
+    With :math:`A = 2HDF' + \delta U_{prox}` and :math:`\|A\|_*` its nuclear norm, every feasible U has the excess
     objective :math:`\|A\|_* - \langle A, U\rangle \ge 0`, and U is a global minimiser exactly when :math:`A = UK` with
     K symmetric positive semidefinite: stationarity is zero and curvature is not negative. (Only if d = r is it enough
     that :math:`U'A` is symmetric positive semidefinite.) Everything is computed in float64 from one SVD of A.
@@ -60,9 +61,15 @@ class Certificate(Described):
         rounding; inf where the ETF is not unique.
     feasibility_tolerance : float
         U is feasible up to this: 100 r u, and r u more each time that d doubles beyond 2048.
+    held : float
+        :math:`\|(U - U_0) Q\|_F` on the span of the held classes, with Q an orthonormal basis of it: feasible up to the
+        same tolerance. 0 where nothing is held.
 
     Notes
     -----
+    Where classes are held, A, its norms and the gap are those of the smaller problem ``problem.free``, which has the
+    same excess objective; feasibility and the distance bounds are those of the whole U.
+
     The bounds by the gap follow from :math:`gap = \tfrac12 tr((U^*-U)B(U^*-U)') + \tfrac12 tr(B(I-U'U))` with B the
     symmetric polar factor of A; those by stationarity from U being the minimiser for UK, K = sym(U'A) semidefinite. The
     gap is of second order in the distance: its rounding would hide all distances below its root. Proofs with rounding:
@@ -93,11 +100,12 @@ class Certificate(Described):
     distance_bound: float
     etf_distance_bound: float
     feasibility_tolerance: float
+    held: float = 0.0
 
     @property
     def feasible(self) -> bool:
-        """Whether U lies on the manifold up to rounding in the working dtype."""
-        return self.feasibility <= self.feasibility_tolerance
+        """Whether U lies on the manifold, and keeps what is held, up to rounding in the working dtype."""
+        return max(self.feasibility, self.held) <= self.feasibility_tolerance
 
     def optimal(self, gap_tolerance: float) -> bool:
         """Return whether U is feasible and its relative gap is at most a tolerance.
@@ -120,6 +128,7 @@ class Certificate(Described):
             ("||U - U*||", f"at most {self.distance_bound:.1e}; of the ETF at most {self.etf_distance_bound:.1e}"),
             ("unique", f"U: {self.unique}, ETF: {self.etf_unique} (margin {self.margin:.1e})"),
             ("critical", f"stationarity {self.stationarity:.1e}, curvature {self.curvature:.1e}"),
+            *([("held", f"off by {self.held:.1e} {tolerance}")] if self.held else []),
         ]
 
 
@@ -158,6 +167,28 @@ def certify(problem: NearestETF, U: ArrayLike) -> Certificate:
     """
     require_problem(problem)
     U = np.asarray(as_matrix(U, "U", shape=(problem.d, problem.r)), dtype=np.float64)
+    return _certified(problem, U) if problem.held is None else _certified_holding(problem, problem.held, U)
+
+
+def _certified_holding(problem: NearestETF, held: Held, U: Float64Array) -> Certificate:
+    """Certify a point of a problem with held classes: its part in the smaller problem, and that the rest stays."""
+    inner = _certified(problem.free, held.part(U))
+    off = float(np.linalg.norm(U @ held.Q_held - held.V))
+    # U* has no part of the free directions in the held places
+    across = float(np.linalg.norm(held.V.T @ U @ held.Q_free))
+    rounding = 4 * (problem.d + problem.r) * problem.r * ROUNDOFF
+    beside = math.hypot(off, across) + rounding
+    return replace(
+        inner,
+        feasibility=feasibility(U),
+        distance_bound=math.hypot(inner.distance_bound, beside),
+        etf_distance_bound=inner.etf_distance_bound + float(np.linalg.norm(problem.F, 2)) * beside,
+        feasibility_tolerance=_feasibility_tolerance(problem.d, problem.r, problem.unit),
+        held=off,
+    )
+
+
+def _certified(problem: NearestETF, U: Float64Array) -> Certificate:
     term = problem.scaled_linear_term
     svd = thin_svd(term.A)
     nuclear, spectral, margin = float(svd.S.sum()), float(svd.S[0]), float(svd.S[-1])

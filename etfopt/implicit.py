@@ -48,7 +48,7 @@ def kkt_memory(d: int, r: int) -> int:
 def kkt_vjp(problem: NearestETF, U: ArrayLike, cotangent: ArrayLike) -> Array:
     r"""Pull a cotangent G = dL/dU of the minimiser back to H by the formula that the paper uses.
 
-    With the Lagrangian Hessian :math:`\mathcal H` (one block :math:`2FF' + \delta I - \Lambda` a row of U,
+    With the Lagrangian Hessian :math:`\mathcal H` (one block :math:`2FDF' + \delta I - \Lambda` a row of U,
     :math:`\Lambda = \mathrm{sym}(U'\nabla f)`), the Jacobian J of the r(r+1)/2 constraints U'U = I, and
     :math:`\mathcal B = \partial^2 f/\partial U\partial H`,
 
@@ -91,12 +91,17 @@ def kkt_vjp(problem: NearestETF, U: ArrayLike, cotangent: ArrayLike) -> Array:
     True
     """
     require_problem(problem)
+    if problem.held is not None:
+        held = problem.held
+        U, G = (as_matrix(X, name, shape=(problem.d, problem.r)) for X, name in ((U, "U"), (cotangent, "cotangent")))
+        return np.asarray(held.B @ kkt_vjp(problem.free, held.part(U), held.part(G)), dtype=problem.dtype)
     U, G = (
         np.asarray(as_matrix(X, name, shape=(problem.d, problem.r)), dtype=np.float64)
         for X, name in ((U, "U"), (cotangent, "cotangent"))
     )
     F = np.asarray(problem.F, dtype=np.float64)
-    block = 2 * F @ F.T + problem.delta * np.eye(problem.r) - sym(U.T @ problem.gradient(U))
+    FD = F if problem.weights is None else F * problem.weights
+    block = 2 * FD @ F.T + problem.delta * np.eye(problem.r) - sym(U.T @ problem.gradient(U))
     try:
         factor = scipy.linalg.cho_factor(block)
     except scipy.linalg.LinAlgError as error:
@@ -113,7 +118,7 @@ def kkt_vjp(problem: NearestETF, U: ArrayLike, cotangent: ArrayLike) -> Array:
     T = solve(J)
     s = -scipy.linalg.solve(J @ T.T, J @ w.T, assume_a="pos")
     direction = (w + s.T @ T).reshape(U.shape)
-    return np.asarray(-2 * direction @ F, dtype=problem.dtype)
+    return np.asarray(-2 * direction @ FD, dtype=problem.dtype)
 
 
 def _constraint_jacobian(U: Float64Array) -> Float64Array:

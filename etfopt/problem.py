@@ -3,15 +3,17 @@ r"""The nearest-ETF problem: data, objective, derivatives and the linear term :m
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from etfopt._arrays import Array, Float64Array, as_matrix, room_hint
+from etfopt._arrays import Array, Float64Array, as_matrix, as_weights, room_hint
+from etfopt._held import Held, as_held
 from etfopt._linear_term import LinearTerm, frame_term, gathered, proximal_term, simplex_term, without_common_mean
 from etfopt._scalars import proximal_weight
-from etfopt._scaling import normalized, own_errstate, rescaled, squared_norm
+from etfopt._scaling import in_range, normalized, own_errstate, rescaled, squared_norm
 from etfopt.errors import InputError
 from etfopt.frames import frame_matrix, simplex_etf
 from etfopt.polar._gram import GramSpectrum, gram_spectrum
@@ -23,17 +25,18 @@ __all__ = ["NearestETF"]
 class NearestETF:
     r"""The problem of finding the rotation of a frame that lies nearest to given class means.
 
-    .. math:: \min_{U \in St(d, r)} \; \|H - U F\|_F^2 + \tfrac{\delta}{2} \|U - U_{prox}\|_F^2
+    .. math:: \min_{U \in St(d, r)} \; \sum_c w_c \|h_c - U f_c\|^2 + \tfrac{\delta}{2} \|U - U_{prox}\|_F^2
 
-    On :math:`St(d, r)` both :math:`\|UF\|_F` and :math:`\|U\|_F` are constant, so the objective equals
-    :math:`\|H\|^2 + \|F\|^2 + \tfrac{\delta}{2}(r + \|U_{prox}\|^2) - \langle A, U\rangle` with the linear term
-    :math:`A = 2HF' + \delta U_{prox}`.
+    On :math:`St(d, r)` the norms of U and of each :math:`U f_c` are constant, so the objective is a constant less
+    :math:`\langle A, U\rangle` with the linear term :math:`A = 2HDF' + \delta U_{prox}`, D = diag(w). All weights
+    are 1 unless given: then it is :math:`\|H - UF\|_F^2`.
 
     Parameters
     ----------
     H : array_like, shape (d, C)
-        Class means, one column a class, of any finite scale. The simplex ignores a common shift of the columns, so
-        centring is not needed. float32 and float64 are kept; integers become float64.
+        Class means, one column a class, of any finite scale. With equal weights the simplex ignores a common shift of
+        the columns, so centring is not needed; with others, pass means that are centred. float32 and float64 are kept;
+        integers become float64.
     prox : array_like, shape (d, r), optional
         Proximal point. It need not lie on the manifold.
     delta : float, optional
@@ -43,11 +46,22 @@ class NearestETF:
         function from C to a matrix. Default: "simplex", the paper's choice.
     reduced : bool
         Short for ``frame="reduced"``, r = C - 1. Then d = C - 1 is enough, and U is unique without a proximal term.
+    weights : array_like, shape (C,), optional
+        A weight w_c of at least 0 for each class, such as its number of samples. A class of weight 0 is masked: its
+        column of H is not read, may hold NaN, and is stored as zeros. Default: 1 each, the paper's choice.
+    hold : sequence of int, optional
+        Classes whose vertices stay where `hold_at` has them, exactly to rounding; the others go to the nearest places
+        that are left. Use the reduced frame: with the square one the held vertices leave a direction free that no
+        class sees.
+    hold_at : array_like, shape (d, r), optional
+        A point U_0 of the manifold: the vertex of a held class is U_0 f_c. It is exact in the dtype of H.
 
     Raises
     ------
     InputError
-        If an array has the wrong shape or a value that is not finite, d < r, C < 2, or two arguments contradict.
+        If an array has the wrong shape or a value that is not finite, d < r, C < 2, or two arguments contradict; if a
+        weight is negative, or all are 0; if held classes are no classes, leave nothing free or have no `hold_at`, or
+        that is not on the manifold.
 
     Notes
     -----
@@ -58,7 +72,8 @@ class NearestETF:
     ----------
     Markou, Ajanthan and Gould (2024), arXiv 2411.01248. Schonemann (1966) for the linear form, which
     ``theory/closed_form.py`` proves. That searching over U is searching over all simplex ETFs: ``theory/simplex.py``.
-    Which part of U the data determine: ``theory/gauge.py``.
+    Which part of U the data determine: ``theory/gauge.py``. Weights and held classes: ``theory/weights.py`` and
+    ``theory/held.py``.
 
     Examples
     --------
@@ -69,6 +84,9 @@ class NearestETF:
     (5, 3, 3)
     >>> round(problem.objective(np.eye(5, 3)), 4)
     1.1716
+    >>> masked = etfopt.NearestETF(np.eye(5, 3), weights=[2, 1, 0])  # the third class is not there yet
+    >>> etfopt.solve(masked).etf.shape
+    (5, 3)
     """
 
     @own_errstate
@@ -80,9 +98,15 @@ class NearestETF:
         frame: ArrayLike | str | None = None,
         *,
         reduced: bool = False,
+        weights: ArrayLike | None = None,
+        hold: Sequence[int] | None = None,
+        hold_at: ArrayLike | None = None,
     ) -> None:
-        self.H: Array = as_matrix(H, "H")
+        self.weights: Float64Array | None = None if weights is None else as_weights(weights, "weights")
+        self.H: Array = as_matrix(H, "H", unread=None if self.weights is None else self.weights == 0)
         d, C = self.H.shape
+        if self.weights is not None:
+            as_weights(self.weights, "weights", C)
         if C < 2:
             message = f"H has shape {self.H.shape}, so C = {C} class; it needs a column for each of C >= 2 classes"
             raise InputError(message, "H", self.H)
@@ -100,6 +124,7 @@ class NearestETF:
             raise InputError(message, "H", self.H, f"{hint}. Columns of H are classes: if its rows are, pass H.T")
         self.delta: float = proximal_weight(delta, (d, self.r), has_prox=prox is not None)
         self.prox: Array | None = None if prox is None else as_matrix(prox, "prox", shape=(d, self.r))
+        self.held: Held | None = as_held(hold, hold_at, d, self.F, self.unit)
 
     def fresh(self) -> NearestETF:
         """Return the same problem without its cached linear term and Gram matrix, for timings.
@@ -108,7 +133,35 @@ class NearestETF:
         -------
         NearestETF
         """
-        return NearestETF(self.H, self.prox, self.delta, None if self._simplex else self.F)
+        return self._with(self.prox, self.delta)
+
+    def _with(self, prox: Array | None, delta: float) -> NearestETF:
+        """Return the problem with another proximal term."""
+        frame = None if self._simplex else self.F
+        hold, at = (None, None) if self.held is None else (self.held.classes, self.held.U0)
+        return NearestETF(self.H, prox, delta, frame, weights=self.weights, hold=hold, hold_at=at)
+
+    @property
+    def without_prox(self) -> NearestETF:
+        """The problem without its proximal term."""
+        return self._with(None, 0.0)
+
+    @cached_property
+    @own_errstate
+    def free(self) -> NearestETF:
+        r"""The smaller problem of the same kind that held classes leave; the problem itself where none are held.
+
+        With B an orthonormal basis of what the held vertices do not span, and Q that of the directions of the frame
+        that they do not span, it has the class means :math:`B'H`, the frame :math:`Q'F` and the proximal point
+        :math:`B'U_{prox}Q`. ``problem.held.assembled(U)`` makes a point of the whole problem of one of this.
+        """
+        held = self.held
+        if held is None:
+            return self
+        H, h, _ = in_range(self.H)
+        weights = self.weights if h == 0 else rescaled(np.ones(self.C) if self.weights is None else self.weights, h)
+        prox = None if self.prox is None else held.part(self.prox)
+        return NearestETF((held.B.T @ H).astype(self.dtype), prox, self.delta, held.frame(self.F), weights=weights)
 
     @property
     def d(self) -> int:
@@ -139,7 +192,8 @@ class NearestETF:
     @own_errstate
     def scaled_linear_term(self) -> LinearTerm:
         r"""The linear term with its power of two taken out: :math:`A = 2^e A_s`."""
-        terms = [simplex_term(self.H) if self._simplex else frame_term(self.H, self.F)]
+        w = self.weights
+        terms = [simplex_term(self.H, w) if self._simplex else frame_term(self.H, self.F, w)]
         if self.delta > 0 and self.prox is not None:
             terms.append(proximal_term(self.prox, self.delta))
         return gathered(terms, self.C * self.unit)
@@ -178,7 +232,7 @@ class NearestETF:
     @property
     @own_errstate
     def linear_term(self) -> Float64Array:
-        r""":math:`A = 2HF' + \delta U_{prox}`, shape (d, r), float64 (infinite only where A itself is out of range)."""
+        r""":math:`A = 2HDF' + \delta U_{prox}`, shape (d, r), float64, infinite only where A is out of range."""
         term = self.scaled_linear_term
         return rescaled(term.A, term.exponent)
 
@@ -199,14 +253,14 @@ class NearestETF:
         """
         U = self._point(U, "U")
         with np.errstate(over="ignore"):
-            value = squared_norm(self.H - U @ self.F)
+            value = squared_norm(self._weighted(self.H - U @ self.F, root=True))
             if self.delta > 0 and self.prox is not None:
                 value += self.delta / 2 * squared_norm(U - self.prox)
         return value
 
     @own_errstate
     def gradient(self, U: ArrayLike) -> Float64Array:
-        r"""Return the Euclidean gradient :math:`2UFF' - 2HF' + \delta(U - U_{prox})`, with the quadratic terms.
+        r"""Return the Euclidean gradient :math:`2(UF - H)DF' + \delta(U - U_{prox})`, with the quadratic terms.
 
         Parameters
         ----------
@@ -217,7 +271,7 @@ class NearestETF:
         ndarray, shape (d, r), float64
         """
         U = self._point(U, "U")
-        residual, e = normalized(U @ self.F - self.H)
+        residual, e = normalized(self._weighted(U @ self.F - self.H))
         gradient = rescaled(2 * residual @ self.F.T, e)
         if self.delta > 0 and self.prox is not None:
             gradient += self.delta * (U - self.prox)
@@ -225,7 +279,7 @@ class NearestETF:
 
     @own_errstate
     def hessian_vector_product(self, V: ArrayLike) -> Float64Array:
-        r"""Return the Euclidean Hessian, :math:`V \mapsto 2VFF' + \delta V`, applied to a direction.
+        r"""Return the Euclidean Hessian, :math:`V \mapsto 2VFDF' + \delta V`, applied to a direction.
 
         Parameters
         ----------
@@ -236,10 +290,20 @@ class NearestETF:
         ndarray, shape (d, r), float64
         """
         V = self._point(V, "V")
-        return 2 * (V @ self.F) @ self.F.T + self.delta * V
+        return 2 * self._weighted(V @ self.F) @ self.F.T + self.delta * V
+
+    def _weighted(self, X: Float64Array, *, root: bool = False) -> Float64Array:
+        """Return XD, or X times the root of D."""
+        if self.weights is None:
+            return X
+        return np.asarray(X * (np.sqrt(self.weights) if root else self.weights))
 
     def __repr__(self) -> str:
-        return f"NearestETF(d={self.d}, C={self.C}, r={self.r}, delta={self.delta:g}, dtype={self.dtype})"
+        held = "" if self.held is None else f", held={len(self.held.classes)}"
+        weighted = "" if self.weights is None else ", weighted"
+        return (
+            f"NearestETF(d={self.d}, C={self.C}, r={self.r}, delta={self.delta:g}, dtype={self.dtype}{weighted}{held})"
+        )
 
 
 def require_problem(problem: object) -> None:

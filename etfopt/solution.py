@@ -3,6 +3,7 @@ r"""Solve a nearest-ETF problem: run a solver, certify its answer, and return th
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -17,7 +18,7 @@ from etfopt.errors import ConvergenceError
 from etfopt.polar import polar_factor
 from etfopt.problem import NearestETF, require_problem
 from etfopt.solvers import as_solver
-from etfopt.solvers.base import Solver, Stats, Termination
+from etfopt.solvers.base import Candidate, Solver, Stats, Termination
 from etfopt.solvers.procrustes import Procrustes
 
 __all__ = ["Solution", "nearest_etf", "solve"]
@@ -79,30 +80,30 @@ class Solution(Described):
     @cached_property
     @own_errstate
     def objective(self) -> float:
-        r"""Objective :math:`\|H-UF\|^2 + \tfrac{\delta}{2}\|U-U_{prox}\|^2`, inf where float64 cannot hold it."""
+        r"""Objective of the problem at U, inf where float64 cannot hold it."""
         return self.problem.objective(self.U)
 
     @cached_property
     @own_errstate
     def scale(self) -> float:
-        r"""Best size :math:`s = \langle H, UF\rangle / \|F\|^2` of this ETF, minimising :math:`\|H - s\,UF\|_F`."""
-        return _best_scale(self.problem, self.U)
+        r"""Best size :math:`s = \sum_c w_c h_c'Uf_c / \sum_c w_c\|f_c\|^2` of this ETF, see `distance`."""
+        return _best_scale(self.problem, self.U)[0]
 
     @cached_property
     @own_errstate
     def distance(self) -> float:
-        r"""Distance :math:`\min_{s, U} \|H - s\,UF\|_F` of H to the nearest ETF of any size, in the units of H.
+        r"""Distance :math:`\min_{s, U} (\sum_c w_c \|h_c - s\,Uf_c\|^2)^{1/2}` to the nearest ETF of any size.
 
-        Without a proximal term the minimiser is this U. With one it is the polar factor of HF'.
+        It is in the units of H for w = 1. Without a proximal term the minimiser is this U. With one it is the polar
+        factor of HDF'. Held classes stay where they are.
         """
         # a residual: the equal difference |H|^2 - |HF'|_*^2/|F|^2 has no correct digit near collapse
         problem, U = self.problem, self.U
         if problem.delta > 0 or not self.converged:
-            (H, _), (F, _) = normalized(problem.H), normalized(problem.F)
-            U = polar_factor(H @ F.T)
-        (H, e), U64 = normalized(problem.H), np.asarray(U, dtype=np.float64)
-        unit = NearestETF(H, frame=problem.F)
-        return float(rescaled(np.linalg.norm(H - _best_scale(unit, U64) * (U64 @ problem.F)), e))
+            free = problem.without_prox.free
+            nearest = polar_factor(free.scaled_linear_term.A)
+            U = nearest if problem.held is None else problem.held.assembled(nearest)
+        return _best_scale(problem, U)[1]
 
     def _rows(self) -> Rows:
         verdict = "optimal" if self.converged else f"rejected ({self.termination.name.lower()})"
@@ -110,9 +111,16 @@ class Solution(Described):
         return [("problem", repr(self.problem)), ("solver", run), ("verdict", verdict), *self.certificate._rows()[1:4]]
 
 
-def _best_scale(problem: NearestETF, U: Array) -> float:
-    (H, h), (F, f) = normalized(problem.H), normalized(problem.F)
-    return float(rescaled(np.vdot(H, np.asarray(U, dtype=np.float64) @ F) / np.vdot(F, F), h - f))
+def _best_scale(problem: NearestETF, U: Array) -> tuple[float, float]:
+    """Return the size that brings U F nearest to H, and the distance that is left, with the weights of the classes."""
+    (H, h), (F, f), k = normalized(problem.H), normalized(problem.F), 0
+    if problem.weights is not None:  # those of HD^(1/2) and FD^(1/2)
+        w, k = normalized(problem.weights)
+        root, k = np.sqrt(w * 2 ** (k % 2)), k // 2
+        H, F = H * root, F * root
+    E = np.asarray(U, dtype=np.float64) @ F
+    s = np.vdot(H, E) / np.vdot(F, F)
+    return float(rescaled(s, h - f)), float(rescaled(np.linalg.norm(H - s * E), h + k))
 
 
 @own_errstate
@@ -161,13 +169,24 @@ def solve(
     solver = as_solver("procrustes" if solver is None else solver)
     if initial_point is not None:
         initial_point = as_matrix(initial_point, "initial_point", shape=(problem.d, problem.r))
-    candidate = solver.run(problem, initial_point)
-    certificate = certify(problem, candidate.U)
+    candidate, U = _run(problem, solver, initial_point)
+    certificate = certify(problem, U)
     converged = certificate.optimal(solver.gap_tolerance(problem))
-    solution = Solution(problem, candidate.U, candidate.termination, certificate, candidate.stats, converged)
+    solution = Solution(problem, U, candidate.termination, certificate, candidate.stats, converged)
     if throw and not converged:
         raise ConvergenceError(_rejection(solution, solver), solution)
     return solution
+
+
+def _run(problem: NearestETF, solver: Solver, initial_point: Array | None) -> tuple[Candidate, Array]:
+    """Return what a solver makes of the problem, or of the smaller one that held classes leave, and the whole U."""
+    held = problem.held
+    if held is None:
+        candidate = solver.run(problem, initial_point)
+        return candidate, candidate.U
+    start = None if initial_point is None else polar_factor(held.part(initial_point))
+    candidate = solver.run(problem.free, start)
+    return candidate, held.assembled(candidate.U).astype(problem.dtype)
 
 
 SETTINGS = {
@@ -205,13 +224,16 @@ def nearest_etf(
     delta: float | None = None,
     frame: ArrayLike | str | None = None,
     reduced: bool = False,
+    weights: ArrayLike | None = None,
+    hold: Sequence[int] | None = None,
+    hold_at: ArrayLike | None = None,
     solver: Solver | str | None = None,
     initial_point: ArrayLike | None = None,
     throw: bool = True,
 ) -> Solution:
     r"""Find the simplex ETF nearest to given class means: `NearestETF` and `solve` in one call.
 
-    .. math:: \min_{U \in St(d, r)} \; \|H - U F\|_F^2 + \tfrac{\delta}{2} \|U - U_{prox}\|_F^2
+    .. math:: \min_{U \in St(d, r)} \; \sum_c w_c \|h_c - U f_c\|^2 + \tfrac{\delta}{2} \|U - U_{prox}\|_F^2
 
     Parameters
     ----------
@@ -223,6 +245,9 @@ def nearest_etf(
         Proximal weight, at least 0. Default: 1e-3 with a `prox` (the paper's value, for means of norm 1), 0 without.
     frame, reduced : array_like, shape (r, C), or str, optional; bool
         The frame F, by default "simplex"; with ``reduced=True``, d = C - 1 is enough. See `NearestETF`.
+    weights, hold, hold_at : array_like of shape (C,), sequence of int, array_like of shape (d, r), optional
+        Weights of the classes, by default 1 each; classes whose vertices stay where `hold_at` has them. See
+        `NearestETF`.
     solver, initial_point, throw : Solver or str, array_like of shape (d, r), bool
         Which solver (the closed form), its start, and whether a rejected answer raises: see `solve`.
 
@@ -249,5 +274,7 @@ def nearest_etf(
     >>> solution.weight.shape, bool(solution.certificate.relative_gap < 1e-14)
     ((4, 16), True)
     """
-    problem = NearestETF(H, prox=prox, delta=delta, frame=frame, reduced=reduced)
+    problem = NearestETF(
+        H, prox=prox, delta=delta, frame=frame, reduced=reduced, weights=weights, hold=hold, hold_at=hold_at
+    )
     return solve(problem, solver, initial_point=initial_point, throw=throw)

@@ -60,11 +60,15 @@ class SteepestDescent(Watching, pymanopt.optimizers.SteepestDescent):  # type: i
 class ScaledCost:
     """The paper's cost with H and F at norm 1, divided so that the larger weight is 1.
 
-    ``weight`` times this cost is the problem's objective up to a constant.
+    ``weight`` times this cost is the problem's objective up to a constant. With weights D of the classes it is that of
+    HD^(1/2) and FD^(1/2).
     """
 
     def __init__(self, problem: NearestETF) -> None:
         (H, e), (F, k) = normalized(problem.H), normalized(problem.F)
+        if problem.weights is not None:
+            weights, n = normalized(problem.weights)
+            H, F, e = H * np.sqrt(weights), F * np.sqrt(weights), e + n
         h, f = float(np.linalg.norm(H)) or 1.0, float(np.linalg.norm(F))
         self.N, self.S = (H / h) @ (F / f).T, (F / f) @ (F / f).T
         self.prox = np.zeros_like(self.N) if problem.prox is None else np.asarray(problem.prox, dtype=np.float64)

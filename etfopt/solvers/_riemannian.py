@@ -14,7 +14,7 @@ from etfopt._scaling import own_errstate
 from etfopt.geometry import random_stiefel
 from etfopt.problem import NearestETF
 from etfopt.solvers import _pymanopt
-from etfopt.solvers.base import Candidate, Solver, Stats, Termination, TracePoint
+from etfopt.solvers.base import Candidate, Solver, Stats, Termination, TracePoint, require_free
 
 # how pymanopt words its reasons to stop
 REASONS = {
@@ -91,6 +91,7 @@ class RiemannianSolver(Solver):
     @own_errstate
     def run(self, problem: NearestETF, initial_point: Array | None = None) -> Candidate:
         """Descend from the initial point, or a random one, and keep the best of all starts, with its trace."""
+        require_free(problem)
         begin = time.perf_counter()
         runs = [self._descend(problem, point, begin) for point in self._starts(problem, initial_point)]
         best = min(runs, key=lambda run: run.cost)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
 from etfopt._arrays import Array
+from etfopt.errors import InputError
 from etfopt.problem import NearestETF
 
 __all__ = ["Candidate", "Solver", "Stats", "Termination", "TracePoint"]
@@ -127,6 +128,7 @@ class Solver(abc.ABC):
         Parameters
         ----------
         problem : NearestETF
+            Without held classes: `etfopt.solve` passes ``problem.free``.
         initial_point : ndarray, shape (d, r), optional
             Where an iterative solver starts. Direct solvers ignore it.
 
@@ -134,3 +136,10 @@ class Solver(abc.ABC):
         -------
         Candidate
         """
+
+
+def require_free(problem: NearestETF) -> None:
+    """Raise `InputError` for a problem with held classes, which no solver handles by itself."""
+    if problem.held is not None:
+        remedy = "use etfopt.solve(problem, solver), or run it on problem.free"
+        raise InputError(f"{problem!r} holds classes, and a solver's run takes none", "problem", problem, remedy)

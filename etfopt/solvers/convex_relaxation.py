@@ -17,7 +17,7 @@ from etfopt.errors import ConvergenceError, InputError, require_extra
 from etfopt.polar import polar_factor
 from etfopt.polar._products import feasibility, sym
 from etfopt.problem import NearestETF
-from etfopt.solvers.base import Candidate, Solver, Stats, Termination
+from etfopt.solvers.base import Candidate, Solver, Stats, Termination, require_free
 
 require_extra("convex", "cvxpy")
 
@@ -126,6 +126,7 @@ class ConvexRelaxation(Solver):
         InputError
             If r exceeds max_size. A conic solver that fails raises `ConvergenceError`.
         """
+        require_free(problem)
         if problem.r > self.max_size:
             message = (
                 f"the relaxation of {problem!r} has a semidefinite block of order {2 * problem.r}; max_size = "

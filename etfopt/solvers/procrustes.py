@@ -15,7 +15,7 @@ from etfopt._scaling import own_errstate
 from etfopt.polar._gram import Unsuitable, gram_polar, newton_schulz_polar, newton_schulz_steps
 from etfopt.polar._svd import refined_polar, robust_svd
 from etfopt.problem import NearestETF
-from etfopt.solvers.base import Candidate, Solver, Stats, Termination
+from etfopt.solvers.base import Candidate, Solver, Stats, Termination, require_free
 
 __all__ = ["Procrustes", "ProcrustesStats"]
 
@@ -95,6 +95,7 @@ class Procrustes(Solver):
     @own_errstate
     def run(self, problem: NearestETF, initial_point: Array | None = None) -> Candidate:  # noqa: ARG002 - direct method
         """Return the polar factor of the linear term, with `ProcrustesStats`; the initial point has no effect."""
+        require_free(problem)
         start = time.perf_counter()
         A = problem.scaled_linear_term.A.astype(problem.dtype, copy=False)
         reasons: list[str] = []
