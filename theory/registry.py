@@ -47,6 +47,7 @@ CLAIMS = (
     "near_collapse",
     "conditioning",
     "free_scale",
+    "envelope",
     "temperature",
     "unconstrained_features",
     "fading",

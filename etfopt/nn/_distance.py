@@ -106,7 +106,7 @@ def etf_distance(
     if not (weights is None or isinstance(weights, Tensor)):
         raise InputError(f"weights must be a torch tensor, as H is; got {type(weights).__name__}")
     require_classes(H)
-    F = torch.from_numpy(simplex_etf(H.shape[-1], reduced=True)) if frame is None else frame
+    F = torch.from_numpy(simplex_etf(int(H.shape[-1]), reduced=True)) if frame is None else frame
     require_frame(H, F)
     w = usable_weights(H, weights, may_vanish=True)
     require_batches(H=H, weights=w)

@@ -185,7 +185,7 @@ def nearest_etf(
         require_batches(H=H, prox=prox, weights=weights, hold_at=hold_at)
         if weights is not None:
             work, weights = masked(work, weights)
-        held = None if hold_at is None else as_held(classes, hold_at, frame, H.shape[-1], dtype)
+        held = None if hold_at is None else as_held(classes, hold_at, frame, int(H.shape[-1]), dtype)
         U = minimiser(work, prox, delta, frame, weights, held, method)
     return U.to(H.dtype)
 
