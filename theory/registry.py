@@ -38,6 +38,7 @@ __all__ = [
 
 CLAIMS = (
     "simplex",
+    "orthoplex",
     "closed_form",
     "weights",
     "held",
@@ -50,7 +51,9 @@ CLAIMS = (
     "near_collapse",
     "conditioning",
     "free_scale",
+    "envelope",
     "temperature",
+    "seli",
     "unconstrained_features",
     "fading",
 )
