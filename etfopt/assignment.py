@@ -94,7 +94,7 @@ def best_assignment(problem: NearestETF, *, starts: int = 16, seed: Seed = 0) ->
         remedy = "leave hold out, or pass the frame in the order of your classes, F[:, order]"
         raise InputError(f"{problem!r} holds classes, whose vectors are assigned already", "hold", problem, remedy)
     identity = np.arange(problem.C)
-    if problem.delta == 0 and _is_simplex(problem):
+    if problem.delta == 0 and is_simplex(problem):
         return Assignment(identity, certified=True)
     search = _Search(problem)
     best, least = search.descended(identity)
@@ -105,7 +105,7 @@ def best_assignment(problem: NearestETF, *, starts: int = 16, seed: Seed = 0) ->
     return Assignment(best, certified=False)
 
 
-def _is_simplex(problem: NearestETF) -> bool:
+def is_simplex(problem: NearestETF) -> bool:
     """Return whether the vectors of the frame have equal norms and cosines of -1/(C-1), up to rounding."""
     F, C = normalized(problem.F)[0], problem.C
     gram = F.T @ F * (C / float(np.vdot(F, F)))

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from etfopt.cli import _frame_tables as tables
 from etfopt.cli._app import AsJson, hand_over
+from etfopt.cli._lists import numbers
 from etfopt.errors import InputError
-
-if TYPE_CHECKING:
-    from etfopt._arrays import Array
 
 __all__ = ["frame"]
 
@@ -51,7 +49,7 @@ def frame(
 
     if out is not None:
         refuse_frame_output(out, overwrite=overwrite)
-    sizes = None if counts is None else _sizes(counts)
+    sizes = None if counts is None else numbers(counts, "counts", "500,100,20")
     if classes is None:
         if sizes is None:
             raise InputError("--classes is missing", "classes", None, "pass --classes, or --counts")
@@ -62,23 +60,3 @@ def frame(
     known = tables.facts(found, dim, margin=classes <= CHEAP if margin is None else margin)
     lines = [known["reason"], *([] if out is None else [f"wrote {out}"])]
     hand_over(known, [tables.frame_table(known)], lines, as_json)
-
-
-def _sizes(counts: str) -> Array:
-    """Return class sizes from a list or from a file."""
-    import numpy as np
-
-    from etfopt.files import load_matrix
-
-    if Path(counts).suffix.lower() in (".npy", ".npz", ".csv"):
-        named = False if counts.lower().endswith(".csv") else None  # whole numbers are no names here
-        read = np.asarray(load_matrix(counts, header=named, index=named))
-        if max(read.shape, default=0) != read.size:
-            message = f"{counts}: holds an array of shape {read.shape}"
-            raise InputError(message, "counts", counts, "save one number for each class")
-        return read.ravel()
-    try:
-        return np.array([float(word) for word in counts.split(",")])
-    except ValueError:
-        remedy = "write numbers separated by commas, as 500,100,20, or the name of a file (.npy, .npz, .csv)"
-        raise InputError(f"--counts {counts!r} is no list of numbers", "counts", counts, remedy) from None
