@@ -73,6 +73,16 @@ def test_a_point_that_does_not_hold_is_infeasible_and_the_bound_holds_all_the_sa
     assert "held" in repr(certificate)
 
 
+def test_the_bound_sees_held_vertices_that_only_changed_places(problem):
+    best, held = solve(problem).U, problem.held
+    turned = best + (held.V[:, ::-1] - held.V) @ held.Q_held.T
+    certificate = certify(problem, turned)
+    assert certificate.feasibility < 1e-14
+    assert not certificate.feasible
+    assert 1 < np.linalg.norm(turned - best) <= certificate.distance_bound
+    assert np.linalg.norm((turned - best) @ problem.F) <= certificate.etf_distance_bound
+
+
 def test_the_cotangents_are_those_of_central_differences_and_held_vertices_are_constants(problem, rng):
     G, at, w = rng.standard_normal((8, 5)), problem.held.U0, problem.weights
 
