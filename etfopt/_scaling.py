@@ -90,6 +90,12 @@ def rescaled(Y: Array | np.floating[Any] | float, e: int) -> Float64Array:
         return np.asarray(Y * 2.0**e if -1022 <= e <= 1023 else np.ldexp(Y, e), dtype=np.float64)
 
 
+def numerical_rank(X: Array) -> int:
+    """Return the number of singular values of X above the rounding of its dtype."""
+    s = np.linalg.svd(normalized(X)[0], compute_uv=False)
+    return int(np.count_nonzero(s > max(X.shape) * float(np.finfo(X.dtype).eps) * s[0]))
+
+
 def squared_norm(X: Float64Array) -> float:
     """Return ||X||_F^2, inf where it is out of range."""
     if not np.isfinite(X).all():

@@ -185,6 +185,27 @@ def test_a_trace_is_in_the_units_of_the_whole_objective(problem):
     np.testing.assert_allclose(start.U, found.U, rtol=0, atol=1e-6)
 
 
+def test_where_only_held_classes_have_weights_every_solver_returns_a_point_that_holds(problem, rng):
+    pytest.importorskip("pymanopt")
+    weights = np.where(np.isin(np.arange(6), HELD), 1.0, 0.0)
+    alone = NearestETF(problem.H, reduced=True, weights=weights, hold=HELD, hold_at=problem.held.U0)
+    for solver in ("procrustes", "trust-region", "steepest-descent"):
+        found = solve(alone, solver, initial_point=orthonormal(8, 5, rng))
+        assert found.converged
+        assert not found.certificate.etf_unique
+    with pytest.raises(InputError, match="H leaves the nearest ETF undetermined"):
+        nearest_etf_vjp(alone, found.U, np.ones((8, 5)))
+
+
+def test_points_and_objectives_beyond_the_range_are_no_nan(problem):
+    pytest.importorskip("pymanopt")
+    certificate = certify(problem, np.full((8, 5), 1e200))
+    assert not certificate.feasible
+    assert certificate.held > 1e150
+    large = NearestETF(1e300 * problem.H, reduced=True, hold=HELD, hold_at=problem.held.U0)
+    assert solve(large, TrustRegion(restarts=1)).stats.trace[-1].objective == np.inf
+
+
 def test_copies_keep_what_is_held_and_no_basis_can_be_written(problem):
     for other in (problem.fresh(), problem.without_prox):
         assert other.held.classes == (1, 4)
