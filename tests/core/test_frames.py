@@ -36,7 +36,8 @@ FITTING = {"polygon": (2, 5), "orthoplex": (4, 6), "code": (3, 7)}
 
 
 @pytest.mark.parametrize("name", list(FRAMES))
-def test_every_frame_has_a_name_and_a_column_for_every_class(name):
+def test_every_frame_has_a_name_and_a_column_for_every_class(name, tmp_path, monkeypatch):
+    monkeypatch.setenv("ETFOPT_CACHE", str(tmp_path))
     d, C = FITTING.get(name, (9, 5))
     F = frame_matrix(name, C, d)
     make = FRAMES.load(name)
