@@ -61,6 +61,11 @@ class FrameCertificate:
     method: str
     proven: bool
 
+    def __post_init__(self) -> None:
+        # scalars of NumPy are no JSON, and print otherwise
+        for name, kind in (("largest_cosine", float), ("lower_bound", float), ("proven", bool)):
+            object.__setattr__(self, name, kind(getattr(self, name)))
+
     @property
     def gap(self) -> float:
         """``largest_cosine - lower_bound``: the most that another frame could gain. Rounding may leave it below 0."""
