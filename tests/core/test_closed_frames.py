@@ -137,6 +137,7 @@ def test_a_frame_cannot_be_changed_and_says_in_a_line_what_is_known():
     assert frame.F[0, 0] != 7
     assert repr(frame) == "Frame('own', r=3, C=4, largest cosine 0.75, at most 0.25 above the smallest possible)"
     assert "proven optimal" in repr(simplex(4))
+    assert dataclasses.replace(frame, reason="why").F is frame.F  # it cannot change, so it is not copied
     with pytest.raises(dataclasses.FrozenInstanceError):
         frame.name = "other"  # type: ignore[misc]
 
