@@ -39,6 +39,7 @@ __all__ = [
 CLAIMS = (
     "simplex",
     "orthoplex",
+    "delsarte",
     "closed_form",
     "weights",
     "held",
