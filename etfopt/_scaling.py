@@ -72,6 +72,19 @@ def weighted(X: Array, w: Array) -> tuple[Float64Array, int]:
     return np.asarray(np.ldexp(np.ldexp(X64, -columns) * v, np.where(seen, columns + k - e, 0))), e
 
 
+def weighted_columns(X: Array, w: Array, e: int) -> Float64Array:
+    """Return 2**e X diag(w), each column with all its digits unless it is out of range by itself."""
+    (Y, columns), (v, k) = normalized_columns(X), np.frexp(w)
+    with np.errstate(over="ignore"):
+        return np.asarray(np.ldexp(Y * v, columns + k + e))
+
+
+def normalized_columns(X: Array) -> tuple[Float64Array, NDArray[np.int_]]:
+    """Return (Y, k) in float64 with X = Y diag(2**k) exactly and the largest entry of each column in [1/2, 1) or 0."""
+    k = column_exponents(X)
+    return np.asarray(np.ldexp(np.asarray(X, dtype=np.float64), -k)), k
+
+
 def column_exponents(X: Array) -> NDArray[np.int_]:
     """Return k with the largest entry of each column in [1/2, 1) 2**k; 0 for a column of zeros."""
     return np.asarray(np.frexp(np.maximum(X.max(axis=0), -X.min(axis=0)))[1], dtype=np.int_)

@@ -18,7 +18,15 @@ from numpy.typing import ArrayLike
 
 from etfopt._arrays import Array, Float64Array, as_matrix, as_vector
 from etfopt._rounding import frame_ignores
-from etfopt._scaling import in_range, normalized, own_errstate, rescaled, weighted
+from etfopt._scaling import (
+    in_range,
+    normalized,
+    normalized_columns,
+    own_errstate,
+    rescaled,
+    weighted,
+    weighted_columns,
+)
 from etfopt._spectrum import Spectrum, spectrum_at, spectrum_of
 from etfopt.errors import InputError
 from etfopt.implicit import kkt_memory, kkt_vjp
@@ -148,10 +156,10 @@ def nearest_etf_vjp(problem: NearestETF, U: ArrayLike, cotangent: ArrayLike) -> 
     e -= term.exponent
     with np.errstate(over="ignore"):
         dAF, f = _on_whole_frame(problem, dA)
-        H, h = normalized(problem.H)
-        dw = rescaled(2 * np.einsum("dc,dc->c", H, dAF), e + f + h)
-        dHD, k = (dAF, 0) if problem.weights is None else weighted(dAF, problem.weights)
-        dH = rescaled(dHD, 1 + e + f + k).astype(problem.dtype, copy=False)
+        w, (H, h) = problem.weights, normalized_columns(problem.H)
+        dw = np.ldexp(2 * np.einsum("dc,dc->c", H, dAF), e + f + h)
+        dH = rescaled(dAF, 1 + e + f) if w is None else weighted_columns(dAF, w, 1 + e + f)
+        dH = dH.astype(problem.dtype, copy=False)
         if problem.prox is None:
             return Gradient(dH, None, dw)
         if problem.held is not None:

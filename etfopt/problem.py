@@ -309,10 +309,12 @@ class NearestETF:
         U = self._point(U, "U")
         residual, k = self._weighted(U @ self.F - self.H)
         residual, e = normalized(residual)
-        gradient = rescaled(2 * residual @ self.F.T, e + k)
+        gradient, e = 2 * residual @ self.F.T, e + k
         if self.delta > 0 and self.prox is not None:
-            gradient += self.delta * (U - self.prox)
-        return gradient
+            (pull, p), (mantissa, q) = normalized(U - self.prox), math.frexp(self.delta)
+            top = max(e, p + q)
+            gradient, e = rescaled(gradient, e - top) + rescaled(mantissa * pull, p + q - top), top
+        return rescaled(gradient, e)
 
     @own_errstate
     def hessian_vector_product(self, V: ArrayLike) -> Float64Array:
