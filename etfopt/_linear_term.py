@@ -87,7 +87,7 @@ def data_in_range(H: Array, weights: Float64Array | None) -> tuple[Array, Float6
     of_weights = int(np.clip(e, -900, 900))
     of_means = int(np.clip(e - of_weights, -safe, safe))
     w = np.ldexp(v, np.where(seen, total - e + of_weights, 0))
-    return np.ldexp(Y, of_means), w, e - of_weights - of_means
+    return rescaled(Y, of_means), w, e - of_weights - of_means
 
 
 def proximal_in_range(prox: Array, delta: float) -> tuple[Array, float]:
