@@ -38,7 +38,11 @@ __all__ = [
 
 CLAIMS = (
     "simplex",
+    "orthoplex",
     "closed_form",
+    "weights",
+    "held",
+    "growth",
     "duality",
     "certificate",
     "gauge",
@@ -49,6 +53,7 @@ CLAIMS = (
     "free_scale",
     "envelope",
     "temperature",
+    "seli",
     "unconstrained_features",
     "fading",
 )

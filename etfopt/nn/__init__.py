@@ -42,7 +42,7 @@ from etfopt.errors import require_extra
 
 require_extra("torch", "torch")
 
-from etfopt._options import collapse_temperature
+from etfopt._options import collapse_temperature, frame_temperature
 from etfopt.nn.class_means import ClassMeans
 from etfopt.nn.distance import ETFDistance
 from etfopt.nn.heads import FixedETFHead, LearnedHead, NearestETFHead, UnitFeatures
@@ -57,4 +57,5 @@ __all__ = [
     "PaperClassMeans",
     "UnitFeatures",
     "collapse_temperature",
+    "frame_temperature",
 ]
