@@ -127,7 +127,7 @@ def test_help_comes_without_importing_torch(command: str, tmp_path: Path) -> Non
         ("etfopt solve --tr", ["--transpose"]),
         ("etfopt train --head n", ["nearest"]),
         ("etfopt train --optimizer ada", ["adam", "adamw"]),
-        ("etfopt verify --claim gr", ["gradient"]),
+        ("etfopt verify --claim gra", ["gradient"]),
         ("etfopt compare --solver clara", ["clarabel"]),
     ],
 )
