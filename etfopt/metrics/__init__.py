@@ -6,8 +6,17 @@ from etfopt.errors import require_extra
 require_extra("metrics", "torch", "torchmetrics")
 
 from etfopt.metrics.collapse import FEATURE_MEASURES, MEASURES, NeuralCollapse
+from etfopt.metrics.layers import LayerMeasures
 from etfopt.metrics.margin import CosineMargin
 from etfopt.metrics.nearest_mean import NearestMeanMismatch
 from etfopt.metrics.rank import NumericalRank
 
-__all__ = ["FEATURE_MEASURES", "MEASURES", "CosineMargin", "NearestMeanMismatch", "NeuralCollapse", "NumericalRank"]
+__all__ = [
+    "FEATURE_MEASURES",
+    "MEASURES",
+    "CosineMargin",
+    "LayerMeasures",
+    "NearestMeanMismatch",
+    "NeuralCollapse",
+    "NumericalRank",
+]
