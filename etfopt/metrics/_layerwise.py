@@ -129,8 +129,10 @@ class LayerResults:
                         f"layer {name!r} has width {dims[name]} on one process and {dim} on another; "
                         "choose what to measure with output= or channels="
                     )
-        device = _gathered_on()
-        self._metrics = {name: self._metrics_of(name, dim, device) for name, dim in dims.items()}
+        for name in dims.keys() - self._dims.keys():
+            none = torch.empty(0, dims[name]), torch.empty(0, dtype=torch.int64)
+            self._metrics_of(name, dims[name], _gathered_on()).update(*none)  # or torchmetrics warns that it saw none
+        self._metrics = {name: self._metrics[name] for name in dims}
 
 
 def _gathered_on() -> torch.device:

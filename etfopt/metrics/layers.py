@@ -226,11 +226,10 @@ class LayerMeasures(LayerResults):
                 require_values(value, name)
         for name, (features, index) in counted.items():
             metrics = self._metrics_of(name, features.shape[-1], features.device)
-            if len(index):
-                try:
-                    metrics.update(features, index, **seen[name].classifier)
-                except InputError as error:
-                    raise InputError(f"layer {name!r}: {error}") from error
+            try:
+                metrics.update(features, index, **seen[name].classifier)
+            except InputError as error:
+                raise InputError(f"layer {name!r}: {error}") from error
 
     def _counted(self, name: str, features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Return the samples of a layer that count, one a row, and their labels."""
