@@ -18,6 +18,17 @@ AVERAGINGS = Registry(
 )
 """Rules of running means that have a name; a rate is another."""
 
+METRICS = Registry(
+    "measures",
+    {
+        "collapse": "etfopt.metrics:NeuralCollapse",
+        "rank": "etfopt.metrics:NumericalRank",
+        "margin": "etfopt.metrics:CosineMargin",
+        "mismatch": "etfopt.metrics:NearestMeanMismatch",
+    },
+)
+"""Metrics that have a name on the command line."""
+
 STATISTICS = ("running", "paper")
 """How a head keeps class means."""
 

@@ -20,6 +20,7 @@ from etfopt.cli._app import app
 from etfopt.cli.bench_heads import bench_head, bench_loops
 from etfopt.cli.benchmarks import bench, bench_node, compare
 from etfopt.cli.doctor import doctor
+from etfopt.cli.measuring import measure
 from etfopt.cli.solving import solve
 from etfopt.cli.studies import demo, report
 from etfopt.cli.verifying import verify
@@ -42,7 +43,7 @@ except MissingExtraError as error:
         raise MissingExtraError(reason)
 
 
-for command in (report, demo, compare, verify, doctor):  # in the order of --help
+for command in (report, measure, demo, compare, verify, doctor):  # in the order of --help
     app.command()(command)
 
 # "bench" is a command and the name of three more

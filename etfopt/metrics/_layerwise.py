@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Self, TypeAlias
 
 import torch
 from torch import Tensor, distributed
 from torchmetrics import Metric, MetricCollection
 
+from etfopt._scalars import as_integer
 from etfopt.errors import InputError
 
 Make: TypeAlias = Callable[..., Metric | MetricCollection]
@@ -18,10 +20,9 @@ Make: TypeAlias = Callable[..., Metric | MetricCollection]
 class LayerResults:
     """A `MetricCollection` for each layer, by name, and what is read from them."""
 
-    num_classes: int
-    _make: Sequence[Make]
-
-    def __init__(self) -> None:
+    def __init__(self, num_classes: int, make: Make | Sequence[Make]) -> None:
+        self.num_classes = as_integer(num_classes, "num_classes", at_least=2)
+        self._make = [make] if callable(make) else list(make)
         self._dims: dict[str, int] = {}
         self._metrics: dict[str, MetricCollection] = {}
 
@@ -97,22 +98,47 @@ class LayerResults:
             if name in self._metrics and (here != there or self._metrics[name].keys() != metrics.keys()):
                 raise InputError(
                     f"incoming does not fit: for layer {name!r} it has (num_classes, dim) = {there} and "
-                    f"{', '.join(metrics)}, and this object {here} and {', '.join(self._metrics[name])}; "
+                    f"{_listed(metrics)}, and this object {here} and {_listed(self._metrics[name])}; "
                     "build both with the same arguments"
                 )
         for name, metrics in incoming._metrics.items():
             device = next(iter(metrics.values())).device
-            for key, metric in self._metrics_of(name, incoming._dims[name], device).items():
+            for key, metric in self.metrics_of(name, incoming._dims[name], device).items():
                 metric.merge_state(metrics[key])
 
-    def _metrics_of(self, name: str, dim: int, device: torch.device | str) -> MetricCollection:
-        """Return the metrics of a layer, made if there are none."""
+    def metrics_of(self, name: str, dim: int, device: torch.device | str) -> MetricCollection:
+        """Return the metrics of a layer, and make them if there are none.
+
+        Parameters
+        ----------
+        name : str
+        dim : int
+            Width of its features.
+        device : torch.device or str
+            Where new metrics keep their states.
+
+        Returns
+        -------
+        MetricCollection
+
+        Raises
+        ------
+        InputError
+            If the layer has another width.
+        """
+        self._require_width(name, dim)
         if name not in self._metrics:
             made = [make(num_classes=self.num_classes, dim=dim) for make in self._make]
             # without groups: those are found from the values of the first batch, which differ between processes
             self._metrics[name] = MetricCollection(made, compute_groups=False).to(device)
             self._dims[name] = dim
         return self._metrics[name]
+
+    def _require_width(self, name: str, dim: int) -> None:
+        if (before := self._dims.get(name, dim)) != dim:
+            raise InputError(
+                f"features have width {dim}, and had {before} before; choose what to measure with output= or channels="
+            )
 
     def _agree(self) -> None:
         """Make the metrics that only other processes have, in one order: to compute one is a collective."""
@@ -131,11 +157,24 @@ class LayerResults:
                     )
         for name in dims.keys() - self._dims.keys():
             none = torch.empty(0, dims[name]), torch.empty(0, dtype=torch.int64)
-            self._metrics_of(name, dims[name], _gathered_on()).update(*none)  # or torchmetrics warns that it saw none
+            self.metrics_of(name, dims[name], _gathered_on()).update(*none)  # or torchmetrics warns that it saw none
         self._metrics = {name: self._metrics[name] for name in dims}
+
+
+def _listed(metrics: MetricCollection) -> str:
+    return ", ".join(map(str, metrics))
 
 
 def _gathered_on() -> torch.device:
     """Return where a process without batches keeps its metrics: where its group can gather them."""
     nccl = distributed.get_backend() == "nccl"
     return torch.device("cuda", torch.cuda.current_device()) if nccl else torch.device("cpu")
+
+
+@contextmanager
+def said_of(what: str) -> Iterator[None]:
+    """Put what a refusal is about in front of its message."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{what}: {error}") from error

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from etfopt._torch import INTEGERS, require_floats, require_labels
 from etfopt.errors import InputError
+from etfopt.metrics._checks import require_values
 
 Pool: TypeAlias = str | Callable[[Tensor], Tensor]
 
@@ -81,11 +82,18 @@ def as_features(output: Tensor, labels: tuple[int, ...], axis: int, pool: Pool) 
     return features.clone()  # the network may overwrite its outputs, e.g. by ReLU(inplace=True)
 
 
-def spread(labels: Tensor, features: Tensor) -> Tensor:
-    """Return labels for every position: those of a whole sample are those of all its positions."""
+def counted(features: Tensor, labels: Tensor, num_classes: int, ignore_index: int) -> tuple[Tensor, Tensor]:
+    """Return the samples that count, one a row, and their labels, or raise; both are looked at.
+
+    Labels of whole samples are those of all their positions.
+    """
     if labels.ndim == 1 and features.ndim > 2 and len(labels) == len(features):
-        return labels.view(-1, *[1] * (features.ndim - 2)).expand(features.shape[:-1])
-    return labels
+        labels = labels.view(-1, *[1] * (features.ndim - 2)).expand(features.shape[:-1])
+    index = require_labels(labels, tuple(features.shape[:-1]), num_classes, ignore_index).to(features.device)
+    counts = index != ignore_index
+    rows = features[counts]
+    require_values(rows, "features")
+    return rows, index[counts]
 
 
 def as_class_indices(labels: Tensor, num_classes: int, ignore_index: int) -> Tensor:

@@ -11,14 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from etfopt._options import as_ignored
-from etfopt._scalars import as_integer
-from etfopt._torch import require_labels
 from etfopt.errors import InputError
 from etfopt.metrics._checks import require_values
 from etfopt.metrics._hooks import CALLS, Read, by_call, hooked
-from etfopt.metrics._layerwise import LayerResults, Make
+from etfopt.metrics._layerwise import LayerResults, Make, said_of
 from etfopt.metrics._named import Layers, find_classifier, find_layers, unwrapped
-from etfopt.metrics._outputs import Pool, as_class_indices, first_tensor, spread
+from etfopt.metrics._outputs import Pool, as_class_indices, counted, first_tensor
 from etfopt.metrics._passes import call, evaluating, moved, unpacked
 from etfopt.metrics._reading import Reading, Seen, require_known
 from etfopt.metrics.collapse import NeuralCollapse
@@ -118,9 +116,8 @@ class LayerMeasures(LayerResults):
         calls: str = "once",
         ignore_index: int = -100,
     ) -> None:
-        super().__init__()
+        super().__init__(num_classes, metrics)
         self.model = model
-        self.num_classes = as_integer(num_classes, "num_classes", at_least=2)
         self.ignore_index = as_ignored(ignore_index, self.num_classes)
         require_known("calls", calls, CALLS)
         self._reading, self._calls = Reading(pool, channels, output), calls
@@ -132,7 +129,6 @@ class LayerMeasures(LayerResults):
             self._layers[classifier] = module
         if not self._layers:
             raise InputError("layers is empty and there is no classifier; name at least one module to measure")
-        self._make = [metrics] if callable(metrics) else list(metrics)
         self._open = False
 
     @contextmanager
@@ -220,32 +216,15 @@ class LayerMeasures(LayerResults):
 
     def _add(self, seen: dict[str, Seen], labels: Tensor) -> None:
         """Update the metrics of every layer, after everything that can be refused has been looked at."""
-        counted = {name: self._counted(name, one.features, labels) for name, one in seen.items()}
-        for name, value in ((name, value) for one in seen.values() for name, value in one.classifier.items()):
-            if value is not None:
-                require_values(value, name)
-        for name, (features, index) in counted.items():
-            metrics = self._metrics_of(name, features.shape[-1], features.device)
-            try:
+        rows: dict[str, tuple[Tensor, Tensor]] = {}
+        for name, one in seen.items():
+            with said_of(f"layer {name!r}, whose features have shape {tuple(one.features.shape)}"):
+                rows[name] = counted(one.features, labels, self.num_classes, self.ignore_index)
+                self._require_width(name, one.features.shape[-1])
+                for key, value in one.classifier.items():
+                    if value is not None:
+                        require_values(value, key)
+        for name, (features, index) in rows.items():
+            with said_of(f"layer {name!r}"):
+                metrics = self.metrics_of(name, features.shape[-1], features.device)
                 metrics.update(features, index, **seen[name].classifier)
-            except InputError as error:
-                raise InputError(f"layer {name!r}: {error}") from error
-
-    def _counted(self, name: str, features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the samples of a layer that count, one a row, and their labels."""
-        try:
-            wanted = tuple(features.shape[:-1])
-            index = require_labels(spread(labels, features), wanted, self.num_classes, self.ignore_index)
-        except InputError as error:
-            raise InputError(f"layer {name!r}, whose features have shape {(*wanted, 'd')}: {error}") from error
-        index = index.to(features.device)
-        counted = index != self.ignore_index
-        rows = features[counted]
-        require_values(rows, f"the output of layer {name!r}")
-        dim = rows.shape[-1]
-        if (before := self.dims.get(name, dim)) != dim:
-            raise InputError(
-                f"layer {name!r} had features of width {before}, and now {dim}; choose what to measure with output= "
-                "or channels="
-            )
-        return rows, index[counted]

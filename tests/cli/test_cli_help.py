@@ -43,7 +43,7 @@ PATHS = list(commands())
 
 def test_all_commands_are_met() -> None:
     assert {path[0] for path in PATHS if path} == {
-        *("solve", "train", "report", "demo", "compare", "verify", "doctor", "bench")
+        *("solve", "train", "report", "demo", "compare", "verify", "doctor", "bench", "measure")
     }
     assert {("bench", "node"), ("bench", "head"), ("bench", "loops")} <= set(PATHS)
 

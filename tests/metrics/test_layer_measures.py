@@ -18,7 +18,6 @@ from etfopt.metrics import CosineMargin, LayerMeasures, NeuralCollapse, Numerica
 from etfopt.nn import LearnedHead
 from tests.tools.layer_cases import C, Returns, X, Y, alone, data, floats, hooks, mlp, same
 
-
 # --- values ---------------------------------------------------------------------------------------------------------
 
 

@@ -10,7 +10,6 @@ from etfopt.errors import InputError
 from etfopt.metrics import CosineMargin, LayerMeasures, NumericalRank
 from tests.tools.layer_cases import C, Returns, X, Y, alone, data, floats, hooks, mlp, same
 
-
 # --- names and calls ------------------------------------------------------------------------------------------------
 
 
@@ -101,11 +100,11 @@ BATCHES = {
     "labels that are a list": ([0, 1], X, forward, "labels must be a torch tensor"),
     "one label": (torch.tensor(1), X, forward, "labels has shape"),
     "a label out of range": (Y + 1, X, forward, "labels holds 3 at position 2"),
-    "fewer labels": (Y[:20], X, forward, r"layer '0', whose features have shape \(40, 'd'\): labels has shape \(20,\)"),
+    "fewer labels": (Y[:20], X, forward, r"layer '0', whose features have shape \(40, 8\): labels has shape \(20,\)"),
     "no forward": (Y, X, lambda *_: None, "layers '0', '4', '5' were not called .*; call the model inside the block"),
     "two forwards": (Y, X, twice, "layer '0' was called 2 times inside labels"),
     "only a part": (Y, X, lambda model, x: model[:3](x), "layers '4', '5' were not called .*; leave out layers"),
-    "a value that is not finite": (Y, X * torch.inf, forward, "the output of layer '0' holds 40|320 value"),
+    "a value that is not finite": (Y, X * torch.inf, forward, r"layer '0', whose .*: features holds 320 value"),
 }
 
 
@@ -131,7 +130,7 @@ def test_a_classifier_that_is_not_finite_is_refused_before_any_layer_is_updated(
     model = mlp()
     measures = LayerMeasures(model, ["0"], num_classes=C, classifier="5")
     nn.init.constant_(model[5].bias, torch.nan)
-    with pytest.raises(InputError, match="bias holds 3"), measures.labels(Y):
+    with pytest.raises(InputError, match=r"layer '5', .*: bias holds 3"), measures.labels(Y):
         model(X)
     assert measures.dims == {}
 
@@ -156,7 +155,7 @@ def test_a_width_that_changes_is_refused():
     measures = LayerMeasures(model, "0", num_classes=C)
     with measures.labels(Y):
         model(X)
-    with pytest.raises(InputError, match="layer '0' had features of width 5, and now 4"), measures.labels(Y):
+    with pytest.raises(InputError, match=r"layer '0', .*: features have width 4, and had 5"), measures.labels(Y):
         model(X[:, 1:])
     measures.reset()
     with measures.labels(Y):
