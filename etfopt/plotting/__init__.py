@@ -13,6 +13,7 @@ require_extra("plots", "matplotlib")
 
 from etfopt.plotting._style import COLORS, STYLE, save
 from etfopt.plotting.frames import cosines, draw_frame, draw_matrix
+from etfopt.plotting.layers import draw_layers, layer_values
 from etfopt.plotting.pipelines import draw_pipelines
 from etfopt.plotting.profiles import draw_profile, draw_profile_page
 from etfopt.plotting.runs import PANELS, draw_margins, draw_measure, draw_off_diagonal, draw_page
@@ -26,6 +27,7 @@ __all__ = [
     "draw_convergence",
     "draw_convergence_page",
     "draw_frame",
+    "draw_layers",
     "draw_margins",
     "draw_matrix",
     "draw_measure",
@@ -34,6 +36,7 @@ __all__ = [
     "draw_pipelines",
     "draw_profile",
     "draw_profile_page",
+    "layer_values",
     "save",
     "solver_styles",
 ]
