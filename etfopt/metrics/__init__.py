@@ -10,6 +10,7 @@ from etfopt.metrics._pairs import PairMeasures
 from etfopt.metrics.collapse import NeuralCollapse
 from etfopt.metrics.margin import CosineMargin
 from etfopt.metrics.nearest_mean import NCCAgreement, NearestMeanMismatch
+from etfopt.metrics.ood import PrincipalSubspace, nc5, neco_score, principal_subspace
 from etfopt.metrics.rank import NumericalRank
 
 __all__ = [
@@ -23,4 +24,8 @@ __all__ = [
     "NeuralCollapse",
     "NumericalRank",
     "PairMeasures",
+    "PrincipalSubspace",
+    "nc5",
+    "neco_score",
+    "principal_subspace",
 ]

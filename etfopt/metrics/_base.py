@@ -91,10 +91,11 @@ class Float64Metric(ByKeyword, Metric):
 
     def add_floats(self, name: str, *shape: int, value: float, reduce: str | Callable[[Tensor], Tensor]) -> None:
         """Register a state of this shape that starts with one value."""
-        # what `reset` copies is one number: large states are not held twice
-        start = torch.full((), value, dtype=torch.float64, device=self.device).expand(shape)
+        start = torch.full((), value, dtype=torch.float64, device=self.device)
         self.add_state(name, start, dist_reduce_fx=reduce)
-        setattr(self, name, start.clone())
+        # what `reset` copies is one number, expanded: large states are not held twice, as torchmetrics would
+        self._defaults[name] = start.expand(shape)
+        setattr(self, name, start.expand(shape).clone())
 
     def add_given(self, name: str, value: Tensor) -> None:
         """Register a tensor given by the user: a state and not a buffer, so that no cast of the model rounds it."""

@@ -31,7 +31,8 @@ def as_target(frame: Any, weights: Any, C: int, d: int) -> Target:
     pair = frame if isinstance(frame, FramePair) else (frame, frame)
     F_H, F_W = (np.asarray(frame_matrix(F, C, d), dtype=np.float64) for F in pair)
     if F_H.shape[0] > d or F_W.shape[0] > d:
-        hint = room_hint(d, C, simplex=frame == "simplex", reduced="'reduced'", name="dim")
+        named = isinstance(frame, str) and frame == "simplex"
+        hint = room_hint(d, C, simplex=named, reduced="'reduced'", name="dim")
         raise InputError(f"frame has {len(F_H)} rows and dim is {d}; {hint}")
     shares = np.ones(C) if weights is None else as_weights(weights, "frame_weights", C)
     return Target(*(torch.tensor(X) for X in (F_H, F_W, shares)))

@@ -118,8 +118,10 @@ def _join(whole: Moments, part: Moments) -> None:
 
 
 def within_scatter(moments: Moments) -> Tensor:
-    """Return the scatter around the class means over unit^2, shape (d, d)."""
+    """Return the scatter around the class means over unit^2, shape (d, d), or (0, 0) where it is not kept."""
     scatter = moments.scatter.clone()
+    if not len(scatter):
+        return scatter
     unit = moments.unit.where(moments.unit > 0, 1.0)
     rows = rows_at_once(moments.sums.shape[1])
     for sums, counts in zip(torch.split(moments.sums, rows), torch.split(moments.counts, rows), strict=True):
