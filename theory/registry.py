@@ -38,6 +38,7 @@ __all__ = [
 
 CLAIMS = (
     "simplex",
+    "orthoplex",
     "closed_form",
     "duality",
     "certificate",
@@ -48,6 +49,7 @@ CLAIMS = (
     "conditioning",
     "free_scale",
     "temperature",
+    "seli",
     "unconstrained_features",
     "fading",
 )

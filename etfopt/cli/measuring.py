@@ -38,7 +38,7 @@ def measure(
     measures: Annotated[
         list[str] | None,
         typer.Option(
-            help=f"{METRICS.listed}; may be given again. [collapse]",
+            help=f"A metric ({METRICS.listed}), or a measure such as nc1 or cdnv; may be given again. [collapse]",
             autocompletion=one_of(lambda: METRICS),
         ),
     ] = None,
@@ -62,11 +62,9 @@ def measure(
 
     for path in (*features, *filter(None, (labels, weight, bias))):
         require_file(path)
-    for name in measures or ():
-        METRICS.checked(name)
     from etfopt.metrics import _saved as saved  # which imports torch
 
-    makes = [METRICS.load(name, "measures") for name in measures or ["collapse"]]
+    metrics = saved.metrics_named(measures or ["collapse"])
     if out is not None:
         files.refuse_occupied([out], ("classes", "layers"), "an earlier measurement", overwrite=True)
     layers = saved.find_saved(
@@ -76,7 +74,7 @@ def measure(
     steps = sum(-(-layer.features.shape[0] // max(batch_size, 1)) for layer in layers)
     with progress(steps, quiet, "batches") as step:
         values = saved.measure_saved(
-            layers, num_classes=C, metrics=makes, ignore_index=ignore_index, batch_size=batch_size, step=step
+            layers, num_classes=C, metrics=metrics, ignore_index=ignore_index, batch_size=batch_size, step=step
         )
     found = [
         {

@@ -128,9 +128,10 @@ class LayerResults:
         """
         self._require_width(name, dim)
         if name not in self._metrics:
-            made = [make(num_classes=self.num_classes, dim=dim) for make in self._make]
-            # without groups: those are found from the values of the first batch, which differ between processes
-            self._metrics[name] = MetricCollection(made, compute_groups=False).to(device)
+            with torch.inference_mode(False):  # states made in inference mode could not be added to outside of it
+                made = [make(num_classes=self.num_classes, dim=dim) for make in self._make]
+                # without groups: those are found from the values of the first batch, which differ between processes
+                self._metrics[name] = MetricCollection(made, compute_groups=False).to(device)
             self._dims[name] = dim
         return self._metrics[name]
 

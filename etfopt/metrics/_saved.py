@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -12,13 +13,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from etfopt._options import as_ignored
+from etfopt._options import METRICS, as_ignored
 from etfopt._scalars import as_integer
 from etfopt._torch import require_labels
 from etfopt.errors import InputError
 from etfopt.files import Rows, open_rows
+from etfopt.metrics._catalog import CATALOG
 from etfopt.metrics._layerwise import LayerResults, Make, said_of
 from etfopt.metrics._outputs import counted
+from etfopt.metrics.collapse import NeuralCollapse
 
 BESIDE = ("labels", "weight", "bias")
 """Keys that hold no features."""
@@ -147,6 +150,20 @@ def _require_fit(features: Rows, labels: AnyArray, where: str) -> None:
         )
     if labels.dtype.kind not in "iu":
         raise InputError(f"{where}: has dtype {labels.dtype}; save class indices as integers")
+
+
+def metrics_named(names: Sequence[str]) -> list[Make]:
+    """Return metrics by the names of `METRICS`, by import path, and `NeuralCollapse` of the measures that are named."""
+    keys = [name for name in names if name in CATALOG or name == "all"]
+    others = [name for name in names if name not in keys]
+    for name in others:
+        if name not in METRICS and ":" not in name:
+            raise InputError(
+                f"--measures {name!r} is not known; choose a metric ({METRICS.listed}), a measure "
+                f"({', '.join(CATALOG)}), or all"
+            )
+    measured = [partial(NeuralCollapse, measures="all" if "all" in keys else keys)] if keys else []
+    return [*measured, *(METRICS.load(name) for name in others)]
 
 
 def classes_of(layers: Sequence[SavedLayer], ignore_index: int) -> int:

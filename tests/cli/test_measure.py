@@ -85,6 +85,9 @@ def test_other_metrics_ignored_samples_and_more_classes():
     found = measured("all.npz", *names)["all"]
     assert {"NumericalRank": found["NumericalRank"]} == expected(*LATE, kind=NumericalRank)
     assert {"CosineMargin": found["CosineMargin"]} == expected(*WHOLE, kind=CosineMargin)
+    few = measured("all.npz", "--measures", "nc1", "--measures", "cdnv", "--measures", "ncc")["all"]
+    assert set(few) == {"nc1", "cdnv", "NCCAgreement"}
+    assert few["NCCAgreement"] == pytest.approx(1 - measured("all.npz", "--measures", "mismatch")["all"].popitem()[1])
     kept = LABELS > 0
     marked = np.where(kept, LABELS, 99)
     np.save("marked.npy", marked)
@@ -131,7 +134,7 @@ REFUSED = {
     ),
     "features that are labels": (["labels.npy", "--labels", "labels.npy"], "labels.npy: has shape (90,) and dtype"),
     "an unknown key": (["layers.npz", "--key", "middle"], "--key 'middle' is in no file; the files hold 'early'"),
-    "an unknown metric": (["all.npz", "--measures", "nc9"], "measures = 'nc9' is not known; choose one of: collapse"),
+    "an unknown metric": (["all.npz", "--measures", "nc9"], "--measures 'nc9' is not known; choose a metric (collapse"),
     "whose classifier": (["layers.npz"], "the weight may belong to early or late; name the layer that it multiplies"),
     "no such layer": (["layers.npz", "--classifier-of", "last"], "'last' is no layer with a classifier; choose one of"),
     "a weight of another width": (
