@@ -50,7 +50,7 @@ class LayerResults:
         -------
         dict of str to dict of str to Tensor
             For each layer its measures by name: the keys of a metric that returns a dict, or else the name of the
-            metric's class.
+            metric's class. Tensors of shape () for the metrics of this package.
 
         Raises
         ------

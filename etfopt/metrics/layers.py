@@ -88,6 +88,10 @@ class LayerMeasures(LayerResults):
     layers may overwrite them; with "mean" only the averages are kept. Under distributed training every process calls
     `compute`, and its value is that of all samples, as for one metric; a process may have had no batch.
 
+    References
+    ----------
+    Papyan, Han, Donoho (2020) for the measures; see `NeuralCollapse`.
+
     Examples
     --------
     >>> import torch
@@ -142,9 +146,9 @@ class LayerMeasures(LayerResults):
         labels : Tensor of integers in [0, C), shape (n,) or (n, positions)
             One a sample, or one for every token or pixel.
 
-        Returns
-        -------
-        ContextManager
+        Yields
+        ------
+        None
 
         Raises
         ------
@@ -191,6 +195,7 @@ class LayerMeasures(LayerResults):
         Returns
         -------
         dict of str to dict of str to Tensor
+            For each layer its measures by name, tensors of shape () for the metrics of this package.
 
         Raises
         ------
