@@ -153,8 +153,9 @@ def from_old(vector: Tensor, layout: Layout) -> Tensor:
     moments.squares.masked_fill_(counts > 0, torch.nan)
     moments.unit.copy_(unit)
     moments.scatter.copy_(scatter.view(d, d))
-    # around the means it was, and around the shifts the difference is added that `within_scatter` takes off
-    moments.scatter.mul_(2).sub_(within_scatter(moments))
+    # it was around the means: add what `within_scatter` takes off
+    around_means = within_scatter(moments)
+    moments.scatter.mul_(2).sub_(around_means)
     return converted
 
 

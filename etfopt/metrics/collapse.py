@@ -10,11 +10,9 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from etfopt._scalars import as_integer
-from etfopt.errors import InputError
 from etfopt.frames import Frame, FramePair
 from etfopt.metrics._catalog import CATALOG, as_measures
-from etfopt.metrics._checks import Batch, last_set, predict
-from etfopt.metrics._classes import class_distances
+from etfopt.metrics._checks import Batch, predict
 from etfopt.metrics._frame_distance import as_target, frame_distances
 from etfopt.metrics._groups import measured
 from etfopt.metrics._measures import Statistics, centred_means, summarise
@@ -150,8 +148,6 @@ class NeuralCollapse(KeepsMoments):
     plot_lower_bound = 0.0
 
     correct: Tensor
-    weight: Tensor
-    bias: Tensor
 
     def __init__(
         self,
@@ -168,24 +164,20 @@ class NeuralCollapse(KeepsMoments):
     ) -> None:
         self.measures = as_measures(measures, frame=frame is not None)
         asked = [CATALOG[key] for key in self.measures]
-        scatter = any(measure.scatter for measure in asked)
-        super().__init__(num_classes=num_classes, dim=dim, ignore_index=ignore_index, scatter=scatter, **kwargs)
+        kept = {
+            "scatter": any(measure.scatter for measure in asked),
+            "weight": any(CATALOG[key].classifier for key in self.measures if key != "accuracy"),
+        }
+        super().__init__(num_classes=num_classes, dim=dim, ignore_index=ignore_index, **kept, **kwargs)
         C, d = self.num_classes, self.dim
         self._target = None if frame is None else as_target(frame, frame_weights, C, d)
         self._pairs = None if pairs is None else as_integer(pairs, "pairs", at_least=2)
         self._progress = progress
         if "accuracy" in self.measures:
             self.add_floats("correct", value=0.0, reduce="sum")
-        self._keeps_weight = any(CATALOG[key].classifier for key in self.measures if key != "accuracy")
-        if self._keeps_weight:
-            self.add_floats("weight", C, d, value=torch.nan, reduce=last_set)
-            self.add_floats("bias", C, value=torch.nan, reduce=last_set)
 
     def _add(self, batch: Batch) -> None:
         super()._add(batch)
-        if batch.classifier is not None and self._keeps_weight:
-            self.weight.copy_(batch.classifier.weight)
-            self.bias.copy_(batch.classifier.bias)
         if "accuracy" not in self.measures:
             return
         if batch.classifier is None:
@@ -216,32 +208,6 @@ class NeuralCollapse(KeepsMoments):
             values |= frame_distances(self._target, W, stats)
         values |= self._pair_values(stats)
         return {key: values.get(key, nothing).to(self.device) for key in self.measures}
-
-    def self_duality(self) -> Tensor:
-        r"""Return the distance between the directions of classifier and class mean of every class, over all ranks.
-
-        Returns
-        -------
-        Tensor, shape (C,), float64
-            :math:`\|w_c/\|w_c\| - h_c/\|h_c\|\|`, 0 at collapse and 2 at worst; NaN for a class that has not occurred,
-            where a direction has no value, and without a classifier.
-
-        Raises
-        ------
-        InputError
-            If no measure of a classifier was asked for, so that none was kept.
-        """
-        if not self._keeps_weight:
-            raise InputError("self_duality() needs the classifier; build the metric with measures=['self_duality']")
-        with self.sync_context(dist_sync_fn=self.dist_sync_fn, should_sync=self.sync_on_compute):
-            moments, W = self._on_host(), self._weight_on_host()
-            if W is None or not moments.counts.any():
-                return self.totals.new_full((self.num_classes,), torch.nan)
-            return class_distances(W, summarise(moments, centred_means(moments)[0])).to(self.device)
-
-    def _weight_on_host(self) -> Tensor | None:
-        """Return the last classifier given, or None."""
-        return self.weight.cpu() if self._keeps_weight and not self.weight[0, 0].isnan() else None
 
     def _pair_values(self, stats: Statistics) -> dict[str, Tensor]:
         if {"cdnv", "gnc2"}.isdisjoint(self.measures):
