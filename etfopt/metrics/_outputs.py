@@ -17,14 +17,17 @@ Pool: TypeAlias = str | Callable[[Tensor], Tensor]
 POOLS = ("auto", "mean", "each")
 CHANNELS = ("auto", "first", "last")
 
-LAST = (nn.Linear, nn.LayerNorm, nn.RMSNorm, nn.Embedding)
-"""Modules whose outputs have their channels in the last axis, whatever the number of axes."""
+LAST = (nn.Linear, nn.LayerNorm, nn.RMSNorm)
+"""Modules that work along the last axis."""
 
 SECOND = (
     *(nn.Conv1d, nn.BatchNorm1d, nn.InstanceNorm1d, nn.GroupNorm),
     *(nn.MaxPool1d, nn.AvgPool1d, nn.AdaptiveMaxPool1d, nn.AdaptiveAvgPool1d),
 )
 """Modules whose outputs of three axes have their channels in the second."""
+
+SECOND_OF_MAPS = (nn.Conv2d, nn.Conv3d, nn.BatchNorm2d, nn.BatchNorm3d, nn.GroupNorm)
+"""Modules whose outputs of four and more axes have their channels in the second."""
 
 
 def first_tensor(output: Any) -> Tensor:
@@ -40,13 +43,12 @@ def first_tensor(output: Any) -> Tensor:
     )
 
 
-def axis_of(module: nn.Module, output: Tensor, labels: tuple[int, ...], channels: str) -> int:
-    """Return the axis of an output that holds one feature: 1 or -1.
+def axis_of(module: nn.Module, network: nn.Module, output: Tensor, labels: tuple[int, ...], channels: str) -> int:
+    """Return the axis of an output that holds one feature, 1 or -1, or raise where that cannot be known.
 
-    Labels for every position decide where only one axis fits. Then the kind of module does, and then the number of
-    axes: (n, t, d) are tokens, and (n, d, h, w) and longer shapes are maps.
+    Labels for every position decide where only one axis fits. Then the modules inside do.
     """
-    if output.ndim == 2:
+    if output.ndim < 3:
         return -1
     if channels != "auto":
         return 1 if channels == "first" else -1
@@ -54,11 +56,20 @@ def axis_of(module: nn.Module, output: Tensor, labels: tuple[int, ...], channels
         fits = [tuple(output.shape[:-1]) == labels, (output.shape[0], *output.shape[2:]) == labels]
         if fits.count(True) == 1:
             return -1 if fits[0] else 1
-    if isinstance(module, LAST):
-        return -1
-    if isinstance(module, SECOND):
-        return 1
-    return -1 if output.ndim == 3 else 1
+    second = SECOND if output.ndim == 3 else SECOND_OF_MAPS
+    works_last, works_second = _holds(module, LAST), _holds(module, second)
+    if works_last != works_second:
+        return -1 if works_last else 1
+    if not works_last and (output.ndim > 3 or not _holds(network, SECOND)):
+        return 1 if output.ndim > 3 else -1  # maps, or the tokens of a network without one-dimensional convolutions
+    raise InputError(
+        f"the output has shape {tuple(output.shape)}, and its channels may be the second axis or the last; pass "
+        "channels='first' or channels='last'"
+    )
+
+
+def _holds(module: nn.Module, kinds: tuple[type[nn.Module], ...]) -> bool:
+    return any(isinstance(part, kinds) for part in module.modules())
 
 
 def as_features(output: Tensor, labels: tuple[int, ...], axis: int, pool: Pool) -> Tensor:

@@ -24,6 +24,7 @@ class Seen:
 class Reading:
     """How calls become features; the options are those of `LayerMeasures`."""
 
+    network: nn.Module
     pool: Pool
     channels: str
     output: Callable[[Any], Tensor]
@@ -36,7 +37,8 @@ class Reading:
     def of_output(self, module: nn.Module, labels: tuple[int, ...], _input: Any, output: Any) -> Seen:
         """Keep what a layer returned."""
         tensor = self.output(output)
-        return Seen(as_features(tensor, labels, axis_of(module, tensor, labels, self.channels), self.pool))
+        axis = axis_of(module, self.network, tensor, labels, self.channels)
+        return Seen(as_features(tensor, labels, axis, self.pool))
 
     def of_input(self, module: Any, labels: tuple[int, ...], given: Any, _output: Any) -> Seen:
         """Keep what a classifier multiplied, with its weight and bias after the call."""

@@ -32,18 +32,12 @@ class LayerMeasures(LayerResults):
     of it. `measure` runs a whole loader. The width of a layer is found at its first batch.
 
     An output becomes samples as follows. The first tensor of a tuple, list or mapping is taken, or what the function
-    `output` returns. One feature lies along the channels:
-
-    ========================  ==========================================================================
-    output                    channels, where `channels` is "auto"
-    ========================  ==========================================================================
-    (n, d)                    the last axis
-    (n, t, d)                 the last axis; the second of one-dimensional convolutions and poolings
-    (n, d, h, w) and longer   the second axis; the last of ``nn.Linear``, ``nn.LayerNorm`` and ``RMSNorm``
-    ========================  ==========================================================================
-
-    Networks that keep maps as (n, h, w, d), such as Swin transformers, need ``channels="last"``. `dims` shows which
-    width was taken. Positions (t, or h and w) are treated as `pool` says.
+    `output` returns. Its first axis numbers the samples. One feature lies along the channels, which are the last axis
+    of (n, d). With `channels` = "auto" and more axes, labels for every position decide, or else the modules inside the
+    layer: convolutions and batch norms have the channels second, linear layers and layer norms last. Where a layer has
+    neither, (n, t, d) are tokens and (n, d, h, w) is a map. Where it has both, or a network with one-dimensional
+    convolutions leaves (n, t, d) open, you are asked for `channels`. `dims` shows which width was taken. Positions (t,
+    or h and w) are treated as `pool` says.
 
     Parameters
     ----------
@@ -124,7 +118,7 @@ class LayerMeasures(LayerResults):
         self.model = model
         self.ignore_index = as_ignored(ignore_index, self.num_classes)
         require_known("calls", calls, CALLS)
-        self._reading, self._calls = Reading(pool, channels, output), calls
+        self._reading, self._calls = Reading(unwrapped(model), pool, channels, output), calls
         self._layers, self._classifier = find_layers(unwrapped(model), layers), classifier
         if classifier is not None:
             module = find_classifier(unwrapped(model), classifier, self.num_classes)

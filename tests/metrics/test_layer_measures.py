@@ -112,6 +112,12 @@ SHAPES = {  # the layer, its input, labels, options; features and labels that it
     "tokens with labels": (Returns(lambda x: x), TOKENS, EACH.flatten(1), {}, TOKENS, EACH.flatten(1)),
     "the first token": (Returns(lambda x: x), TOKENS, ONE, {"pool": lambda x: x[:, 0]}, TOKENS[:, 0], ONE),
     "a sequence of channels": (IDENTITY_1D, MAPS.flatten(2), ONE, {}, POOLED, ONE),
+    "a block of one-dimensional convolutions": (
+        nn.Sequential(IDENTITY_1D, nn.Identity()), MAPS.flatten(2), ONE, {}, POOLED, ONE
+    ),
+    "a block of linear layers on maps": (
+        nn.Sequential(layer_norm(4), nn.Identity()), PIXELS, ONE, {}, layer_norm(4)(PIXELS).mean(dim=(1, 2)), ONE
+    ),
     "channels first": (Returns(lambda x: x), MAPS.flatten(2), ONE, {"channels": "first"}, POOLED, ONE),
     "a tuple": (Returns(lambda x: (None, x, x.sum())), POOLED, ONE, {}, POOLED, ONE),
     "a mapping": (Returns(lambda x: {"hidden": x, "other": x + 1}), POOLED, ONE, {}, POOLED, ONE),

@@ -150,6 +150,27 @@ def test_outputs_that_hold_no_features_are_refused():
         assert hooks(model) == 0
 
 
+OPEN = {  # the network, its input, and the layer whose channels may be either axis
+    "an activation among one-dimensional convolutions": ([nn.Conv1d(4, 4, 1), nn.ReLU()], (40, 4, 6), "1"),
+    "convolutions and layer norms in one block": (
+        [nn.Sequential(nn.Conv2d(4, 4, 1), nn.LayerNorm(3))], (40, 4, 2, 3), "0"
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("modules", "shape", "layer"), OPEN.values(), ids=OPEN.keys())
+def test_channels_that_may_be_either_axis_are_asked_for(modules, shape, layer):
+    model = nn.Sequential(*modules)
+    measures, message = LayerMeasures(model, layer, num_classes=C), f"layer '{layer}': .* pass channels='first' or"
+    with pytest.raises(InputError, match=message), measures.labels(Y):
+        model(torch.randn(shape))
+    for channels, d in (("first", 4), ("last", shape[-1])):
+        measures = LayerMeasures(model, layer, num_classes=C, channels=channels)
+        with measures.labels(Y):
+            model(torch.randn(shape))
+        assert measures.dims == {layer: d}
+
+
 def test_a_width_that_changes_is_refused():
     model = nn.Sequential(Returns(lambda x: x))
     measures = LayerMeasures(model, "0", num_classes=C)
