@@ -3,6 +3,7 @@
 import json
 import struct
 import tracemalloc
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -125,6 +126,18 @@ def flipped(path: Path) -> None:
 
 def lengthened(path: Path) -> None:
     path.write_bytes(struct.pack("<Q", 2**40) + path.read_bytes()[8:])
+
+
+def test_the_checksum_of_a_compressed_array_is_compared_at_its_end(tmp_path):
+    path = tmp_path / "packed.npz"
+    save(path, np.random.default_rng(0).standard_normal(30_000))
+    with zipfile.ZipFile(path) as archive:
+        right = struct.pack("<L", archive.getinfo("x.npy").CRC)
+    path.write_bytes(path.read_bytes().replace(right, bytes(4)))
+    batches = open_rows(path)["x"]().batches(10_000)
+    next(batches)
+    with pytest.raises(InputError, match=r"packed.npz: x: cannot be read: Bad CRC-32"):
+        list(batches)
 
 
 DAMAGED = {
