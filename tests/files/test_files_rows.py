@@ -74,6 +74,13 @@ def test_the_batches_of_a_file_are_the_array(tmp_path_factory, name, X, rows, co
     assert found.where.endswith(key)
 
 
+@pytest.mark.parametrize("name", FILES)
+def test_arrays_in_column_order_are_read_by_rows(tmp_path, name):
+    X = np.arange(24.0).reshape(4, 3, 2)
+    key = save(tmp_path / name, np.asfortranarray(X))
+    np.testing.assert_array_equal(np.concatenate(list(open_rows(tmp_path / name)[key]().batches(3))), X)
+
+
 def test_other_byte_orders_and_bfloat16_become_numbers_of_the_machine(tmp_path):
     X = np.array([[1.5, -2.0], [0.0, 3.0e38]])
     np.save(tmp_path / "big.npy", X.astype(">f8"))
