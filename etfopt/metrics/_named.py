@@ -80,7 +80,8 @@ def _fits(name: str, entry: str | re.Pattern[str]) -> bool:
 def find_classifier(model: nn.Module, name: str, num_classes: int) -> nn.Module:
     """Return the classifier of that name: an ``nn.Linear`` or a head of etfopt for that many classes."""
     ((name, module),) = find_layers(model, [name]).items()
-    weight = module.weight if isinstance(module, nn.Linear) or hasattr(module, "normalize") else None
+    classifies = isinstance(module, nn.Linear) or callable(getattr(module, "normalize", None))
+    weight = getattr(module, "weight", None) if classifies else None
     if not isinstance(weight, Tensor):
         raise InputError(
             f"classifier = {name!r} is a {type(module).__name__}; name an nn.Linear or a head of etfopt, or update a "
