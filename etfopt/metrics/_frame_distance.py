@@ -39,33 +39,43 @@ def as_target(frame: Any, weights: Any, C: int, d: int) -> Target:
 
 
 def frame_distances(target: Target, W: Tensor | None, stats: Statistics) -> dict[str, Tensor]:
-    """Return the squared distances, relative to the squared norms."""
-    found = {"frame_distance_means": _distance(stats.H, target.means, target.shares)}
+    """Return the squared distances, relative to the squared norms.
+
+    The origin of the features means nothing: class means and frame are centred by the same weighted mean, which is the
+    best translation. Frames such as those of imbalanced classes are not centred by the mean of the samples. The rows of
+    a classifier have an origin, and stay where they are.
+    """
+    shares = target.shares * stats.seen
+    found = {"frame_distance_means": stats.H.new_full((), torch.nan)}
+    if shares.any():
+        H, F = (X - (shares @ X) / shares.sum() for X in (stats.H, target.means.T))
+        found["frame_distance_means"] = _distance(H, F, shares, stats.floor)
     if W is not None:
-        found["frame_distance_weights"] = _distance(W, target.weights, target.shares)
+        found["frame_distance_weights"] = _distance(W, target.weights.T, target.shares, 0.0)
     return found
 
 
-def _distance(X: Tensor, F: Tensor, shares: Tensor) -> Tensor:
-    """Least sum_c w_c |x_c - s U f_c|^2 over U and s, over sum_c w_c |x_c|^2; NaN where that is zero.
+def _distance(X: Tensor, F: Tensor, shares: Tensor, floor: float) -> Tensor:
+    """Least sum_c w_c |x_c - s U f_c|^2 over U and s, over sum_c w_c |x_c|^2; NaN where that is zero. One row a class.
 
-    The best U is the polar factor of X'DF'. The distance is that of this U, not a difference of squared norms: an error
+    The best U is the polar factor of X'DF. The distance is that of this U, not a difference of squared norms: an error
     of U enters squared, and no digits are lost near the frame.
     """
-    size = largest_entry(X)
     root = (shares / shares.max()).sqrt()[:, None]
+    size = largest_entry(root * X)
+    if not size > floor:
+        return torch.full_like(size, torch.nan)
+    F = root * F
     rows = rows_at_once(X.shape[1])
     tiles = [slice(i, i + rows) for i in range(0, len(X), rows)]
-    A = sum(((root[t] * X[t] / size).T @ (root[t] * F.T[t]) for t in tiles), X.new_zeros(()))
-    if not largest_entry(A) > EPS:
-        whole = sum(((root[t] * X[t] / size).square().sum() for t in tiles), X.new_zeros(()))
-        return torch.ones_like(size).where(whole > 0, torch.nan)
-    P, s, Q = thin_svd(A.numpy())
-    scale = float(s.sum()) / float((root[:, 0].square() * F.square().sum(dim=0)).sum())
-    UF = scale * torch.from_numpy(P @ Q.T)
-    apart, whole = X.new_zeros(()), X.new_zeros(())
+    A, whole = X.new_zeros(X.shape[1], F.shape[1]), X.new_zeros(())
     for t in tiles:
         x = root[t] * X[t] / size
-        apart += (x - root[t] * (F.T[t] @ UF.T)).square().sum()
+        A.addmm_(x.T, F[t])
         whole += x.square().sum()
+    if not largest_entry(A) > EPS * max(X.shape):
+        return torch.ones_like(size)
+    P, s, Q = thin_svd(A.numpy())
+    UF = torch.from_numpy(P @ Q.T) * (float(s.sum()) / F.square().sum())
+    apart = torch.stack([(root[t] * X[t] / size - F[t] @ UF.T).square().sum() for t in tiles]).sum()
     return apart / whole

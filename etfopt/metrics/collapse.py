@@ -75,11 +75,12 @@ class NeuralCollapse(KeepsMoments):
     unc3                      standard deviation over absolute mean of :math:`w_c'h_c`
     self_duality              mean of :math:`\|\hat w_c - \hat h_c\|`
     effective_rank_within     exp of the entropy of the spectrum of :math:`\Sigma_W`; _between: of :math:`\Sigma_B`
-    frame_distance_means      as etf_distance_means, for `frame`; frame_distance_weights: of W
+    frame_distance_means      least squared distance of the class means, rotated, scaled and moved, to `frame`
+    frame_distance_weights    the same of the rows of W, which are not moved
     ========================  ====================================================================================
 
-    Classes without samples are left out of all of these but the frame distances. They are NaN where a class mean is
-    the global mean or that of another class, as far as rounding can tell.
+    Classes without samples are left out. A measure is NaN where a class mean that it compares is the global mean or
+    that of another class, as far as rounding can tell. The frame distances are relative to the squared norm.
 
     Parameters
     ----------
@@ -120,13 +121,14 @@ class NeuralCollapse(KeepsMoments):
     spread within classes. ``compute()`` works on the host, in time O(C d^2 + d^3).
 
     ``neural-collapse`` (Wu) centres by the mean of the class means, this metric by that of the samples: they differ for
-    imbalanced classes. Its GNC2 and UNC3 are variances, not over a mean; its effective ranks are none.
+    imbalanced classes. Its GNC2 is the square of ours, and its UNC3 is a variance, which depends on the units.
 
     References
     ----------
-    Papyan, Han, Donoho (2020); Xu, Liu (2023) for VCI; Markou, Ajanthan, Gould (2024) for the choice of measures. The
-    distance to the nearest ETF is a nuclear norm: ``theory/free_scale.py``. Chan, Golub, LeVeque (1983), Algorithms
-    for computing the sample variance, for the state.
+    Papyan, Han, Donoho (2020); Xu, Liu (2023) for VCI; Markou, Ajanthan, Gould (2024) for the choice of measures.
+    Galanti, György, Hutter (2022) for CDNV; Wu, Papyan (2024), Linguistic collapse, for GNC2 and UNC3; Roy, Vetterli
+    (2007) for the effective rank. The distance to the nearest ETF is a nuclear norm: ``theory/free_scale.py``. Chan,
+    Golub, LeVeque (1983), Algorithms for computing the sample variance, for the state.
 
     Examples
     --------

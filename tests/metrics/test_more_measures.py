@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from etfopt.errors import InputError
-from etfopt.frames import best_frame, seli, simplex
+from etfopt.frames import Frame, best_frame, orthogonal, orthoplex, polygon, seli, simplex
 from etfopt.metrics import CATALOG, FEATURE_MEASURES, MEASURES, NCCAgreement, NearestMeanMismatch, NeuralCollapse
 from tests.tools.measure_references import more_reference
 from tests.tools.metric_cases import SIZES, batches, collapse_reference, draw, nan_keys
@@ -131,28 +131,40 @@ def test_the_state_holds_what_the_measures_need_and_no_more() -> None:
 
 
 def test_the_distance_to_the_simplex_frame_is_that_to_the_simplex() -> None:
-    features, labels, weight, _ = draw(5, 8, 100)
+    features, _, weight, _ = draw(5, 8, 100)
+    labels = torch.arange(100) % 5  # for balanced classes the two means agree
     for frame in ("simplex", "reduced", simplex(5), simplex(5).F):
         found = measure(features, labels, weight, 5, frame=frame)
         for which in ("means", "weights"):
             assert found[f"frame_distance_{which}"] == pytest.approx(found[f"etf_distance_{which}"], rel=1e-10)
 
 
-def test_a_pair_of_frames_is_for_means_and_classifier() -> None:
+@pytest.mark.parametrize("weights", [None, [40, 10, 5, 5], [1.0, 0.0, 2.0, 3.0]])
+def test_imbalanced_classes_at_their_collapse_are_at_no_distance_from_seli(weights: list[float] | None) -> None:
     counts = [40, 10, 5, 5]
     F_H, F_W = seli(counts)
     labels = torch.repeat_interleave(torch.arange(4), torch.tensor(counts))
     turn = torch.linalg.qr(torch.randn(6, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)).Q[:, :3]
-    columns = (turn @ torch.tensor(F_H.F)).T
-    centred = columns - (columns[labels]).mean(dim=0)  # what the metric takes off
-    found = measure(columns[labels], labels, (turn @ torch.tensor(F_W.F)).T, 4, frame=seli(counts))
-    assert found["frame_distance_weights"] < 1e-28
-    assert found["frame_distance_means"] == pytest.approx(float(_relative(centred, F_H.F)), abs=1e-12)
+    columns, rows = ((turn @ torch.tensor(F.F)).T for F in (F_H, F_W))
+    found = measure(3 * columns[labels] + 7, labels, 2 * rows, 4, frame=seli(counts), frame_weights=weights)
+    assert max(found["frame_distance_means"], found["frame_distance_weights"]) < 1e-28
+    simplices = measure(3 * columns[labels] + 7, labels, 2 * rows, 4, frame="reduced", frame_weights=weights)
+    assert min(simplices["frame_distance_means"], simplices["frame_distance_weights"]) > 1e-3
 
 
-def _relative(X: Tensor, F: np.ndarray) -> float:
-    nuclear = np.linalg.norm(X.numpy().T @ F.T, "nuc")
-    return 1 - nuclear**2 / np.sum(F**2) / np.sum(X.numpy() ** 2)
+@pytest.mark.parametrize(
+    "frame", [orthogonal(4), orthoplex(3, 5), simplex(4), polygon(6)], ids=lambda frame: frame.name
+)
+def test_means_at_the_vertices_of_a_frame_are_at_no_distance_from_it(frame: Frame) -> None:
+    """The orthogonal frame is not centred, and the metric does not know the origin of the features."""
+    C, labels = frame.C, torch.arange(frame.C).repeat(3)
+    turn = torch.linalg.qr(torch.randn(7, 7, generator=torch.Generator().manual_seed(1), dtype=torch.float64)).Q
+    vertices = (turn[:, : frame.r] @ torch.tensor(frame.F)).T
+    labels = torch.cat([labels, labels[:2]])  # nor does imbalance matter
+    found = measure(5 * vertices[labels] - 2, labels, 3 * vertices, C, frame=frame)
+    assert max(found["frame_distance_means"], found["frame_distance_weights"]) < 1e-28
+    keep = labels != 1
+    assert measure(vertices[labels[keep]], labels[keep], None, C, frame=frame)["frame_distance_means"] < 1e-28
 
 
 def test_self_duality_of_every_class() -> None:

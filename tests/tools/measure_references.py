@@ -41,11 +41,14 @@ def more_reference(
     found["effective_rank_within"] = _effective_rank(within, size)
     found["effective_rank_between"] = _effective_rank(between, size)
     if frame is not None:
-        columns = np.stack([h.get(c, np.zeros(f.shape[1])) for c in range(len(W))])
-        columns = columns * (np.linalg.norm(columns) > FLOOR * size)
-        weights = np.ones(len(W)) if shares is None else shares
-        found["frame_distance_means"] = _frame_distance(columns, frame.F, weights)
-        found["frame_distance_weights"] = _frame_distance(W, frame.F, weights)
+        v = np.ones(len(W)) if shares is None else shares
+        own_v = np.array([v[c] if c in h else 0.0 for c in range(len(W))])
+        columns, F = np.stack([h.get(c, np.zeros(f.shape[1])) for c in range(len(W))]), frame.F
+        if own_v.any():
+            columns, F = columns - own_v @ columns / own_v.sum(), (F.T - own_v @ F.T / own_v.sum()).T
+        columns = columns * (np.linalg.norm(np.sqrt(own_v)[:, None] * columns) > FLOOR * size)
+        found["frame_distance_means"] = _frame_distance(columns, F, own_v)
+        found["frame_distance_weights"] = _frame_distance(W, frame.F, v)
     return found
 
 
