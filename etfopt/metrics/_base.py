@@ -97,6 +97,14 @@ class Float64Metric(ByKeyword, Metric):
         self._defaults[name] = start.expand(shape)
         setattr(self, name, start.expand(shape).clone())
 
+    def writable(self, name: str) -> Tensor:
+        """Return a state to write to in place, outside inference mode also one that was made inside of it."""
+        state: Tensor = getattr(self, name)
+        if state.is_inference() and not torch.is_inference_mode_enabled():
+            state = state.clone()
+            setattr(self, name, state)
+        return state
+
     def add_given(self, name: str, value: Tensor) -> None:
         """Register a tensor given by the user: a state and not a buffer, so that no cast of the model rounds it."""
         value = value.to(self.device).contiguous()

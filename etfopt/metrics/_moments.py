@@ -2,8 +2,9 @@
 
 All sums of a class are of differences from a *shift*: the first sample of the class. No offset of the features enters,
 and no square cancels by more than the number of samples of its class: since the shift is one of the samples, the sum of
-squares around it is at most n times that around the mean. The shift of two parts of a sample differ, and `merge` moves
-the sums of one part to the shift of the other. Everything lies in one vector: whoever merges two parts needs all of it.
+squares around it is at most n times that around the mean. The shifts of two parts of a sample differ, and `merge` moves
+the sums of one part to the shift of the other: ``theory/class_sums.py``. Everything lies in one vector: whoever merges
+two parts needs all of it.
 """
 
 from __future__ import annotations

@@ -41,10 +41,10 @@ class KeepsMoments(Float64Metric):
             self.add_floats("bias", self.num_classes, value=torch.nan, reduce=last_set)
 
     def _add(self, batch: Batch) -> None:
-        _moments.add_batch(self.totals, batch.features, batch.labels, self._layout)
+        _moments.add_batch(self.writable("totals"), batch.features, batch.labels, self._layout)
         if batch.classifier is not None and self._keeps_weight:
-            self.weight.copy_(batch.classifier.weight)
-            self.bias.copy_(batch.classifier.bias)
+            for name, value in batch.classifier._asdict().items():
+                self.writable(name).copy_(value)
 
     def class_counts(self) -> Tensor:
         """Return the number of samples of every class over all ranks.

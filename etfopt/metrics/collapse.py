@@ -127,8 +127,8 @@ class NeuralCollapse(KeepsMoments):
     ----------
     Papyan, Han, Donoho (2020); Xu, Liu (2023) for VCI; Markou, Ajanthan, Gould (2024) for the choice of measures.
     Galanti, György, Hutter (2022) for CDNV; Wu, Papyan (2024), Linguistic collapse, for GNC2 and UNC3; Roy, Vetterli
-    (2007) for the effective rank. The distance to the nearest ETF is a nuclear norm: ``theory/free_scale.py``. Chan,
-    Golub, LeVeque (1983), Algorithms for computing the sample variance, for the state.
+    (2007) for the effective rank. The distance to the nearest ETF is a nuclear norm: ``theory/free_scale.py``. The
+    sums of a class around one of its samples, and the best translation to a frame: ``theory/class_sums.py``.
 
     Examples
     --------

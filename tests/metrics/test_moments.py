@@ -1,17 +1,29 @@
 """The state: added to in place, of any scale, no larger than it must be, and readable where release 0.1 wrote it."""
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torchmetrics import Metric
 
 from etfopt._memory import Allocations
 from etfopt.errors import InputError
 from etfopt.metrics import CATALOG, MEASURES, NeuralCollapse, _moments, _pairs, _precise
 from tests.tools.measure_references import more_reference
-from tests.tools.metric_cases import SIZES, batches, collapse_reference, draw, measures, results, simplex
+from tests.tools.metric_cases import (
+    SIZES,
+    batches,
+    builders,
+    collapse_reference,
+    draw,
+    expected_results,
+    measures,
+    results,
+    simplex,
+)
 
 
 def test_an_update_writes_to_the_rows_of_its_classes_alone() -> None:
@@ -61,6 +73,22 @@ def test_a_reset_metric_begins_anew_and_holds_nothing_twice() -> None:
     twin = NeuralCollapse(num_classes=50, dim=8)
     twin.update(*draw(50, 8, 200))
     assert results(metric) == pytest.approx(results(twin), nan_ok=True)
+
+
+@builders
+@pytest.mark.parametrize("outside", [(False, True), (True, False), (True, True)])
+def test_inference_mode_may_begin_and_end_between_batches(
+    build: Callable[..., Metric], outside: tuple[bool, bool]
+) -> None:
+    """Validation in Lightning resets and updates in inference mode, whose tensors refuse to be written to elsewhere."""
+    metric = build(5, 8)
+    metric.update(*draw(5, 8, 20, seed=1))
+    with torch.inference_mode():
+        metric.reset()
+    for batch, plain in zip(batches(draw(5, 8, 100), [40, 60]), outside, strict=True):
+        with torch.inference_mode(not plain):
+            metric.update(*batch)
+    assert results(metric) == expected_results(build)
 
 
 @pytest.mark.parametrize("first", [0.0, 1e-250, 1e-3, 1e50])
