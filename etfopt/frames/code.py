@@ -53,7 +53,8 @@ def code(
         ``~/.cache/etfopt``. A path names another folder. False neither reads nor writes a file. A damaged file is
         computed again, with a warning.
     progress : callable, optional
-        Called with a `SearchStep` after each iteration. It may raise StopIteration to end the search.
+        Called after each iteration with an object that has the attributes start, starts, beta, cosine (of the present
+        vectors) and best (so far). It may raise StopIteration to end the search.
 
     Returns
     -------
