@@ -87,15 +87,18 @@ def search(
     seed: int = 0,
     starts: int,
     target: float = -1.0,
+    known: Float64Array | None = None,
     progress: Progress | None = None,
 ) -> Search:
-    """Return the best of several starts, polished.
+    """Return the best of several starts, polished, and of the unit rows of a known code.
 
     The search ends early at a code that reaches the lower bound `target`. KeyboardInterrupt, or StopIteration from
     `progress`, ends it with the best code so far; then `Search.interrupted` is True.
     """
     run = _Run(d, C, starts, progress)
     interrupted = False
+    if known is not None:
+        run.keep(known)
     try:
         while run.start < starts and run.cosine > target + REACHED:
             run.once(np.random.default_rng([seed, run.start]), target)

@@ -39,6 +39,13 @@ def test_the_best_known_codes_are_found(d, C):
         assert known.gap < 1e-12
 
 
+def test_a_construction_that_a_search_does_not_find():
+    frame = code(21, 162, cache=False)
+    assert frame.certificate.proven
+    np.testing.assert_allclose(np.unique(cosines(frame).round(12)), [-2 / 7, 1 / 7], atol=1e-12)
+    assert frame.certificate.gap < 1e-14
+
+
 def test_the_seed_decides_the_code():
     first, again, other = (code(3, 14, seed=seed, starts=1, cache=False).F for seed in (0, 0, 1))
     np.testing.assert_array_equal(first, again)
