@@ -1,34 +1,20 @@
-r"""The squared distance of class means to their nearest ETF, whose gradient needs no derivative of U.
-
-At its minimiser a function does not change with the point, to first order: the derivative of
-:math:`D(H, w) = \min_{s, U} \sum_c w_c\|h_c - sUf_c\|^2` is that at constant s and U (envelope theorem). The second
-derivative is not. So U enters `_Distance` with its graph, and gets no gradient there; the *gradient* that `_Distance`
-returns is a function of U, and whoever differentiates it goes on through the node of U.
-"""
+"""The distance to the nearest ETF for tensors (..., d, C) and for lists of class sets, with its arguments checked."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from functools import lru_cache
+from typing import cast
 
 import torch
 from torch import Tensor
 
 from etfopt._options import as_method
-from etfopt._torch import (
-    differentiated_again,
-    full_precision,
-    in_forward_mode,
-    outside_graphs,
-    require_floats,
-    transforms,
-    working_dtype,
-)
+from etfopt._torch import full_precision, require_floats, working_dtype
 from etfopt.errors import InputError
 from etfopt.frames import simplex_etf
 from etfopt.nn._arguments import masked, require_batches, require_classes, require_frame, usable_weights
-from etfopt.nn.polar._linear_term import lasting_product
-from etfopt.nn.polar._minimiser import minimiser
+from etfopt.nn.polar._distance import distance
 
 
 def etf_distance(
@@ -105,19 +91,38 @@ def etf_distance(
         return _of_sets(H, frame, weights, free_scale, method)
     if not (weights is None or isinstance(weights, Tensor)):
         raise InputError(f"weights must be a torch tensor, as H is; got {type(weights).__name__}")
+    return _of_batch(cast(Tensor, H), frame, weights, free_scale, method)
+
+
+def _of_batch(H: Tensor, frame: Tensor | None, weights: Tensor | None, free_scale: bool, method: str) -> Tensor:
     require_classes(H)
-    F = torch.from_numpy(simplex_etf(int(H.shape[-1]), reduced=True)) if frame is None else frame
+    F = _reduced_simplex(H) if frame is None else frame
     require_frame(H, F)
     w = usable_weights(H, weights, may_vanish=True)
-    require_batches(H=H, weights=w)
     with full_precision(H):
         work = H.to(working_dtype(H))
         if w is not None:
+            require_batches(H=H, weights=w)
             work, w = masked(work, w)
-            shape = torch.broadcast_shapes(H.shape[:-2], w.shape[:-1])
-            work, w = work.expand(*shape, *H.shape[-2:]), w.expand(*shape, H.shape[-1])
-        D = _distance(work, w, F.to(work), free_scale, method)
+            if work.shape[:-2] != w.shape[:-1]:
+                batch = torch.broadcast_shapes(work.shape[:-2], w.shape[:-1])  # type: ignore[no-untyped-call] # torch's
+                work, w = work.expand(*batch, -1, -1), w.expand(*batch, -1)
+        size = "fixed" if not free_scale else "simplex" if frame is None else "free"
+        D = distance(work, w, F.to(work), size, method)
     return D.to(torch.promote_types(H.dtype, torch.float32))
+
+
+def _reduced_simplex(H: Tensor) -> Tensor:
+    C, dtype = int(H.shape[-1]), working_dtype(H)
+    find = _simplex if torch.compiler.is_compiling() else _cached_simplex
+    return find(C, dtype).to(H.device)
+
+
+def _simplex(C: int, dtype: torch.dtype) -> Tensor:
+    return torch.from_numpy(simplex_etf(C, reduced=True)).to(dtype)
+
+
+_cached_simplex = lru_cache(maxsize=8)(_simplex)
 
 
 def _of_sets(
@@ -147,98 +152,3 @@ def _of_sets(
             raise InputError(f"of the sets {members}, stacked: {error}") from error
     order = sorted(range(len(sets)), key=[i for members in groups.values() for i in members].__getitem__)
     return torch.cat(found)[torch.tensor(order, device=found[0].device)]
-
-
-def _distance(H: Tensor, w: Tensor | None, F: Tensor, free: bool, method: str) -> Tensor:
-    if not torch.compiler.is_compiling():
-        U = minimiser(H, None, 0.0, F, w, None, method)
-        found: tuple[Tensor, ...] = _Distance.apply(H, w, F, U, free)  # type: ignore[no-untyped-call] # torch leaves apply untyped
-        return found[0]
-    if transforms() or in_forward_mode():
-        return _uncompiled(H, w, F, free, method)
-    # a graph is differentiable once: constants are enough
-    with torch.no_grad():
-        U = minimiser(H, None, 0.0, F, w, None, method)
-        _, s = _residual(H, w, F, U, free)
-    return _squared(H - s * (U @ F), w)
-
-
-@outside_graphs
-def _uncompiled(H: Tensor, w: Tensor | None, F: Tensor, free: bool, method: str) -> Tensor:
-    """Leave the graph, which is an error where the whole is to be one graph."""
-    return _distance(H, w, F, free, method)
-
-
-class _Distance(torch.autograd.Function):
-    """(H, w, F, U, free) -> the distance at the minimiser U, its residual R and scale s, for the derivative alone."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(H: Tensor, w: Tensor | None, F: Tensor, U: Tensor, free: bool) -> tuple[Tensor, Tensor, Tensor]:
-        R, s = _residual(H, w, F, U, free)
-        return _squared(R, w), R, s
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        ctx.mark_non_differentiable(*output[1:])
-        ctx.set_materialize_grads(False)
-        ctx.save_for_backward(*inputs[:4], *output[1:])
-        ctx.save_for_forward(*inputs[:4])
-        ctx.free = inputs[4]
-
-    @staticmethod
-    def backward(ctx: Any, G: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
-        if G is None:
-            return (None,) * 5
-        H, w, F, U, R, s = ctx.saved_tensors
-        of_H, of_w, of_F = ctx.needs_input_grad[:3]
-        with full_precision(H):
-            if differentiated_again():  # U is differentiated too then
-                R, s = _residual(H, w, F, U, ctx.free)
-            X = _weighted(2 * R * G[..., None, None], w)
-            dw = R.square().sum(dim=-2) * G.unsqueeze(-1) if of_w else None
-            dF = -_summed(lasting_product((s * U).mT, X)) if of_F else None
-        return X if of_H else None, dw, dF, None, None
-
-    @staticmethod
-    def jvp(ctx: Any, dH: Tensor | None, dw: Tensor | None, dF: Tensor | None, *_: Any) -> tuple[Tensor, None, None]:
-        H, w, F, U = ctx.saved_tensors
-        with full_precision(H):
-            R, s = _residual(H, w, F, U, ctx.free)
-            X = 2 * _weighted(R, w)
-            tangent = torch.zeros_like(R[..., 0, 0])
-            if dH is not None:
-                tangent = tangent + (X * dH).sum(dim=(-2, -1))
-            if dw is not None:
-                tangent = tangent + (R.square().sum(dim=-2) * dw).sum(dim=-1)
-            if dF is not None:
-                tangent = tangent - (lasting_product(s * U, dF) * X).sum(dim=(-2, -1))
-        return tangent, None, None
-
-
-def _residual(H: Tensor, w: Tensor | None, F: Tensor, U: Tensor, free: bool) -> tuple[Tensor, Tensor]:
-    """Return H - sUF and the best s, (..., 1, 1); or 1 if the size is not free."""
-    E = lasting_product(U, F)
-    if not free:
-        s = torch.ones_like(H[..., :1, :1])
-    else:
-        slopes, sizes = (H * E).sum(dim=-2), F.square().sum(dim=-2)
-        if w is not None:
-            slopes, sizes = w * slopes, w * sizes
-        size = sizes.sum(dim=-1)
-        s = (slopes.sum(dim=-1) / torch.where(size > 0, size, torch.ones_like(size)))[..., None, None]
-    return H - s * E, s
-
-
-def _squared(R: Tensor, w: Tensor | None) -> Tensor:
-    return R.square().sum(dim=(-2, -1)) if w is None else (w * R.square().sum(dim=-2)).sum(dim=-1)
-
-
-def _weighted(X: Tensor, w: Tensor | None) -> Tensor:
-    return X if w is None else X * w.unsqueeze(-2)
-
-
-def _summed(X: Tensor) -> Tensor:
-    """Return the sum of the matrices of a batch."""
-    return X.sum(dim=tuple(range(X.dim() - 2))) if X.dim() > 2 else X
