@@ -7,7 +7,7 @@ import warnings
 from typing import Self
 
 from etfopt._registry import Registry
-from etfopt._scalars import as_integer, as_positive
+from etfopt._scalars import as_integer, as_positive, as_real
 from etfopt.errors import InputError
 
 METHODS = ("auto", "svd", "gram", "newton-schulz")
@@ -82,6 +82,62 @@ def collapse_temperature(num_classes: int, confidence: float = CONFIDENCE) -> fl
     [5.0, 7.87, 8.81, 10.26]
     """
     C = as_integer(num_classes, "num_classes", at_least=2)
+    return (C - 1) / C * _log_odds(C, confidence)
+
+
+def frame_temperature(num_classes: int, largest_cosine: float, confidence: float = CONFIDENCE) -> float:
+    r"""Return a temperature at which every class of a collapsed network has at least this softmax probability.
+
+    At collapse on a frame of unit vectors with largest cosine :math:`\mu`, the logit of the right class is
+    :math:`\tau`, and no other exceeds :math:`\tau\mu`. So the right class has a probability of at least
+    :math:`1/(1 + (C-1)e^{-\tau(1-\mu)})`, which is p for
+
+    .. math:: \tau = \frac{1}{1-\mu} \, \log\frac{(C-1)\,p}{1-p}.
+
+    For a simplex, :math:`\mu = -1/(C-1)`, this is `collapse_temperature`, and every class has exactly p.
+
+    Parameters
+    ----------
+    num_classes : int
+        C, at least 2.
+    largest_cosine : float
+        :math:`\mu`, from -1/(C-1) to 1, 1 excluded: ``frame.largest_cosine`` of an `etfopt.frames.Frame`. For a frame
+        with columns of different norms, such as the SELI pair, pass ``1 - pair.logit_gap``.
+    confidence : float
+        p, above 1/C and below 1.
+
+    Returns
+    -------
+    float
+
+    Raises
+    ------
+    InputError
+        If an argument is out of range.
+
+    Notes
+    -----
+    Proof: ``theory/temperature.py``.
+
+    Examples
+    --------
+    >>> from etfopt.frames import best_frame
+    >>> from etfopt.nn import frame_temperature
+    >>> round(frame_temperature(1000, best_frame(512, 1000).largest_cosine), 2)
+    10.27
+    """
+    C = as_integer(num_classes, "num_classes", at_least=2)
+    mu, simplex = as_real(largest_cosine, "largest_cosine"), -1.0 / (C - 1)
+    if not simplex - 1e-9 <= mu < 1:
+        message = f"largest_cosine of C = {C} vectors lies between -1/(C-1) = {simplex:.3g} and 1; got {mu:.6g}"
+        raise InputError(message, "largest_cosine", largest_cosine, "pass that of a frame of different vectors")
+    if mu == simplex:  # the same formula; this keeps the same digits
+        return collapse_temperature(C, confidence)
+    return _log_odds(C, confidence) / (1 - mu)
+
+
+def _log_odds(C: int, confidence: float) -> float:
+    """Return log((C-1) p/(1-p)): by how much one logit must exceed C - 1 equal ones."""
     p = as_positive(confidence, "confidence")
     odds = (C - 1) * p / (1 - p) if p < 1 else math.inf
     if not 1 < odds < math.inf:
@@ -89,7 +145,7 @@ def collapse_temperature(num_classes: int, confidence: float = CONFIDENCE) -> fl
             f"confidence must lie between 1/num_classes = {1 / C:.3g}, which is chance, and 1; got {p:g}: "
             f"the default is {CONFIDENCE}"
         )
-    return (C - 1) / C * math.log(odds)
+    return math.log(odds)
 
 
 def as_temperature(value: object, num_classes: int) -> float:

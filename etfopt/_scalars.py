@@ -15,7 +15,7 @@ PAPER_DELTA = 1e-3
 
 def as_nonnegative(value: object, name: str) -> float:
     """Return `value` as a finite float >= 0, or raise `InputError`."""
-    number = _as_real(value, name)
+    number = as_real(value, name)
     if not 0 <= number < math.inf:
         raise InputError(f"{name} must be finite and at least 0; got {number}", name, value)
     return number
@@ -23,7 +23,7 @@ def as_nonnegative(value: object, name: str) -> float:
 
 def as_positive(value: object, name: str) -> float:
     """Return `value` as a finite float > 0, or raise `InputError`."""
-    number = _as_real(value, name)
+    number = as_real(value, name)
     if not 0 < number < math.inf:
         raise InputError(f"{name} must be finite and above 0; got {number}", name, value)
     return number
@@ -55,7 +55,9 @@ def proximal_weight(delta: float | None, shape: tuple[int, int], *, has_prox: bo
     return weight
 
 
-def _as_real(value: object, name: str) -> float:
+def as_real(value: object, name: str) -> float:
+    """Return `value` as a float, which may be NaN or infinite, or raise `InputError`."""
+    """Return `value` as a float, which may be NaN or infinite, or raise `InputError`."""
     if isinstance(value, bool) or not isinstance(value, Real):
         got = f"{one_line(repr(value))} of type {type(value).__name__}"
         raise InputError(f"{name} must be a real number; got {got}", name, value)

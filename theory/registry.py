@@ -38,6 +38,7 @@ __all__ = [
 
 CLAIMS = (
     "simplex",
+    "orthoplex",
     "closed_form",
     "duality",
     "certificate",

@@ -17,9 +17,19 @@ $$\tau = \frac{C-1}{C}\,\log\frac{(C-1)\,p}{1-p}.$$
 The bound at $\tau = 5$ is 0.034 for C = 10, 0.95 for C = 242 and 2.04 for C = 1000: with more classes the paper's
 temperature leaves a loss that no training removes.
 
+*Any frame.* Let the features of class c be $\tau x_c$, $\|x_c\| = 1$, and let b = 0. With the least lead of the right
+logit, $g = \min_{j \ne c} (w_c - w_j)'x_c$, every sample has a softmax probability of at least
+$1/(1 + (C-1)\,e^{-\tau g})$ for its class. If g > 0, each is therefore at least p for
+
+$$\tau = \frac1g\,\log\frac{(C-1)\,p}{1-p}.$$
+
+The bound is reached for class c if and only if all its leads $(w_c - w_j)'x_c$ are g. For unit vectors $w_c = x_c$
+with largest cosine $\mu$, $g = 1 - \mu$. If $\frac1C\sum_c\|w_c\|^2 = 1$, then $g \le C/(C-1)$, which a simplex
+reaches: there the formula is the one above.
+
 ## Assumptions
 
-$\|w_j\| = 1$; any b in R^C; $\|f_i\| \le \tau$; balanced labels, n/C samples of each class. Rows of a simplex need
+For the first bound: $\|w_j\| = 1$; any b in R^C; $\|f_i\| \le \tau$; balanced labels, n/C samples of each class. Rows of a simplex need
 d >= C-1; with fewer dimensions the bound holds and is not reached.
 
 ## Proof
@@ -46,9 +56,17 @@ these features has $z_{iy_i} - z_{ij} = \tau C/(C-1)$, hence equality, and the p
 $\tau$ is the formula. For the rows of a simplex and b = 0, $a_i = -\frac{C}{C-1}w_{y_i}'f_i \ge -\frac{C}{C-1}\tau$
 for every i, so the bound holds sample by sample.
 
+*Any frame.* The probability of class c is $1/(1 + \sum_{j\ne c} e^{-\tau(w_c-w_j)'x_c})$, and each of the C-1 terms is
+at most $e^{-\tau g}$, with equality iff its lead is g. Setting the bound to p gives $\tau$. For unit vectors
+$(x_c - x_j)'x_c = 1 - x_j'x_c \ge 1 - \mu$, with equality for some pair. The mean of all leads is
+$\frac1C\sum_c \frac{C}{C-1}(w_c - \bar w)'x_c$, since $\sum_{j \ne c} (w_c - w_j) = C(w_c - \bar w)$; by the two
+inequalities of Cauchy and Schwarz above, which need the mean square of the norms only, it is at most C/(C-1), and g is
+no larger than the mean.
+
 ## In the code
 
-- `etfopt.nn.collapse_temperature`: `temperature="auto"` of the heads.
+- `etfopt.nn.collapse_temperature`: `temperature="auto"` of the heads with a simplex.
+- `etfopt.nn.frame_temperature`: the same for any frame. `etfopt.frames.FramePair.logit_gap`: g of a pair.
 
 ## References
 
@@ -63,7 +81,9 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from etfopt.nn import collapse_temperature
+from etfopt import simplex_etf
+from etfopt.frames import seli
+from etfopt.nn import collapse_temperature, frame_temperature
 from theory.draws import Matrix, stiefel, unit_columns
 from theory.registry import Evidence, Part, Residual, at_least, gather
 
@@ -117,7 +137,42 @@ def _formula(rng: np.random.Generator) -> Iterator[Residual]:
     yield Residual(abs(collapse_temperature(C, p) - tau), 1e-12 * (1 + tau), "etfopt's temperature")
 
 
-PARTS = (Part(_lower_bound, 3), Part(_collapse), Part(_formula))
+def least_lead(rows: Matrix, features: Matrix) -> float:
+    """Return the least lead of the right logit; column c of `features` belongs to class c."""
+    logits = rows @ features
+    lead = np.diagonal(logits) - logits
+    return float(lead[~np.eye(len(rows), dtype=bool)].min())
+
+
+def _any_frame(rng: np.random.Generator) -> Iterator[Residual]:
+    """Unit vectors, pairs of frames of any norms, and a simplex: no class below the confidence that was asked for."""
+    C, d = int(rng.integers(2, 12)), int(rng.integers(2, 12))
+    p = 1 / C + (1 - 1 / C) * float(rng.uniform(0.05, 0.999))
+    unit = unit_columns(rng.standard_normal((d, C)))
+    pair = seli(rng.integers(1, 200, C))
+    simplex = np.sqrt(C) * simplex_etf(C)
+    for what, rows, x in (
+        ("unit vectors", unit.T, unit),
+        ("rows of any norms", rng.standard_normal((C, d)), unit),
+        ("SELI", np.sqrt(C) * pair.F_W.F.T, pair.F_H.vectors),
+        ("a simplex", simplex.T, simplex),
+    ):
+        g = least_lead(rows, x)
+        if g <= 0:
+            continue
+        tau = frame_temperature(C, 1 - g, p) if what != "rows of any norms" else np.log((C - 1) * p / (1 - p)) / g
+        confidence = np.exp(-_losses(tau * (rows @ x).T, np.arange(C)))
+        yield Residual(p - float(confidence.min()), 1e-12, f"confidence of {what}")
+        if what == "a simplex":
+            yield Residual(float(confidence.max()) - p, 1e-12, "confidence above what was asked for, on a simplex")
+        if what != "rows of any norms":
+            yield Residual(g - C / (C - 1), 1e-12, f"lead of {what} above that of a simplex")
+    cosines = (unit.T @ unit)[~np.eye(C, dtype=bool)]
+    yield Residual(abs(least_lead(unit.T, unit) - 1 + float(cosines.max())), 1e-12, "lead and largest cosine")
+    yield Residual(abs(pair.logit_gap - least_lead(np.sqrt(C) * pair.F_W.F.T, pair.F_H.vectors)), 1e-12, "pair's lead")
+
+
+PARTS = (Part(_lower_bound, 3), Part(_collapse), Part(_formula), Part(_any_frame))
 
 
 def check(rng: np.random.Generator, budget: int = 1000) -> Evidence:

@@ -6,8 +6,47 @@ import numpy as np
 
 from etfopt._arrays import Float64Array
 from etfopt._scalars import as_integer
+from etfopt.frames._frame import Frame
+from etfopt.frames._regimes import simplex_certificate
 
-__all__ = ["reduced_simplex"]
+__all__ = ["reduced", "reduced_simplex"]
+
+
+def reduced(C: int) -> Frame:
+    r"""Return the simplex of C vectors in C - 1 coordinates, with its certificate.
+
+    .. math:: F = Z / \sqrt{C-1}, \qquad Z \text{ the Helmert matrix: } ZZ' = I,\; Z1 = 0
+
+    Choose it before `etfopt.frames.simplex`: d = C - 1 features are enough, and the rotation U is unique without a
+    proximal term.
+
+    Parameters
+    ----------
+    C : int
+        Number of classes, at least 2.
+
+    Returns
+    -------
+    Frame
+        F of shape (C-1, C), proven optimal in every dimension.
+
+    Raises
+    ------
+    InputError
+        If C is not an integer of at least 2.
+
+    References
+    ----------
+    Rankin (1955). No C unit vectors are better separated: ``theory/simplex.py``.
+
+    Examples
+    --------
+    >>> import etfopt.frames
+    >>> etfopt.frames.reduced(10)
+    Frame('reduced', r=9, C=10, largest cosine -0.111111, proven optimal)
+    """
+    F = reduced_simplex(C)
+    return Frame("reduced", F, simplex_certificate(F.shape[1]))
 
 
 def reduced_simplex(C: int) -> Float64Array:

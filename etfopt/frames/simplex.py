@@ -8,9 +8,48 @@ from numpy.typing import DTypeLike
 from etfopt._arrays import Array
 from etfopt._scalars import as_integer
 from etfopt.errors import InputError
+from etfopt.frames._frame import Frame
+from etfopt.frames._regimes import simplex_certificate
 from etfopt.frames.reduced import reduced_simplex
 
-__all__ = ["simplex_etf"]
+__all__ = ["simplex", "simplex_etf"]
+
+
+def simplex(C: int) -> Frame:
+    r"""Return the simplex equiangular tight frame of C vectors in C coordinates, with its certificate.
+
+    .. math:: M = (I - 11'/C) / \sqrt{C-1}
+
+    It is the matrix of Markou, Ajanthan and Gould (2024). `etfopt.frames.reduced` is the same frame in C - 1
+    coordinates.
+
+    Parameters
+    ----------
+    C : int
+        Number of classes, at least 2.
+
+    Returns
+    -------
+    Frame
+        F of shape (C, C), proven optimal in every dimension.
+
+    Raises
+    ------
+    InputError
+        If C is not an integer of at least 2.
+
+    References
+    ----------
+    Rankin (1955). No C unit vectors are better separated: ``theory/simplex.py``.
+
+    Examples
+    --------
+    >>> import etfopt.frames
+    >>> etfopt.frames.simplex(10)
+    Frame('simplex', r=10, C=10, largest cosine -0.111111, proven optimal)
+    """
+    C = as_integer(C, "C", at_least=2)
+    return Frame("simplex", simplex_etf(C), simplex_certificate(C))
 
 
 def simplex_etf(C: int, *, reduced: bool = False, dtype: DTypeLike = np.float64) -> Array:

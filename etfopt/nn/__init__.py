@@ -41,7 +41,7 @@ from etfopt.errors import require_extra
 
 require_extra("torch", "torch")
 
-from etfopt._options import collapse_temperature
+from etfopt._options import collapse_temperature, frame_temperature
 from etfopt.nn.class_means import ClassMeans
 from etfopt.nn.heads import FixedETFHead, LearnedHead, NearestETFHead, UnitFeatures
 from etfopt.nn.paper_means import PaperClassMeans
@@ -54,4 +54,5 @@ __all__ = [
     "PaperClassMeans",
     "UnitFeatures",
     "collapse_temperature",
+    "frame_temperature",
 ]
