@@ -2,6 +2,8 @@ r"""Differentiable nearest ETF and polar factor for tensors (..., d, C)."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -9,11 +11,19 @@ from etfopt._options import as_method
 from etfopt._torch import full_precision, require_finite, working_dtype
 from etfopt.errors import InputError
 from etfopt.frames import simplex_etf
-from etfopt.nn._arguments import require_frame, require_matrix, usable_delta
-from etfopt.nn.polar._gauge import without_gauge
-from etfopt.nn.polar._linear_term import frame_factor, on_frame, scaled_linear_term, size_of
+from etfopt.nn._arguments import (
+    masked,
+    require_classes,
+    require_frame,
+    require_matrix,
+    usable_delta,
+    usable_hold,
+    usable_weights,
+)
+from etfopt.nn.polar._linear_term import on_frame, size_of
+from etfopt.nn.polar._held import as_held
+from etfopt.nn.polar._minimiser import minimiser
 from etfopt.nn.polar._node import polar
-from etfopt.nn.polar._single import single_minimiser
 
 __all__ = ["frame_tensor", "nearest_etf", "on_frame", "polar_factor"]
 
@@ -89,11 +99,14 @@ def nearest_etf(
     delta: float | None = None,
     frame: Tensor | None = None,
     *,
+    weights: Tensor | None = None,
+    hold: Sequence[int] | Tensor | None = None,
+    hold_at: Tensor | None = None,
     method: str = "auto",
 ) -> Tensor:
-    r"""Return the minimiser U of each nearest-ETF problem, differentiable in H and in the proximal point.
+    r"""Return the minimiser U of each nearest-ETF problem, differentiable in H, the proximal point and the weights.
 
-    .. math:: \min_{U \in St(d, r)} \; \|H - U F\|_F^2 + \tfrac{\delta}{2} \|U - U_{prox}\|_F^2
+    .. math:: \min_{U \in St(d, r)} \; \sum_c w_c \|h_c - U f_c\|^2 + \tfrac{\delta}{2} \|U - U_{prox}\|_F^2
 
     Parameters
     ----------
@@ -106,8 +119,16 @@ def nearest_etf(
     frame : Tensor, shape (r, C), optional
         None is the simplex of `etfopt.simplex_etf`, r = C. The reduced one, r = C-1, needs no proximal term for
         uniqueness and works with d = C-1.
+    weights : Tensor, shape (..., C), optional
+        How much each class counts, at least 0; each item of a batch may have its own. Weights of 0 mask classes, whose
+        columns may then hold NaN. Masks and integer counts are weights too. Default: 1 for every class.
+    hold : sequence of int, or LongTensor of shape (k,), optional
+        Classes whose vertices stay where `hold_at` has them: :math:`U f_c = U_0 f_c`. The others go to the nearest
+        place that is left. One class at least must stay free.
+    hold_at : Tensor, shape (..., d, r), optional
+        :math:`U_0`, on the manifold, such as the U of an earlier call. It is a constant. Required with `hold`.
     method : "auto", "svd", "gram" or "newton-schulz"
-        How the polar factor of :math:`A = 2HF' + \delta U_{prox}` is found, see `polar_factor`. The direction that the
+        How the polar factor of :math:`A = 2HDF' + \delta U_{prox}`, D = diag(w), is found, see `polar_factor`. The direction that the
         simplex does not see has a singular value of at most delta, too small for "newton-schulz" and "gram" where
         delta is tiny; without a proximal term they leave that direction out and fill it in afterwards. "auto" takes a
         few products for one problem of 64 columns and more near collapse, and waits for a GPU two to six times.
@@ -120,12 +141,21 @@ def nearest_etf(
     Raises
     ------
     InputError
-        If an argument does not fit, d < r, or (on the CPU) a value is not finite. Batches are broadcast.
+        If an argument does not fit, d < r, the held vertices leave nothing free, or (on the CPU) a value is not
+        finite, a weight negative, all weights of an item 0, or `hold_at` off the manifold. Batches are broadcast.
 
     Notes
     -----
     Proof of the minimiser: ``theory/closed_form.py``; of its derivative, and why it may be differentiated again:
     ``theory/gradient.py``.
+
+    With non-uniform weights a common shift of the columns of H does change U: centre H first. Where fewer than C-1
+    classes have a weight and there is no proximal point, U is not unique, but the vertices of the weighted classes
+    are. The derivative in a weight of 0 is the one-sided derivative; a masked column that holds NaN has derivative 0.
+
+    On a GPU and in traces nobody looks at values. An item without any weight then has the polar factor of the
+    proximal point, or an arbitrary U with gradient 0 (by products: NaN); a `hold_at` off the manifold gives NaN.
+    With `hold`, `frame` is a constant too.
 
     References
     ----------
@@ -142,26 +172,18 @@ def nearest_etf(
     torch.Size([4, 3])
     """
     as_method(method)
-    require_matrix(H, "H")
-    if H.shape[-1] < 2:
-        raise InputError(f"H has shape {tuple(H.shape)}; it needs a column for each of C >= 2 classes")
+    require_classes(H)
     require_frame(H, frame)
+    dtype = working_dtype(H)
     with full_precision(H):
-        work = H.to(working_dtype(H))
         delta = usable_delta(H, frame, prox, delta)
-        prox = None if prox is None else prox.to(work)
-        weight = delta / frame_factor(H.shape[-1], frame)
-        U = single_minimiser(work, prox, weight, frame) if method == "auto" else None
-        if U is None:
-            require_finite(H, "H")
-            for X, name in ((prox, "prox"), (frame, "frame")):
-                if X is not None:
-                    require_finite(X, name)
-            A = scaled_linear_term(work, prox, delta, frame)
-            # what cancels is small, and squares of it must stay in range
-            A = A / size_of(A)
-            bare = method in ("gram", "newton-schulz") and frame is None and not delta
-            U = without_gauge(A, method) if bare else polar(A, method)
+        classes = usable_hold(H, frame, hold, hold_at)
+        work, prox = H.to(dtype), None if prox is None else prox.to(device=H.device, dtype=dtype)
+        weights = usable_weights(H, weights)
+        if weights is not None:
+            work, weights = masked(work, weights)
+        held = None if hold_at is None else as_held(classes, hold_at, frame, H.shape[-1], dtype)
+        U = minimiser(work, prox, delta, frame, weights, held, method)
     return U.to(H.dtype)
 
 

@@ -25,7 +25,11 @@ def without_gauge(X: Tensor, method: str) -> Tensor:
     def reflected(Y: Tensor) -> Tensor:
         return Y - lasting_product(Y, w[:, None]) * (w / (1 + root))
 
-    U = polar(reflected(X)[..., :-1], method)
+    return reflected(completed(polar(reflected(X)[..., :-1], method)))
+
+
+def completed(U: Tensor) -> Tensor:
+    """Return U, (..., d, r) with orthonormal columns, r < d, with one more of them."""
     # the coordinate direction that U covers least keeps at least 1/d of its square; twice is enough
     rows = torch.arange(U.shape[-2], device=U.device)
     least = U.detach().square().sum(dim=-1, keepdim=True).argmin(dim=-2, keepdim=True)
@@ -33,4 +37,4 @@ def without_gauge(X: Tensor, method: str) -> Tensor:
     for _ in range(2):
         last = last - lasting_product(U, lasting_product(U.mT, last))
         last = last / torch.linalg.vector_norm(last, dim=-2, keepdim=True)
-    return reflected(torch.cat([U, last], dim=-1))
+    return torch.cat([U, last], dim=-1)

@@ -82,29 +82,54 @@ def frame_factor(C: int, frame: Tensor | None) -> float:
 
 
 def linear_term(H: Tensor, prox: Tensor | None, weight: Tensor | float, frame: Tensor | None) -> Tensor:
-    """Return 2HF'/c + weight U_prox, with c = `frame_factor`: the linear term over c for weight = delta/c."""
+    """Return 2HF'/c + weight U_prox, with c = `frame_factor`: the linear term over c for weight = delta/c.
+
+    With weights of the classes, H is HD: the simplex then centres the columns of HD, and not those of H.
+    """
     X = centred(H) if frame is None else lasting_product(H, frame.to(H).mT)
     if prox is None:
         return X
     return X.add_(prox, alpha=weight) if isinstance(weight, float) else X + weight * prox
 
 
-def scaled_linear_term(H: Tensor, prox: Tensor | None, delta: float, frame: Tensor | None) -> Tensor:
-    """Return 2HF' + delta U_prox over a positive number for each matrix, a constant to autograd, of any finite sizes.
+def scaled_linear_term(
+    H: Tensor, prox: Tensor | None, delta: float, frame: Tensor | None, weights: Tensor | None = None
+) -> Tensor:
+    """Return 2HDF' + delta U_prox over a positive number for each matrix, a constant to autograd, of any finite sizes.
 
-    With h, f and p the sizes of H, F and the proximal point, it is (H/h)(F/f)' + q U_prox/p over 1 + q, where
+    With h, f and p the sizes of HD, F and the proximal point, it is (HD/h)(F/f)' + q U_prox/p over 1 + q, where
     q = delta p/(c h f), c = `frame_factor`, may be out of range itself.
     """
     f = None if frame is None else size_of(frame)
-    scaled = H / size_of(H), frame if frame is None or f is None else frame / f
+    HD, h_root = (H / size_of(H), None) if weights is None else _scaled_product(H, weights)
+    F = frame if frame is None or f is None else frame / f
     if prox is None or not delta:
-        return linear_term(scaled[0], prox, delta, scaled[1])
-    X, p = linear_term(scaled[0], None, delta, scaled[1]), size_of(prox)
-    # by roots, of which any product of two is in range, in float64 where the device has it; infinite where H is zero
-    wide = H.dtype if H.device.type == "mps" else torch.float64
-    root = p.to(wide).sqrt() * math.sqrt(delta) / _largest(H).to(wide).sqrt()
+        return linear_term(HD, prox, delta, F)
+    X, p = linear_term(HD, None, delta, F), size_of(prox)
+    # by roots, of which any product of two is in range; infinite where H is zero
+    wide = _wide(H)
+    h_root = _largest(H).to(wide).sqrt() if h_root is None else h_root
+    root = p.to(wide).sqrt() * math.sqrt(delta) / h_root
     q = (root if f is None else root / f.to(wide).sqrt()).square() / frame_factor(H.shape[-1], frame)
     return X * (1 / (1 + q)).to(X) + (prox / p) * (1 / (1 + 1 / q)).to(X)
+
+
+def _scaled_product(H: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Return HD over h, the largest w_c times the size of column c, and the root of h; none may be in range itself."""
+    wide, w = _wide(H), weights.unsqueeze(-2)
+    largest = H.detach().abs().amax(dim=-2, keepdim=True)
+    size = torch.where(largest > 0, largest, torch.ones_like(largest))
+    roots = largest.to(wide).sqrt() * w.detach().to(wide).abs().sqrt()
+    h_root = roots.amax(dim=-1, keepdim=True)
+    ratio = size.to(wide).sqrt() / torch.where(h_root > 0, h_root, torch.ones_like(h_root))
+    # w_c size_c/h is at most 1; without its w_c it can be infinite, and 0 times that would be NaN
+    shares = w.to(wide) * ratio.square().clamp(max=torch.finfo(wide).max)
+    return (H / size) * shares.to(H.dtype), h_root
+
+
+def _wide(X: Tensor) -> torch.dtype:
+    """Return float64 where the device has it."""
+    return X.dtype if X.device.type == "mps" else torch.float64
 
 
 def size_of(X: Tensor) -> Tensor:

@@ -28,13 +28,17 @@ FAINTEST = 1e-30
 """Smallest proximal weight that is not scaled: it keeps its digits in float32."""
 
 
-def single_minimiser(H: Tensor, prox: Tensor | None, weight: float, frame: Tensor | None) -> Tensor | None:
-    """Return the polar factor of `linear_term`, or None for what must go another way.
+def single_minimiser(
+    H: Tensor, prox: Tensor | None, weight: float, frame: Tensor | None, weights: Tensor | None = None
+) -> Tensor | None:
+    """Return the polar factor of `linear_term` at HD, D = I without weights, or None for what must go another way.
 
     That are batches, values that are hidden, not finite, of unusual size, forward mode and torch.func.
     """
     given = [X for X in (H, prox, frame) if X is not None]
     if any(X.dim() != 2 or not readable(X) for X in given) or (frame is not None and frame.requires_grad):
+        return None
+    if weights is not None and (weights.dim() != 1 or not readable(weights)):
         return None
     if H.shape[1] < NARROW_FROM and not visible(H):
         return None  # nothing is gained near collapse, and nothing may be decomposed
@@ -42,7 +46,8 @@ def single_minimiser(H: Tensor, prox: Tensor | None, weight: float, frame: Tenso
         return None  # a function of autograd that serves these costs twice as much
     if weight > ORDINARY[1] or 0 < weight < FAINTEST:
         return None
-    U: Tensor | None = _Node.apply(H, prox, weight, frame)[0]  # type: ignore[no-untyped-call] # torch leaves apply untyped
+    HD = H if weights is None else H * weights
+    U: Tensor | None = _Node.apply(HD, prox, weight, frame)[0]  # type: ignore[no-untyped-call] # torch leaves apply untyped
     return U
 
 
