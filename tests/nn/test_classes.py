@@ -120,7 +120,7 @@ def test_what_cannot_be_changed_is_refused_before_anything_changes(make, case):
 
 @pytest.mark.parametrize("make", [FixedETFHead, NearestETFHead])
 def test_a_frame_needs_room_and_a_name(make):
-    head = trained(make)
+    head = trained(make, frame="reduced")
     before = snapshot(head)
     with pytest.raises(InputError, match="dim = 12 is smaller than the r = 13 rows"):
         head.add_classes(D + 2 - C)

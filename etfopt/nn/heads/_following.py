@@ -16,7 +16,8 @@ from etfopt.nn._state import refuse_trace, where_valid
 from etfopt.nn._targets import LABELS_REQUIRED
 from etfopt.nn.class_means import ClassMeans
 from etfopt.nn.functional import nearest_etf, on_frame
-from etfopt.nn.heads._etf import ETFHead, FrameOptions
+from etfopt.nn.heads._etf import ETFHead
+from etfopt.nn.heads._framed import FrameOptions
 from etfopt.nn.heads._rotation import nearest_minimiser
 from etfopt.nn.heads._shrinkage import shrunk_rows, unit_means
 from etfopt.nn.heads.base import affine
@@ -173,8 +174,8 @@ class FollowingHead(ETFHead):
         H = unit_means(mean, self.temperature / self.unit)
         prox = current.to(H.dtype)
         if first:
-            prox = nearest_minimiser(2 * on_frame(H.detach(), self.frame, transpose=True), prox)
-        U = self.means.ranks.agreed(nearest_etf(H, prox, self.delta, self.frame, method=self.method))
+            prox = nearest_minimiser(2 * on_frame(H.detach(), self._means_of, transpose=True), prox)
+        U = self.means.ranks.agreed(nearest_etf(H, prox, self.delta, self._means_of, method=self.method))
         return where_valid(valid, U, current), where_valid(valid, prox, self.prox)
 
 

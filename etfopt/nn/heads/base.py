@@ -66,6 +66,8 @@ class Head(LoadChecked, TakesLabels, abc.ABC):
 
     _shown = ("dim", "num_classes", "temperature")
     bias: Tensor
+    capacity: int | None = None  # the number of classes that there is room for without another classifier
+    _cosine: float | None = None  # largest cosine between two rows of the classifier; None is that of a simplex
     __signature__: ClassVar[inspect.Signature]
 
     def __init_subclass__(cls, **options: Any) -> None:
@@ -86,8 +88,9 @@ class Head(LoadChecked, TakesLabels, abc.ABC):
         self.num_classes = as_integer(num_classes, "num_classes", at_least=2)
         self.dim = as_integer(dim, "dim", at_least=1)
         self._temperature = temperature  # as it was given
-        self._retemper(self.num_classes)
-        self.ignore_index = as_ignored(ignore_index, self.num_classes)
+        K = self.capacity or self.num_classes
+        self._retemper(K, self._cosine)
+        self.ignore_index = as_ignored(ignore_index, K)
 
     @property
     @abc.abstractmethod
@@ -166,22 +169,27 @@ class Head(LoadChecked, TakesLabels, abc.ABC):
         require_finite(features, "features")
         return scaled(features, self.temperature)
 
-    def add_classes(self, k: int) -> None:
+    def add_classes(self, k: int, *, hold: bool = False) -> None:
         """Make room for k more classes, numbered behind the present ones.
 
         The statistics of the old classes stay to the bit, and those of the new ones are empty. A simplex must move when
-        it grows: its old vertices move as little as possible. The temperature "auto" becomes that of the new number.
+        it grows: its old vertices move as little as possible. The temperature "auto" becomes that of the new number. In
+        a head with a `capacity` that is large enough, no vertex moves and the temperature stays: the new classes take
+        free vertices.
 
         Parameters
         ----------
         k : int
             At least 1.
+        hold : bool
+            Whether the old classes keep their rows of the classifier, to the bit, while the new ones are trained:
+            `NearestETFHead.hold`. Needs a `capacity`.
 
         Raises
         ------
         InputError
-            If the features have too few dimensions for the larger frame, or the frame is one of your own. Nothing has
-            changed then.
+            If the features have too few dimensions for the larger frame, the frame is one of your own, or `hold` is
+            not possible. Nothing has changed then.
 
         Notes
         -----
@@ -189,7 +197,12 @@ class Head(LoadChecked, TakesLabels, abc.ABC):
         after it. To go on from a checkpoint of fewer classes, build the head with as many as the checkpoint has, load
         it, and add the rest. How far vertices move: ``etfopt/nn/heads/_growth.py``.
         """
-        self._reindex(added(self.num_classes, k))
+        index, old = added(self.num_classes, k), self.num_classes
+        if hold:
+            self._refuse_hold(len(index))
+        self._reindex(index)
+        if hold:
+            self._hold(range(old))
 
     def keep(self, classes: Sequence[int] | Tensor) -> None:
         """Keep some of the classes, in the order given, and forget the others.
@@ -208,10 +221,18 @@ class Head(LoadChecked, TakesLabels, abc.ABC):
         """
         self._reindex(kept(self.num_classes, classes))
 
-    def _retemper(self, C: int) -> None:
-        """Set the temperature for C classes."""
-        self.temperature = as_temperature(self._temperature, C)
-        warn_of_low_temperature(self.temperature, C, level_of_caller() + 1)
+    def _retemper(self, C: int, cosine: float | None = None) -> None:
+        """Set the temperature for C classes on a frame of this largest cosine; None is a simplex."""
+        temperature = as_temperature(self._temperature, C, cosine)
+        warn_of_low_temperature(temperature, C, level_of_caller() + 1, cosine)
+        self.temperature = temperature
+
+    def _refuse_hold(self, C: int) -> None:
+        """Raise `InputError` unless the present classes can keep their rows when there are C classes."""
+        raise InputError(f"hold=True is for heads with a frame; {type(self).__name__} has none. Leave it out")
+
+    def _hold(self, classes: Sequence[int]) -> None:
+        """Let classes keep their rows of the classifier from now on."""
 
     def _reindex(self, index: list[int]) -> None:
         """Make class j of the new classes what class ``index[j]`` was, or a new one where that is `NEW`."""

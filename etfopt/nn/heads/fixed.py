@@ -14,7 +14,8 @@ from etfopt.nn._renamed import takes_old_options
 from etfopt.nn._state import refuse_second_run, refuse_trace, where_valid
 from etfopt.nn.class_means import MEMORY, share
 from etfopt.nn.functional import frame_tensor
-from etfopt.nn.heads._etf import ETFHead, FrameOptions
+from etfopt.nn.heads._etf import ETFHead
+from etfopt.nn.heads._framed import FrameOptions
 from etfopt.nn.pooling import counted_samples, one_class
 
 if TYPE_CHECKING:

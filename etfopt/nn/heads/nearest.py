@@ -13,8 +13,8 @@ from etfopt.errors import InputError
 from etfopt.nn._renamed import takes_old_options
 from etfopt.nn._targets import rows
 from etfopt.nn.functional import on_frame
-from etfopt.nn.heads._etf import FrameOptions
 from etfopt.nn.heads._following import FollowingHead
+from etfopt.nn.heads._framed import FrameOptions
 from etfopt.nn.heads._growth import columns
 from etfopt.nn.heads._rotation import nearest_minimiser
 from etfopt.nn.heads._shrinkage import unit_means
@@ -116,8 +116,10 @@ class NearestETFHead(FollowingHead):
 
     @torch.no_grad()
     def _reindex(self, index: list[int]) -> None:
+        before = self.U
         super()._reindex(index)
-        self.prox = self.U.clone()
+        if self.U is not before:
+            self.prox = self.U.clone()
         self.means.take_columns(lambda X: columns(X, index), len(index))
 
     @classmethod
@@ -179,7 +181,7 @@ class NearestETFHead(FollowingHead):
             predicted = linear(features.to(weight.dtype)).argmax(dim=-1)
             head.means(head.normalize(features) / head.unit, predicted)
         H = unit_means(head.means.centred(), head.temperature / head.unit)
-        head.U.copy_(nearest_minimiser(2 * on_frame(H, head.frame, transpose=True), head.U))
+        head.U.copy_(nearest_minimiser(2 * on_frame(H, head._means_of, transpose=True), head.U))
         head.prox.copy_(head.U)
         return head
 
@@ -209,7 +211,7 @@ class NearestETFHead(FollowingHead):
         self.means.raise_rejected()
         if not float(self.means.steps):
             raise InputError("the head has seen no batch, so that there are no class means; train it, or load a state")
-        arrays = [None if X is None else X.double().cpu() for X in (self.means.centred(), self.prox, self.frame)]
+        arrays = [None if X is None else X.double().cpu() for X in (self.means.centred(), self.prox, self._means_of)]
         H, prox, frame = (None if X is None else X.numpy() for X in arrays)
         unit: Any = unit_means(torch.from_numpy(H), self.temperature / self.unit).numpy()
         return core.nearest_etf(unit, prox=prox, delta=self.delta, frame=frame, solver=solver, throw=throw)

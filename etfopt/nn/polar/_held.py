@@ -88,9 +88,7 @@ def _on_manifold(U0: Tensor, unit: float) -> Tensor:
     return good
 
 
-def _simplex_bases(
-    classes: tuple[int, ...], C: int, like: Tensor, dtype: torch.dtype
-) -> tuple[Tensor, Tensor, Tensor]:
+def _simplex_bases(classes: tuple[int, ...], C: int, like: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
     """Return the two bases for the simplex in C coordinates; the last of the second is 1, which no class sees."""
     held, m, n = list(classes), len(classes), C - len(classes)
     if n < 2:
