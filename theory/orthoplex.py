@@ -36,8 +36,8 @@ independent ones would have a combination with a zero entry; there is one at mos
 
 *(a)* If all cosines were negative, all vectors would form one component, of rank $C-1 \ge d+1$. So $\mu \ge 0$. If
 $\mu = 0$, let m be the number of components with a dependency. By the lemma the rank is C - m, so $m \ge C - d$, and
-each has two vectors or more, so $2(C-d) \le 2m \le C$, that is, $C \le 2d$. For C = 2d both are equalities: d components
-of two vectors each with $x_i = -x_j$, in orthogonal lines.
+each has two vectors or more, so $2(C-d) \le 2m \le C$, that is, $C \le 2d$. For C = 2d both are equalities: d
+components of two vectors each with $x_i = -x_j$, in orthogonal lines.
 
 *(b)* The dimensions add up to $\sum(n_i - 1) = C - k = d$. Cosines are $-1/(n_i-1) < 0$ within a simplex
 (`theory/simplex.py`) and 0 between two. There are $k \ge 2$ simplices, so $\mu = 0$, the bound of (a).
@@ -48,8 +48,8 @@ one vector from a larger to a smaller simplex, where sizes differ by 2 or more, 
 
 *(d)* By Radon's theorem some d+2 of the vectors split into I and J whose convex hulls share a point
 $z = \sum_I a_ix_i$, $a \ge 0$, $\sum a_i = 1$. Then $\sum_I a_i\|x_i - z\|^2 = 1 - \|z\|^2 \le 1$, so that
-$\|x_k - z\| \le 1$ for some k in I, and z lies in the hull of J, without $x_k$. In (b), let y be in the hull of the other
-vectors. Then $x_k'y \le 0$, so $\|x_k - y\|^2 \ge 1 + \|y\|^2 \ge 1$; y = 0 is the mean of another simplex.
+$\|x_k - z\| \le 1$ for some k in I, and z lies in the hull of J, without $x_k$. In (b), let y be in the hull of the
+other vectors. Then $x_k'y \le 0$, so $\|x_k - y\|^2 \ge 1 + \|y\|^2 \ge 1$; y = 0 is the mean of another simplex.
 
 *(e)* In the order of their angles the C gaps between neighbours add up to $2\pi$, so one is at most
 $2\pi/C \le \pi$, and the cosine falls on $[0, \pi]$. For the polygon all gaps are $2\pi/C$.
@@ -91,7 +91,7 @@ def largest_cosine(X: Matrix) -> float:
 
 def _sizes(rng: np.random.Generator, C: int, k: int) -> Matrix:
     """Return k sizes of at least 2 with the sum C."""
-    return 2.0 + rng.multinomial(C - 2 * k, rng.dirichlet(np.ones(k)))
+    return np.asarray(2.0 + rng.multinomial(C - 2 * k, rng.dirichlet(np.ones(k))), dtype=np.float64)
 
 
 def _regime(rng: np.random.Generator) -> Iterator[Residual]:

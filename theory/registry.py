@@ -49,6 +49,7 @@ CLAIMS = (
     "conditioning",
     "free_scale",
     "temperature",
+    "seli",
     "unconstrained_features",
     "fading",
 )

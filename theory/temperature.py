@@ -29,8 +29,8 @@ reaches: there the formula is the one above.
 
 ## Assumptions
 
-For the first bound: $\|w_j\| = 1$; any b in R^C; $\|f_i\| \le \tau$; balanced labels, n/C samples of each class. Rows of a simplex need
-d >= C-1; with fewer dimensions the bound holds and is not reached.
+For the first bound: $\|w_j\| = 1$; any b in R^C; $\|f_i\| \le \tau$; balanced labels, n/C samples of each class.
+Rows of a simplex need d >= C-1; with fewer dimensions the bound holds and is not reached.
 
 ## Proof
 
@@ -145,7 +145,7 @@ def least_lead(rows: Matrix, features: Matrix) -> float:
 
 
 def _any_frame(rng: np.random.Generator) -> Iterator[Residual]:
-    """Unit vectors, pairs of frames of any norms, and a simplex: no class below the confidence that was asked for."""
+    """Try any frame: no class is below the confidence that was asked for, and those of a simplex have it."""
     C, d = int(rng.integers(2, 12)), int(rng.integers(2, 12))
     p = 1 / C + (1 - 1 / C) * float(rng.uniform(0.05, 0.999))
     unit = unit_columns(rng.standard_normal((d, C)))

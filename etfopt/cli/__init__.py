@@ -20,6 +20,7 @@ from etfopt.cli._app import app
 from etfopt.cli.bench_heads import bench_head, bench_loops
 from etfopt.cli.benchmarks import bench, bench_node, compare
 from etfopt.cli.doctor import doctor
+from etfopt.cli.framing import frame
 from etfopt.cli.solving import solve
 from etfopt.cli.studies import demo, report
 from etfopt.cli.verifying import verify
@@ -29,6 +30,7 @@ __all__ = ["main"]
 PACKAGE = Path(__file__).parents[1]
 
 app.command()(solve)
+app.command()(frame)
 try:
     from etfopt.cli._training import train
 

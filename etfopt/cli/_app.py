@@ -24,6 +24,7 @@ HELP = """The nearest simplex equiangular tight frame: solve, certify, train.
 
 ```
 etfopt solve means.npy                 # the ETF nearest to class means
+etfopt frame --dim 512 --classes 1000  # the best frame for these sizes
 etfopt train --head nearest            # a network on handwritten digits
 etfopt demo                            # three heads, a table, two figures
 ```

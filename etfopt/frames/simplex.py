@@ -49,7 +49,7 @@ def simplex(C: int) -> Frame:
     Frame('simplex', r=10, C=10, largest cosine -0.111111, proven optimal)
     """
     C = as_integer(C, "C", at_least=2)
-    return Frame("simplex", simplex_etf(C), simplex_certificate(C))
+    return Frame("simplex", np.asarray(simplex_etf(C), dtype=np.float64), simplex_certificate(C))
 
 
 def simplex_etf(C: int, *, reduced: bool = False, dtype: DTypeLike = np.float64) -> Array:

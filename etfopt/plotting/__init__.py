@@ -12,7 +12,9 @@ from etfopt.errors import require_extra
 require_extra("plots", "matplotlib")
 
 from etfopt.plotting._style import COLORS, STYLE, save
+from etfopt.plotting.codes import draw_code, draw_cosine_histogram
 from etfopt.plotting.frames import cosines, draw_frame, draw_matrix
+from etfopt.plotting.growth import draw_growth
 from etfopt.plotting.pipelines import draw_pipelines
 from etfopt.plotting.profiles import draw_profile, draw_profile_page
 from etfopt.plotting.runs import PANELS, draw_margins, draw_measure, draw_off_diagonal, draw_page
@@ -23,9 +25,12 @@ __all__ = [
     "PANELS",
     "STYLE",
     "cosines",
+    "draw_code",
     "draw_convergence",
     "draw_convergence_page",
+    "draw_cosine_histogram",
     "draw_frame",
+    "draw_growth",
     "draw_margins",
     "draw_matrix",
     "draw_measure",

@@ -131,7 +131,7 @@ def draw_frame(
     if corners is not None:
         _draw_corners(axes, H, corners)
     _draw_arrows(axes, H)
-    _frame_axes(axes, limit or 1.0, view, solid)
+    frame_axes(axes, limit or 1.0, view, solid)
     return axes
 
 
@@ -157,7 +157,8 @@ def _draw_arrows(axes: Axes, H: Any) -> None:
         axes.plot(*mean[:, None], color=color, marker=marker, linestyle="", markersize=4.5, label=f"class {c}")
 
 
-def _frame_axes(axes: Any, limit: float, view: tuple[float, float], solid: bool) -> None:
+def frame_axes(axes: Any, limit: float, view: tuple[float, float], solid: bool) -> None:
+    """Show the cube of that half width, without ticks, and the same scale on every axis."""
     ends = (-limit, limit)
     axes.set(xlim=ends, ylim=ends)
     axes.set_axis_off()

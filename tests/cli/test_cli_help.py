@@ -43,7 +43,7 @@ PATHS = list(commands())
 
 def test_all_commands_are_met() -> None:
     assert {path[0] for path in PATHS if path} == {
-        *("solve", "train", "report", "demo", "compare", "verify", "doctor", "bench")
+        *("solve", "frame", "train", "report", "demo", "compare", "verify", "doctor", "bench")
     }
     assert {("bench", "node"), ("bench", "head"), ("bench", "loops")} <= set(PATHS)
 
@@ -112,7 +112,7 @@ assert not {'torch', 'matplotlib', 'pymanopt', 'cvxpy'} & set(sys.modules)
 """
 
 
-@pytest.mark.parametrize("command", ["", "solve", "train", "demo", "compare"])
+@pytest.mark.parametrize("command", ["", "solve", "frame", "train", "demo", "compare"])
 def test_help_comes_without_importing_torch(command: str, tmp_path: Path) -> None:
     done = run(*command.split(), "--help", cwd=tmp_path, main=WITHOUT_TORCH.replace("STATUS", "0"))
     assert done.returncode == 0, done.stderr

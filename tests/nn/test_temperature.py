@@ -9,6 +9,7 @@ import pytest
 from etfopt import InputError, frames, simplex_etf
 
 torch = pytest.importorskip("torch")
+from etfopt.frames import orthogonal, orthoplex, polygon, reduced, seli
 from etfopt.nn import FixedETFHead, LearnedHead, NearestETFHead, collapse_temperature, frame_temperature
 from tests.tools.head_cases import HEADS
 from theory import temperature as theory
@@ -25,6 +26,37 @@ def test_the_default_is_the_papers_temperature_for_ten_classes():
     assert math.exp(-theory.bound(242, 5.0)) == pytest.approx(0.387, abs=1e-3)
     assert math.exp(-theory.bound(1000, 5.0)) == pytest.approx(0.129, abs=1e-3)
     assert [theory.bound(C, 5.0) for C in (10, 242, 1000)] == pytest.approx([0.034, 0.95, 2.041], abs=5e-3)
+
+
+@pytest.mark.parametrize("C", [2, 3, 10, 242, 1000])
+def test_the_temperature_of_a_simplex_is_the_same_to_the_bit(C):
+    assert frame_temperature(C, reduced(C).largest_cosine) == collapse_temperature(C)
+    assert frame_temperature(C, -1 / (C - 1), 0.9) == collapse_temperature(C, 0.9)
+    assert frame_temperature(C, -1 / (C - 1) + 1e-14) == pytest.approx(collapse_temperature(C), rel=1e-12)
+
+
+@pytest.mark.parametrize("frame", [orthogonal(6), orthoplex(4, 7), orthoplex(5, 10), polygon(9), reduced(6)], ids=repr)
+def test_a_frame_gives_every_class_the_confidence(frame):
+    tau = frame_temperature(frame.C, frame.largest_cosine, 0.95)
+    logits = torch.tensor(tau * frame.vectors.T @ frame.vectors)
+    assert 0.95 - 1e-12 <= logits.softmax(dim=1).diagonal().min() < 0.99
+
+
+def test_a_pair_gives_every_class_the_confidence():
+    pair = seli([100, 30, 30, 4])
+    tau = frame_temperature(4, 1 - pair.logit_gap, 0.95)
+    logits = torch.tensor(tau * 2 * pair.F_H.vectors.T @ pair.F_W.F)
+    confidence = logits.softmax(dim=1).diagonal()
+    assert confidence.min() == pytest.approx(0.95, abs=1e-12)  # all leads of a class are equal
+    assert confidence.max() > 0.96
+
+
+@pytest.mark.parametrize("cosine", [1.0, 1.5, -0.34, math.nan, math.inf])
+def test_what_is_no_largest_cosine_is_refused(cosine):
+    with pytest.raises(
+        InputError, match=r"largest_cosine of C = 4 vectors lies between -1/\(C-1\) = -0\.333 and 1; got"
+    ):
+        frame_temperature(4, cosine)
 
 
 @pytest.mark.parametrize("make", HEADS)

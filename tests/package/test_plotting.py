@@ -13,11 +13,15 @@ from matplotlib.figure import Figure
 
 import etfopt
 from etfopt import InputError
+from etfopt.frames import orthogonal, orthoplex, polygon
 from etfopt.plotting import (
     cosines,
+    draw_code,
     draw_convergence,
     draw_convergence_page,
+    draw_cosine_histogram,
     draw_frame,
+    draw_growth,
     draw_margins,
     draw_matrix,
     draw_measure,
@@ -224,6 +228,62 @@ def test_a_small_matrix_can_be_read_in_numbers() -> None:
     assert len(draw_matrix(np.eye(13), "many", numbers=True).texts) == 0
 
 
+def test_a_code_is_drawn_on_the_sphere_and_nearest_pairs_are_joined() -> None:
+    flat, solid = draw_code(polygon(7)), draw_code(3 * orthoplex(3, 6).F)
+    assert (flat.name, solid.name) == ("rectilinear", "3d")
+    for axes, X, edges in ((flat, polygon(7).vectors, 7), (solid, orthoplex(3, 6).vectors, 12)):
+        (vertices,) = [line for line in axes.lines if line.get_marker() == "o"]
+        found = vertices.get_data_3d() if axes.name == "3d" else vertices.get_data()
+        np.testing.assert_allclose(np.array(found), X, rtol=1e-15, atol=1e-15)
+        assert sum(line.get_linewidth() in (0.9, 1.4) for line in axes.lines) == edges
+        assert [text.get_text() for text in axes.texts] == [str(c) for c in range(X.shape[1])]
+    assert len(draw_code(polygon(25)).texts) == 0
+
+
+def test_a_histogram_of_cosines_counts_every_pair_and_marks_the_largest(rng) -> None:
+    vectors = rng.standard_normal((4, 9))
+    axes = draw_cosine_histogram({"random": vectors, "orthogonal": orthogonal(4)}, bins=30)
+    width = (max(x for patch in axes.patches for x in patch.get_xy()[:, 0]) - axes.patches[0].get_xy()[0, 0]) / 30
+    for patch in axes.patches:
+        x, y = patch.get_xy().T
+        area = abs(np.sum(x * np.roll(y, 1) - y * np.roll(x, 1))) / 2
+        assert area / width == pytest.approx(1)  # shares of all pairs
+    upper = cosines(vectors)[np.triu_indices(9, 1)]
+    lines = {line.get_label(): line.get_xdata()[0] for line in axes.lines}
+    assert lines[f"random: at most {upper.max():.3f}"] == pytest.approx(upper.max())
+    assert lines["orthogonal: at most 0.000"] == 0
+    assert sorted(lines.values())[0] == -1 / 3  # the bound of the frame that is not proven optimal
+    assert len(draw_cosine_histogram({"simplex": etfopt.frames.simplex(4)}).lines) == 1
+
+
+def test_growth_is_drawn_as_the_cosine_of_each_class(rng) -> None:
+    after = rng.standard_normal((6, 5))
+    before, means = 2 * after[:, :3], np.roll(np.eye(6)[:, :2], 1, axis=0)
+    axes = draw_growth(before, after, means=means)
+    old, new, best = axes.lines
+    np.testing.assert_allclose(old.get_ydata(), 1)
+    np.testing.assert_array_equal(new.get_xdata(), [3, 4])
+    expected = np.diagonal(cosines(np.hstack([means, after[:, 3:]]))[:2, 2:])
+    np.testing.assert_allclose(new.get_ydata(), expected)
+    assert best.get_ydata()[0] == pytest.approx(np.sqrt(2 * 5 / (3 * 4)))
+    assert len(draw_growth(before, after).lines) == 2
+
+
+def test_frames_and_growth_that_cannot_be_drawn_are_refused() -> None:
+    for draw, message in (
+        (lambda: draw_code(np.eye(4)), "frame has 4 rows; only 2 or 3 dimensions can be drawn"),
+        (lambda: draw_code(np.eye(2, 3)), r"frame has shape \(2, 3\) and 1 zero column"),
+        (lambda: draw_code(np.eye(2), axes=Figure().add_subplot(projection="3d")), "frame has 2 rows; make the axes"),
+        (lambda: draw_cosine_histogram({}), "frames is empty"),
+        (lambda: draw_cosine_histogram({"one": np.ones((3, 1))}), r"one has shape \(3, 1\)"),
+        (lambda: draw_growth(np.eye(4, 3), np.eye(4, 2)), r"before has shape \(4, 3\) and after \(4, 2\)"),
+        (lambda: draw_growth(np.eye(4, 3), np.eye(5, 4)), "old classes first"),
+        (lambda: draw_growth(np.eye(4, 2), np.eye(4), means=np.eye(4)), "means has shape"),
+    ):
+        with pytest.raises(InputError, match=message):
+            draw()
+
+
 # --- all -----------------------------------------------------------------------------------------------------------
 
 DRAWN: dict[str, Callable] = {
@@ -234,6 +294,9 @@ DRAWN: dict[str, Callable] = {
     "draw_profile": lambda **on: draw_profile({"scs": ([1.0], [1.0])}, **on),
     "draw_matrix": lambda **on: draw_matrix(np.eye(2), "one", **on),
     "draw_frame": lambda **on: draw_frame(np.eye(2), **on),
+    "draw_code": lambda **on: draw_code(polygon(5), **on),
+    "draw_cosine_histogram": lambda **on: draw_cosine_histogram({"pentagon": polygon(5)}, **on),
+    "draw_growth": lambda **on: draw_growth(np.eye(3, 2), np.eye(3), **on),
 }
 
 

@@ -128,7 +128,7 @@ class ETFHead(Framed):
             self._retemper(C, made.cosine)
         vertices = on_frame(self.rotation(), self.frame)[:, : self.num_classes]
         frame = torch.from_numpy(simplex_etf(C)) if made.means is None else made.means
-        self.certificate, self._cosine = made.certificate, made.cosine
+        self._know(made)
         self.capacity = None if self.capacity is None else C
         self.U = moved_least(vertices, index, frame.to(self.U.device))
         if made.means is not None:

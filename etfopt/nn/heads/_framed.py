@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Self
 
-import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
@@ -13,7 +12,7 @@ from torch import Tensor
 from etfopt._arrays import room_hint
 from etfopt._options import as_temperature
 from etfopt.errors import InputError
-from etfopt.frames import Frame, FrameCertificate
+from etfopt.frames import FrameCertificate
 from etfopt.nn._state import state_dtype
 from etfopt.nn.heads._frames import AnyFrame, HeadFrame, check_frame, cosine_of
 from etfopt.nn.heads._rotation import Rotated
@@ -38,12 +37,13 @@ class Framed(Head, Rotated):
 
     frame: Tensor | None
     classifier_frame: Tensor | None
-    frame_name: str | None
+    frame_name: str | None  # what names the frame for other numbers of classes
     certificate: FrameCertificate | None
+    _optional: tuple[str, ...] = FRAMES  # buffers that a state may lack
 
     def _register(self, made: HeadFrame, dtype: torch.dtype | None, device: torch.device | str | None) -> None:
         """Make buffers of a frame, and the canonical rotation."""
-        self.frame_name, self.certificate = made.name, made.certificate
+        self._know(made)
         r = self.places if made.means is None else len(made.means)
         self._check_room(r, self.places)
         self.register_buffer("U", torch.eye(self.dim, r, dtype=state_dtype(dtype), device=device))
@@ -53,6 +53,11 @@ class Framed(Head, Rotated):
             self.register_buffer(name, None)
             if exact is not None:
                 self._set_frame(name, exact, dtype or (exact.dtype if made.given else self.U.dtype))
+
+    def _know(self, made: HeadFrame) -> None:
+        """Take over what is known of a frame."""
+        self.frame_name, self._known_as, self.certificate = made.name, made.known_as, made.certificate
+        self._cosine = made.cosine
 
     def _set_frame(self, name: str, exact: Tensor, dtype: torch.dtype) -> None:
         """Make a frame the one of construction, in this dtype or float32 if that is wider."""
@@ -100,7 +105,7 @@ class Framed(Head, Rotated):
         shown = [super().extra_repr()]
         if self._cosine is not None and self.certificate is not None:
             known = "" if self.certificate.proven else f", at most {self.certificate.gap:.2g} above the smallest"
-            shown.append(f"frame={self.frame_name!r} of largest cosine {self._cosine:.4g}{known}")
+            shown.append(f"frame={self._known_as!r} of largest cosine {self._cosine:.4g}{known}")
         if self.capacity is not None:
             shown.append(f"capacity={self.capacity}")
         return ", ".join(shown)
@@ -138,7 +143,9 @@ class Framed(Head, Rotated):
     def _whole(self, state_dict: dict[str, Any], prefix: str) -> bool:
         """Return whether a state has all entries: those that come one by one, as some loaders bring them, say less."""
         return all(
-            prefix + name in state_dict for name, X in self._buffers.items() if name not in FRAMES and X is not None
+            prefix + name in state_dict
+            for name, X in self._buffers.items()
+            if name not in self._optional and X is not None
         )
 
     def _check_state(self, state_dict: dict[str, Any], prefix: str) -> None:
@@ -146,8 +153,9 @@ class Framed(Head, Rotated):
         for frame in frames:
             if frame is not None:
                 check_frame(frame, self.places)
-        if self._temperature == "auto" and frames[0] is not None:  # refuse it before anything changes
-            as_temperature("auto", self.places, cosine_of(*frames))
+        means, rows = frames
+        if self._temperature == "auto" and means is not None:  # refuse it before anything changes
+            as_temperature("auto", self.places, cosine_of(means, rows))
 
     def _translate(self, state_dict: dict[str, Any], prefix: str) -> None:
         for name, first in self._first_frames.items():

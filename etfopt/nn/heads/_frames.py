@@ -31,6 +31,7 @@ class HeadFrame(NamedTuple):
     means: Tensor | None  # (r, K), for the class means; None is the square simplex M
     rows: Tensor | None  # (r, K), for the classifier; None is the same frame
     name: str | None  # the name that gives it for other numbers of classes too
+    known_as: str  # what the frame itself says that it is
     certificate: FrameCertificate | None
     cosine: float | None  # what the temperature depends on; None is that of a simplex
     given: bool  # as tensors, which keep their dtype
@@ -44,7 +45,7 @@ def head_frame(
     if counts is not None and name not in BY_COUNTS:
         raise InputError("counts is for frame='seli' or frame='best', and frame is another; leave it out", "counts")
     if name == "simplex":
-        return HeadFrame(None, None, name, None, None, given=False)
+        return HeadFrame(None, None, name, name, None, None, given=False)
     made: Any = frame if name is None else _named(name, dim, K, counts)
     pair = isinstance(made, (tuple, list))
     if pair and len(made) != 2:
@@ -61,7 +62,8 @@ def head_frame(
     cosine = cosine_of(*parts)
     if certificate is not None and cosine is not None:
         cosine = certificate.largest_cosine  # to all its digits
-    return HeadFrame(parts[0], parts[1] if pair else None, name, certificate, cosine, given)
+    known_as = made.name if isinstance(made, Frame) else ""
+    return HeadFrame(parts[0], parts[1] if pair else None, name, known_as, certificate, cosine, given)
 
 
 def _named(name: str, dim: int, K: int, counts: ArrayLike | Tensor | None) -> Any:
@@ -120,7 +122,8 @@ def cosine_of(means: Tensor, rows: Tensor | None = None) -> float | None:
 
 def _least_lead(X: Tensor, W: Tensor, start: int) -> float:
     logits = X[:, start : start + BLOCK].mT @ W
-    own = (torch.arange(len(logits)), torch.arange(start, start + len(logits)))
+    rows = torch.arange(len(logits), device="cpu")  # whatever the default device
+    own = (rows, rows + start)
     right = logits[own].clone()
     logits[own] = -math.inf
     return float((right - logits.amax(dim=1)).min())

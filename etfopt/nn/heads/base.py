@@ -229,7 +229,8 @@ class Head(LoadChecked, TakesLabels, abc.ABC):
 
     def _refuse_hold(self, C: int) -> None:
         """Raise `InputError` unless the present classes can keep their rows when there are C classes."""
-        raise InputError(f"hold=True is for heads with a frame; {type(self).__name__} has none. Leave it out")
+        said = f"hold=True is for heads with a frame; {type(self).__name__} has none"
+        raise InputError(said, "hold", True, f"leave it out, and train all {C} rows")
 
     def _hold(self, classes: Sequence[int]) -> None:
         """Let classes keep their rows of the classifier from now on."""

@@ -2,7 +2,7 @@ r"""The paper's head: the simplex ETF nearest to the running class means."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -12,12 +12,11 @@ from etfopt._torch import require_finite
 from etfopt.errors import InputError
 from etfopt.nn._renamed import takes_old_options
 from etfopt.nn._targets import rows
-from etfopt.nn.functional import on_frame
+from etfopt.nn.functional import polar_factor
 from etfopt.nn.heads._following import FollowingHead
 from etfopt.nn.heads._framed import FrameOptions
 from etfopt.nn.heads._growth import columns
-from etfopt.nn.heads._rotation import nearest_minimiser
-from etfopt.nn.heads._shrinkage import unit_means
+from etfopt.problem import NearestETF
 from etfopt.solution import Solution
 
 if TYPE_CHECKING:
@@ -121,6 +120,9 @@ class NearestETFHead(FollowingHead):
         if self.U is not before:
             self.prox = self.U.clone()
         self.means.take_columns(lambda X: columns(X, index), len(index))
+        if isinstance(self.class_weights, Tensor):
+            # a new class weighs what the old ones weigh on average
+            self.class_weights = columns(self.class_weights, index, 1.0)
 
     @classmethod
     @torch.no_grad()
@@ -180,9 +182,7 @@ class NearestETFHead(FollowingHead):
         if features is not None:
             predicted = linear(features.to(weight.dtype)).argmax(dim=-1)
             head.means(head.normalize(features) / head.unit, predicted)
-        H = unit_means(head.means.centred(), head.temperature / head.unit)
-        head.U.copy_(nearest_minimiser(2 * on_frame(H, head._means_of, transpose=True), head.U))
-        head.prox.copy_(head.U)
+        head.turn_to_means()
         return head
 
     @torch.no_grad()
@@ -211,7 +211,11 @@ class NearestETFHead(FollowingHead):
         self.means.raise_rejected()
         if not float(self.means.steps):
             raise InputError("the head has seen no batch, so that there are no class means; train it, or load a state")
-        arrays = [None if X is None else X.double().cpu() for X in (self.means.centred(), self.prox, self._means_of)]
-        H, prox, frame = (None if X is None else X.numpy() for X in arrays)
-        unit: Any = unit_means(torch.from_numpy(H), self.temperature / self.unit).numpy()
-        return core.nearest_etf(unit, prox=prox, delta=self.delta, frame=frame, solver=solver, throw=throw)
+        if self.held and self.pinned():
+            raise InputError("the held vertices determine all others, so that nothing is solved; call release() first")
+        H, weights = self._posed_now(torch.float64)
+        at = polar_factor(self.held_at.double()) if self.held and self.held_at is not None else None
+        given = (self.prox, self._means_of, weights, at)
+        prox, frame, w, U0 = (None if X is None else X.double().cpu().numpy() for X in given)
+        problem = NearestETF(H.cpu().numpy(), prox, self.delta, frame, weights=w, hold=self.held or None, hold_at=U0)
+        return core.solve(problem, solver, throw=throw)

@@ -1,0 +1,84 @@
+"""The command that finds the best known frame."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from etfopt.cli import _frame_tables as tables
+from etfopt.cli._app import AsJson, hand_over
+from etfopt.errors import InputError
+
+if TYPE_CHECKING:
+    from etfopt._arrays import Array
+
+__all__ = ["frame"]
+
+CHEAP = 100
+"""Up to so many classes the one-vs-rest margin is computed unasked."""
+
+
+def frame(
+    dim: Annotated[int, typer.Option(help="Number of features d.")],
+    classes: Annotated[int | None, typer.Option(help="Number of classes C. [that of --counts]")] = None,
+    counts: Annotated[
+        str | None,
+        typer.Option(help="Samples of each class, as 500,100,20 or in a file (.npy, .npz, .csv). [equal]"),
+    ] = None,
+    margin: Annotated[
+        bool | None,
+        typer.Option("--margin/--no-margin", help="Compute the one-vs-rest margin rho. [up to 100 classes]"),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Save the frame here: .npy, or .npz with its bounds.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file of --out.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Find the best known frame for d features and C classes, and say what is proven about it.
+
+    For C <= d + 1 it is the simplex, up to C = 2d orthogonal simplices, for d = 2 a polygon; for other sizes it is
+    computed. Unequal counts give a pair, one frame for the class means and one for the classifier.
+
+    ```
+    etfopt frame --dim 512 --classes 1000 --out frame.npy
+    etfopt frame --dim 3 --classes 7 --margin --json
+    etfopt frame --dim 64 --counts 500,100,20 --out seli.npz
+    ```
+    """
+    from etfopt.files import refuse_frame_output, save_frame
+    from etfopt.frames import best_frame
+
+    if out is not None:
+        refuse_frame_output(out, overwrite=overwrite)
+    sizes = None if counts is None else _sizes(counts)
+    if classes is None:
+        if sizes is None:
+            raise InputError("--classes is missing", "classes", None, "pass --classes, or --counts")
+        classes = len(sizes)
+    found = best_frame(dim, classes, sizes)
+    if out is not None:
+        save_frame(found, out)
+    known = tables.facts(found, dim, margin=classes <= CHEAP if margin is None else margin)
+    lines = [known["reason"], *([] if out is None else [f"wrote {out}"])]
+    hand_over(known, [tables.frame_table(known)], lines, as_json)
+
+
+def _sizes(counts: str) -> Array:
+    """Return class sizes from a list or from a file."""
+    import numpy as np
+
+    from etfopt.files import load_matrix
+
+    if Path(counts).suffix.lower() in (".npy", ".npz", ".csv"):
+        names = {"header": False, "index": False} if counts.lower().endswith(".csv") else {}
+        read = np.asarray(load_matrix(counts, **names))
+        if max(read.shape, default=0) != read.size:
+            message = f"{counts}: holds an array of shape {read.shape}"
+            raise InputError(message, "counts", counts, "save one number for each class")
+        return read.ravel()
+    try:
+        return np.array([float(word) for word in counts.split(",")])
+    except ValueError:
+        remedy = "write numbers separated by commas, as 500,100,20, or the name of a file (.npy, .npz, .csv)"
+        raise InputError(f"--counts {counts!r} is no list of numbers", "counts", counts, remedy) from None
