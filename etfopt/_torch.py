@@ -166,6 +166,11 @@ def in_forward_mode() -> bool:
     return forward_ad._current_level >= 0
 
 
+def differentiated_again() -> bool:
+    """Whether somebody may differentiate what a backward pass computes now."""
+    return torch.is_grad_enabled() or in_forward_mode()
+
+
 def in_backward() -> bool:
     """Whether a backward pass is running this code."""
     return torch._C._current_graph_task_id() != -1

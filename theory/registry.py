@@ -48,6 +48,7 @@ CLAIMS = (
     "near_collapse",
     "conditioning",
     "free_scale",
+    "envelope",
     "temperature",
     "seli",
     "unconstrained_features",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import combinations
 
 import torch
 from torch import Tensor
@@ -20,14 +21,16 @@ def require_matrix(X: Tensor, name: str) -> None:
         raise InputError(f"{name} has shape {tuple(X.shape)}; it must be (..., d, C) with d, C >= 1")
 
 
-def require_batches(X: Tensor, Y: Tensor, name: str, other: str, last: int = 2) -> None:
-    """Check that a batch of matrices and one of arrays of `last` axes fit: sizes in front that are equal, or 1."""
-    for m, n in zip(X.shape[-3::-1], Y.shape[-last - 1 :: -1], strict=False):
-        if m != n and 1 not in (m, n):
-            axes = "last two" if last == 2 else "last two of the first and the last one of the second"
+def require_batches(**given: Tensor | None) -> None:
+    """Check that batches fit: sizes in front of the two axes of a matrix, or the one of weights, are equal, or 1."""
+    batches = [
+        (name, tuple(X.shape), X.shape[: -1 if name == "weights" else -2]) for name, X in given.items() if X is not None
+    ]
+    for (name, shape, batch), (other, other_shape, other_batch) in combinations(batches, 2):
+        if any(m != n and 1 not in (m, n) for m, n in zip(batch[::-1], other_batch[::-1], strict=False)):
             raise InputError(
-                f"{name} has shape {tuple(X.shape)} and {other} {tuple(Y.shape)}: the batches do not fit. Sizes in "
-                f"front of the {axes} must be equal, or 1"
+                f"{name} has shape {shape} and {other} {other_shape}: the batches do not fit. Sizes in front of those "
+                "of one problem must be equal, or 1"
             )
 
 
@@ -59,7 +62,6 @@ def usable_delta(H: Tensor, frame: Tensor | None, prox: Tensor | None, delta: fl
         require_matrix(prox, "prox")
         if tuple(prox.shape[-2:]) != shape:
             raise InputError(f"prox has shape {tuple(prox.shape)}; it must end in {shape}", "prox", prox)
-        require_batches(H, prox, "H", "prox")
     return proximal_weight(delta, shape, has_prox=prox is not None)
 
 
@@ -75,7 +77,6 @@ def usable_weights(H: Tensor, weights: Tensor | None, *, may_vanish: bool = Fals
     w = require_floats(weights, "weights", None).to(working_dtype(H))
     if w.dim() == 0 or w.shape[-1] != H.shape[-1]:
         raise InputError(f"weights has shape {tuple(w.shape)}; it must be (..., {H.shape[-1]}), one number a class")
-    require_batches(H, w, "H", "weights", last=1)
     require_finite(w, "weights")
     if visible(w) and w.numel():
         if float(w.detach().min()) < 0:
@@ -114,7 +115,6 @@ def usable_hold(
     require_matrix(hold_at, "hold_at")
     if tuple(hold_at.shape[-2:]) != shape:
         raise InputError(f"hold_at has shape {tuple(hold_at.shape)}; it must end in {shape}", "hold_at", hold_at)
-    require_batches(H, hold_at, "H", "hold_at")
     require_finite(hold_at, "hold_at")
     for X, name in ((hold_at, "hold_at"), (frame, "frame")):
         if X is not None and X.requires_grad:

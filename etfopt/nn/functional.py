@@ -13,6 +13,7 @@ from etfopt.errors import InputError
 from etfopt.frames import simplex_etf
 from etfopt.nn._arguments import (
     masked,
+    require_batches,
     require_classes,
     require_frame,
     require_matrix,
@@ -20,12 +21,13 @@ from etfopt.nn._arguments import (
     usable_hold,
     usable_weights,
 )
-from etfopt.nn.polar._linear_term import on_frame, size_of
+from etfopt.nn._distance import etf_distance
 from etfopt.nn.polar._held import as_held
+from etfopt.nn.polar._linear_term import on_frame, size_of
 from etfopt.nn.polar._minimiser import minimiser
 from etfopt.nn.polar._node import polar
 
-__all__ = ["frame_tensor", "nearest_etf", "on_frame", "polar_factor"]
+__all__ = ["etf_distance", "frame_tensor", "nearest_etf", "on_frame", "polar_factor"]
 
 
 def polar_factor(A: Tensor, method: str = "auto") -> Tensor:
@@ -180,9 +182,10 @@ def nearest_etf(
         classes = usable_hold(H, frame, hold, hold_at)
         work, prox = H.to(dtype), None if prox is None else prox.to(device=H.device, dtype=dtype)
         weights = usable_weights(H, weights)
+        require_batches(H=H, prox=prox, weights=weights, hold_at=hold_at)
         if weights is not None:
             work, weights = masked(work, weights)
-        held = None if hold_at is None else as_held(classes, hold_at, frame, H.shape[-1], dtype)
+        held = None if hold_at is None else as_held(classes, hold_at, frame, int(H.shape[-1]), dtype)
         U = minimiser(work, prox, delta, frame, weights, held, method)
     return U.to(H.dtype)
 

@@ -15,6 +15,8 @@ MODULES = (
     "etfopt.nn._targets",
     "etfopt.nn.heads._following",
     "etfopt.nn.polar._node",
+    "etfopt.nn.polar._held",
+    "etfopt.nn._arguments",
 )
 
 LOOKS = ("_local_scalar_dense", "nonzero", "equal", "is_nonzero", "bincount", "item")

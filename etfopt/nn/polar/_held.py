@@ -39,6 +39,7 @@ class Held(NamedTuple):
     V: Tensor  # (..., d, k)
     W: Tensor  # (..., d, k)
     T: Tensor  # (..., k, k)
+    good: Tensor  # (..., 1, 1): whether U is right
 
     def part(self, X: Tensor) -> Tensor:
         """Return B'X Q_free, (..., d-k, r-k), of an X of the shape of U."""
@@ -52,25 +53,26 @@ class Held(NamedTuple):
         inner = lasting_product(self.V[..., k:, :].mT, U)
         below = torch.cat([U.new_zeros(*U.shape[:-2], k, U.shape[-1]), U], dim=-2)
         spread = below - lasting_product(self.W @ self.T, inner)
-        return self.V @ self.Q_held.mT + lasting_product(spread, self.Q_free.mT)
+        return poisoned(self.V @ self.Q_held.mT + lasting_product(spread, self.Q_free.mT), self.good)
 
 
 def as_held(classes: tuple[int, ...], U0: Tensor, frame: Tensor | None, C: int, dtype: torch.dtype) -> Held:
     """Return what classes fix that are held at U_0, (..., d, r), or raise `InputError`.
 
-    Where values may not be looked at, a U_0 off the manifold, and held columns of a frame that depend on each other,
-    make V NaN, and so U.
+    Where values may not be looked at, U is NaN if U_0 is off the manifold or held columns of a frame depend on each
+    other.
     """
     Q_held, Q_free, good = _simplex_bases(classes, C, U0, dtype) if frame is None else _bases(classes, frame, dtype)
     start = U0.to(dtype)
     good = good & _on_manifold(start, max(torch.finfo(X).eps for X in (U0.dtype, dtype)))
-    V = start @ Q_held
+    # of a U_0 that cannot be used nothing goes on to a decomposition
+    V = torch.where(good, start, torch.eye(*start.shape[-2:], dtype=dtype, device=start.device)) @ Q_held
     if torch.finfo(U0.dtype).eps > torch.finfo(dtype).eps:
         V = polar(V, "svd")  # else U would be off the manifold by the rounding of U_0
-    V, k = poisoned(V, good), V.shape[-1]
-    P, S, Qh = torch.linalg.svd(torch.where(good, V, torch.ones_like(V))[..., :k, :])
+    k = V.shape[-1]
+    P, S, Qh = torch.linalg.svd(V[..., :k, :])
     W = torch.cat([V[..., :k, :] + P @ Qh, V[..., k:, :]], dim=-2)
-    return Held(Q_held, Q_free, V, W, (Qh.mT / (1 + S).unsqueeze(-2)) @ Qh)
+    return Held(Q_held, Q_free, V, W, (Qh.mT / (1 + S).unsqueeze(-2)) @ Qh, good)
 
 
 def _on_manifold(U0: Tensor, unit: float) -> Tensor:

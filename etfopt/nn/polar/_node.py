@@ -13,7 +13,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from etfopt._torch import full_precision, in_forward_mode, outside_graphs, transforms, visible, widened
+from etfopt._torch import (
+    differentiated_again,
+    full_precision,
+    in_forward_mode,
+    outside_graphs,
+    transforms,
+    visible,
+    widened,
+)
+from etfopt.errors import EtfoptError
 from etfopt.nn.polar._factors import of_tensors, resolve
 from etfopt.nn.polar._products import factor_by_products, poisoned
 from etfopt.nn.polar._routes import find_factors
@@ -21,9 +30,13 @@ from etfopt.nn.polar._routes import find_factors
 
 def polar(A: Tensor, method: str = "auto") -> Tensor:
     """Return the polar factor of each matrix of moderate size, (..., d, r) in float32 or float64, d >= r."""
+    levels = transforms()
+    if levels.count("Jvp") > 1:  # torch would take the derivative of our rule for zero, without a word
+        raise EtfoptError(
+            "forward mode of forward mode is not supported: take torch.func.hessian, or jacfwd of torch.func.grad"
+        )
     if not torch.compiler.is_compiling():
         return _first(_apply(_Polar, A, method))
-    levels = transforms()
     forward = in_forward_mode()
     if not forward and levels in ((), ("Grad",)):
         return _first(_apply(_CompiledPolar, A, method))
@@ -60,13 +73,16 @@ class _Polar(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, str], output: tuple[Tensor, ...]) -> None:
         ctx.mark_non_differentiable(*output[1:])
+        ctx.set_materialize_grads(False)  # a distance asks for no first derivative of U
         ctx.save_for_backward(inputs[0], *output)
         ctx.save_for_forward(inputs[0], *output)
 
     @staticmethod
-    def backward(ctx: Any, G: Tensor, *_: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, G: Tensor | None, *_: Tensor | None) -> tuple[Tensor | None, None]:
+        if G is None:
+            return None, None
         A, U, X, Y = ctx.saved_tensors
-        if torch.is_grad_enabled():  # somebody may differentiate again
+        if differentiated_again():
             return polar_derivative(A, U, X, Y, G), None
         return of_tensors(U, X, Y).derivative(G), None
 
