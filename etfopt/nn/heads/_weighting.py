@@ -35,8 +35,10 @@ def as_class_weights(value: ArrayLike | Tensor | str | None, C: int, statistics:
         if statistics == "paper":
             raise InputError("class_weights='counts' is for statistics='running': the paper's rules count no samples")
         return value
-    given = value.detach().cpu().double().numpy() if isinstance(value, Tensor) else value
-    weights = as_weights(given, "class_weights", C)
+    if isinstance(value, Tensor):
+        value = value.detach().cpu()
+        value = (value if value.is_complex() else value.double()).numpy()
+    weights = as_weights(value, "class_weights", C)
     if np.count_nonzero(weights) < 2:
         raise InputError("class_weights has one class above 0; at least two classes must count", "class_weights", value)
     return torch.from_numpy(weights / weights[weights > 0].mean())
