@@ -42,8 +42,9 @@ class NearestETF:
     delta : float, optional
         Proximal weight, at least 0. Default: 1e-3 with a `prox` (the paper's value, for means of norm 1), 0 without.
     frame : array_like, shape (r, C), or str, optional
-        The frame F: a matrix, a name ("simplex", "reduced"), or the import path ``package.module:function`` of a
-        function from C to a matrix. Default: "simplex", the paper's choice.
+        The frame F: a matrix, an `etfopt.frames.Frame`, a name ("simplex", "reduced", "best"), or the import path
+        ``package.module:function`` of a function of C (and of d, if it has a parameter ``d``) that returns one.
+        Default: "simplex", the paper's choice.
     reduced : bool
         Short for ``frame="reduced"``, r = C - 1. Then d = C - 1 is enough, and U is unique without a proximal term.
     weights : array_like, shape (C,), optional
@@ -115,7 +116,7 @@ class NearestETF:
         simplex = simplex_etf(C)
         simplex.flags.writeable = False
         frame = "reduced" if reduced else frame
-        self.F: Array = simplex if frame is None else frame_matrix(frame, C)
+        self.F: Array = simplex if frame is None else frame_matrix(frame, C, d)
         # products with the simplex are centring; one that is passed is recognised, so that it gives the same digits
         self._simplex = self.F is simplex or np.array_equal(self.F, simplex)
         if d < self.r:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["frame"]
 
-CHEAP = 100
+CHEAP = 200
 """Up to so many classes the one-vs-rest margin is computed unasked."""
 
 
@@ -29,7 +29,7 @@ def frame(
     ] = None,
     margin: Annotated[
         bool | None,
-        typer.Option("--margin/--no-margin", help="Compute the one-vs-rest margin rho. [up to 100 classes]"),
+        typer.Option("--margin/--no-margin", help="Compute the one-vs-rest margin rho. [up to 200 classes]"),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Save the frame here: .npy, or .npz with its bounds.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file of --out.")] = False,
@@ -71,8 +71,8 @@ def _sizes(counts: str) -> Array:
     from etfopt.files import load_matrix
 
     if Path(counts).suffix.lower() in (".npy", ".npz", ".csv"):
-        names = {"header": False, "index": False} if counts.lower().endswith(".csv") else {}
-        read = np.asarray(load_matrix(counts, **names))
+        named = False if counts.lower().endswith(".csv") else None  # whole numbers are no names here
+        read = np.asarray(load_matrix(counts, header=named, index=named))
         if max(read.shape, default=0) != read.size:
             message = f"{counts}: holds an array of shape {read.shape}"
             raise InputError(message, "counts", counts, "save one number for each class")

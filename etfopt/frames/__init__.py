@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,7 @@ FRAMES = Registry("frame", modules_of("etfopt.frames", Path(__file__).parent))
 def frame_matrix(frame: Frame | ArrayLike | str, C: int, d: int | None = None) -> Array:
     """Return the matrix F of C vectors from a `Frame`, a matrix, or the name or import path of a function.
 
-    The function is called with C, and with d if it has a parameter of that name: "orthoplex" and "code" have.
+    The function is called with C, and with d if it has a parameter of that name, as "orthoplex" and "code" have.
     """
     if isinstance(frame, str):
         frame = made_frame(frame, C, d)
@@ -64,16 +64,18 @@ def made_frame(name: str, C: int, d: int | None = None) -> Any:
     if not callable(make):
         message = f"frame = {name!r} is a {type(make).__name__}"
         raise InputError(message, "frame", name, "name a function that takes C and returns a frame")
-    if not _takes_d(make):
+    parameters = _parameters(make)
+    if "d" not in parameters:
         return make(C)
     if d is None:
         message = f"frame = {name!r} depends on the dimension d, which is not known here"
         raise InputError(message, "frame", name, f"pass the frame itself, e.g. etfopt.frames.best_frame(d, {C})")
-    return make(C=C, d=d)
+    return make(C=C, d=d) if "C" in parameters else make(C, d=d)
 
 
-def _takes_d(make: Callable[..., Any]) -> bool:
+def _parameters(make: Callable[..., Any]) -> Collection[str]:
+    """Return the names of a function's parameters."""
     try:
-        return "d" in inspect.signature(make).parameters
+        return inspect.signature(make).parameters.keys()
     except ValueError:  # of some that are written in C
-        return False
+        return ()

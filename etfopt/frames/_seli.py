@@ -134,7 +134,7 @@ def seli(counts: ArrayLike) -> FramePair:
 
 def as_counts(counts: ArrayLike) -> Float64Array:
     """Return class sizes as a vector of positive numbers, or raise `InputError`."""
-    n = as_vector(counts, "counts").astype(np.float64, copy=False)
+    n = as_vector(counts, "counts")
     if len(n) < 2:
         raise InputError(f"counts must have an entry for each of C >= 2 classes; got {len(n)}", "counts", counts)
     if not (n > 0).all():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import overload
 
 from numpy.typing import ArrayLike
 
@@ -23,6 +24,14 @@ REASONS: dict[Regime, str] = {
     "polygon": "d = 2: the regular polygon has the smallest possible largest cosine, cos(2 pi/{C})",
     "code": "C = {C} > 2d = {dd}: no closed form is known, so the frame was computed",
 }
+
+
+@overload
+def best_frame(d: int, C: int, counts: None = None) -> Frame: ...
+
+
+@overload
+def best_frame(d: int, C: int, counts: ArrayLike) -> Frame | FramePair: ...
 
 
 def best_frame(d: int, C: int, counts: ArrayLike | None = None) -> Frame | FramePair:

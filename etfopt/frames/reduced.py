@@ -9,7 +9,7 @@ from etfopt._scalars import as_integer
 from etfopt.frames._frame import Frame
 from etfopt.frames._regimes import simplex_certificate
 
-__all__ = ["reduced", "reduced_simplex"]
+__all__ = ["reduced"]
 
 
 def reduced(C: int) -> Frame:

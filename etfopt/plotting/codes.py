@@ -71,10 +71,7 @@ def draw_code(
     if not solid:
         for x in X.T:
             axes.plot(*np.transpose([np.zeros(2), x]), color="0.75", linewidth=0.8, zorder=1)
-    axes.plot(*X, color=COLORS[0], marker="o", linestyle="", markersize=5.5, zorder=3)
-    if X.shape[1] <= LABELLED:
-        for c, x in enumerate(X.T):
-            axes.text(*(1.12 * x), str(c), ha="center", va="center", fontsize=8)
+    _draw_vertices(axes, X)
     frame_axes(axes, limit, view, solid)
     return axes
 
@@ -109,7 +106,7 @@ def draw_cosine_histogram(frames: Mapping[str, ArrayLike], *, bins: int = 60, ax
     found = {name: _pairs(_unit(frame, name)) for name, frame in frames.items()}
     low = min(values.min() for values in found.values())
     high = max(values.max() for values in found.values())
-    edges = np.linspace(low - 0.02, high + 0.02, bins + 1)
+    edges = [float(edge) for edge in np.linspace(low - 0.02, high + 0.02, bins + 1)]
     for k, (name, values) in enumerate(found.items()):
         color, dash = COLORS[k % len(COLORS)], DASHES[k % len(DASHES)]
         weights = np.full(len(values), 1 / len(values))
@@ -139,10 +136,17 @@ def _pairs(X: Array) -> Array:
     return np.asarray(cosines(X)[np.triu_indices(X.shape[1], 1)])
 
 
-def _neighbours(X: Array) -> Array:
+def _neighbours(X: Array) -> list[tuple[int, int]]:
     """Return the pairs of columns whose cosine is the largest."""
     gram = np.triu(cosines(X) + 2, 1)
-    return np.argwhere(gram >= gram.max() - CONTACT)
+    return [(int(i), int(j)) for i, j in np.argwhere(gram >= gram.max() - CONTACT)]
+
+
+def _draw_vertices(axes: Any, X: Array) -> None:
+    axes.plot(*X, color=COLORS[0], marker="o", linestyle="", markersize=5.5, zorder=3)
+    if X.shape[1] <= LABELLED:
+        for c, x in enumerate(X.T):
+            axes.text(*(1.12 * x), str(c), ha="center", va="center", fontsize=8)
 
 
 def _viewer(view: tuple[float, float]) -> Array:

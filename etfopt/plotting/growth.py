@@ -72,4 +72,4 @@ def _cosines(X: Array, Y: Array) -> Array:
     """Return the cosine between each column of X and that of Y; 0 where one is zero."""
     norms = np.linalg.norm(X, axis=0) * np.linalg.norm(Y, axis=0)
     products = np.sum(X * Y, axis=0)
-    return np.divide(products, norms, out=np.zeros_like(products), where=norms > 0)
+    return np.asarray(np.divide(products, norms, out=np.zeros_like(products), where=norms > 0))

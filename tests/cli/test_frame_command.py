@@ -54,6 +54,9 @@ def test_the_table_has_the_numbers_of_the_frame() -> None:
         f"gives each class at least {CONFIDENCE} at collapse",
     ]
     assert not any("rho" in text for text in lines(frame_table(known)))
+    margin = line(frame_table(facts(polygon(5), 2, margin=True)), "rho")
+    assert margin[1] == "0.690983"
+    assert margin[2].startswith("one-vs-rest margin, to ")
     # a frame that was made for fewer dimensions says that its bound is for those
     assert line(frame_table(facts(polygon(5), 4, margin=False)), "lower bound")[2] == "Rankin, for d <= 2 only"
     pair = frame_table(facts(seli([9, 1]), 2, margin=False))

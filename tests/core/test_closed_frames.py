@@ -62,6 +62,23 @@ def test_a_closed_form_has_its_largest_cosine_and_is_proven_optimal(frame, name,
     assert not frame.vectors.flags.writeable
 
 
+@pytest.mark.parametrize(
+    ("frame", "rho"),
+    [
+        (simplex(6), 6 / 5),
+        (reduced(10), 10 / 9),
+        (orthoplex(5, 7), 1.0),
+        (orthoplex(5, 10), 1.0),
+        (polygon(7), 1 - math.cos(2 * math.pi / 7)),
+    ],
+    ids=repr,
+)
+def test_the_margin_is_that_of_the_regime(frame, rho):
+    assert frame.margin.rho == pytest.approx(rho, abs=1e-9)
+    assert 0 <= frame.margin.gap <= 1e-9
+    assert frame.margin is frame.margin  # computed once
+
+
 def test_the_polygon_goes_round_once():
     X = polygon(12).vectors
     np.testing.assert_allclose(np.sum(X * np.roll(X, 1, axis=1), axis=0), math.cos(math.pi / 6), rtol=1e-14)
@@ -261,7 +278,7 @@ def test_the_best_frame_of_unequal_counts_is_the_pair_where_it_has_room():
         (lambda: seli([3, np.nan]), "counts holds 1 value.s. that are NaN or infinite"),
         (lambda: seli([3, np.inf]), "counts holds 1 value.s. that are NaN or infinite"),
         (lambda: seli([4]), "counts must have an entry for each of C >= 2 classes; got 1"),
-        (lambda: seli([[4, 2]]), "counts must be a vector"),
+        (lambda: seli([[4, 2]]), r"counts has shape \(1, 2\); it must be one-dimensional"),
         (lambda: seli(["4", "2"]), "counts has dtype <U1"),
         (lambda: seli([1e13, 1]), "counts must differ by a factor of at most 1e\\+12; got 1e\\+13"),
     ],
