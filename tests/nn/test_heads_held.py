@@ -185,7 +185,7 @@ def test_where_held_vertices_determine_all_others_nothing_turns(make, hold):
     assert leaf.grad.isfinite().all()
     assert torch.equal(head.weight, rows)
     assert torch.equal(head.U, U)
-    with pytest.raises(InputError, match="the held vertices determine all others.*release"):
+    with pytest.raises(InputError, match=r"the held vertices determine all others.*release"):
         head.solution()
 
 

@@ -47,8 +47,10 @@ class Head(LoadChecked, TakesLabels, abc.ABC):
         d, the width of the features, and C, at least 2.
     temperature : float or "auto"
         tau, the norm of the normalised features. "auto" is `etfopt.nn.collapse_temperature` of C: 5.0 for 10 classes,
-        as in the paper's scripts, and 10.3 for 1000. Above 1, a `UserWarning` says if a collapsed network could give
-        the right class no probability of 0.9. Dot-regression needs 1.
+        as in the paper's scripts, and 10.3 for 1000. For a frame that is no simplex it is
+        `etfopt.nn.frame_temperature` of its largest cosine; for a pair of frames, of 1 less the least lead of the right
+        logit, class means along F_H and b = 0; for a frame with vectors of different lengths, that of a simplex. Above
+        1, a `UserWarning` says if a collapsed network could give a class no probability of 0.9. Dot-regression needs 1.
     ignore_index : int
         Label of samples that count in no statistic, as in `torch.nn.CrossEntropyLoss`. Their logits are returned.
     device, dtype : torch.device and torch.dtype, optional
@@ -173,8 +175,8 @@ class Head(LoadChecked, TakesLabels, abc.ABC):
         """Make room for k more classes, numbered behind the present ones.
 
         The statistics of the old classes stay to the bit, and those of the new ones are empty. A simplex must move when
-        it grows: its old vertices move as little as possible. The temperature "auto" becomes that of the new number. In
-        a head with a `capacity` that is large enough, no vertex moves and the temperature stays: the new classes take
+        it grows: its old vertices move as little as possible. Where there is no room for a larger simplex, the default
+        frame becomes the best one that there is. The temperature "auto" becomes that of the new number. In a head with a `capacity` that is large enough, no vertex moves and the temperature stays: the new classes take
         free vertices.
 
         Parameters

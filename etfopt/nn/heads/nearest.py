@@ -27,7 +27,7 @@ __all__ = ["NearestETFHead"]
 
 @takes_old_options
 class NearestETFHead(FollowingHead):
-    r"""The simplex ETF nearest to the running class means, at every training step.
+    r"""The simplex ETF, or another frame, nearest to the running class means, at every training step.
 
     A training step normalises the features to f and updates the class means, with H the centred class means over
     their Frobenius norm. U solves the nearest-ETF problem with the previous U as proximal point. The first step solves
@@ -43,7 +43,7 @@ class NearestETFHead(FollowingHead):
     Parameters
     ----------
     dim, num_classes : int
-        d and C; d must be at least the frame's number of rows.
+        d and C; d must be at least the frame's number of rows. With C > d + 1 the frame is no simplex, see `frame`.
     delta : float
         Proximal weight, at least 0. It makes U unique and keeps it near the previous one; 1e-3 is the paper's.
     statistics : "running" or "paper"
@@ -71,10 +71,20 @@ class NearestETFHead(FollowingHead):
     classify_first : bool
         True classifies a training batch by the classifier of the batches before it and updates afterwards, without a
         gradient through U*(H). The paper updates first, and compares a sample with a mean that contains it.
+    class_weights : Tensor or array_like of shape (C,), or "counts", optional
+        How much each class counts where U is found: the problem is
+        :math:`\sum_c w_c\|h_c - Uf_c\|^2 + \frac\delta2\|U - U_{prox}\|^2`. Default: 1 each, the paper's. "counts" are
+        the numbers of samples so far. A class of weight 0, or never seen, does not pull. Weights are scaled to the mean
+        1 over the classes that count, so that `delta` keeps its meaning. H is then centred by the weighted mean of the
+        class means and has the weighted norm 1: U is the best of all rotations *and shifts* of the frame. A class that
+        is added later has weight 1.
     synchronize : bool or ProcessGroup
         Whose batches count under torch.distributed, see `ClassMeans`. All ranks hold the same U.
     **options
-        ``temperature``, ``ignore_index``, ``device``, ``dtype``: see `Head`; ``frame``, ``reduced``: `FixedETFHead`.
+        ``temperature``, ``ignore_index``, ``device``, ``dtype``: see `Head`; ``frame``, ``reduced``, ``counts``,
+        ``capacity``: see `FixedETFHead`. With a pair of frames U is fitted to the first one and W has the second one.
+        For SELI, ``class_weights="counts"`` are the natural weights. With a `capacity`, classes that are not there
+        yet have no part in the problem; `hold` keeps the vertices of some classes while others are trained.
 
     Raises
     ------
@@ -89,6 +99,9 @@ class NearestETFHead(FollowingHead):
     gives weight to directions in which few samples cannot tell classes apart. On Omniglot, 242 classes of 15 images, a
     small convolutional network at temperature 5 reached 87.1 % test accuracy with these. The learned head reached
     86.2 % (8 seeds), the paper's classifier 76.9 % at the best temperature tried, 10 (3 seeds).
+
+    Only rotations are searched. The vertices of a simplex are all alike; of other frames class c has column c, and
+    another order of the columns could lie nearer to the class means.
 
     There are no parameters: all state is in buffers of float32 or better. The frame is part of the state: a head takes
     the frame of the state that it loads, and refuses a state with a frame if it has none, or the reverse. The other
@@ -189,8 +202,8 @@ class NearestETFHead(FollowingHead):
     def solution(self, solver: Solver | None = None, *, throw: bool = True) -> Solution:
         r"""Solve for the current means with the core, in float64, and certify the answer.
 
-        The problem has :math:`H = \bar H_t/\|\bar H_t\|_F` of the current means and the proximal point of the last
-        solve. Right after a training step that solved, ``solution().etf`` and the head's ``U @ frame`` agree up to
+        The problem has :math:`H = \bar H_t/\|\bar H_t\|_F` of the current means, the proximal point of the last solve,
+        and the head's class weights and held classes. Right after a training step that solved, ``solution().etf`` and the head's ``U @ frame`` agree up to
         rounding. Between solves (`solve_every`), and once U is frozen, it is what a solve would find now. To grade the
         head's own U, also of an average of models: ``etfopt.certify(solution.problem, head.rotation().numpy())``.
 
@@ -206,7 +219,7 @@ class NearestETFHead(FollowingHead):
         Raises
         ------
         InputError
-            If no batch has been seen.
+            If no batch has been seen, or the held vertices determine all others.
         """
         self.means.raise_rejected()
         if not float(self.means.steps):
