@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from etfopt._atomic import whole
 from etfopt.errors import InputError
-from etfopt.files._atomic import whole
 from etfopt.frames import Frame, FramePair
 
 SUFFIXES = (".npy", ".npz")

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from etfopt._atomic import whole
 from etfopt.errors import InputError
-from etfopt.files._atomic import whole
 from etfopt.solution import Solution
 
 PARTS = ("U", "etf", "weight", "scale", "distance", "gap", "margin")

@@ -15,6 +15,7 @@ from etfopt.errors import InputError
 from etfopt.frames._frame import Frame, FrameCertificate
 from etfopt.frames._seli import FramePair, seli
 from etfopt.frames.best import best_frame
+from etfopt.frames.code import code
 from etfopt.frames.orthogonal import orthogonal
 from etfopt.frames.orthoplex import orthoplex
 from etfopt.frames.polygon import polygon
@@ -27,6 +28,7 @@ __all__ = [
     "FrameCertificate",
     "FramePair",
     "best_frame",
+    "code",
     "orthogonal",
     "orthoplex",
     "polygon",

@@ -21,7 +21,7 @@ HIGHEST = 30
 
 @dataclass(frozen=True)
 class DelsarteBound:
-    """A number below the largest cosine of any C unit vectors in R^d, with what proves it.
+    r"""A number below the largest cosine of any C unit vectors in R^d, with what proves it.
 
     Attributes
     ----------
@@ -30,8 +30,9 @@ class DelsarteBound:
     method : str
         "Rankin", "Delsarte, degree 7", "Fejes Toth" (d = 3), or "angles" (d <= 2).
     polynomial : tuple of Fraction
-        Gegenbauer coefficients :math:`c_0, c_1, \\dots` of the polynomial f of Delsarte's bound, exact: :math:`c_0 > 0`,
-        :math:`c_k \\ge 0`, :math:`f \\le 0` on [-1, value], and :math:`f(1)/c_0 < C`. Empty for the other methods.
+        Gegenbauer coefficients :math:`c_0, c_1, \dots` of the polynomial f of Delsarte's bound, exact:
+        :math:`c_0 > 0`, :math:`c_k \ge 0`, :math:`f \le 0` on [-1, value], and :math:`f(1)/c_0 < C`. Empty for the
+        other methods.
     """
 
     value: float

@@ -6,6 +6,7 @@ The C x C matrix of cosines is computed in tiles of at most `TILE` entries, each
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -20,9 +21,9 @@ SMALLEST = -70.0
 """Logarithm of the smallest term of a sum, relative to the largest."""
 
 
-def unit_rows(Y: Array) -> Array:
+def unit_rows(Y: Float64Array) -> Float64Array:
     """Return the rows with norm 1."""
-    rows: Array = Y / np.linalg.norm(Y, axis=1, keepdims=True)
+    rows: Float64Array = Y / np.linalg.norm(Y, axis=1, keepdims=True)
     return rows
 
 
@@ -32,7 +33,7 @@ def largest_cosine(X: Array) -> float:
 
 
 def energy(
-    flat: Float64Array, shape: tuple[int, int], beta: float, dtype: type = np.float64
+    flat: Float64Array, shape: tuple[int, int], beta: float, dtype: type[np.floating[Any]] = np.float64
 ) -> tuple[float, Float64Array]:
     """Return the bound for the rows of a matrix, scaled to norm 1, and its gradient with respect to the matrix.
 
@@ -46,18 +47,24 @@ def energy(
         if (highest := float(K.max())) > top:
             shrink = np.exp(beta * (top - highest))
             G, total, top = G * dtype(shrink), total * shrink, highest
-        K -= dtype(top)
-        K *= dtype(beta)
-        np.maximum(K, SMALLEST, out=K)  # subnormal numbers are slow
-        np.exp(K, out=K)
-        square = K[:, : stop - start]
-        square[:] = np.triu(square, 1)
-        total += float(K.sum(dtype=np.float64))
-        G[start:stop] += K @ X[start:]
-        G[start:] += K.T @ X[start:stop]
+        weights = _weights(K, beta, top)
+        total += float(weights.sum(dtype=np.float64))
+        G[start:stop] += weights @ X[start:]
+        G[start:] += weights.T @ X[start:stop]
     G /= dtype(total)
     G -= X * np.sum(X * G, axis=1, keepdims=True)
     return top + float(np.log(total)) / beta, (G / norms).astype(np.float64).ravel()
+
+
+def _weights(K: Array, beta: float, top: float) -> Array:
+    """Turn cosines into exp(beta (cosine - top)), in place; zero where a pair is not counted or counted already."""
+    K -= K.dtype.type(top)
+    K *= K.dtype.type(beta)
+    np.maximum(K, SMALLEST, out=K)  # subnormal numbers are slow
+    np.exp(K, out=K)
+    square = K[:, : len(K)]
+    square[:] = np.triu(square, 1)
+    return K
 
 
 def _tiles(X: Array) -> Iterator[tuple[int, int, Array]]:

@@ -1,8 +1,9 @@
 r"""Levenshtein's polynomials: the best ones of their degree in Delsarte's bound, known in closed form.
 
-For degree :math:`m = 2k-1` it is :math:`(t-s)\prod_i(t-\alpha_i)^2`, for :math:`m = 2k` it has the factor t + 1 too. The
-:math:`\alpha_i` and s are the nodes of the Gauss-Radau rule for the weight :math:`(1-t)(1+t)^a(1-t^2)^{(d-3)/2}`, a = 0
-for odd m and 1 for even m. Any rational numbers near them give a polynomial that is not positive on [-1, s].
+For degree :math:`m = 2k-1` it is :math:`(t-s)\prod_i(t-\alpha_i)^2`; for :math:`m = 2k` it has the factor t + 1 too.
+The :math:`\alpha_i` and s are the nodes of the Gauss-Radau rule for the weight
+:math:`(1-t)(1+t)^a(1-t^2)^{(d-3)/2}`, a = 0 for odd m and 1 for even m. Whatever the :math:`\alpha_i` are, the
+polynomial is not positive on [-1, s], so they may be rounded.
 """
 
 from __future__ import annotations

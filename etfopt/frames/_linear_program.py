@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.optimize
@@ -26,7 +26,7 @@ FAN = np.array([0.0, *(sign * 10.0**-k for k in range(1, 6) for sign in (-1, 1))
 ENOUGH = 2e-10
 """A polynomial that is at most this far above zero is good enough."""
 
-HIGHS = {"primal_feasibility_tolerance": 1e-10, "dual_feasibility_tolerance": 1e-10}
+HIGHS: Any = {"primal_feasibility_tolerance": 1e-10, "dual_feasibility_tolerance": 1e-10}
 
 
 class Answer(NamedTuple):

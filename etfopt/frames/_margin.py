@@ -56,11 +56,11 @@ def one_vs_rest_margin(
 ) -> Margin:
     r"""Return the one-vs-rest margin of the columns of F, with its duality gap.
 
-    The distance of :math:`f_k` is a quadratic program, :math:`\min_\lambda \|f_k - \sum_{j \ne k}\lambda_j f_j\|` over the
-    simplex. Any weights :math:`\lambda` bound it from above, any unit vector w from below, by
-    :math:`\min_{j \ne k} w'(f_k - f_j)`. A vector whose lower bound exceeds the smallest distance cannot decide the
-    margin and is left out. The others are solved by an active-set method on the nearest vectors, to which those are added
-    that w does not separate.
+    The distance of :math:`f_k` is a quadratic program,
+    :math:`\min_\lambda \|f_k - \sum_{j \ne k}\lambda_j f_j\|` over the simplex. Any weights :math:`\lambda` bound it
+    from above. Any unit vector w bounds it from below, by :math:`\min_{j \ne k} w'(f_k - f_j)`. A vector whose lower
+    bound exceeds the smallest distance cannot decide the margin and is left out. An active-set method solves the
+    others on the nearest vectors, and adds vectors that w does not separate.
 
     Parameters
     ----------
@@ -142,8 +142,8 @@ def _bounds(X: Float64Array) -> tuple[Float64Array, Float64Array]:
 def _smoothed(X: Float64Array, rows: np.ndarray[tuple[int], np.dtype[np.intp]]) -> tuple[Float64Array, Float64Array]:
     """Return bounds by accelerated gradient steps on smoothed dual problems, many at once in float32.
 
-    The dual variable w maximises w'f_k - log sum_j exp(b w'f_j)/b - |w|^2/2; its gradient is f_k - sum_j p_j f_j - w. The
-    last w and p give the bounds, in float64.
+    The dual variable w maximises w'f_k - log sum_j exp(b w'f_j)/b - |w|^2/2; the gradient is f_k - sum_j p_j f_j - w.
+    The last w and p give the bounds, in float64.
     """
     V: Array = X.astype(np.float32)
     F = V[rows]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from fractions import Fraction
+from itertools import pairwise
 from math import comb, lcm
 
 __all__ = ["proven_nonpositive"]
@@ -48,7 +49,7 @@ def _halves(b: list[int]) -> tuple[list[int], list[int]]:
     n = len(b) - 1
     left, right, row = [b[0] << n], [b[-1] << n], b
     for step in range(1, n + 1):
-        row = [x + y for x, y in zip(row, row[1:], strict=False)]  # 2^step times the means
+        row = [x + y for x, y in pairwise(row)]  # 2^step times the means
         left.append(row[0] << (n - step))
         right.append(row[-1] << (n - step))
     return left, right[::-1]

@@ -1,8 +1,8 @@
 r"""Newton's method on the active pairs of a code: those whose cosine is the largest one.
 
 At a locally best code many cosines are equal. The equations :math:`x_i'x_j = \mu` of these pairs are solved for the
-vectors and :math:`\mu` together. Symmetric codes have more equations than unknowns; all hold, so Gauss-Newton steps still
-converge quadratically. Vectors without an active pair stay where they are.
+vectors and :math:`\mu` together. Symmetric codes have more equations than unknowns; all hold, so Gauss-Newton steps
+still converge quadratically. Vectors without an active pair stay where they are.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from etfopt._arrays import Float64Array
 from etfopt.frames._energy import energy, largest_cosine, unit_rows
 from etfopt.frames._polish import polished
 
-__all__ = ["Progress", "Search", "SearchStep", "default_starts", "search"]
+__all__ = ["Progress", "Search", "SearchStep", "search"]
 
 FIRST = (16.0, 4.0, 64.0, 8.0)
 """Where the starts begin to anneal, in turn: small codes need 4 or 64, symmetric ones in many dimensions 8 or 16."""
@@ -24,8 +24,8 @@ FACTOR = 4.0
 LONG, SHORT = 3000, 200
 """Most iterations at the first beta, which decides where a start ends, and at each of the others."""
 
-OPERATIONS = 3e13
-"""Multiplications of one start, about two minutes of two cores; iterations are cut to stay below."""
+OPERATIONS = 1.5e13
+"""Multiplications of one start, some minutes of two cores; iterations are cut to stay below."""
 
 REACHED = 1e-10
 """A code this close to the lower bound is not searched further."""
@@ -76,17 +76,12 @@ class Search(NamedTuple):
     interrupted: bool
 
 
-def default_starts(d: int, C: int) -> int:
-    """Return a number of starts that takes seconds: 64 for small codes, one for large ones."""
-    return int(np.clip(2e6 / (d * C**2), 1, 64))
-
-
 def search(
     d: int,
     C: int,
     *,
     seed: int = 0,
-    starts: int | None = None,
+    starts: int,
     target: float = -1.0,
     progress: Progress | None = None,
 ) -> Search:
@@ -95,7 +90,6 @@ def search(
     The search ends early at a code that reaches the lower bound `target`. KeyboardInterrupt, or StopIteration from
     `progress`, ends it with the best code so far; then `Search.interrupted` is True.
     """
-    starts = starts or default_starts(d, C)
     run = _Run(d, C, starts, progress)
     interrupted = False
     try:
@@ -113,7 +107,8 @@ class _Run:
 
     def __init__(self, d: int, C: int, starts: int, progress: Progress | None) -> None:
         self.shape, self.starts, self.progress = (C, d), starts, progress
-        self.start, self.latest = 0, np.eye(C, d)
+        self.start = 0
+        self.latest: Float64Array = np.eye(C, d)
         self.codes: list[Float64Array] = []  # the best ones, best first
         self.cosines: list[float] = []
 

@@ -8,12 +8,10 @@ from typing import overload
 from numpy.typing import ArrayLike
 
 from etfopt.errors import InputError
+from etfopt.frames._closed import closed_form
 from etfopt.frames._frame import Frame
 from etfopt.frames._regimes import Regime, regime
 from etfopt.frames._seli import FramePair, as_counts, seli
-from etfopt.frames.orthoplex import orthoplex
-from etfopt.frames.polygon import polygon
-from etfopt.frames.reduced import reduced
 
 __all__ = ["best_frame"]
 
@@ -88,22 +86,14 @@ def best_frame(d: int, C: int, counts: ArrayLike | None = None) -> Frame | Frame
         pair = seli(counts)
         return FramePair(*(dataclasses.replace(frame, reason=imbalance) for frame in pair))
     reason = REASONS[best].format(C=C, d1=d + 1, C1=C - 1, d2=d + 2, dd=2 * d, k=C - d)
-    frame = _made(best, d, C)
+    frame = closed_form(best, d, C) or _computed(d, C)
     return dataclasses.replace(frame, reason=f"{reason}. {imbalance}" if imbalance else reason)
 
 
-def _made(best: Regime, d: int, C: int) -> Frame:
-    match best:
-        case "simplex":
-            return reduced(C)
-        case "polygon":
-            return polygon(C)
-        case "orthoplex":
-            return orthoplex(d, C)
-        case "code":
-            from etfopt.frames.code import code
+def _computed(d: int, C: int) -> Frame:
+    from etfopt.frames.code import code
 
-            return code(d, C)
+    return code(d, C)
 
 
 def _imbalance(d: int, C: int, counts: ArrayLike) -> str:

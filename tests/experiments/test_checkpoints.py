@@ -13,12 +13,13 @@ import numpy as np
 import pytest
 import torch
 
+from etfopt import _atomic
 from etfopt.errors import InputError
 from etfopt.experiments.training._checkpoints import AtomicCheckpoints, checkpoints, load, verify
 from etfopt.experiments.training._records import locked
 from etfopt.experiments.training.results import load_run
 from etfopt.experiments.training.train import RunResult, kept, resume, train
-from etfopt.files import StorageError, _atomic
+from etfopt.files import StorageError
 from tests.tools.runs import Stopped, small, stop_after
 
 CONFIG = small(epochs=4)

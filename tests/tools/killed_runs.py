@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from etfopt import _atomic
 from etfopt.experiments.data import load_images
 from etfopt.experiments.settings import HEADS, DataConfig, TrainConfig
 from etfopt.experiments.training import _checkpoints
@@ -27,7 +28,6 @@ from etfopt.experiments.training._checkpoints import load
 from etfopt.experiments.training._means import read_means
 from etfopt.experiments.training._recorder import COST
 from etfopt.experiments.training._records import read_lines
-from etfopt.files import _atomic
 
 EPOCHS = 3
 IMAGES = load_images(DataConfig(name="digits"))

@@ -9,8 +9,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from etfopt import _atomic
 from etfopt.errors import InputError
-from etfopt.files import _atomic
 from etfopt.files._npy import NpyHeader, read_npy_header
 from etfopt.files._text import open_regular
 

@@ -10,10 +10,11 @@ from typing import Any, TypeAlias
 
 from filelock import FileLock, Timeout
 
+from etfopt import _atomic
+from etfopt._atomic import storage_error
 from etfopt.errors import InputError
 from etfopt.experiments.settings import TrainConfig
-from etfopt.files import _atomic, strict_json, write_atomically
-from etfopt.files._atomic import storage_error
+from etfopt.files import strict_json, write_atomically
 from etfopt.files._text import parse_json, read_bounded
 
 SCHEMA = 1

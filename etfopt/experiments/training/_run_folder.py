@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from etfopt._atomic import part_of
 from etfopt.errors import InputError
 from etfopt.experiments.settings import Machine, TrainConfig
 from etfopt.experiments.training._checkpoints import Identity, checkpoints, choose, files_after, load, prune
@@ -23,7 +24,6 @@ from etfopt.experiments.training._records import (
     write_json,
 )
 from etfopt.experiments.training.loggers import FILES as LOGS
-from etfopt.files._atomic import part_of
 from etfopt.files._text import parse_json, read_bounded
 
 ENVIRONMENT = "environment.json"

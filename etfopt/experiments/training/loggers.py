@@ -10,11 +10,11 @@ from typing import Any
 
 from pytorch_lightning.loggers import Logger
 
+from etfopt._atomic import storage_error
 from etfopt.errors import InputError, MissingExtraError
 from etfopt.experiments.settings import TrainConfig
 from etfopt.experiments.settings.names import LOGGERS
 from etfopt.experiments.training._records import Record
-from etfopt.files._atomic import storage_error
 
 __all__ = ["RunLogger"]
 
