@@ -2,13 +2,13 @@ r"""The squared distance of class means to their nearest ETF, whose gradient nee
 
 At its minimiser a function does not change with the point, to first order: the derivative of
 :math:`D(H, w) = \min_{s, U} \sum_c w_c\|h_c - sUf_c\|^2` is that at constant s and U (envelope theorem). The second
-derivative is not. So U enters `_Distance` with its graph, and gets no gradient there; the *gradient* that `_Distance`
-returns is a function of U, and whoever differentiates it goes on through the node of U.
+derivative is not: the *gradient* is a function of U, and whoever differentiates it goes through the node of U.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -106,7 +106,7 @@ def etf_distance(
     if not (weights is None or isinstance(weights, Tensor)):
         raise InputError(f"weights must be a torch tensor, as H is; got {type(weights).__name__}")
     require_classes(H)
-    F = torch.from_numpy(simplex_etf(int(H.shape[-1]), reduced=True)) if frame is None else frame
+    F = _reduced_simplex(int(H.shape[-1])) if frame is None else frame
     require_frame(H, F)
     w = usable_weights(H, weights, may_vanish=True)
     require_batches(H=H, weights=w)
@@ -116,8 +116,18 @@ def etf_distance(
             work, w = masked(work, w)
             shape = torch.broadcast_shapes(H.shape[:-2], w.shape[:-1])
             work, w = work.expand(*shape, *H.shape[-2:]), w.expand(*shape, H.shape[-1])
-        D = _distance(work, w, F.to(work), free_scale, method)
+        size = "fixed" if not free_scale else "simplex" if frame is None else "free"
+        D = _distance(work, w, F.to(work), size, method)
     return D.to(torch.promote_types(H.dtype, torch.float32))
+
+
+def _reduced_simplex(C: int) -> Tensor:
+    return torch.from_numpy(simplex_etf(C, reduced=True)) if torch.compiler.is_compiling() else _cached_simplex(C)
+
+
+@lru_cache(maxsize=8)
+def _cached_simplex(C: int) -> Tensor:
+    return torch.from_numpy(simplex_etf(C, reduced=True))
 
 
 def _of_sets(
@@ -149,34 +159,62 @@ def _of_sets(
     return torch.cat(found)[torch.tensor(order, device=found[0].device)]
 
 
-def _distance(H: Tensor, w: Tensor | None, F: Tensor, free: bool, method: str) -> Tensor:
+def _distance(H: Tensor, w: Tensor | None, F: Tensor, size: str, method: str) -> Tensor:
+    transformed = bool(transforms()) or in_forward_mode()
     if not torch.compiler.is_compiling():
+        if not transformed:
+            D: Tensor = _Distance.apply(H, w, F, size, method)  # type: ignore[no-untyped-call] # torch leaves apply untyped
+            return D
         U = minimiser(H, None, 0.0, F, w, None, method)
-        found: tuple[Tensor, ...] = _Distance.apply(H, w, F, U, free)  # type: ignore[no-untyped-call] # torch leaves apply untyped
+        found: tuple[Tensor, ...] = _AtMinimiser.apply(H, w, F, U, size)  # type: ignore[no-untyped-call]
         return found[0]
-    if transforms() or in_forward_mode():
-        return _uncompiled(H, w, F, free, method)
+    if transformed:
+        return _uncompiled(H, w, F, size, method)
     # a graph is differentiable once: constants are enough
     with torch.no_grad():
         U = minimiser(H, None, 0.0, F, w, None, method)
-        _, s = _residual(H, w, F, U, free)
+        _, s = _residual(H, w, F, U, size)
     return _squared(H - s * (U @ F), w)
 
 
 @outside_graphs
-def _uncompiled(H: Tensor, w: Tensor | None, F: Tensor, free: bool, method: str) -> Tensor:
+def _uncompiled(H: Tensor, w: Tensor | None, F: Tensor, size: str, method: str) -> Tensor:
     """Leave the graph, which is an error where the whole is to be one graph."""
-    return _distance(H, w, F, free, method)
+    return _distance(H, w, F, size, method)
 
 
 class _Distance(torch.autograd.Function):
-    """(H, w, F, U, free) -> the distance at the minimiser U, its residual R and scale s, for the derivative alone."""
+    """(H, w, F, size, method) -> the distance. Few differentiate twice: the graph of U is built when somebody does."""
+
+    @staticmethod
+    def forward(ctx: Any, H: Tensor, w: Tensor | None, F: Tensor, size: str, method: str) -> Tensor:
+        U = minimiser(H, None, 0.0, F, w, None, method)
+        R, s = _residual(H, w, F, U, size)
+        ctx.save_for_backward(H, w, F, U, R, s)
+        ctx.size, ctx.method = size, method
+        return _squared(R, w)
+
+    @staticmethod
+    def backward(ctx: Any, G: Tensor) -> tuple[Tensor | None, ...]:
+        H, w, F, U, R, s = ctx.saved_tensors
+        with full_precision(H):
+            if differentiated_again():
+                U = minimiser(H, None, 0.0, F, w, None, ctx.method)
+                R, s = _residual(H, w, F, U, ctx.size)
+            return *_gradients(G, w, U, R, s, ctx.needs_input_grad[:3]), None, None
+
+
+class _AtMinimiser(torch.autograd.Function):
+    """(H, w, F, U, size) -> the distance, residual and scale at the minimiser U, for torch.func and forward mode.
+
+    U comes with its graph and gets no gradient. The gradient of the others is a function of U.
+    """
 
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(H: Tensor, w: Tensor | None, F: Tensor, U: Tensor, free: bool) -> tuple[Tensor, Tensor, Tensor]:
-        R, s = _residual(H, w, F, U, free)
+    def forward(H: Tensor, w: Tensor | None, F: Tensor, U: Tensor, size: str) -> tuple[Tensor, Tensor, Tensor]:
+        R, s = _residual(H, w, F, U, size)
         return _squared(R, w), R, s
 
     @staticmethod
@@ -185,27 +223,23 @@ class _Distance(torch.autograd.Function):
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(*inputs[:4], *output[1:])
         ctx.save_for_forward(*inputs[:4])
-        ctx.free = inputs[4]
+        ctx.size = inputs[4]
 
     @staticmethod
     def backward(ctx: Any, G: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
         if G is None:
             return (None,) * 5
         H, w, F, U, R, s = ctx.saved_tensors
-        of_H, of_w, of_F = ctx.needs_input_grad[:3]
         with full_precision(H):
-            if differentiated_again():  # U is differentiated too then
-                R, s = _residual(H, w, F, U, ctx.free)
-            X = _weighted(2 * R * G[..., None, None], w)
-            dw = R.square().sum(dim=-2) * G.unsqueeze(-1) if of_w else None
-            dF = -_summed(lasting_product((s * U).mT, X)) if of_F else None
-        return X if of_H else None, dw, dF, None, None
+            if differentiated_again():
+                R, s = _residual(H, w, F, U, ctx.size)
+            return *_gradients(G, w, U, R, s, ctx.needs_input_grad[:3]), None, None
 
     @staticmethod
     def jvp(ctx: Any, dH: Tensor | None, dw: Tensor | None, dF: Tensor | None, *_: Any) -> tuple[Tensor, None, None]:
         H, w, F, U = ctx.saved_tensors
         with full_precision(H):
-            R, s = _residual(H, w, F, U, ctx.free)
+            R, s = _residual(H, w, F, U, ctx.size)
             X = 2 * _weighted(R, w)
             tangent = torch.zeros_like(R[..., 0, 0])
             if dH is not None:
@@ -217,18 +251,34 @@ class _Distance(torch.autograd.Function):
         return tangent, None, None
 
 
-def _residual(H: Tensor, w: Tensor | None, F: Tensor, U: Tensor, free: bool) -> tuple[Tensor, Tensor]:
-    """Return H - sUF and the best s, (..., 1, 1); or 1 if the size is not free."""
+def _gradients(
+    G: Tensor, w: Tensor | None, U: Tensor, R: Tensor, s: Tensor, wanted: tuple[bool, ...]
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """Return the gradients in H, w and F, as far as they are wanted."""
+    of_H, of_w, of_F = wanted
+    X = _weighted(R * (2 * G)[..., None, None], w)
+    dw = R.square().sum(dim=-2) * G.unsqueeze(-1) if of_w else None
+    dF = -_summed(lasting_product((s * U).mT, X)) if of_F else None
+    return X if of_H else None, dw, dF
+
+
+def _residual(H: Tensor, w: Tensor | None, F: Tensor, U: Tensor, size: str) -> tuple[Tensor, Tensor]:
+    """Return H - sUF and the best s, (..., 1, 1); s = 1 if the size is "fixed"; F has norm 1 if it is "simplex"."""
     E = lasting_product(U, F)
-    if not free:
+    if size == "fixed":
         s = torch.ones_like(H[..., :1, :1])
+    elif w is None:
+        s = (H * E).sum(dim=(-2, -1), keepdim=True)
+        s = s if size == "simplex" else s / _divisor(F.square().sum())
     else:
-        slopes, sizes = (H * E).sum(dim=-2), F.square().sum(dim=-2)
-        if w is not None:
-            slopes, sizes = w * slopes, w * sizes
-        size = sizes.sum(dim=-1)
-        s = (slopes.sum(dim=-1) / torch.where(size > 0, size, torch.ones_like(size)))[..., None, None]
-    return H - s * E, s
+        slopes, weight = (w * (H * E).sum(dim=-2)).sum(dim=-1), (w * F.square().sum(dim=-2)).sum(dim=-1)
+        s = (slopes / _divisor(weight))[..., None, None]
+    return torch.addcmul(H, s, E, value=-1), s
+
+
+def _divisor(X: Tensor) -> Tensor:
+    """Return X with 1 for 0."""
+    return torch.where(X > 0, X, torch.ones_like(X))
 
 
 def _squared(R: Tensor, w: Tensor | None) -> Tensor:

@@ -47,6 +47,9 @@ def single_minimiser(
     if weight > ORDINARY[1] or 0 < weight < FAINTEST:
         return None
     HD = H if weights is None else H * weights
+    if not torch.is_grad_enabled():
+        found = _found(linear_term(HD, prox, weight, frame), frame)
+        return None if found is None else found.U
     U: Tensor | None = _Node.apply(HD, prox, weight, frame)[0]  # type: ignore[no-untyped-call] # torch leaves apply untyped
     return U
 
