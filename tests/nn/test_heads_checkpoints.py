@@ -83,6 +83,8 @@ def test_the_temperature_auto_follows_the_frame_of_a_state(make):
     assert simplex.temperature != square.temperature
     simplex.load_state_dict(square.state_dict())
     assert simplex.temperature == square.temperature
+    simplex.reset_parameters()
+    assert simplex.temperature == make(D, C).temperature
     fixed = make(D, C, frame=torch.tensor(simplex_etf(C)).float(), temperature=6.0)
     fixed.load_state_dict(square.state_dict())
     assert fixed.temperature == 6.0

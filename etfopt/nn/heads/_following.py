@@ -200,8 +200,8 @@ class FollowingHead(Holding):
     def _solve(self, update: MeansUpdate, mean: Tensor, current: Tensor, *, first: bool) -> tuple[Tensor, Tensor]:
         """Return U and its proximal point; what they were, for a batch that does not count."""
         H, weights = self._posed(mean, update.seen, update.state.get("samples"))
-        prox, held, frame = current.to(H.dtype), self.held, self._means_of
-        if held and self.pinned():
+        prox, held, frame = current.to(H.dtype), self.spanning, self._means_of
+        if self.pinned:
             return prox, self.prox
         if first and not held:
             prox = self._nearest_of_all(H.detach(), weights, prox)

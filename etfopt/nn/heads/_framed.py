@@ -58,6 +58,7 @@ class Framed(Head, Rotated):
         """Take over what is known of a frame."""
         self.frame_name, self._known_as, self.certificate = made.name, made.known_as, made.certificate
         self._cosine = made.cosine
+        self._first_known = made._replace(means=None, rows=None)
 
     def _set_frame(self, name: str, exact: Tensor, dtype: torch.dtype) -> None:
         """Make a frame the one of construction, in this dtype or float32 if that is wider."""
@@ -89,6 +90,9 @@ class Framed(Head, Rotated):
             if frame is not None and first is not None:
                 # a frame that was given on the meta device has no values: NaN until a state is loaded
                 frame.fill_(torch.nan) if first.is_meta else frame.copy_(first)
+        if self._cosine != self._first_known.cosine:  # a state had brought another frame
+            self._retemper(self.places, self._first_known.cosine)
+        self._know(self._first_known)
         self.U.copy_(self._first_rotation())
         self._forget_rotation()
 

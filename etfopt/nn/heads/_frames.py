@@ -57,12 +57,13 @@ def head_frame(
         shapes = " and ".join(str(tuple(F.shape)) for F in parts)
         raise InputError(f"frame is a pair of shapes {shapes}; both must have as many rows")
     name = None if counts is not None else name  # counts are those of these classes only
-    certificate = made.certificate if isinstance(made, Frame) else None
+    known_as, certificate, cosine = "", None, None
+    if isinstance(made, Frame):
+        known_as, certificate = made.name, made.certificate
+        cosine = _of_temperature(made.largest_cosine, K, 1e-12) if is_even(parts[0]) else None
+    else:
+        cosine = cosine_of(*parts)
     given = isinstance(made[0] if pair else made, Tensor)
-    cosine = cosine_of(*parts)
-    if certificate is not None and cosine is not None:
-        cosine = certificate.largest_cosine  # to all its digits
-    known_as = made.name if isinstance(made, Frame) else ""
     return HeadFrame(parts[0], parts[1] if pair else None, name, known_as, certificate, cosine, given)
 
 
@@ -107,16 +108,30 @@ def cosine_of(means: Tensor, rows: Tensor | None = None) -> float | None:
     """
     if means.is_meta or (rows is not None and rows.is_meta):
         return None
-    K, rounding = means.shape[1], 8 * torch.finfo(means.dtype).eps + 1e-12
+    K, rounding = means.shape[1], _rounding(means)
+    if rows is None and not is_even(means):
+        return None
     F = means.detach().to("cpu", torch.float64)
     size = torch.linalg.vector_norm(F, dim=0)
-    if rows is None and not size.max() <= size.min() * (1 + rounding):
-        return None
     X = F / size.masked_fill(size == 0, 1)
     W = X if rows is None else rows.detach().to("cpu", torch.float64)
     W = W * (1 if rows is None else math.sqrt(K) / torch.linalg.matrix_norm(W))
     mu = 1 - min(_least_lead(X, W, start) for start in range(0, K, BLOCK))
-    # the same formula, to all its digits
+    return _of_temperature(mu, K, rounding)
+
+
+def is_even(frame: Tensor) -> bool:
+    """Return whether all vectors of a frame have one length."""
+    size = torch.linalg.vector_norm(frame.detach().to("cpu", torch.float64), dim=0)
+    return bool(size.max() <= size.min() * (1 + _rounding(frame)))
+
+
+def _rounding(frame: Tensor) -> float:
+    return 8 * torch.finfo(frame.dtype).eps + 1e-12
+
+
+def _of_temperature(mu: float, K: int, rounding: float) -> float | None:
+    """Return a largest cosine, or None for that of a simplex: the same formula, to all its digits."""
     return None if abs(mu + 1 / (K - 1)) <= rounding else mu
 
 

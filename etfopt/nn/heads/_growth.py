@@ -64,3 +64,19 @@ def moved_least(vertices: Tensor, index: list[int], frame: Tensor) -> Tensor:
     E, F = columns(vertices.double(), index), frame.double()  # columns of zeros ask nothing of new classes
     start = torch.eye(len(E), len(F), dtype=E.dtype, device=E.device)
     return nearest_minimiser(E @ F.mT, start).to(vertices.dtype)
+
+
+@torch.no_grad()
+def independent(frame: Tensor, classes: Sequence[int]) -> list[int]:
+    """Return the first of some classes whose columns of a frame (r, C) are a basis of what they all span."""
+    F = frame.detach().to("cpu", torch.float64)
+    basis, found = F.new_zeros(F.shape), list[int]()
+    for c in classes:
+        rest = F[:, c]
+        for _ in range(2):  # twice is enough
+            rest = rest - basis @ (basis.mT @ rest)
+        size = torch.linalg.vector_norm(rest)
+        if len(found) < len(F) and size > 1e-4 * torch.linalg.vector_norm(F[:, c]):
+            basis[:, len(found)] = rest / size
+            found.append(c)
+    return found

@@ -18,7 +18,7 @@ from etfopt.errors import InputError
 from etfopt.frames import simplex_etf
 from etfopt.nn.heads._etf import ETFHead
 from etfopt.nn.heads._framed import FRAMES
-from etfopt.nn.heads._growth import columns, named
+from etfopt.nn.heads._growth import columns, independent, named
 from etfopt.nn.heads._rotation import is_rotation, nearest_rotation
 
 HELD = ("held_rows", "held_at")
@@ -32,7 +32,7 @@ class Holding(ETFHead):
     held_at: Tensor | None  # (d, r)
     _optional = (*FRAMES, *HELD)
     _held: tuple[int, ...] | None = None  # what `held_rows` says, once it was looked at
-    _spanned: bool | None = None
+    _spanning: tuple[int, ...] | None = None
 
     def _register(self, *made: Any) -> None:
         super()._register(*made)
@@ -123,7 +123,7 @@ class Holding(ETFHead):
     def _keep_held(self, rows: Tensor | None, at: Tensor | None) -> None:
         held = rows is not None and bool(rows.any())
         self.held_rows, self.held_at = (rows, at) if held else (None, None)
-        self._held = self._spanned = None
+        self._held = self._spanning = None
 
     def _refuse_pair(self) -> None:
         if self.classifier_frame is not None:
@@ -154,16 +154,23 @@ class Holding(ETFHead):
         W, rows = super()._weight(U), self.held_rows
         return W if rows is None else torch.where(rows.any(dim=1, keepdim=True), rows.to(W.dtype), W)
 
-    @torch.no_grad()
+    @property
+    def spanning(self) -> tuple[int, ...]:
+        """Held classes whose vertices are a basis of what the held vertices span; none if they span all there is.
+
+        To hold these is to hold all, and their columns of the frame do not depend on each other.
+        """
+        if self._spanning is None:
+            C, frame = self.num_classes, self._means_of
+            F = torch.from_numpy(simplex_etf(C)) if frame is None else frame
+            found = independent(F, self.held)
+            self._spanning = tuple(found) if len(found) < len(independent(F, range(C))) else ()
+        return self._spanning
+
+    @property
     def pinned(self) -> bool:
-        """Return whether the held vertices determine those of all present classes."""
-        if self._spanned is None:
-            held, frame = list(self.held), self._means_of
-            F = torch.from_numpy(simplex_etf(self.num_classes)) if frame is None else frame.double().cpu()
-            rounding = 10 * max(F.shape) * torch.finfo(self.U.dtype).eps
-            ranks = [int((rounding * S[0] < S).sum()) for S in map(torch.linalg.svdvals, (F, F[:, held]))]
-            self._spanned = bool(held) and ranks[0] == ranks[1]
-        return self._spanned
+        """Whether the held vertices determine those of all present classes."""
+        return bool(self.held) and not self.spanning
 
     # --- state ------------------------------------------------------------------------------------------------------
 
@@ -208,7 +215,7 @@ class Holding(ETFHead):
     @torch.no_grad()
     def _settle(self) -> None:
         """Make U_0 a rotation in the dtype that it has now; rows of low precision become those of it."""
-        self._held = self._spanned = None
+        self._held = self._spanning = None
         at, rows = self.held_at, self.held_rows
         if at is None or rows is None or at.is_meta or rows.is_meta or not readable(at):
             return

@@ -176,8 +176,10 @@ class Head(LoadChecked, TakesLabels, abc.ABC):
 
         The statistics of the old classes stay to the bit, and those of the new ones are empty. A simplex must move when
         it grows: its old vertices move as little as possible. Where there is no room for a larger simplex, the default
-        frame becomes the best one that there is. The temperature "auto" becomes that of the new number. In a head with a `capacity` that is large enough, no vertex moves and the temperature stays: the new classes take
-        free vertices.
+        frame becomes the best one that there is. The temperature "auto" becomes that of the new number.
+
+        In a head with a `capacity` that is large enough, no vertex moves and the temperature stays: the new classes
+        take free vertices.
 
         Parameters
         ----------

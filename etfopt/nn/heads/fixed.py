@@ -68,8 +68,8 @@ class FixedETFHead(ETFHead):
 
     Notes
     -----
-    With C > dim + 1 classes there is no simplex. Up to C = 2 dim the best frame has a closed form. Beyond, it is found by
-    a search, which takes seconds to minutes the first time and is cached on disk; ``etfopt frame --dim D --classes C``
+    With C > dim + 1 classes there is no simplex. Up to C = 2 dim the best frame has a closed form. Beyond, a search
+    finds it, which takes seconds to minutes the first time and is cached on disk; ``etfopt frame --dim D --classes C``
     does it beforehand and shows its progress. The attribute ``certificate`` says how good the frame is, an
     `etfopt.frames.FrameCertificate`; it is None for a matrix of your own and after a state brought another frame.
 

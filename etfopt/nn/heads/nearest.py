@@ -203,8 +203,8 @@ class NearestETFHead(FollowingHead):
         r"""Solve for the current means with the core, in float64, and certify the answer.
 
         The problem has :math:`H = \bar H_t/\|\bar H_t\|_F` of the current means, the proximal point of the last solve,
-        and the head's class weights and held classes. Right after a training step that solved, ``solution().etf`` and the head's ``U @ frame`` agree up to
-        rounding. Between solves (`solve_every`), and once U is frozen, it is what a solve would find now. To grade the
+        and the head's class weights and held classes. Right after a training step that solved, ``solution().etf`` and
+        the head's ``U @ frame`` agree up to rounding. Between solves (`solve_every`), and once U is frozen, it is what a solve would find now. To grade the
         head's own U, also of an average of models: ``etfopt.certify(solution.problem, head.rotation().numpy())``.
 
         Parameters
@@ -224,11 +224,13 @@ class NearestETFHead(FollowingHead):
         self.means.raise_rejected()
         if not float(self.means.steps):
             raise InputError("the head has seen no batch, so that there are no class means; train it, or load a state")
-        if self.held and self.pinned():
+        if self.pinned:
             raise InputError("the held vertices determine all others, so that nothing is solved; call release() first")
         H, weights = self._posed_now(torch.float64)
         at = polar_factor(self.held_at.double()) if self.held and self.held_at is not None else None
         given = (self.prox, self._means_of, weights, at)
         prox, frame, w, U0 = (None if X is None else X.double().cpu().numpy() for X in given)
-        problem = NearestETF(H.cpu().numpy(), prox, self.delta, frame, weights=w, hold=self.held or None, hold_at=U0)
+        problem = NearestETF(
+            H.cpu().numpy(), prox, self.delta, frame, weights=w, hold=self.spanning or None, hold_at=U0
+        )
         return core.solve(problem, solver, throw=throw)
