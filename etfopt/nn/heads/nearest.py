@@ -204,8 +204,9 @@ class NearestETFHead(FollowingHead):
 
         The problem has :math:`H = \bar H_t/\|\bar H_t\|_F` of the current means, the proximal point of the last solve,
         and the head's class weights and held classes. Right after a training step that solved, ``solution().etf`` and
-        the head's ``U @ frame`` agree up to rounding. Between solves (`solve_every`), and once U is frozen, it is what a solve would find now. To grade the
-        head's own U, also of an average of models: ``etfopt.certify(solution.problem, head.rotation().numpy())``.
+        the head's ``U @ frame`` agree up to rounding. Between solves (`solve_every`), and once U is frozen, it is what
+        a solve would find now. To grade the head's own U, also of an average of models:
+        ``etfopt.certify(solution.problem, head.rotation().numpy())``.
 
         Parameters
         ----------
