@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from etfopt.certificate import Certificate, certify
     from etfopt.frames import simplex_etf
     from etfopt.geometry import random_stiefel
+    from etfopt.growth import grow
     from etfopt.polar import polar_factor
     from etfopt.problem import NearestETF
     from etfopt.solution import Solution, nearest_etf, solve
@@ -29,6 +30,7 @@ __all__ = [
     "Solution",
     "Termination",
     "certify",
+    "grow",
     "nearest_etf",
     "polar_factor",
     "random_stiefel",
@@ -41,6 +43,7 @@ HOMES = {
     "certificate": ("Certificate", "certify"),
     "frames": ("simplex_etf",),
     "geometry": ("random_stiefel",),
+    "growth": ("grow",),
     "polar": ("polar_factor",),
     "problem": ("NearestETF",),
     "solution": ("Solution", "nearest_etf", "solve"),

@@ -20,6 +20,7 @@ class Held(NamedTuple):
     """Classes whose vertices stay at U_0 f_c.
 
     Every U that keeps them there is V Q_held' + B U_s Q_free', V = U_0 Q_held, with U_s on the smaller St(d-k, r-k).
+    Proof: ``theory/held.py``.
     """
 
     classes: tuple[int, ...]
@@ -58,31 +59,39 @@ def as_held(hold: Sequence[int] | None, hold_at: ArrayLike | None, d: int, F: Ar
     classes = _classes(hold, C)
     if hold_at is None:
         remedy = "pass hold_at=U_0, a point of the manifold such as solution.U"
-        raise InputError(f"hold names {len(classes)} classes, and hold_at is missing", "hold_at", None, remedy)
+        raise InputError(f"hold = {list(classes)} needs a point to hold at", "hold_at", None, remedy)
     U0 = as_matrix(hold_at, "hold_at", shape=(d, r))
-    off, allowed = feasibility(np.asarray(U0, dtype=np.float64)), 100 * r * unit
+    # half of what a certificate allows: the free vertices round as well
+    off, allowed = feasibility(np.asarray(U0, dtype=np.float64)), 50 * r * unit
     if not off <= allowed:
         message = f"hold_at is not on the manifold: ||U'U - I|| = {off:.1e}, and {allowed:.1e} is allowed"
         raise InputError(message, "hold_at", U0, "pass etfopt.polar_factor(hold_at), in the dtype of H or wider")
-    Y, _ = normalized(F[:, list(classes)])
-    Q, s, _ = scipy.linalg.svd(Y, full_matrices=True)
-    k = int(np.count_nonzero(s > max(Y.shape) * float(np.finfo(F.dtype).eps) * max(s[0], 1e-300)))
+    Y, _ = normalized(F)
+    Q, s, _ = scipy.linalg.svd(normalized(Y[:, list(classes)])[0], full_matrices=True)
+    k = int(np.count_nonzero(s > max(r, len(classes)) * float(np.finfo(F.dtype).eps) * s[0]))
     # the square frame has a direction that no class sees
-    seen = np.linalg.norm(np.delete(Q[:, k:].T @ F, list(classes), axis=1)) > C * r * unit * np.linalg.norm(F)
+    seen = np.linalg.norm(np.delete(Q[:, k:].T @ Y, list(classes), axis=1)) > C * r * unit * np.linalg.norm(Y)
     if k == 0 or not seen:
         left = "span nothing" if k == 0 else "span what the frame spans: nothing is left to solve"
         remedy = "leave hold out" if k == 0 else "hold fewer, or use hold_at itself"
-        raise InputError(f"the {len(classes)} classes of hold {left}", "hold", list(classes), remedy)
+        raise InputError(f"the vertices of hold = {list(classes)} {left}", "hold", list(classes), remedy)
     V = np.asarray(U0, dtype=np.float64) @ Q[:, :k]
-    B = scipy.linalg.qr(V, mode="full")[0][:, k:]
-    return Held(classes, U0, Q[:, :k], Q[:, k:], V, np.asarray(B))
+    B = np.asarray(scipy.linalg.qr(V, mode="full")[0][:, k:], dtype=np.float64)
+    bases: list[Float64Array] = [Q[:, :k], Q[:, k:], V, B]
+    for basis in bases:
+        basis.flags.writeable = False
+    return Held(classes, U0, *bases)
 
 
 def _classes(hold: Sequence[int], C: int) -> tuple[int, ...]:
     """Return different classes of 0 .. C-1."""
-    if isinstance(hold, (str, bytes)) or not hasattr(hold, "__iter__"):
+    try:
+        named = None if isinstance(hold, (str, bytes)) else list(hold)
+    except TypeError:
+        named = None
+    if named is None:
         raise InputError(f"hold must be a sequence of classes; got {hold!r}", "hold", hold, "pass e.g. range(10)")
-    classes = tuple(as_integer(c, "hold", at_least=0) for c in hold)
+    classes = tuple(as_integer(c, "hold", at_least=0) for c in named)
     if not classes:
         raise InputError("hold names no class", "hold", hold, "leave it out")
     if max(classes) >= C:

@@ -8,6 +8,7 @@ import numpy as np
 
 from etfopt._arrays import Array
 from etfopt._linear_term import LinearTerm
+from etfopt._scaling import normalized, rescaled
 from etfopt.polar._svd import SVD
 from etfopt.problem import NearestETF
 
@@ -56,22 +57,27 @@ def number(value: float) -> float:
 
 def change_bound(problem: NearestETF, term: LinearTerm, svd: SVD) -> float:
     """Bound ||dA||_F from the problem's A to the matrix of which the SVD is exact: forming A, and the SVD."""
-    formed = (1 + 5 / problem.C) * term.rounding * (2 * ROUNDOFF / problem.unit)
+    further = 4 if problem.weights is None else 5  # a product with a weight rounds once more
+    formed = (1 + further / problem.C) * term.rounding * (2 * ROUNDOFF / problem.unit)
     return formed + 1.01 * svd_units(problem.d, problem.r) * ROUNDOFF * float(np.linalg.norm(svd.S))
 
 
 def unseen(problem: NearestETF, null: Array) -> float:
     """Bound ||(U - U*) N N'F||_F, N a basis of the null space of A on which U and U* may differ at will."""
     units = 1.01 * math.sqrt(problem.r) * (svd_units(problem.d, problem.r) + problem.r)
-    return 2 * float(np.linalg.norm(null.T @ problem.F)) + 2 * units * ROUNDOFF * float(np.linalg.norm(problem.F))
+    F, f = normalized(problem.F)
+    return float(rescaled(2 * np.linalg.norm(null.T @ F) + 2 * units * ROUNDOFF * np.linalg.norm(F), f))
 
 
 def frame_ignores(problem: NearestETF, null: Array, smallest: float) -> bool:
     """Return whether F' vanishes on the null space of A, so that the ETF is unique although U is not.
 
     `null` is a basis of the numerical null space, and `smallest` the least singular value outside it. Proofs:
-    ``theory/gauge.py``, 1, and ``theory/closed_form.py``.
+    ``theory/gauge.py``, 1, ``theory/closed_form.py`` and, for absent classes, ``theory/weights.py``.
     """
+    # a null space larger than that of F' holds something that a frame sees, however small its entries there
+    if null.shape[1] > problem.r - problem.frame_rank:
+        return False
     # Rounding turns the basis by rounding / smallest. A faint proximal term turns it by up to the root of that
     # before its own singular values rise above rounding.
     tolerance = np.sqrt(problem.scaled_linear_term.rounding / smallest) if smallest > 0 else 0.0

@@ -9,6 +9,7 @@ from contextvars import ContextVar
 from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from etfopt._arrays import Array, Float64Array
 
@@ -55,6 +56,25 @@ def in_range(X: Array, bits: int = SAFE) -> tuple[Float64Array, int, int]:
     X64 = np.asarray(X, dtype=np.float64)
     k = _exponent(X64)
     return (X64, 0, k) if -bits <= k <= bits else (rescaled(X64, -k), k, 0)
+
+
+def weighted(X: Array, w: Array) -> tuple[Float64Array, int]:
+    """Return (Y, e) in float64 with X diag(w) = 2**e Y, whatever the sizes of single columns and weights.
+
+    A column underflows only where it is negligible beside the largest.
+    """
+    X64 = np.where(w, np.asarray(X, dtype=np.float64), 0.0)
+    columns, (v, k) = column_exponents(X64), np.frexp(w)
+    if max(np.abs(columns).max(), np.abs(k).max()) <= SAFE:
+        return np.asarray(X64 * w), 0
+    seen = X64.any(axis=0)
+    e = int((columns + k)[seen].max()) if seen.any() else 0
+    return np.asarray(np.ldexp(np.ldexp(X64, -columns) * v, np.where(seen, columns + k - e, 0))), e
+
+
+def column_exponents(X: Array) -> NDArray[np.int_]:
+    """Return k with the largest entry of each column in [1/2, 1) 2**k; 0 for a column of zeros."""
+    return np.asarray(np.frexp(np.maximum(X.max(axis=0), -X.min(axis=0)))[1], dtype=np.int_)
 
 
 def _exponent(X: Float64Array) -> int:

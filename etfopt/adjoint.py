@@ -17,9 +17,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from etfopt._arrays import Array, Float64Array, as_matrix, as_vector
-from etfopt._held import Held
 from etfopt._rounding import frame_ignores
-from etfopt._scaling import in_range, normalized, own_errstate, rescaled
+from etfopt._scaling import in_range, normalized, own_errstate, rescaled, weighted
 from etfopt._spectrum import Spectrum, spectrum_at, spectrum_of
 from etfopt.errors import InputError
 from etfopt.implicit import kkt_memory, kkt_vjp
@@ -123,7 +122,8 @@ def nearest_etf_vjp(problem: NearestETF, U: ArrayLike, cotangent: ArrayLike) -> 
     Notes
     -----
     Proof of the closed form, and why an inexact U is refused: ``theory/gradient.py``. The gradient of a loss of the
-    ETF does not grow with :math:`1/\delta`: ``theory/gauge.py``, 6.
+    ETF does not grow with :math:`1/\delta`: ``theory/gauge.py``, 6. Weights: ``theory/weights.py``. Held classes:
+    ``theory/held.py``.
 
     References
     ----------
@@ -139,21 +139,22 @@ def nearest_etf_vjp(problem: NearestETF, U: ArrayLike, cotangent: ArrayLike) -> 
     >>> nearest_etf_vjp(problem, U, np.eye(4, 3) @ problem.F.T).H.shape
     (4, 3)
     """
-    U, G = _points(problem, U=U, cotangent=cotangent)
-    if problem.held is not None:
-        return _spread(problem.held, nearest_etf_vjp(problem.free, *_parts(problem, problem.held, U, G)), problem.dtype)
-    term, spectrum = problem.scaled_linear_term, spectrum_at(problem, U)
-    _require_gauge_free(problem, G, spectrum)
+    free, (U, G) = _free(problem, *_points(problem, U=U, cotangent=cotangent))
+    term, spectrum = free.scaled_linear_term, spectrum_at(free, U)
+    _require_gauge_free(free, G, spectrum)
     # A = 2^e A_s, and the derivative is homogeneous of degree -1
     dA, e = _derivative(U, G, spectrum)
     e -= term.exponent
     with np.errstate(over="ignore"):
-        dAF, (H, h) = problem.on_frame(dA), normalized(problem.H)
-        dw = rescaled(2 * np.einsum("dc,dc->c", H, dAF), e + h)
-        w, k = normalized(np.ones(1) if problem.weights is None else problem.weights)
-        dH = rescaled(dAF * w, 1 + e + k).astype(problem.dtype, copy=False)
+        dAF, f = _on_whole_frame(problem, dA)
+        H, h = normalized(problem.H)
+        dw = rescaled(2 * np.einsum("dc,dc->c", H, dAF), e + f + h)
+        dHD, k = (dAF, 0) if problem.weights is None else weighted(dAF, problem.weights)
+        dH = rescaled(dHD, 1 + e + f + k).astype(problem.dtype, copy=False)
         if problem.prox is None:
             return Gradient(dH, None, dw)
+        if problem.held is not None:
+            dA = problem.held.spread(dA)
         return Gradient(dH, rescaled(problem.delta * dA, e).astype(problem.dtype, copy=False), dw)
 
 
@@ -200,43 +201,49 @@ def nearest_etf_jvp(
     """
     U, dH = _points(problem, U=U, tangent=tangent)
     dw = None if weights_tangent is None else as_vector(weights_tangent, "weights_tangent", problem.C)
-    if problem.held is not None:
-        B, U_free = problem.held.B, _parts(problem, problem.held, U)[0]
-        return np.asarray(B @ nearest_etf_jvp(problem.free, U_free, B.T @ dH, dw))
-    spectrum = spectrum_at(problem, U)
-    _require_gauge_free(problem, np.zeros_like(U), spectrum)
+    free, (U,) = _free(problem, U)
+    spectrum = spectrum_at(free, U)
+    _require_gauge_free(free, np.zeros_like(U), spectrum)
     scaled, k = _tangent_of_weighted(problem, dH, dw)
-    dU, e = _derivative(np.asarray(U, dtype=np.float64), 2 * scaled @ problem.F.T, spectrum)
-    return rescaled(problem.on_frame(dU), k + e - problem.scaled_linear_term.exponent)
+    if problem.held is None:
+        dA = 2 * scaled @ problem.F.T
+    else:
+        F, f = normalized(problem.held.frame(problem.F))
+        dA, k = 2 * (problem.held.B.T @ scaled) @ F.T, k + f
+    dU, e = _derivative(np.asarray(U, dtype=np.float64), dA, spectrum)
+    dUF, f = _on_whole_frame(problem, dU)
+    return rescaled(dUF, f + k + e - free.scaled_linear_term.exponent)
 
 
 def _tangent_of_weighted(problem: NearestETF, dH: Array, dw: Array | None) -> tuple[Float64Array, int]:
-    """Return (X, k) with d(HD) = dH D + H dD = 2**k X."""
-    products = [_product(dH, np.ones(1) if problem.weights is None else problem.weights)]
+    """Return (X, k) with d(HD) = dH D + H dD = 2**k X, in range."""
+    products = [weighted(dH, np.ones(problem.C) if problem.weights is None else problem.weights)]
     if dw is not None:
-        products.append(_product(problem.H, dw))
-    k = max(e for _, e in products)
-    return np.asarray(sum(rescaled(X, e - k) for X, e in products)), k
+        products.append(weighted(problem.H, dw))
+    scaled = [(X, e + k) for X, e, k in ((*normalized(Y), k) for Y, k in products)]
+    k = max((e for X, e in scaled if X.any()), default=0)
+    return np.asarray(sum(rescaled(X, e - k) for X, e in scaled)), k
 
 
-def _product(X: Array, w: Array) -> tuple[Float64Array, int]:
-    (Y, y), (v, k) = normalized(X), normalized(w)
-    return np.asarray(Y * v), y + k
-
-
-def _parts(problem: NearestETF, held: Held, U: Array, *cotangents: Array) -> list[Array]:
-    """Return the parts in the smaller problem of a point U of one with held classes, and of cotangents there."""
+def _free(problem: NearestETF, U: Array, *cotangents: Array) -> tuple[NearestETF, list[Array]]:
+    """Return the problem that held classes leave, and the parts in it of a point U and of cotangents there."""
+    held = problem.held
+    if held is None:
+        return problem, [U, *cotangents]
     off = float(np.linalg.norm(U @ held.Q_held - held.V))
     if not off <= 100 * problem.r * problem.unit:
         message = f"U does not hold the classes of hold: it is off by {off:.1e} there"
         raise InputError(message, "U", U, "pass etfopt.solve(problem).U")
-    return [held.part(X) for X in (U, *cotangents)]
+    return problem.free, [held.part(X) for X in (U, *cotangents)]
 
 
-def _spread(held: Held, inner: Gradient, dtype: np.dtype[np.floating]) -> Gradient:
-    """Return the cotangents of a problem with held classes from those of the smaller problem."""
-    prox = None if inner.prox is None else held.spread(inner.prox).astype(dtype)
-    return Gradient((held.B @ inner.H).astype(dtype), prox, inner.weights)
+def _on_whole_frame(problem: NearestETF, X: Array) -> tuple[Array, int]:
+    """Return (Y, e) with XF = 2**e Y, for a tangent X that leaves held vertices where they are."""
+    if problem.held is None:
+        return problem.on_frame(X), 0
+    # not by X itself: the frame without the held classes keeps their columns at zero, and what it does not see away
+    F, f = normalized(problem.held.frame(problem.F))
+    return np.asarray(problem.held.B @ (X @ F)), f
 
 
 def _points(problem: NearestETF, **matrices: ArrayLike) -> list[Array]:

@@ -74,7 +74,7 @@ class Certificate(Described):
     symmetric polar factor of A; those by stationarity from U being the minimiser for UK, K = sym(U'A) semidefinite. The
     gap is of second order in the distance: its rounding would hide all distances below its root. Proofs with rounding:
     ``theory/certificate.py``. Uniqueness of U and of the ETF: ``theory/closed_form.py`` and ``theory/gauge.py``.
-    Curvature: ``theory/landscape.py``.
+    Curvature: ``theory/landscape.py``. Absent classes, whose vertices may be free: ``theory/weights.py``.
 
     Examples
     --------
@@ -153,7 +153,8 @@ def certify(problem: NearestETF, U: ArrayLike) -> Certificate:
 
     Notes
     -----
-    Proofs with rounding: ``theory/certificate.py``. How the data move U*: ``theory/conditioning.py``.
+    Proofs with rounding: ``theory/certificate.py``. How the data move U*: ``theory/conditioning.py``. Held classes:
+    ``theory/held.py``.
 
     Examples
     --------

@@ -91,14 +91,20 @@ def kkt_vjp(problem: NearestETF, U: ArrayLike, cotangent: ArrayLike) -> Array:
     True
     """
     require_problem(problem)
-    if problem.held is not None:
-        held = problem.held
-        U, G = (as_matrix(X, name, shape=(problem.d, problem.r)) for X, name in ((U, "U"), (cotangent, "cotangent")))
-        return np.asarray(held.B @ kkt_vjp(problem.free, held.part(U), held.part(G)), dtype=problem.dtype)
     U, G = (
         np.asarray(as_matrix(X, name, shape=(problem.d, problem.r)), dtype=np.float64)
         for X, name in ((U, "U"), (cotangent, "cotangent"))
     )
+    held = problem.held
+    if held is None:
+        slope = _direction(problem, U, G) @ problem.F
+    else:
+        slope = held.B @ (_direction(problem.free, held.part(U), held.part(G)) @ held.frame(problem.F))
+    return np.asarray(-2 * slope * (1 if problem.weights is None else problem.weights), dtype=problem.dtype)
+
+
+def _direction(problem: NearestETF, U: Float64Array, G: Float64Array) -> Float64Array:
+    """Return the cotangent of the linear term, with its sign changed."""
     F = np.asarray(problem.F, dtype=np.float64)
     FD = F if problem.weights is None else F * problem.weights
     block = 2 * FD @ F.T + problem.delta * np.eye(problem.r) - sym(U.T @ problem.gradient(U))
@@ -117,8 +123,7 @@ def kkt_vjp(problem: NearestETF, U: ArrayLike, cotangent: ArrayLike) -> Array:
     w = -solve(G.reshape(1, -1))
     T = solve(J)
     s = -scipy.linalg.solve(J @ T.T, J @ w.T, assume_a="pos")
-    direction = (w + s.T @ T).reshape(U.shape)
-    return np.asarray(-2 * direction @ FD, dtype=problem.dtype)
+    return np.asarray((w + s.T @ T).reshape(U.shape), dtype=np.float64)
 
 
 def _constraint_jacobian(U: Float64Array) -> Float64Array:

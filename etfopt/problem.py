@@ -7,13 +7,23 @@ from collections.abc import Sequence
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from etfopt._arrays import Array, Float64Array, as_matrix, as_weights, room_hint
 from etfopt._held import Held, as_held
-from etfopt._linear_term import LinearTerm, frame_term, gathered, proximal_term, simplex_term, without_common_mean
+from etfopt._linear_term import (
+    LinearTerm,
+    Term,
+    data_in_range,
+    frame_term,
+    gathered,
+    proximal_in_range,
+    proximal_term,
+    simplex_term,
+    without_common_mean,
+)
 from etfopt._scalars import proximal_weight
-from etfopt._scaling import in_range, normalized, own_errstate, rescaled, squared_norm
+from etfopt._scaling import normalized, own_errstate, rescaled, squared_norm, weighted
 from etfopt.errors import InputError
 from etfopt.frames import frame_matrix, simplex_etf
 from etfopt.polar._gram import GramSpectrum, gram_spectrum
@@ -126,6 +136,7 @@ class NearestETF:
         self.delta: float = proximal_weight(delta, (d, self.r), has_prox=prox is not None)
         self.prox: Array | None = None if prox is None else as_matrix(prox, "prox", shape=(d, self.r))
         self.held: Held | None = as_held(hold, hold_at, d, self.F, self.unit)
+        self._before: tuple[Term, ...] = ()  # what was rounded to form the data of a `free` problem
 
     def fresh(self) -> NearestETF:
         """Return the same problem without its cached linear term and Gram matrix, for timings.
@@ -140,7 +151,14 @@ class NearestETF:
         """Return the problem with another proximal term."""
         frame = None if self._simplex else self.F
         hold, at = (None, None) if self.held is None else (self.held.classes, self.held.U0)
-        return NearestETF(self.H, prox, delta, frame, weights=self.weights, hold=hold, hold_at=at)
+        other = NearestETF(self.H, prox, delta, frame, weights=self.weights, hold=hold, hold_at=at)
+        other._before = self._before
+        return other
+
+    def _reordered(self, order: NDArray[np.intp]) -> NearestETF:
+        """Return the problem in which class c has column ``order[c]`` of the frame; nothing may be held."""
+        frame = None if self._simplex and np.array_equal(order, np.arange(self.C)) else self.F[:, order]
+        return NearestETF(self.H, self.prox, self.delta, frame, weights=self.weights)
 
     @property
     def without_prox(self) -> NearestETF:
@@ -153,16 +171,24 @@ class NearestETF:
         r"""The smaller problem of the same kind that held classes leave; the problem itself where none are held.
 
         With B an orthonormal basis of what the held vertices do not span, and Q that of the directions of the frame
-        that they do not span, it has the class means :math:`B'H`, the frame :math:`Q'F` and the proximal point
-        :math:`B'U_{prox}Q`. ``problem.held.assembled(U)`` makes a point of the whole problem of one of this.
+        that they do not span, it has the class means :math:`B'H`, the frame :math:`Q'F`, both zero for held classes,
+        and the proximal point :math:`B'U_{prox}Q`. ``problem.held.assembled(U)`` makes a point of the whole problem of
+        one of this. Proof: ``theory/held.py``.
         """
         held = self.held
         if held is None:
             return self
-        H, h, _ = in_range(self.H)
-        weights = self.weights if h == 0 else rescaled(np.ones(self.C) if self.weights is None else self.weights, h)
-        prox = None if self.prox is None else held.part(self.prox)
-        return NearestETF((held.B.T @ H).astype(self.dtype), prox, self.delta, held.frame(self.F), weights=weights)
+        frame = held.frame(self.F)
+        own = np.where(np.isin(np.arange(self.C), held.classes), self.dtype.type(0), self.H)
+        H, weights, f = data_in_range(own, self.weights)
+        prox, delta = (None, 0.0) if self.prox is None else proximal_in_range(self.prox, self.delta)
+        part = None if prox is None else held.part(prox)
+        free = NearestETF((held.B.T @ H).astype(self.dtype), part, delta, rescaled(frame, f), weights=weights)
+        # the products with B and Q round what they take: as much as the whole data, however little of them is left
+        rounded = [frame_term(own, frame, self.weights), *self._proximal_term()]
+        units = 1 + self.d / self.C  # C u is counted for a norm, and a product over d rows rounds d times
+        free._before = tuple(term._replace(matrix=np.zeros((1, 1)), norm=units * term.norm) for term in rounded)
+        return free
 
     @property
     def d(self) -> int:
@@ -179,6 +205,15 @@ class NearestETF:
         """Rows of the frame: columns of U."""
         return int(self.F.shape[0])
 
+    @cached_property
+    @own_errstate
+    def frame_rank(self) -> int:
+        """Numerical rank of the frame."""
+        if self._simplex:
+            return self.C - 1
+        s = np.linalg.svd(normalized(self.F)[0], compute_uv=False)
+        return int(np.count_nonzero(s > max(self.F.shape) * float(np.finfo(self.F.dtype).eps) * s[0]))
+
     @property
     def dtype(self) -> np.dtype[np.floating]:
         """Working dtype, that of H. U is returned in it, and accuracy is promised in its rounding unit."""
@@ -194,10 +229,12 @@ class NearestETF:
     def scaled_linear_term(self) -> LinearTerm:
         r"""The linear term with its power of two taken out: :math:`A = 2^e A_s`."""
         w = self.weights
-        terms = [simplex_term(self.H, w) if self._simplex else frame_term(self.H, self.F, w)]
-        if self.delta > 0 and self.prox is not None:
-            terms.append(proximal_term(self.prox, self.delta))
-        return gathered(terms, self.C * self.unit)
+        data = simplex_term(self.H, w) if self._simplex else frame_term(self.H, self.F, w)
+        return gathered([data, *self._proximal_term(), *self._before], self.C * self.unit)
+
+    def _proximal_term(self) -> list[Term]:
+        """Return delta U_prox, or nothing without one."""
+        return [proximal_term(self.prox, self.delta)] if self.delta > 0 and self.prox is not None else []
 
     @own_errstate
     def on_frame(self, X: Array) -> Array:
@@ -254,7 +291,8 @@ class NearestETF:
         """
         U = self._point(U, "U")
         with np.errstate(over="ignore"):
-            value = squared_norm(self._weighted(self.H - U @ self.F, root=True))
+            residual, e = self._weighted(self.H - U @ self.F, root=True)
+            value = float(rescaled(squared_norm(residual), 2 * e))
             if self.delta > 0 and self.prox is not None:
                 value += self.delta / 2 * squared_norm(U - self.prox)
         return value
@@ -272,8 +310,9 @@ class NearestETF:
         ndarray, shape (d, r), float64
         """
         U = self._point(U, "U")
-        residual, e = normalized(self._weighted(U @ self.F - self.H))
-        gradient = rescaled(2 * residual @ self.F.T, e)
+        residual, k = self._weighted(U @ self.F - self.H)
+        residual, e = normalized(residual)
+        gradient = rescaled(2 * residual @ self.F.T, e + k)
         if self.delta > 0 and self.prox is not None:
             gradient += self.delta * (U - self.prox)
         return gradient
@@ -291,13 +330,14 @@ class NearestETF:
         ndarray, shape (d, r), float64
         """
         V = self._point(V, "V")
-        return 2 * self._weighted(V @ self.F) @ self.F.T + self.delta * V
+        product, e = self._weighted(V @ self.F)
+        return rescaled(2 * product @ self.F.T, e) + self.delta * V
 
-    def _weighted(self, X: Float64Array, *, root: bool = False) -> Float64Array:
-        """Return XD, or X times the root of D."""
+    def _weighted(self, X: Float64Array, *, root: bool = False) -> tuple[Float64Array, int]:
+        """Return (Y, e) with XD = 2**e Y, or X times the root of D."""
         if self.weights is None:
-            return X
-        return np.asarray(X * (np.sqrt(self.weights) if root else self.weights))
+            return X, 0
+        return weighted(X, np.sqrt(self.weights) if root else self.weights)
 
     def __repr__(self) -> str:
         held = "" if self.held is None else f", held={len(self.held.classes)}"

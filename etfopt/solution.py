@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -12,7 +12,9 @@ from numpy.typing import ArrayLike
 
 from etfopt._arrays import Array, as_matrix
 from etfopt._display import Described, Rows
-from etfopt._scaling import normalized, own_errstate, rescaled
+from etfopt._free_scale import best_scale
+from etfopt._scaling import normalized, own_errstate
+from etfopt.assignment import Permutation, best_assignment
 from etfopt.certificate import Certificate, certify
 from etfopt.errors import ConvergenceError
 from etfopt.polar import polar_factor
@@ -42,6 +44,12 @@ class Solution(Described):
         Checks of U that trust no solver; solver, seconds, iterations and trace.
     converged : bool
         The certificate's verdict: U is feasible and its relative gap is within what the solver promises.
+    assignment : ndarray of int, shape (C,), or None
+        With ``nearest_etf(..., assign=True)``: class c has column ``assignment[c]`` of the frame that was passed. The
+        problem here has the frame in this order, and `converged` and the certificate are for this order.
+    assignment_certified : bool
+        Whether no other order is better. False wherever the order was searched for: then the joint optimum over
+        rotations and orders is not certified.
 
     Examples
     --------
@@ -59,6 +67,8 @@ class Solution(Described):
     certificate: Certificate
     stats: Stats
     converged: bool
+    assignment: Permutation | None = None
+    assignment_certified: bool = True
 
     @cached_property
     @own_errstate
@@ -87,7 +97,7 @@ class Solution(Described):
     @own_errstate
     def scale(self) -> float:
         r"""Best size :math:`s = \sum_c w_c h_c'Uf_c / \sum_c w_c\|f_c\|^2` of this ETF, see `distance`."""
-        return _best_scale(self.problem, self.U)[0]
+        return best_scale(self.problem, self.U)[0]
 
     @cached_property
     @own_errstate
@@ -95,7 +105,8 @@ class Solution(Described):
         r"""Distance :math:`\min_{s, U} (\sum_c w_c \|h_c - s\,Uf_c\|^2)^{1/2}` to the nearest ETF of any size.
 
         It is in the units of H for w = 1. Without a proximal term the minimiser is this U. With one it is the polar
-        factor of HDF'. Held classes stay where they are.
+        factor of HDF'. Where classes are held, U is the minimiser of the problem without its proximal term, and s alone
+        varies: a negative size would move the held vertices.
         """
         # a residual: the equal difference |H|^2 - |HF'|_*^2/|F|^2 has no correct digit near collapse
         problem, U = self.problem, self.U
@@ -103,24 +114,14 @@ class Solution(Described):
             free = problem.without_prox.free
             nearest = polar_factor(free.scaled_linear_term.A)
             U = nearest if problem.held is None else problem.held.assembled(nearest)
-        return _best_scale(problem, U)[1]
+        return best_scale(problem, U)[1]
 
     def _rows(self) -> Rows:
         verdict = "optimal" if self.converged else f"rejected ({self.termination.name.lower()})"
+        if not self.assignment_certified:
+            verdict += " for this assignment; the joint optimum over assignments is not certified"
         run = f"{self.stats.solver}, {self.stats.iterations} iterations, {self.stats.seconds:.2g} s"
         return [("problem", repr(self.problem)), ("solver", run), ("verdict", verdict), *self.certificate._rows()[1:4]]
-
-
-def _best_scale(problem: NearestETF, U: Array) -> tuple[float, float]:
-    """Return the size that brings U F nearest to H, and the distance that is left, with the weights of the classes."""
-    (H, h), (F, f), k = normalized(problem.H), normalized(problem.F), 0
-    if problem.weights is not None:  # those of HD^(1/2) and FD^(1/2)
-        w, k = normalized(problem.weights)
-        root, k = np.sqrt(w * 2 ** (k % 2)), k // 2
-        H, F = H * root, F * root
-    E = np.asarray(U, dtype=np.float64) @ F
-    s = np.vdot(H, E) / np.vdot(F, F)
-    return float(rescaled(s, h - f)), float(rescaled(np.linalg.norm(H - s * E), h + k))
 
 
 @own_errstate
@@ -186,7 +187,13 @@ def _run(problem: NearestETF, solver: Solver, initial_point: Array | None) -> tu
         return candidate, candidate.U
     start = None if initial_point is None else polar_factor(held.part(initial_point))
     candidate = solver.run(problem.free, start)
-    return candidate, held.assembled(candidate.U).astype(problem.dtype)
+    U = held.assembled(candidate.U).astype(problem.dtype)
+    if not candidate.stats.trace:
+        return candidate, U
+    # both objectives differ by a constant
+    shift = problem.objective(U) - problem.free.objective(candidate.U)
+    trace = tuple(point._replace(objective=point.objective + shift) for point in candidate.stats.trace)
+    return replace(candidate, stats=replace(candidate.stats, trace=trace)), U
 
 
 SETTINGS = {
@@ -227,6 +234,7 @@ def nearest_etf(
     weights: ArrayLike | None = None,
     hold: Sequence[int] | None = None,
     hold_at: ArrayLike | None = None,
+    assign: bool = False,
     solver: Solver | str | None = None,
     initial_point: ArrayLike | None = None,
     throw: bool = True,
@@ -248,6 +256,9 @@ def nearest_etf(
     weights, hold, hold_at : array_like of shape (C,), sequence of int, array_like of shape (d, r), optional
         Weights of the classes, by default 1 each; classes whose vertices stay where `hold_at` has them. See
         `NearestETF`.
+    assign : bool
+        Whether to look for the best order of the frame's vectors too, by `etfopt.assignment.best_assignment`. Use it
+        for frames other than a simplex. ``solution.assignment`` is the order; its optimality is not certified.
     solver, initial_point, throw : Solver or str, array_like of shape (d, r), bool
         Which solver (the closed form), its start, and whether a rejected answer raises: see `solve`.
 
@@ -277,4 +288,8 @@ def nearest_etf(
     problem = NearestETF(
         H, prox=prox, delta=delta, frame=frame, reduced=reduced, weights=weights, hold=hold, hold_at=hold_at
     )
-    return solve(problem, solver, initial_point=initial_point, throw=throw)
+    if not assign:
+        return solve(problem, solver, initial_point=initial_point, throw=throw)
+    order, certified = best_assignment(problem)
+    solution = solve(problem._reordered(order), solver, initial_point=initial_point, throw=throw)
+    return replace(solution, assignment=order, assignment_certified=certified)

@@ -39,7 +39,11 @@ __all__ = [
 CLAIMS = (
     "simplex",
     "orthoplex",
+    "delsarte",
     "closed_form",
+    "weights",
+    "held",
+    "growth",
     "duality",
     "certificate",
     "gauge",

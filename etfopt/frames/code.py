@@ -34,8 +34,8 @@ def code(
     For C > 2d no closed form is known. From several random starts, L-BFGS minimises the smooth maximum
     :math:`\frac1\beta \log \sum_{i<j} e^{\beta f_i'f_j}` while :math:`\beta` grows by factors of 4 to 16384. Newton's
     method then makes the largest cosines equal. The certificate has a rigorous lower bound on the largest cosine of any
-    C vectors, by Delsarte's linear program in exact arithmetic. Small codes are the best known ones; a larger code may be
-    a local optimum. Other (d, C) have a closed form, which is returned: simplex, orthoplex or polygon.
+    C vectors, by Delsarte's linear program in exact arithmetic. Small codes are the best known ones; a larger code may
+    be a local optimum. Other (d, C) have a closed form, which is returned: simplex, orthoplex or polygon.
 
     Parameters
     ----------
@@ -114,7 +114,7 @@ def _computed(d: int, C: int, seed: int, starts: int, progress: Progress | None)
 
 def _warn(found: Search, d: int, C: int, starts: int) -> None:
     warnings.warn(
-        f"the search for C = {C} vectors in d = {d} dimensions was interrupted after {found.starts} of {starts} starts. "
-        f"Its best code, with largest cosine {found.largest_cosine:.6g}, is returned and not cached",
+        f"the search for C = {C} vectors in d = {d} dimensions was interrupted after {found.starts} of {starts} "
+        f"starts. Its best code, with largest cosine {found.largest_cosine:.6g}, is returned and not cached",
         stacklevel=4,
     )

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from etfopt._arrays import Float64Array
-from etfopt._scaling import normalized, rescaled
+from etfopt._scaling import normalized, rescaled, weighted
 from etfopt.errors import require_extra
 from etfopt.polar._products import sym
 from etfopt.problem import NearestETF
@@ -67,8 +67,9 @@ class ScaledCost:
     def __init__(self, problem: NearestETF) -> None:
         (H, e), (F, k) = normalized(problem.H), normalized(problem.F)
         if problem.weights is not None:
-            weights, n = normalized(problem.weights)
-            H, F, e = H * np.sqrt(weights), F * np.sqrt(weights), e + n
+            roots = np.sqrt(problem.weights)
+            (H, m), (F, n) = weighted(H, roots), weighted(F, roots)
+            e, k = e + m, k + n
         h, f = float(np.linalg.norm(H)) or 1.0, float(np.linalg.norm(F))
         self.N, self.S = (H / h) @ (F / f).T, (F / f) @ (F / f).T
         self.prox = np.zeros_like(self.N) if problem.prox is None else np.asarray(problem.prox, dtype=np.float64)

@@ -18,7 +18,12 @@ STATES = ("raise", "warn", "call", "print", "ignore")
 SCALES = (1e-310, 1e-300, 1e-160, 1e-8, 1.0, 1e8, 1e160, 1e300)
 D, C = 6, 4
 MEANS = np.random.default_rng(0).standard_normal((D, C))
-FRAMES = {"simplex": None, "reduced": simplex_etf(C, reduced=True), "tiny": 1e-150 * np.eye(3, C)}
+REDUCED = simplex_etf(C, reduced=True)
+FRAMES = {"simplex": None, "reduced": REDUCED, "tiny": 1e-150 * np.eye(3, C), "weighted": REDUCED, "held": REDUCED}
+GIVEN: dict[str, dict[str, object]] = {
+    "weighted": {"weights": 10.0 ** np.array([-308, 0, 300, -20])},
+    "held": {"hold": [0], "hold_at": np.eye(D, 3), "weights": [1, 1e-300, 0, 1e300]},
+}
 
 
 def refuse_call(kind: str, _flag: int) -> None:
@@ -40,7 +45,7 @@ def problem(scale: float, frame: str = "simplex", dtype: type = np.float64) -> N
         H = (scale * MEANS).astype(dtype)
     F = FRAMES[frame]
     r = C if F is None else 3
-    return NearestETF(H, prox=np.eye(D, r), delta=scale, frame=F)
+    return NearestETF(H, prox=np.eye(D, r), delta=scale, frame=F, **GIVEN.get(frame, {}))
 
 
 def everything(scale: float, frame: str, solver: Solver, dtype: type) -> dict[str, object]:

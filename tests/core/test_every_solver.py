@@ -14,6 +14,7 @@ from etfopt.solvers.base import Solver
 from etfopt.solvers.procrustes import Procrustes
 from tests.tools import oracles
 from tests.tools.strategies import Draw, draws, orthonormal
+from tests.tools.weighted_cases import drawn
 
 torch = pytest.importorskip("torch")
 from etfopt.nn.functional import nearest_etf
@@ -134,6 +135,21 @@ def test_every_method_agrees_with_sixty_digits_in_the_etf_and_the_gap(method, dr
     else:
         best = solve(problem)
         assert np.linalg.norm(etf - best.etf) <= bound + best.certificate.etf_distance_bound
+
+
+@pytest.mark.parametrize("hold", [False, True])
+@pytest.mark.parametrize("method", [name for name in METHODS if "bridge" not in name])
+def test_every_solver_keeps_its_promise_with_weights_and_held_classes(method, hold, rng):
+    kinds = {"weights": ("equal", "masked", "one class"), "means": ("generic", "centred"), "dtypes": (np.float64,)}
+    for _ in range(6):
+        problem = drawn(rng, hold=hold, frames=("simplex", "reduced"), **kinds)
+        etf, bound = METHODS[method].etf(problem)
+        best = solve(problem)
+        if best.certificate.etf_unique:
+            assert np.linalg.norm(etf - best.etf) <= bound + best.certificate.etf_distance_bound
+        if problem.held is not None:
+            moved = (etf - problem.held.U0 @ problem.F)[:, list(problem.held.classes)]
+            assert np.linalg.norm(moved) <= 1e-13
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -151,6 +151,42 @@ OPTIONS = {
     "delta a decimal": ({"prox": PROX, "delta": decimal.Decimal(1)}, r"delta must be a real number.*Decimal"),
     "frame with other columns": ({"frame": np.eye(4)}, r"frame has shape \(4, 4\); it needs C = 3 columns"),
     "frame of zeros": ({"frame": np.zeros((2, 3))}, r"frame of shape \(2, 3\) is zero"),
+    "weights of another length": ({"weights": [1, 2]}, r"weights has shape \(2,\); it must be \(3,\), one number a c"),
+    "weights a matrix": ({"weights": np.ones((3, 1))}, r"weights has shape \(3, 1\); it must be"),
+    "weights negative": ({"weights": [1, -2, -3]}, r"weights holds negative.*first of class 1: -2; pass 0 to leave a"),
+    "weights nan": ({"weights": [1, np.nan, 1]}, r"weights holds 1 value\(s\) that are NaN.*first at 1: nan"),
+    "weights infinite": ({"weights": [1, 1, np.inf]}, r"weights holds 1 value\(s\) that are NaN or infinite"),
+    "weights all zero": ({"weights": [0, 0, 0]}, r"weights is zero for every class; give one class a positive"),
+    "weights words": ({"weights": ["a", "b", "c"]}, r"weights has dtype <U1; pass real numbers"),
+    "hold without a point": ({"hold": [0]}, r"hold = \[0\] needs a point to hold at; pass hold_at=U_0, .*solution\.U"),
+    "a point without hold": ({"hold_at": PROX}, r"hold_at is given without hold; name the classes to hold"),
+    "hold of no class": ({"hold": [], "hold_at": PROX}, r"hold names no class; leave it out"),
+    "hold a class too large": ({"hold": [3], "hold_at": PROX}, r"hold names class 3, and H has the classes 0 to 2"),
+    "hold a negative class": ({"hold": [-1], "hold_at": PROX}, r"hold must be an integer of at least 0; got -1"),
+    "hold a class twice": ({"hold": [1, 1], "hold_at": PROX}, r"hold names a class twice"),
+    "hold a fraction": ({"hold": [0.5], "hold_at": PROX}, r"hold must be an integer of at least 0; got 0\.5"),
+    "hold a mask": ({"hold": [True, False, False], "hold_at": PROX}, r"hold must be an integer.*True \(bool\)"),
+    "hold a number": ({"hold": 1, "hold_at": PROX}, r"hold must be a sequence of classes; got 1; pass e\.g\. range"),
+    "hold an array of no axis": (
+        {"hold": np.array(1), "hold_at": PROX},
+        r"hold must be a sequence of classes; got arr",
+    ),
+    "hold a word": ({"hold": "01", "hold_at": PROX}, r"hold must be a sequence of classes; got '01'"),
+    "hold every class": (
+        {"hold": [0, 1, 2], "hold_at": PROX},
+        r"the vertices of hold = \[0, 1, 2\] span what the frame spans",
+    ),
+    "hold all but one": ({"hold": [0, 1], "hold_at": PROX}, r"span what the frame spans: nothing is left.*hold fewer"),
+    "hold a vertex of size zero": (
+        {"hold": [2], "hold_at": np.eye(4, 2), "frame": np.eye(2, 3)},
+        r"the vertices of hold = \[2\] span nothing; leave hold out",
+    ),
+    "hold at another shape": ({"hold": [0], "hold_at": np.eye(3)}, r"hold_at has shape \(3, 3\); it must be \(4, 3\)"),
+    "hold off the manifold": (
+        {"hold": [0], "hold_at": 1.01 * PROX},
+        r"hold_at is not on the manifold: \|\|U'U - I\|\| = 3\.\de-02, and \d.* is allowed; pass etfopt\.polar_factor",
+    ),
+    "hold at nan": ({"hold": [0], "hold_at": np.full((4, 3), np.nan)}, r"hold_at holds 12 value\(s\) that are NaN"),
     "frame with too many rows": ({"frame": np.eye(5, 3)}, r"d = 4 .*r = 5 .*a frame with at most 4 rows is needed"),
 }
 
@@ -159,6 +195,19 @@ OPTIONS = {
 def test_options_that_cannot_be_used_are_refused(case):
     options, message = OPTIONS[case]
     refused(message, nearest_etf, H, **options)
+
+
+def test_whatever_names_different_classes_can_be_held():
+    at = np.eye(5, 4)
+    for hold in ([0, 2], (0, 2), {0, 2}, range(0, 3, 2), np.array([0, 2]), iter([0, 2]), np.array([0, 2], np.uint8)):
+        held = NearestETF(np.eye(5, 5), reduced=True, hold=hold, hold_at=at).held
+        assert held is not None
+        assert held.classes == (0, 2)
+
+
+def test_a_tangent_of_the_weights_has_one_number_a_class():
+    U = etfopt.solve(NearestETF(H)).U
+    refused(r"weights_tangent has shape \(2,\); it must be \(3,\)", nearest_etf_jvp, NearestETF(H), U, H, [1, 2])
 
 
 @pytest.mark.parametrize("delta", [0, 1, 0.5, np.float32(0.25), np.int64(2), fractions.Fraction(1, 3)])

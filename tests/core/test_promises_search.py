@@ -35,7 +35,8 @@ def multiples(recipe: Recipe) -> dict[tuple[str, str], float]:
         return {}
     with digits.working():
         reference = Reference(case)
-        return {(name, what): x for name in METHODS for what, x in measured(reference, name).items()}
+        names = [name for name in METHODS if recipe.weights == 0 or name.startswith("core")]
+        return {(name, what): x for name in names for what, x in measured(reference, name).items()}
 
 
 @dataclass

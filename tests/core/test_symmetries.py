@@ -25,6 +25,34 @@ def test_both_simplex_frames_find_the_same_etf(draw):
     np.testing.assert_allclose(solve(draw.problem).etf, reduced.etf, rtol=0, atol=1e-13)
 
 
+@given(draws(**MODERATE), st.integers(-60, 60))
+def test_weights_and_delta_scaled_together_change_nothing(draw, exponent):
+    problem, t = draw.problem, 2.0**exponent
+    weights = draw.rng.uniform(0, 3, problem.C)
+    one, other = (
+        NearestETF(problem.H, problem.prox, s * problem.delta, problem.F, weights=s * weights) for s in (1.0, t)
+    )
+    assert np.array_equal(solve(one).U, solve(other).U)
+
+
+@given(draws(kinds=SOFT, frames=("reduced",), proxes=("none", "far"), deltas=(0.5,), **MODERATE))
+def test_a_rotation_of_means_and_held_point_rotates_the_answer_and_classes_can_be_renamed(draw):
+    problem, rng, C = draw.problem, draw.rng, draw.problem.C
+    if C < 3:
+        return
+    at, Q, order = orthonormal(problem.d, problem.r, rng), orthonormal(problem.d, problem.d, rng), rng.permutation(C)
+    weights, hold = rng.uniform(0.5, 2, C), rng.permutation(C)[: C - 2]
+    found = solve(NearestETF(problem.H, problem.prox, problem.delta, problem.F, weights=weights, hold=hold, hold_at=at))
+    prox = None if problem.prox is None else Q @ problem.prox
+    renamed = NearestETF(
+        *(Q @ problem.H[:, order], prox, problem.delta, problem.F[:, order]),
+        **{"weights": weights[order], "hold": np.argsort(order)[hold], "hold_at": Q @ at},
+    )
+    other = solve(renamed)
+    bounds = found.certificate.etf_distance_bound + other.certificate.etf_distance_bound
+    assert np.linalg.norm(other.etf - Q @ found.etf[:, order]) <= bounds + 1e-13
+
+
 @given(regular_draws(frames=("reduced",), **MODERATE))
 def test_a_point_on_the_etf_is_its_own_answer(draw):
     problem = draw.problem

@@ -46,6 +46,7 @@ class Recipe:
     cotangent: float
     seed: int
     nudge: int
+    weights: float = 0.0  # how many powers of ten the weights of the classes span; 0: none are given
 
 
 def drawn(rng: np.random.Generator, dtype: type) -> Recipe:
@@ -73,6 +74,7 @@ def drawn(rng: np.random.Generator, dtype: type) -> Recipe:
         cotangent=0.0 if quiet else float(rng.uniform(-widest, widest) / 3),
         seed=int(rng.integers(2**31)),
         nudge=0,
+        weights=0.0 if rng.random() < 0.75 else float(rng.uniform(0, widest)),
     )
 
 
@@ -107,6 +109,7 @@ class Case:
     delta: float
     F: Matrix | None  # None is the paper's frame
     G: Matrix
+    weights: Matrix | None = None
 
     @property
     def C(self) -> int:
@@ -144,8 +147,14 @@ class Case:
     @cached_property
     def A(self) -> Matrix:
         """The linear term in decimals."""
-        A = 2 * digits.exact(self.H) @ self.frame.T
+        A = 2 * self.weighted @ self.frame.T
         return A if self.prox is None else A + digits.exact(self.delta) * digits.exact(self.prox)
+
+    @property
+    def weighted(self) -> Matrix:
+        """HD in decimals."""
+        H = digits.exact(self.H)
+        return H if self.weights is None else H * digits.exact(self.weights)
 
     @cached_property
     def svd(self) -> digits.SVD:
@@ -153,8 +162,10 @@ class Case:
 
     def cancellation(self, centred: bool) -> float:
         r"""How much larger the summands of A are than A, in spectral norms: rounding them is the error of the data."""
-        H = digits.exact(self.H)
-        H = H - H.sum(axis=1)[:, None] / self.C if centred and self.ignores_the_mean else H
+        H = self.weighted
+        # the rounding of a product with a weight is not common to all columns, as that of a mean is
+        centred = centred and self.ignores_the_mean and self.weights is None
+        H = H - H.sum(axis=1)[:, None] / self.C if centred else H
         total = 2 * _spectral(H) * _spectral(self.frame)
         if self.prox is not None:
             total += digits.exact(self.delta) * _spectral(digits.exact(self.prox))
@@ -246,7 +257,11 @@ def _described(recipe: Recipe) -> Case:
         steps = np.random.default_rng(recipe.nudge).integers(-3, 4, H.shape)
         H = H * (1 + np.finfo(dtype).eps * steps)
     F = None if F is None else F.astype(dtype)
-    return Case(H.astype(dtype), prox, 0.0 if prox is None else float(delta), F, G)
+    weights = None
+    if recipe.weights:  # they undo sizes of the columns: the linear term keeps its spectrum
+        weights = _ten(recipe.weights * rng.uniform(-0.5, 0.5, recipe.C))
+        H = H / weights
+    return Case(H.astype(dtype), prox, 0.0 if prox is None else float(delta), F, G, weights)
 
 
 def _prox(recipe: Recipe, polar: Matrix, rng: np.random.Generator) -> Matrix | None:

@@ -30,7 +30,7 @@ Answer = tuple[Matrix, Matrix | None, bool]
 
 def core(method: str) -> Callable[[Case, Matrix], Answer]:
     def answer(case: Case, G: Matrix) -> Answer:
-        problem = NearestETF(case.H, case.prox, case.delta, case.F)
+        problem = NearestETF(case.H, case.prox, case.delta, case.F, weights=case.weights)
         solution = solve(problem, Procrustes(method), throw=False)
         try:
             slope = nearest_etf_vjp(problem, solution.U, G).H
@@ -87,14 +87,16 @@ class Reference:
     def gradient(self) -> Matrix:
         G = digits.exact(self.cotangent)
         G = G - G.sum(axis=1)[:, None] / self.case.C if self.etf_alone else G
-        return 2 * digits.polar_derivative(self.svd, G) @ self.case.frame
+        slope = 2 * digits.polar_derivative(self.svd, G) @ self.case.frame
+        return slope if self.case.weights is None else slope * digits.exact(self.case.weights)
 
     @cached_property
     def steepest(self) -> Matrix:
         """Norm of the derivative times that of the cotangent: theory/conditioning.py, 1."""
         s, k = self.svd.s, self.rank
         norm = 1 / s[k - 1] if len(self.case.H) > k or k == 1 else 2 / (s[k - 1] + s[k - 2])
-        return 2 * self.frame_norm * norm * digits.norm(digits.exact(self.cotangent))
+        heaviest = 1 if self.case.weights is None else digits.exact(self.case.weights.max())
+        return 2 * heaviest * self.frame_norm * norm * digits.norm(digits.exact(self.cotangent))
 
     @cached_property
     def in_range(self) -> bool:
