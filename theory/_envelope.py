@@ -41,9 +41,7 @@ def curvature(N: Matrix, w: Matrix, F: Matrix, free: bool, X: Matrix, turned: fl
     return plain - 2 / size * (float((polar(N) * M).sum()) ** 2 + nuclear(N) * turned)
 
 
-def precise_change(
-    H: Matrix, w: Matrix, F: Matrix, free: bool, X: Matrix, v: Matrix
-) -> tuple[float, float, float]:
+def precise_change(H: Matrix, w: Matrix, F: Matrix, free: bool, X: Matrix, v: Matrix) -> tuple[float, float, float]:
     """Return the first and second derivative along (X, v), and the value, with all digits of a float."""
     with mpmath.workdps(DIGITS):
         h = mpmath.mpf(10) ** -14
@@ -51,14 +49,10 @@ def precise_change(
         return float((ahead - behind) / (2 * h)), float((ahead - 2 * here + behind) / h**2), float(here)
 
 
-def _precise(
-    H: Matrix, w: Matrix, F: Matrix, free: bool, X: Matrix, v: Matrix, t: mpmath.mpf
-) -> mpmath.mpf:
+def _precise(H: Matrix, w: Matrix, F: Matrix, free: bool, X: Matrix, v: Matrix, t: mpmath.mpf) -> mpmath.mpf:
     means = mpmath.matrix(H.tolist()) + t * mpmath.matrix(X.tolist())
     weights = [mpmath.mpf(float(a)) + t * mpmath.mpf(float(b)) for a, b in zip(w, v, strict=True)]
     frame, D = mpmath.matrix(F.tolist()), mpmath.diag(weights)
     x = sum(mpmath.svd_r(means * D * frame.T, compute_uv=False))
-    square, size = (
-        sum(c * Y[i, j] ** 2 for j, c in enumerate(weights) for i in range(Y.rows)) for Y in (means, frame)
-    )
+    square, size = (sum(c * Y[i, j] ** 2 for j, c in enumerate(weights) for i in range(Y.rows)) for Y in (means, frame))
     return square - x**2 / size if free else square - 2 * x + size

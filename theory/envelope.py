@@ -31,8 +31,8 @@ d >= r; F any r x C matrix. In 3, differentiability in H is that at fixed w, and
 **1.** $\|sUf_c\| = s\|f_c\|$, so $\|H - sUF\|_D^2 = \|H\|_D^2 - 2s\langle N, U\rangle + s^2\|F\|_D^2$. The maximum of
 $\langle N, U\rangle$ is $\|N\|_*$, reached by the polar factors alone (`theory/gauge.py`, 1); then over s.
 
-**2.** D(H + X, w) is at most the value of E, which is $\|H + X - E\|_D^2 = \|H - E\|_D^2 + 2\langle (H - E)D, X\rangle +
-\|X\|_D^2$. D(H, v) is at most the value of E with weights v.
+**2.** D(H + X, w) is at most the value of E, which is $\|H + X - E\|_D^2 = \|H - E\|_D^2 + 2\langle (H - E)D,
+X\rangle + \|X\|_D^2$. D(H, v) is at most the value of E with weights v.
 
 **3.** In H: $D = \|H\|_D^2 - \psi(H)$ with $\psi$ the maximum of the functions $2\langle HD, sUF\rangle -
 s^2\|F\|_D^2$ that are affine in H. It is convex, and its subdifferential is the convex hull of the $2ED$ of the
@@ -41,10 +41,10 @@ minimum of functions linear in w, over a compact set, so its one-sided derivativ
 v_c\|h_c - e_c\|^2$ over the minimisers (Danskin). If ED is unique and w > 0, E is unique, and this is linear in v.
 
 **4.** By 3 the gradient is $2(H - E)D$ near H, with U differentiable as N has full rank (`theory/gradient.py`, 1). For
-s = 1, $dE = dU\,F$ and $D_1'' = 2\langle (X - dU\,F)D, X\rangle = 2\|X\|_D^2 - 2\langle dU, XDF'\rangle$. The derivative
-of the polar factor is self-adjoint and positive semidefinite (`theory/gradient.py`, 2), so $\kappa \ge 0$. For the
-free size, $\|N\|_*$ has the derivative $\langle U, M\rangle$, of which $\kappa$ is the derivative again; apply the
-chain rule to $\|N\|_*^2$.
+s = 1, $dE = dU\,F$ and $D_1'' = 2\langle (X - dU\,F)D, X\rangle = 2\|X\|_D^2 - 2\langle dU, XDF'\rangle$. The
+derivative of the polar factor is self-adjoint and positive semidefinite (`theory/gradient.py`, 2), so $\kappa \ge 0$.
+For the free size, $\|N\|_*$ has the derivative $\langle U, M\rangle$, of which $\kappa$ is the derivative again; apply
+the chain rule to $\|N\|_*^2$.
 
 ## In the code
 
@@ -95,7 +95,7 @@ def _bounds(rng: np.random.Generator) -> Iterator[Residual]:
     here, E = distance(H, w, F, free), nearest(H, w, F, free)
     size = float((w * (H**2 + E**2)).sum()) or 1.0
     tolerance = 200 * F.size * EPS
-    found = etf_distance(*(torch.from_numpy(X) for X in (H, F, w)), free)
+    found = etf_distance(torch.from_numpy(H), torch.from_numpy(F), torch.from_numpy(w), free)
     yield Residual(abs(float(found) - here) / size, tolerance, "etfopt's distance")
     yield Residual(abs(float((w * (H - E) ** 2).sum()) - here) / size, tolerance, "value of the nearest ETF")
     for t in (1.0, float(rng.uniform(0, 2))) if free else (1.0,):
@@ -133,10 +133,10 @@ def _derivatives(rng: np.random.Generator) -> Iterator[Residual]:
     M = (X * w) @ F.T
     turned = float((polar_derivative(N, polar(N), M) * M).sum())
     scale = float((w * X**2).sum()) * kappa * (1 + float(np.linalg.norm(N, "nuc") / (w * F**2).sum()) * kappa)
-    found = float((twice.numpy() * X).sum())
+    bent = float((twice.numpy() * X).sum())
     yield Residual(-turned / scale, tolerance, "sign of what U adds")
     yield Residual(abs(curvature(N, w, F, free, X, turned) - second) / scale, tolerance, "curvature")
-    yield Residual(abs(found - second) / scale, tolerance, "etfopt's curvature")
+    yield Residual(abs(bent - second) / scale, tolerance, "etfopt's curvature")
 
 
 def _collapse(rng: np.random.Generator) -> Iterator[Residual]:

@@ -20,7 +20,7 @@ from etfopt._options import as_method
 from etfopt.bench.timing import BATCH, times_in_turn
 from etfopt.bench.units import DELTA, SPECTRA, means_and_prox
 from etfopt.frames import simplex_etf
-from etfopt.nn.functional import nearest_etf
+from etfopt.nn.functional import etf_distance, nearest_etf
 
 __all__ = ["SHAPES", "NodeRow", "bench_node", "growth", "usable_device", "wait"]
 
@@ -46,6 +46,7 @@ class NodeRow:
     linear: float  # forward and backward pass of ``nn.Linear(d, C)`` at batch 256
     memory: float  # most numbers held at a time, without input and LAPACK's own, over dC + C^2
     method: str = "auto"
+    distance: float = math.nan  # `etf_distance`, forward and backward; in files, not in the table
 
 
 def usable_device(name: str) -> torch.device:
@@ -125,6 +126,7 @@ def _row(d: int, C: int, spectrum: str, device: torch.device, method: str) -> No
     runs: dict[str, Callable[[], object]] = {
         "forward": lambda: nearest_etf(H, prox, DELTA, method=method),
         "total": total,
+        "distance": lambda: torch.autograd.grad(etf_distance(leaf, method=method), leaf),
         "product": lambda: prox.mT @ prox,
         "linear": lambda: torch.autograd.grad(layer(X), (X, *layer.parameters()), dY),
     }

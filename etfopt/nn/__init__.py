@@ -1,9 +1,9 @@
 """The PyTorch bridge: a differentiable nearest ETF, running class means, and classifier heads.
 
 The table shows which modes work. "right" is the eager value and derivative, "error" an exception before any state has
-changed. The tests run every cell. The columns are the node (`nearest_etf`, `polar_factor`) by any method, by products
-alone (``method="newton-schulz"``), the distance (`etf_distance`, `ETFDistance`), the three heads in evaluation, and each head in training; `ClassMeans` in training
-is like the nearest head.
+changed. The tests run every cell. The columns are the node (`nearest_etf`, `polar_factor`, with weights and held
+classes) by any method, by products alone (``method="newton-schulz"``), the distance (`etf_distance`, `ETFDistance`),
+the three heads in evaluation, and each head in training; `ClassMeans` in training is like the nearest head.
 
 ==============================  =====  ========  ========  =====  =======  =====  =======
 mode                            node   products  distance  eval   learned  fixed  nearest
@@ -31,7 +31,8 @@ jit.trace                       right  right     right     right  right    error
 ==============================  =====  ========  ========  =====  =======  =====  =======
 
 Forward mode and derivatives of derivatives run uncompiled, and are an error with ``fullgraph=True``. Products alone
-are compiled there too; only dual numbers from outside leave the graph. A compiled graph is differentiable once. Under
+are compiled there too; only dual numbers from outside leave the graph. A compiled graph is differentiable once.
+Forward mode of forward mode, such as ``jacfwd(jacfwd(f))``, is an error: take ``torch.func.hessian``. Under
 checkpoint the fixed and the nearest head have updated their state when the second run raises: checkpoint the backbone
 only. With ``statistics="paper"`` the fixed head is right there. Which training loops and trainers work is a table of
 its own, in ``docs/howto/training_loops.md``.

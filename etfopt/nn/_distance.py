@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -105,29 +105,38 @@ def etf_distance(
         return _of_sets(H, frame, weights, free_scale, method)
     if not (weights is None or isinstance(weights, Tensor)):
         raise InputError(f"weights must be a torch tensor, as H is; got {type(weights).__name__}")
+    return _of_batch(cast(Tensor, H), frame, weights, free_scale, method)
+
+
+def _of_batch(H: Tensor, frame: Tensor | None, weights: Tensor | None, free_scale: bool, method: str) -> Tensor:
     require_classes(H)
-    F = _reduced_simplex(int(H.shape[-1])) if frame is None else frame
+    F = _reduced_simplex(H) if frame is None else frame
     require_frame(H, F)
     w = usable_weights(H, weights, may_vanish=True)
-    require_batches(H=H, weights=w)
     with full_precision(H):
         work = H.to(working_dtype(H))
         if w is not None:
+            require_batches(H=H, weights=w)
             work, w = masked(work, w)
-            shape = torch.broadcast_shapes(H.shape[:-2], w.shape[:-1])
-            work, w = work.expand(*shape, *H.shape[-2:]), w.expand(*shape, H.shape[-1])
+            if work.shape[:-2] != w.shape[:-1]:
+                batch = torch.broadcast_shapes(work.shape[:-2], w.shape[:-1])  # type: ignore[no-untyped-call] # torch's
+                work, w = work.expand(*batch, -1, -1), w.expand(*batch, -1)
         size = "fixed" if not free_scale else "simplex" if frame is None else "free"
         D = _distance(work, w, F.to(work), size, method)
     return D.to(torch.promote_types(H.dtype, torch.float32))
 
 
-def _reduced_simplex(C: int) -> Tensor:
-    return torch.from_numpy(simplex_etf(C, reduced=True)) if torch.compiler.is_compiling() else _cached_simplex(C)
+def _reduced_simplex(H: Tensor) -> Tensor:
+    C, dtype = int(H.shape[-1]), working_dtype(H)
+    find = _simplex if torch.compiler.is_compiling() else _cached_simplex
+    return find(C, dtype).to(H.device)
 
 
-@lru_cache(maxsize=8)
-def _cached_simplex(C: int) -> Tensor:
-    return torch.from_numpy(simplex_etf(C, reduced=True))
+def _simplex(C: int, dtype: torch.dtype) -> Tensor:
+    return torch.from_numpy(simplex_etf(C, reduced=True)).to(dtype)
+
+
+_cached_simplex = lru_cache(maxsize=8)(_simplex)
 
 
 def _of_sets(
@@ -190,18 +199,20 @@ class _Distance(torch.autograd.Function):
     def forward(ctx: Any, H: Tensor, w: Tensor | None, F: Tensor, size: str, method: str) -> Tensor:
         U = minimiser(H, None, 0.0, F, w, None, method)
         R, s = _residual(H, w, F, U, size)
-        ctx.save_for_backward(H, w, F, U, R, s)
+        of_F = (U, s) if ctx.needs_input_grad[2] else ()
+        ctx.save_for_backward(H, w, F, R, *of_F)
         ctx.size, ctx.method = size, method
         return _squared(R, w)
 
     @staticmethod
     def backward(ctx: Any, G: Tensor) -> tuple[Tensor | None, ...]:
-        H, w, F, U, R, s = ctx.saved_tensors
-        with full_precision(H):
-            if differentiated_again():
+        H, w, F, R, *of_F = ctx.saved_tensors
+        U, s = of_F or (None, None)
+        if differentiated_again():
+            with full_precision(H):
                 U = minimiser(H, None, 0.0, F, w, None, ctx.method)
                 R, s = _residual(H, w, F, U, ctx.size)
-            return *_gradients(G, w, U, R, s, ctx.needs_input_grad[:3]), None, None
+        return *_gradients(G, w, R, U, s, ctx.needs_input_grad[:3]), None, None
 
 
 class _AtMinimiser(torch.autograd.Function):
@@ -230,10 +241,10 @@ class _AtMinimiser(torch.autograd.Function):
         if G is None:
             return (None,) * 5
         H, w, F, U, R, s = ctx.saved_tensors
-        with full_precision(H):
-            if differentiated_again():
+        if differentiated_again():
+            with full_precision(H):
                 R, s = _residual(H, w, F, U, ctx.size)
-            return *_gradients(G, w, U, R, s, ctx.needs_input_grad[:3]), None, None
+        return *_gradients(G, w, R, U, s, ctx.needs_input_grad[:3]), None, None
 
     @staticmethod
     def jvp(ctx: Any, dH: Tensor | None, dw: Tensor | None, dF: Tensor | None, *_: Any) -> tuple[Tensor, None, None]:
@@ -252,13 +263,17 @@ class _AtMinimiser(torch.autograd.Function):
 
 
 def _gradients(
-    G: Tensor, w: Tensor | None, U: Tensor, R: Tensor, s: Tensor, wanted: tuple[bool, ...]
+    G: Tensor, w: Tensor | None, R: Tensor, U: Tensor | None, s: Tensor | None, wanted: tuple[bool, ...]
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """Return the gradients in H, w and F, as far as they are wanted."""
+    """Return the gradients in H, w and F, as far as they are wanted; U and s are for the last."""
     of_H, of_w, of_F = wanted
-    X = _weighted(R * (2 * G)[..., None, None], w)
+    double = 2 * G
+    X = _weighted(R * (double if G.dim() == 0 else double.unsqueeze(-1).unsqueeze(-1)), w)
     dw = R.square().sum(dim=-2) * G.unsqueeze(-1) if of_w else None
-    dF = -_summed(lasting_product((s * U).mT, X)) if of_F else None
+    dF = None
+    if of_F and U is not None and s is not None:
+        with full_precision(X):
+            dF = -_summed(lasting_product((s * U).mT, X))
     return X if of_H else None, dw, dF
 
 

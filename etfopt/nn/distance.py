@@ -114,7 +114,7 @@ class ETFDistance(nn.Module):
         if self.relative:
             size = _sizes(H, weights, D)
             D = D / torch.where(size > 0, size, torch.ones_like(size))
-        return {"mean": torch.mean, "sum": torch.sum, "none": _unchanged}[self.reduction](D)
+        return D if self.reduction == "none" else D.sum() if self.reduction == "sum" else D.mean()
 
     def from_features(self, features: Tensor, labels: Tensor) -> Tensor:
         """Return the distance of the centred class means of a batch to the simplex of the classes that occur in it.
@@ -146,12 +146,12 @@ class ETFDistance(nn.Module):
         index = require_labels(labels, tuple(features.shape[:-1]), ANY_LABEL, self.ignore_index)
         counted = index != self.ignore_index
         X = features[counted].to(working_dtype(features))
-        present, index = index[counted].unique(return_inverse=True)
+        present, index = torch.unique(index[counted], return_inverse=True)
         if len(present) < 2:
             return X[:0].sum()
         sums = X.new_zeros(len(present), X.shape[1]).index_add(0, index, X)
         means = sums / index.bincount(minlength=len(present))[:, None]
-        return self((means - means.mean(dim=0)).mT)
+        return self.forward((means - means.mean(dim=0)).mT)
 
     def extra_repr(self) -> str:
         """Return the options that are not the default ones."""
@@ -169,7 +169,3 @@ def _sizes(H: Tensor | Sequence[Tensor], weights: Tensor | Sequence[Tensor] | No
     assert isinstance(weights, Tensor)
     X, w = masked(H.to(D), weights.to(D))
     return (w * X.square().sum(dim=-2)).sum(dim=-1)
-
-
-def _unchanged(D: Tensor) -> Tensor:
-    return D

@@ -130,10 +130,11 @@ def nearest_etf(
     hold_at : Tensor, shape (..., d, r), optional
         :math:`U_0`, on the manifold, such as the U of an earlier call. It is a constant. Required with `hold`.
     method : "auto", "svd", "gram" or "newton-schulz"
-        How the polar factor of :math:`A = 2HDF' + \delta U_{prox}`, D = diag(w), is found, see `polar_factor`. The direction that the
-        simplex does not see has a singular value of at most delta, too small for "newton-schulz" and "gram" where
-        delta is tiny; without a proximal term they leave that direction out and fill it in afterwards. "auto" takes a
-        few products for one problem of 64 columns and more near collapse, and waits for a GPU two to six times.
+        How the polar factor of :math:`A = 2HDF' + \delta U_{prox}`, D = diag(w), is found, see `polar_factor`. The
+        direction that the simplex does not see has a singular value of at most delta, too small for "newton-schulz" and
+        "gram" where delta is tiny; without a proximal term they leave that direction out and fill it in afterwards.
+        "auto" takes a few products for one problem of 64 columns and more near collapse, and waits for a GPU two to six
+        times.
 
     Returns
     -------

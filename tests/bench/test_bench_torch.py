@@ -27,7 +27,7 @@ def test_every_shape_is_measured_on_random_means_and_near_collapse():
         (20, 5, "near collapse"),
     ]
     for row in rows:
-        assert min(row.forward, row.total, row.product, row.linear) > 0
+        assert min(row.forward, row.total, row.product, row.linear, row.distance) > 0
         assert 2 < row.memory < 12  # at least A and U live at once
 
 

@@ -65,7 +65,9 @@ def test_the_value_is_right_to_sixty_digits_rounded(method, kind, C, extra, size
     found = etf_distance(H, None, w, free, method=method)
     assert found.dtype == dtype
     # the residual is right to rounding, and so is the root of the distance
-    whole = math.sqrt(float((w * H.square().sum(dim=0)).sum()) + (0 if free else float((w * F.square().sum(dim=0)).sum())))
+    whole = math.sqrt(
+        float((w * H.square().sum(dim=0)).sum()) + (0 if free else float((w * F.square().sum(dim=0)).sum()))
+    )
     assert abs(math.sqrt(float(found)) - math.sqrt(max(exact, 0))) <= 30 * C * unit * whole + 1e-30
 
 
@@ -215,12 +217,16 @@ def test_at_collapse_value_and_gradient_are_zero_to_rounding(weighted, shape, dt
 
 @pytest.mark.parametrize("case", ["zero", "equal", "one class", "rank one"])
 def test_means_without_a_unique_nearest_etf_have_finite_derivatives(case, rng):
-    H = {
-        "zero": torch.zeros(6, 4),
-        "equal": torch.ones(6, 4),
-        "one class": torch.eye(6, 4) * torch.tensor([1.0, 0, 0, 0]),
-        "rank one": torch.outer(torch.arange(6.0), torch.tensor([1.0, -1, 2, 0])),
-    }[case].double().requires_grad_()
+    H = (
+        {
+            "zero": torch.zeros(6, 4),
+            "equal": torch.ones(6, 4),
+            "one class": torch.eye(6, 4) * torch.tensor([1.0, 0, 0, 0]),
+            "rank one": torch.outer(torch.arange(6.0), torch.tensor([1.0, -1, 2, 0])),
+        }[case]
+        .double()
+        .requires_grad_()
+    )
     first = torch.autograd.grad(etf_distance(H), H, create_graph=True)[0]
     second = torch.autograd.grad(first.pow(2).sum(), H)[0]
     assert first.isfinite().all()
@@ -311,7 +317,7 @@ def test_low_precision_is_computed_and_returned_in_single_under_autocast_too(dty
     single = etf_distance(leaf, weights=torch.tensor([1.0, 0, 3, 2]))
     assert D.dtype == torch.float32
     assert slope.dtype == dtype
-    assert D == single
+    assert single == D
     torch.testing.assert_close(slope, torch.autograd.grad(single, leaf)[0].to(dtype))
 
 

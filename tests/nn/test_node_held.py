@@ -42,7 +42,13 @@ def problems(draw):
     weights = draw(st.sampled_from([None, np.append(rng.uniform(0.3, 2, C - 1), 0.7)]))
     H = scale * rng.standard_normal((d, C))
     return NearestETF(
-        H.astype(dtype), prox, delta, None if kind == "simplex" else F, weights=weights, hold=hold, hold_at=U0[0] @ U0[2]
+        H.astype(dtype),
+        prox,
+        delta,
+        None if kind == "simplex" else F,
+        weights=weights,
+        hold=hold,
+        hold_at=U0[0] @ U0[2],
     )
 
 
@@ -231,7 +237,7 @@ REFUSED = {
     ),
     "off the manifold": (
         {"hold": [0], "hold_at": 1.1 * U0},
-        r"hold_at is off the manifold: \|\|U'U - I\|\| = 4\.2e-01.*pass etfopt\.nn\.functional\.polar_factor\(hold_at\)",
+        r"hold_at is off the manifold: \|\|U'U - I\|\| = 4\.2e-01.*pass .*polar_factor\(hold_at\)",
     ),
     "NaN": ({"hold": [0], "hold_at": U0 * torch.nan}, r"hold_at holds 24 value\(s\)"),
     "a gradient": ({"hold": [0], "hold_at": U0.clone().requires_grad_()}, r"hold_at requires a gradient"),

@@ -89,7 +89,10 @@ def test_minimiser_and_gradients_are_right_to_sixty_digits_rounded(method, draw,
     U, _, s = oracles.exact_polar(A)
     s = np.array([float(x) for x in s[::-1]])
     dA = oracles.exact_polar_derivative(A, oracles.exact(G))
-    exact = [2 * oracles.rounded(dA * F) * problem.weights, np.array([2 * (H.T * dA * F)[c, c] for c in range(problem.C)])]
+    exact = [
+        2 * oracles.rounded(dA * F) * problem.weights,
+        np.array([2 * (H.T * dA * F)[c, c] for c in range(problem.C)]),
+    ]
     numbers = found(problem, G, method)
     assert norm(numbers[0] - oracles.rounded(U)) <= 10 * problem.C * problem.unit * s[0] / s[-1]
     sizes = rounding(problem, G, s)
@@ -232,7 +235,7 @@ def test_in_single_precision_no_size_of_weights_or_columns_is_out_of_range(size,
     assert norm(numpy(U) - oracles.rounded(exact)) <= rounding
     dA = oracles.exact_polar_derivative(A, oracles.exact(np.ones((6, 3)))) * oracles.exact(F)
     of_H, of_w = 2 * oracles.rounded(dA), 2 * np.einsum("dc,dc->c", given[0].astype(float), oracles.rounded(dA))
-    assert norm((numpy(slopes[0]) / given[1] - of_H)) <= 10 * rounding * norm(of_H)
+    assert norm(numpy(slopes[0]) / given[1] - of_H) <= 10 * rounding * norm(of_H)
     assert norm((numpy(slopes[1]) - of_w) / columns) <= 10 * rounding * norm(of_H)
 
 

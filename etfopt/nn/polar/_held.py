@@ -80,7 +80,7 @@ def _on_manifold(U0: Tensor, unit: float) -> Tensor:
     r = U0.shape[-1]
     eye = torch.eye(r, dtype=U0.dtype, device=U0.device)
     off, allowed = torch.linalg.matrix_norm(U0.mT @ U0 - eye, keepdim=True), min(100 * r * unit, 0.5)
-    good = off <= allowed
+    good: Tensor = off <= allowed
     if visible(good) and not good.all():
         worst = float(off.max())
         raise InputError(
