@@ -128,6 +128,7 @@ class ETFHead(Framed):
             self._retemper(C, made.cosine)
         vertices = on_frame(self.rotation(), self.frame)[:, : self.num_classes]
         frame = torch.from_numpy(simplex_etf(C)) if made.means is None else made.means
+        self._first_known = made._replace(means=None, rows=None)
         self._know(made)
         self.capacity = None if self.capacity is None else C
         self.U = moved_least(vertices, index, frame.to(self.U.device))

@@ -43,6 +43,7 @@ class Framed(Head, Rotated):
 
     def _register(self, made: HeadFrame, dtype: torch.dtype | None, device: torch.device | str | None) -> None:
         """Make buffers of a frame, and the canonical rotation."""
+        self._first_known = made._replace(means=None, rows=None)
         self._know(made)
         r = self.places if made.means is None else len(made.means)
         self._check_room(r, self.places)
@@ -58,7 +59,6 @@ class Framed(Head, Rotated):
         """Take over what is known of a frame."""
         self.frame_name, self._known_as, self.certificate = made.name, made.known_as, made.certificate
         self._cosine = made.cosine
-        self._first_known = made._replace(means=None, rows=None)
 
     def _set_frame(self, name: str, exact: Tensor, dtype: torch.dtype) -> None:
         """Make a frame the one of construction, in this dtype or float32 if that is wider."""
@@ -90,9 +90,7 @@ class Framed(Head, Rotated):
             if frame is not None and first is not None:
                 # a frame that was given on the meta device has no values: NaN until a state is loaded
                 frame.fill_(torch.nan) if first.is_meta else frame.copy_(first)
-        if self._cosine != self._first_known.cosine:  # a state had brought another frame
-            self._retemper(self.places, self._first_known.cosine)
-        self._know(self._first_known)
+        self._retemper_to(self._first_known)  # a state may have brought another frame
         self.U.copy_(self._first_rotation())
         self._forget_rotation()
 
@@ -177,19 +175,23 @@ class Framed(Head, Rotated):
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
         super()._load_from_state_dict(state_dict, prefix, *rest)
-        given = prefix + "frame" in state_dict or prefix + "classifier_frame" in state_dict
-        if given and not all(_is_rounded(getattr(self, name), first) for name, first in self._first_frames.items()):
-            self._take_frame()
+        if any(prefix + name in state_dict for name in FRAMES):
+            self._look_at_frame()
 
-    def _take_frame(self) -> None:
-        """Forget what was known of the frame of construction: a state brought another."""
-        frame = self.frame
-        if frame is None or frame.is_meta:
-            return
-        self.certificate = None
-        self._cosine = cosine_of(frame, self.classifier_frame)
-        if self._temperature == "auto":
-            self._retemper(self.places, self._cosine)
+    def _look_at_frame(self) -> None:
+        """Know of the frame what was known at construction, if it is the same, else its largest cosine."""
+        first, frame = self._first_known, self.frame
+        if all(_is_rounded(getattr(self, name), exact) for name, exact in self._first_frames.items()):
+            self._retemper_to(first)
+        elif frame is not None and not frame.is_meta:
+            cosine = cosine_of(frame, self.classifier_frame)
+            self._retemper_to(first._replace(known_as="", certificate=None, cosine=cosine))
+
+    def _retemper_to(self, known: HeadFrame) -> None:
+        """Take over what is known of a frame, and its temperature."""
+        if self._cosine != known.cosine:
+            self._retemper(self.places, known.cosine)
+        self._know(known)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         names = ("U", *FRAMES)

@@ -117,7 +117,8 @@ def cosine_of(means: Tensor, rows: Tensor | None = None) -> float | None:
     W = X if rows is None else rows.detach().to("cpu", torch.float64)
     W = W * (1 if rows is None else math.sqrt(K) / torch.linalg.matrix_norm(W))
     mu = 1 - min(_least_lead(X, W, start) for start in range(0, K, BLOCK))
-    return _of_temperature(mu, K, rounding)
+    # a state that comes entry by entry may leave NaN in one of a pair for a while
+    return _of_temperature(mu, K, rounding) if math.isfinite(mu) else None
 
 
 def is_even(frame: Tensor) -> bool:
