@@ -166,6 +166,17 @@ def test_a_head_from_a_layer_is_the_simplex_nearest_to_its_rows():
     assert linear.weight.requires_grad
 
 
+def test_a_head_from_a_layer_may_have_places_and_weights():
+    torch.manual_seed(0)
+    linear = nn.Linear(D, C)
+    head = NearestETFHead.from_linear(linear, capacity=C + 3, class_weights=[5, 1, 1, 1, 0])
+    rows, w = linear.weight.detach().double().numpy().T, np.array([5, 1, 1, 1, 0])
+    F = simplex_etf(C + 3, reduced=True)[:, :C]
+    A = (rows - (rows @ w / w.sum())[:, None]) * w @ F.T
+    fitted = float((A * head.U.double().numpy()).sum())
+    assert fitted == pytest.approx(np.linalg.svd(A, compute_uv=False).sum(), rel=1e-6)
+
+
 def test_features_bring_their_means():
     torch.manual_seed(1)
     linear, features = nn.Linear(D, C), torch.randn(400, D) + 1.0

@@ -145,6 +145,21 @@ def test_a_state_of_one_frame_is_no_state_of_a_pair(make):
         assert same(before, snapshot(second))
 
 
+def pair_of(C: int) -> tuple:
+    """A pair for any number of classes, by its import path."""
+    return tuple(frames.seli(np.arange(1, C + 1)))
+
+
+@pytest.mark.parametrize("make", BOTH)
+def test_a_pair_that_is_named_grows(make):
+    head = make(8, 4, frame=f"{__name__}:pair_of")
+    head.add_classes(2)
+    wanted = frames.seli(np.arange(1, 7))
+    np.testing.assert_allclose(head.frame, wanted.F_H.F, rtol=0, atol=1e-7)
+    np.testing.assert_allclose(head.classifier_frame, wanted.F_W.F, rtol=0, atol=1e-7)
+    assert head(*batch(8, 6)).shape == (36, 6)
+
+
 REFUSED = {
     "counts for a simplex": (6, 4, {"frame": "reduced", "counts": [1, 2, 3, 4]}, "counts is for frame='seli' or"),
     "counts of others": (6, 4, {"frame": "seli", "counts": [1, 2, 3]}, r"counts has shape \(3,\); it must be \(4,\)"),

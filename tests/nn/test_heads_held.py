@@ -119,6 +119,8 @@ def test_accumulated_batches_and_a_compiled_evaluation_are_as_any_others():
     x = batch([0, 5])[0].float()
     torch.compiler.reset()
     torch.testing.assert_close(torch.compile(head, backend="eager", fullgraph=True)(x), head(x), rtol=0, atol=1e-6)
+    exported = torch.export.export(head, (x,)).module()
+    torch.testing.assert_close(exported(x), head(x), rtol=0, atol=1e-6)
     torch.testing.assert_close(head.linear()(head.normalize(x)), head(x), rtol=0, atol=1e-6)
     assert torch.equal(head.weight[:4], before)
 

@@ -132,8 +132,8 @@ class ETFHead(Framed):
         self._know(made)
         self.capacity = None if self.capacity is None else C
         self.U = moved_least(vertices, index, frame.to(self.U.device))
-        if made.means is not None:
-            self._set_frame("frame", made.means, self.U.dtype)
+        for name, exact in zip(FRAMES, (made.means, made.rows), strict=True):
+            self._set_frame(name, exact, self.U.dtype)
         self._forget_rotation()
 
     def _refuse_hold(self, C: int) -> None:

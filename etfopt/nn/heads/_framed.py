@@ -52,19 +52,21 @@ class Framed(Head, Rotated):
         self._first_frames: dict[str, Tensor | None] = dict.fromkeys(FRAMES)
         for name, exact in zip(FRAMES, (made.means, made.rows), strict=True):
             self.register_buffer(name, None)
-            if exact is not None:
-                self._set_frame(name, exact, dtype or (exact.dtype if made.given else self.U.dtype))
+            self._set_frame(name, exact, dtype or (None if made.given else self.U.dtype))
 
     def _know(self, made: HeadFrame) -> None:
         """Take over what is known of a frame."""
         self.frame_name, self._known_as, self.certificate = made.name, made.known_as, made.certificate
         self._cosine = made.cosine
 
-    def _set_frame(self, name: str, exact: Tensor, dtype: torch.dtype) -> None:
-        """Make a frame the one of construction, in this dtype or float32 if that is wider."""
-        frame = exact.detach().to(torch.promote_types(dtype, torch.float32))
-        self._first_frames[name] = frame if frame.is_meta else exact.detach().to("cpu", copy=True)
-        setattr(self, name, frame.to(self.U.device, copy=True))
+    def _set_frame(self, name: str, exact: Tensor | None, dtype: torch.dtype | None) -> None:
+        """Make a frame the one of construction: in this dtype or else its own, and at least in float32."""
+        self._first_frames[name] = None
+        if exact is not None:
+            frame = exact.detach().to(torch.promote_types(dtype or exact.dtype, torch.float32))
+            self._first_frames[name] = frame if frame.is_meta else exact.detach().to("cpu", copy=True)
+            exact = frame.to(self.U.device, copy=True)
+        setattr(self, name, exact)
 
     @property
     def places(self) -> int:

@@ -21,6 +21,9 @@ from etfopt.nn.heads._rotation import nearest_minimiser
 NEW = -1
 """In place of the number of an old class: a class that was not there before."""
 
+DEPENDENT = 1e-4
+"""A column that lies so close to what others span, relative to its length, depends on them."""
+
 
 def added(num_classes: int, k: object) -> list[int]:
     """Return the old number of each class after k are added."""
@@ -74,9 +77,10 @@ def independent(frame: Tensor, classes: Sequence[int]) -> list[int]:
     for c in classes:
         rest = F[:, c]
         for _ in range(2):  # twice is enough
-            rest = rest - basis @ (basis.mT @ rest)
+            known = basis[:, : len(found)]
+            rest = rest - known @ (known.mT @ rest)
         size = torch.linalg.vector_norm(rest)
-        if len(found) < len(F) and size > 1e-4 * torch.linalg.vector_norm(F[:, c]):
+        if len(found) < len(F) and size > DEPENDENT * torch.linalg.vector_norm(F[:, c]):
             basis[:, len(found)] = rest / size
             found.append(c)
     return found

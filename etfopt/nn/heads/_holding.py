@@ -18,7 +18,7 @@ from etfopt.errors import InputError
 from etfopt.frames import simplex_etf
 from etfopt.nn.heads._etf import ETFHead
 from etfopt.nn.heads._framed import FRAMES
-from etfopt.nn.heads._growth import columns, independent, named
+from etfopt.nn.heads._growth import DEPENDENT, columns, independent, named
 from etfopt.nn.heads._rotation import is_rotation, nearest_rotation
 
 HELD = ("held_rows", "held_at")
@@ -160,11 +160,14 @@ class Holding(ETFHead):
 
         To hold these is to hold all, and their columns of the frame do not depend on each other.
         """
+        if not self.held:
+            return ()
         if self._spanning is None:
             C, frame = self.num_classes, self._means_of
             F = torch.from_numpy(simplex_etf(C)) if frame is None else frame
             found = independent(F, self.held)
-            self._spanning = tuple(found) if len(found) < len(independent(F, range(C))) else ()
+            rank = int(torch.linalg.matrix_rank(F.detach().to("cpu", torch.float64), rtol=DEPENDENT))
+            self._spanning = tuple(found) if len(found) < rank else ()
         return self._spanning
 
     @property
