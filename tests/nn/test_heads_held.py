@@ -150,6 +150,49 @@ def test_without_a_look_at_values_the_step_is_the_same(options):
         torch.testing.assert_close(heads[1].state_dict()[name], value, rtol=0, atol=1e-12)
 
 
+OPTIONS = [
+    *({"method": method} for method in ("svd", "gram", "newton-schulz")),
+    {"method": "newton-schulz", "class_weights": "counts"},
+    {"classify_first": True},
+    {"implicit_gradient": False},
+    {"solve_every": 2},
+    {"freeze_after": 4},
+]
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+def test_every_option_of_the_head_holds_too(options):
+    head, before = grown(dtype=torch.float32, **options)
+    for seed in range(4):
+        x, y = batch([0, 4, 5, 6], seed)
+        leaf = x.float().requires_grad_()
+        cross_entropy(head(leaf, y), y).backward()
+        assert leaf.grad.isfinite().all()
+        assert torch.equal(head.weight[:4], before)
+    W = np.sqrt(K) * (head.U @ head.frame).mT[:4] / head.frame.norm()
+    torch.testing.assert_close(W, before, rtol=0, atol=1e-5)
+
+
+def test_shrunk_rows_follow_the_means_and_the_vertices_below_them_are_held():
+    head, _ = grown(shrinkage=0.5)
+    vertices = (head.U @ head.frame)[:, :4].clone()
+    head(*batch([0, 4, 5, 6]))
+    torch.testing.assert_close((head.U @ head.frame)[:, :4], vertices, rtol=0, atol=1e-12)
+
+
+def test_an_average_of_the_model_holds_what_the_model_holds():
+    head, before = grown(dtype=torch.float32)
+    average = torch.optim.swa_utils.AveragedModel(head, use_buffers=True)
+    for seed in range(5):
+        head(*batch([4, 5, 6], seed))
+        average.update_parameters(head)
+    mean = average.module.eval()
+    assert mean.held == (0, 1, 2, 3)
+    torch.testing.assert_close(mean.weight[:4], before, rtol=0, atol=1e-6)
+    gram = (K * torch.eye(7) - 1) / (K - 1)
+    torch.testing.assert_close(mean.weight @ mean.weight.mT, gram, rtol=0, atol=0.05)
+
+
 def test_held_vertices_that_depend_on_each_other_are_held():
     """Opposite ones, of which either one decides on the other."""
     for unseen in (contextlib.nullcontext, blind):

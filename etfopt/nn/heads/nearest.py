@@ -101,7 +101,8 @@ class NearestETFHead(FollowingHead):
     86.2 % (8 seeds), the paper's classifier 76.9 % at the best temperature tried, 10 (3 seeds).
 
     Only rotations are searched. The vertices of a simplex are all alike; of other frames class c has column c, and
-    another order of the columns could lie nearer to the class means.
+    another order of the columns could lie nearer to the class means: ``etfopt.nearest_etf(H, assign=True)`` looks for
+    one.
 
     There are no parameters: all state is in buffers of float32 or better. The frame is part of the state: a head takes
     the frame of the state that it loads, and refuses a state with a frame if it has none, or the reverse. The other
@@ -114,7 +115,8 @@ class NearestETFHead(FollowingHead):
     References
     ----------
     Markou, Ajanthan and Gould (2024), arXiv 2411.01248. What it leads to: ``theory/unconstrained_features.py``; what is
-    left of the gradient through U*(H) after t steps: ``theory/fading.py``.
+    left of the gradient through U*(H) after t steps: ``theory/fading.py``. Class weights and shifts:
+    ``theory/weights.py``.
 
     Examples
     --------
