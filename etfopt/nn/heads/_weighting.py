@@ -7,8 +7,8 @@ best of all rotations *and shifts* of the frame,
 
 .. math:: \min_{U, a} \sum_c w_c\,\|\mu_c - a - U f_c\|^2.
 
-A plain mean would make U depend on where the means of light classes happen to lie. With equal weights both agree. Proof:
-``theory/weights.py``.
+A plain mean would make U depend on where the means of light classes happen to lie. With equal weights both agree.
+Proof: ``theory/weights.py``.
 """
 
 from __future__ import annotations
