@@ -57,11 +57,14 @@ def facts(solution: Solution) -> dict[str, str | float | bool]:
         "seconds": solution.stats.seconds,
         **{name: getattr(solution, name) for name in ("converged", "objective", "scale", "distance")},
         **{name: getattr(certificate, name) for name in CERTIFIED},
+        **({"held": certificate.held} if problem.held else {}),
     }
 
 
 def solution_table(solution: Solution) -> Table:
     """Tabulate a certified solution."""
+    from etfopt.assignment import is_simplex
+
     certificate = solution.certificate
     etf = "unique" if certificate.etf_unique else "not unique"
     rotation = "unique" if certificate.unique else "not unique"
@@ -76,9 +79,11 @@ def solution_table(solution: Solution) -> Table:
         ("margin", f"{certificate.margin:.3g}", "smallest singular value of A"),
         ("ETF", etf, f"||UF - U*F|| <= {certificate.etf_distance_bound:.1e}"),
         ("U", rotation, free if rotation != "unique" else f"||U - U*|| <= {certificate.distance_bound:.1e}"),
+        *([("held", f"{certificate.held:.1e}", "by how much held vertices moved")] if solution.problem.held else []),
         ("verdict", "optimal" if solution.converged else "NOT optimal", f"{solution.stats.solver}, certified"),
     ]
-    title = f"Nearest simplex ETF of {solution.problem.C} classes in {solution.problem.d} dimensions"
+    what = "simplex ETF" if is_simplex(solution.problem) else "rotation of the frame"
+    title = f"Nearest {what} of {solution.problem.C} classes in {solution.problem.d} dimensions"
     return table(title, {"": FOLD, "value": RIGHT, "meaning": {"style": "dim"}}, rows)
 
 
