@@ -123,11 +123,11 @@ def test_help_comes_without_importing_torch(command: str, tmp_path: Path) -> Non
     ("line", "offered"),
     [
         ("etfopt ver", ["verify"]),
-        ("etfopt bench ", ["node", "head", "loops"]),
+        ("etfopt bench ", ["node", "head", "loops", "measures"]),
         ("etfopt solve --tr", ["--transpose"]),
         ("etfopt train --head n", ["nearest"]),
         ("etfopt train --optimizer ada", ["adam", "adamw"]),
-        ("etfopt verify --claim gr", ["gradient"]),
+        ("etfopt verify --claim gra", ["gradient"]),
         ("etfopt compare --solver clara", ["clarabel"]),
     ],
 )
