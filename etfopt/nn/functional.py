@@ -126,7 +126,8 @@ def nearest_etf(
         columns may then hold NaN. Masks and integer counts are weights too. Default: 1 for every class.
     hold : sequence of int, or LongTensor of shape (k,), optional
         Classes whose vertices stay where `hold_at` has them: :math:`U f_c = U_0 f_c`. The others go to the nearest
-        place that is left. One class at least must stay free.
+        place that is left. The means of held classes have no influence. Leave two classes of a simplex free: the last
+        vertex follows from the others.
     hold_at : Tensor, shape (..., d, r), optional
         :math:`U_0`, on the manifold, such as the U of an earlier call. It is a constant. Required with `hold`.
     method : "auto", "svd", "gram" or "newton-schulz"
