@@ -92,9 +92,10 @@ def masked(H: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
 
     Other columns of weight 0 stay, since the derivative in their weight needs them.
     """
-    unread = (weights.detach() == 0) & ~H.detach().isfinite().all(dim=-2)
-    if visible(unread) and not unread.any():
+    zero = weights.detach() == 0
+    if visible(zero) and not zero.any():
         return H, weights
+    unread = zero & ~H.detach().isfinite().all(dim=-2)
     return H.masked_fill(unread.unsqueeze(-2), 0), weights.masked_fill(unread, 0)
 
 
