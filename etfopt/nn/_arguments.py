@@ -84,7 +84,7 @@ def usable_weights(H: Tensor, weights: Tensor | None, *, may_vanish: bool = Fals
             raise InputError(f"weights holds a negative value at {first}: {float(w[first])}; pass 0 to mask a class")
         if not (may_vanish or bool((w.detach().amax(dim=-1) > 0).all())):
             raise InputError("weights holds an item that is zero for every class; give one of its classes a weight")
-    return w
+    return w.to(H.device)
 
 
 def masked(H: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:

@@ -41,7 +41,8 @@ def etf_distance(
         Class means, one column a class. Centre them first: the mean of the columns counts as distance. Sets of
         different sizes come as a list, with at least two classes each. All sets of one size are computed together.
     frame : Tensor, shape (r, C), optional
-        Default: the reduced simplex, for which d >= C-1 is enough. A list of sets then gets one for each size.
+        Default: the reduced simplex, for which d >= C-1 is enough. A list of sets then gets one for each size. On a
+        GPU, keep a frame there and pass it: the default one is copied to the GPU in each call.
     weights : Tensor, shape (..., C), or sequence of Tensor, shapes (C_i,), optional
         How much each class counts, at least 0. Weights of 0 mask classes, whose columns may then hold NaN; the others
         are compared with a part of the simplex of all C classes. An item without any weight has distance 0.

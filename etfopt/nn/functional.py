@@ -159,7 +159,7 @@ def nearest_etf(
 
     On a GPU and in traces nobody looks at values. An item without any weight then has the polar factor of the
     proximal point, or an arbitrary U with gradient 0 (by products: NaN); a `hold_at` off the manifold gives NaN.
-    With `hold`, `frame` is a constant too.
+    With `hold`, `frame` is a constant too, and a GPU is waited for once more, for an SVD of a (k, k) matrix.
 
     References
     ----------
@@ -187,7 +187,7 @@ def nearest_etf(
         require_batches(H=H, prox=prox, weights=weights, hold_at=hold_at)
         if weights is not None:
             work, weights = masked(work, weights)
-        held = None if hold_at is None else as_held(classes, hold_at, frame, int(H.shape[-1]), dtype)
+        held = None if hold_at is None else as_held(classes, hold_at.to(H.device), frame, int(H.shape[-1]), dtype)
         U = minimiser(work, prox, delta, frame, weights, held, method)
     return U.to(H.dtype)
 
