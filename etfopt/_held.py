@@ -44,6 +44,11 @@ class Held(NamedTuple):
         """Return B X Q_free', (d, r): the adjoint of `part`."""
         return np.asarray(self.B @ X @ self.Q_free.T, dtype=np.float64)
 
+    def moved(self, U: Array) -> float:
+        """Return the norm by which U moves the held span."""
+        with np.errstate(over="ignore", invalid="ignore"):  # of a point of any size
+            return float(np.linalg.norm(U @ self.Q_held - self.V))
+
     def assembled(self, U: Array) -> Float64Array:
         """Return the point of the whole problem, (d, r), of one of the smaller problem."""
         return np.asarray(self.V @ self.Q_held.T + self.spread(U))

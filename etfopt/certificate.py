@@ -174,9 +174,10 @@ def certify(problem: NearestETF, U: ArrayLike) -> Certificate:
 def _certified_holding(problem: NearestETF, held: Held, U: Float64Array) -> Certificate:
     """Certify a point of a problem with held classes: its part in the smaller problem, and that the rest stays."""
     inner = _certified(problem.free, held.part(U))
-    off = float(np.linalg.norm(U @ held.Q_held - held.V))
-    # U* has no part of the free directions in the held places
-    across = float(np.linalg.norm(held.V.T @ U @ held.Q_free))
+    off = held.moved(U)
+    with np.errstate(over="ignore", invalid="ignore"):
+        # U* has no part of the free directions in the held places
+        across = number(float(np.linalg.norm(held.V.T @ U @ held.Q_free)))
     rounding = 4 * (problem.d + problem.r) * problem.r * ROUNDOFF
     beside = math.hypot(off, across) + rounding
     return replace(

@@ -39,6 +39,7 @@ __all__ = [
 CLAIMS = (
     "simplex",
     "orthoplex",
+    "delsarte",
     "closed_form",
     "weights",
     "held",
@@ -56,6 +57,7 @@ CLAIMS = (
     "seli",
     "unconstrained_features",
     "fading",
+    "class_sums",
 )
 """Names of the modules, in the order in which they build on one another."""
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.console import Console
 
 from etfopt.cli import _frame_tables as tables
-from etfopt.cli._app import AsJson, hand_over
+from etfopt.cli._app import AsJson, Quiet, hand_over
+from etfopt.cli._lists import numbers
 from etfopt.errors import InputError
 
 if TYPE_CHECKING:
-    from etfopt._arrays import Array
+    from etfopt.frames._search import Progress
 
 __all__ = ["frame"]
 
@@ -31,14 +35,18 @@ def frame(
         bool | None,
         typer.Option("--margin/--no-margin", help="Compute the one-vs-rest margin rho. [up to 200 classes]"),
     ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the search for a code.")] = 0,
+    starts: Annotated[int | None, typer.Option(help="Most random starts of that search. [what takes seconds]")] = None,
     out: Annotated[Path | None, typer.Option(help="Save the frame here: .npy, or .npz with its bounds.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file of --out.")] = False,
+    quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
     """Find the best known frame for d features and C classes, and say what is proven about it.
 
     For C <= d + 1 it is the simplex, up to C = 2d orthogonal simplices, for d = 2 a polygon; for other sizes it is
-    computed. Unequal counts give a pair, one frame for the class means and one for the classifier.
+    computed, and kept in the folder ETFOPT_CACHE (~/.cache/etfopt). Ctrl-C ends that search with the best code so far.
+    Unequal counts give a pair, one frame for the class means and one for the classifier.
 
     ```
     etfopt frame --dim 512 --classes 1000 --out frame.npy
@@ -51,12 +59,13 @@ def frame(
 
     if out is not None:
         refuse_frame_output(out, overwrite=overwrite)
-    sizes = None if counts is None else _sizes(counts)
+    sizes = None if counts is None else numbers(counts, "counts", "500,100,20")
     if classes is None:
         if sizes is None:
             raise InputError("--classes is missing", "classes", None, "pass --classes, or --counts")
         classes = len(sizes)
-    found = best_frame(dim, classes, sizes)
+    with _shown(quiet or as_json) as show:
+        found = best_frame(dim, classes, sizes, seed=seed, starts=starts, progress=show)
     if out is not None:
         save_frame(found, out)
     known = tables.facts(found, dim, margin=classes <= CHEAP if margin is None else margin)
@@ -64,21 +73,15 @@ def frame(
     hand_over(known, [tables.frame_table(known)], lines, as_json)
 
 
-def _sizes(counts: str) -> Array:
-    """Return class sizes from a list or from a file."""
-    import numpy as np
-
-    from etfopt.files import load_matrix
-
-    if Path(counts).suffix.lower() in (".npy", ".npz", ".csv"):
-        named = False if counts.lower().endswith(".csv") else None  # whole numbers are no names here
-        read = np.asarray(load_matrix(counts, header=named, index=named))
-        if max(read.shape, default=0) != read.size:
-            message = f"{counts}: holds an array of shape {read.shape}"
-            raise InputError(message, "counts", counts, "save one number for each class")
-        return read.ravel()
-    try:
-        return np.array([float(word) for word in counts.split(",")])
-    except ValueError:
-        remedy = "write numbers separated by commas, as 500,100,20, or the name of a file (.npy, .npz, .csv)"
-        raise InputError(f"--counts {counts!r} is no list of numbers", "counts", counts, remedy) from None
+@contextmanager
+def _shown(quiet: bool) -> Iterator[Progress]:
+    """Show where a search is, in a line that vanishes, unless asked to be quiet or the output is not a terminal."""
+    stderr = Console(stderr=True)
+    if quiet or not stderr.is_terminal:
+        yield lambda _: None
+        return
+    with stderr.status("searching") as status:
+        yield lambda step: status.update(
+            f"start {step.start + 1} of {step.starts}, sharpness {step.beta:g}: "
+            f"largest cosine {step.cosine:.6f}, best {step.best:.6f}"
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 from fractions import Fraction
@@ -79,7 +80,11 @@ def delsarte_bound(d: int, C: int) -> DelsarteBound:
     >>> round(bound.value, 12), bound.method
     (0.5, 'Delsarte, degree 7')
     """
-    d, C = as_integer(d, "d", at_least=1), as_integer(C, "C", at_least=2)
+    return _bound(as_integer(d, "d", at_least=1), as_integer(C, "C", at_least=2))
+
+
+@functools.lru_cache(maxsize=256)
+def _bound(d: int, C: int) -> DelsarteBound:
     if d + 1 >= C:
         return DelsarteBound(-1.0 / (C - 1), "Rankin")
     if d <= 2:
@@ -98,7 +103,7 @@ def _by_polynomial(d: int, C: int) -> DelsarteBound:
     if degree <= HIGHEST and (found := improved(d, C, s, degree)):
         s, f = found
     highest = max(k for k, c in enumerate(f) if c)
-    return DelsarteBound(s, f"Delsarte, degree {highest}", tuple(f[: highest + 1]))
+    return DelsarteBound(float(s), f"Delsarte, degree {highest}", tuple(f[: highest + 1]))
 
 
 def _fejes_toth(C: int) -> float:

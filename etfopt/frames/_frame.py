@@ -61,6 +61,11 @@ class FrameCertificate:
     method: str
     proven: bool
 
+    def __post_init__(self) -> None:
+        # scalars of NumPy are no JSON, and print otherwise
+        for name, kind in (("largest_cosine", float), ("lower_bound", float), ("proven", bool)):
+            object.__setattr__(self, name, kind(getattr(self, name)))
+
     @property
     def gap(self) -> float:
         """``largest_cosine - lower_bound``: the most that another frame could gain. Rounding may leave it below 0."""
@@ -107,7 +112,9 @@ class Frame:
     reason: str = ""
 
     def __post_init__(self) -> None:
-        F = as_matrix(self.F, "F").astype(np.float64, copy=False)
+        # a matrix that nobody can change is not copied: frames of thousands of classes fill gigabytes
+        frozen = isinstance(self.F, np.ndarray) and not self.F.flags.writeable and self.F.base is None
+        F = as_matrix(self.F, "F", copy=not frozen).astype(np.float64, copy=False)
         F.flags.writeable = False
         norms = np.linalg.norm(F, axis=0)
         if not norms.all():

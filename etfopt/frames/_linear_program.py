@@ -42,7 +42,8 @@ class Answer(NamedTuple):
 def improved(d: int, C: int, s: float, degree: int) -> tuple[float, list[Fraction]] | None:
     """Return what `levenshtein` does for a larger s, by polynomials up to this degree; None if they prove no more.
 
-    HiGHS finds the polynomial; exact arithmetic decides. What HiGHS leaves above zero is subtracted.
+    HiGHS finds the polynomial; exact arithmetic decides. What HiGHS leaves above zero is subtracted:
+    ``theory/delsarte.py``, (e).
     """
     first = _solve(d, s, degree)
     if first is None or first.size > C * (1 - WORTH):
@@ -114,12 +115,12 @@ def _zeros(angles: Float64Array, weights: Float64Array, spacing: float) -> Float
 
 
 def _answer(d: int, s: float, c: Float64Array) -> Answer:
-    """Return a polynomial with its maxima, found by bisection of its slope, and the ends of [-1, s]."""
+    """Return a polynomial with its maxima, found by bisection of its slope to 1e-10, and the ends of [-1, s]."""
     t = -1 + (1 + s) * np.sin(np.linspace(0, np.pi, 60 * len(c)) / 2) ** 2
     slopes = c @ values_and_slopes(d, len(c) - 1, t)[1]
     top = np.flatnonzero((slopes[:-1] > 0) & (slopes[1:] <= 0))
     low, high = t[top], t[top + 1]
-    for _ in range(52):
+    for _ in range(26):
         middle = (low + high) / 2
         rising = c @ values_and_slopes(d, len(c) - 1, middle)[1] > 0
         low, high = np.where(rising, middle, low), np.where(rising, high, middle)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import overload
+from os import PathLike
+from typing import TYPE_CHECKING, TypedDict, Unpack, overload
 
 from numpy.typing import ArrayLike
 
@@ -12,6 +13,10 @@ from etfopt.frames._closed import closed_form
 from etfopt.frames._frame import Frame
 from etfopt.frames._regimes import Regime, regime
 from etfopt.frames._seli import FramePair, as_counts, seli
+from etfopt.frames.code import code
+
+if TYPE_CHECKING:
+    from etfopt.frames._search import Progress
 
 __all__ = ["best_frame"]
 
@@ -24,15 +29,33 @@ REASONS: dict[Regime, str] = {
 }
 
 
-@overload
-def best_frame(d: int, C: int, counts: None = None) -> Frame: ...
+class SearchOptions(TypedDict, total=False):
+    """The options of a search, for the signatures that type checkers see."""
+
+    seed: int
+    starts: int | None
+    cache: bool | str | PathLike[str]
+    progress: Progress | None
 
 
 @overload
-def best_frame(d: int, C: int, counts: ArrayLike) -> Frame | FramePair: ...
+def best_frame(d: int, C: int, counts: None = None, **search: Unpack[SearchOptions]) -> Frame: ...
 
 
-def best_frame(d: int, C: int, counts: ArrayLike | None = None) -> Frame | FramePair:
+@overload
+def best_frame(d: int, C: int, counts: ArrayLike, **search: Unpack[SearchOptions]) -> Frame | FramePair: ...
+
+
+def best_frame(
+    d: int,
+    C: int,
+    counts: ArrayLike | None = None,
+    *,
+    seed: int = 0,
+    starts: int | None = None,
+    cache: bool | str | PathLike[str] = True,
+    progress: Progress | None = None,
+) -> Frame | FramePair:
     r"""Return the best known frame of C classes in d dimensions, with the reason for the choice.
 
     ================  ==========================  =======================================
@@ -54,6 +77,8 @@ def best_frame(d: int, C: int, counts: ArrayLike | None = None) -> Frame | Frame
         Number of training samples of each class. If they differ and d >= C - 1, the pair of frames of
         `etfopt.frames.seli` is returned: the geometry to which imbalanced classes collapse. With fewer dimensions no
         such geometry is known, and the balanced frame is returned; its `reason` says so.
+    seed, starts, cache, progress : int, int, bool or path, callable, optional
+        The options of `etfopt.frames.code`. Only computed frames use them.
 
     Returns
     -------
@@ -86,14 +111,8 @@ def best_frame(d: int, C: int, counts: ArrayLike | None = None) -> Frame | Frame
         pair = seli(counts)
         return FramePair(*(dataclasses.replace(frame, reason=imbalance) for frame in pair))
     reason = REASONS[best].format(C=C, d1=d + 1, C1=C - 1, d2=d + 2, dd=2 * d, k=C - d)
-    frame = closed_form(best, d, C) or _computed(d, C)
+    frame = closed_form(best, d, C) or code(d, C, seed=seed, starts=starts, cache=cache, progress=progress)
     return dataclasses.replace(frame, reason=f"{reason}. {imbalance}" if imbalance else reason)
-
-
-def _computed(d: int, C: int) -> Frame:
-    from etfopt.frames.code import code
-
-    return code(d, C)
 
 
 def _imbalance(d: int, C: int, counts: ArrayLike) -> str:

@@ -77,6 +77,19 @@ def test_an_archive_keeps_the_bounds_and_a_file_that_is_there_is_kept_unless_ask
     assert capsys.readouterr().out.count("frame.npz") == 2
 
 
+def test_a_code_is_computed_once_and_is_not_called_optimal(tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.setenv("ETFOPT_CACHE", str(tmp_path))
+    for _ in range(2):
+        frame(dim=3, classes=7, starts=1, as_json=True)
+    first, second = capsys.readouterr().out.split("}\n", 1)
+    assert first + "}\n" == second
+    known = json.loads(second)
+    assert known["largest_cosine"] == pytest.approx(0.2101383127306, abs=1e-8)
+    assert (known["proven"], known["bound_dimension"]) == (False, 3)
+    assert known["rho"] == pytest.approx(1 - known["largest_cosine"], abs=0.1)
+    assert len(list(tmp_path.iterdir())) == 1
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

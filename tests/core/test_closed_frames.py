@@ -15,6 +15,7 @@ from etfopt.frames import (
     Frame,
     FrameCertificate,
     best_frame,
+    code,
     orthogonal,
     orthoplex,
     polygon,
@@ -136,6 +137,7 @@ def test_a_frame_cannot_be_changed_and_says_in_a_line_what_is_known():
     assert frame.F[0, 0] != 7
     assert repr(frame) == "Frame('own', r=3, C=4, largest cosine 0.75, at most 0.25 above the smallest possible)"
     assert "proven optimal" in repr(simplex(4))
+    assert dataclasses.replace(frame, reason="why").F is frame.F  # it cannot change, so it is not copied
     with pytest.raises(dataclasses.FrozenInstanceError):
         frame.name = "other"  # type: ignore[misc]
 
@@ -240,6 +242,19 @@ def test_the_best_frame_follows_from_d_and_C(d, C, name, reason):
     assert frame.r <= d
     assert reason in frame.reason
     assert frame.certificate.proven
+
+
+def test_beyond_twice_the_dimension_the_best_frame_is_computed(tmp_path):
+    seen = []
+    frame = best_frame(3, 7, starts=1, cache=tmp_path, progress=seen.append)
+    expected = code(3, 7, starts=1, cache=False)
+    np.testing.assert_array_equal(frame.F, expected.F)
+    assert seen
+    assert frame.certificate == expected.certificate
+    assert frame.reason == "C = 7 > 2d = 6: no closed form is known, so the frame was computed"
+    assert len(list(tmp_path.iterdir())) == 1
+    with pytest.raises(TypeError, match="start"):
+        best_frame(3, 4, start=1)
 
 
 def test_the_best_frame_of_unequal_counts_is_the_pair_where_it_has_room():

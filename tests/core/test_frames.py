@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from etfopt import InputError, NearestETF, nearest_etf, simplex_etf
-from etfopt.frames import FRAMES, Frame, frame_matrix, seli
+from etfopt.frames import FRAMES, Frame, frame_matrix, orthoplex, seli
 from tests.tools import oracles
 
 CLASSES = (2, 3, 5, 10, 100)
@@ -36,7 +36,8 @@ FITTING = {"polygon": (2, 5), "orthoplex": (4, 6), "code": (3, 7)}
 
 
 @pytest.mark.parametrize("name", list(FRAMES))
-def test_every_frame_has_a_name_and_a_column_for_every_class(name):
+def test_every_frame_has_a_name_and_a_column_for_every_class(name, tmp_path, monkeypatch):
+    monkeypatch.setenv("ETFOPT_CACHE", str(tmp_path))
     d, C = FITTING.get(name, (9, 5))
     F = frame_matrix(name, C, d)
     make = FRAMES.load(name)
@@ -65,6 +66,12 @@ def test_a_frame_of_ones_own_is_found_by_its_import_path(tmp_path, monkeypatch):
     np.testing.assert_array_equal(NearestETF(np.eye(4, 3), frame="own_frames:pair").F, np.eye(2, 3))
     with pytest.raises(InputError, match="frame = 'own_frames:three' is a int; name a function that takes C"):
         NearestETF(np.eye(4, 3), frame="own_frames:three")
+
+
+def test_a_name_that_depends_on_the_dimension_gets_that_of_the_means(rng):
+    H = rng.standard_normal((4, 6))
+    np.testing.assert_array_equal(NearestETF(H, frame="orthoplex").F, orthoplex(4, 6).F)
+    np.testing.assert_array_equal(nearest_etf(H, frame="best").U, nearest_etf(H, frame=orthoplex(4, 6)).U)
 
 
 def test_a_function_of_ones_own_gets_the_dimension_if_it_asks_for_it(tmp_path, monkeypatch):
