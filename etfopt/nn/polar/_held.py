@@ -77,7 +77,7 @@ def as_held(classes: tuple[int, ...], U0: Tensor, frame: Tensor | None, C: int, 
     k = V.shape[-1]
     P, S, Qh = torch.linalg.svd(V[..., :k, :])
     W = torch.cat([V[..., :k, :] + P @ Qh, V[..., k:, :]], dim=-2)
-    free = torch.tensor([c not in classes for c in range(C)], device=U0.device)
+    free = torch.tensor([c not in classes for c in range(C)]).to(U0.device)
     return Held(Q_held, Q_free, V, W, (Qh.mT / (1 + S).unsqueeze(-2)) @ Qh, good, free)
 
 
@@ -115,7 +115,7 @@ def _simplex_bases(classes: tuple[int, ...], C: int, like: Tensor, dtype: torch.
 def _bases(classes: tuple[int, ...], frame: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
     """Return the two bases for any frame, and whether the held columns are independent if nobody may look."""
     F = frame.to(torch.promote_types(frame.dtype, dtype))
-    Y = F[:, list(classes)]
+    Y = torch.stack([F[:, c] for c in classes], dim=1)  # an index would be made on the host
     rounding = max(Y.shape) * torch.finfo(frame.dtype).eps
     Q, R = torch.linalg.qr(Y, mode="complete")
     k = min(Y.shape)
