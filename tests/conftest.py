@@ -19,3 +19,11 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
 def rng() -> np.random.Generator:
     """A fresh generator with the same seed for every test."""
     return np.random.default_rng(20241104)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _codes_of_their_own(tmp_path_factory):
+    """Codes that are searched by a test are cached for this session only."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ETFOPT_CACHE", str(tmp_path_factory.mktemp("codes")))
+        yield

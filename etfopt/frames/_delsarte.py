@@ -103,7 +103,7 @@ def _by_polynomial(d: int, C: int) -> DelsarteBound:
     if degree <= HIGHEST and (found := improved(d, C, s, degree)):
         s, f = found
     highest = max(k for k, c in enumerate(f) if c)
-    return DelsarteBound(s, f"Delsarte, degree {highest}", tuple(f[: highest + 1]))
+    return DelsarteBound(float(s), f"Delsarte, degree {highest}", tuple(f[: highest + 1]))
 
 
 def _fejes_toth(C: int) -> float:

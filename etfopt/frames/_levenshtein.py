@@ -41,7 +41,8 @@ def best_degree(d: int, C: int) -> int:
 def levenshtein(d: int, C: int) -> tuple[float, list[Fraction]]:
     """Return s and the Gegenbauer coefficients of a polynomial that proves: C unit vectors have a cosine above s.
 
-    The arithmetic that decides is exact, and s is within a few rounding units of the best that the degree can prove.
+    The arithmetic that decides is exact, and s is within a few rounding units of the best that the degree can prove:
+    ``theory/delsarte.py``.
     """
     m = best_degree(d, C)
     C = min(C, design_size(d, m + 1) - 1)  # at the highest degree: a part of the code has the bound of that part

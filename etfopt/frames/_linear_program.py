@@ -42,7 +42,8 @@ class Answer(NamedTuple):
 def improved(d: int, C: int, s: float, degree: int) -> tuple[float, list[Fraction]] | None:
     """Return what `levenshtein` does for a larger s, by polynomials up to this degree; None if they prove no more.
 
-    HiGHS finds the polynomial; exact arithmetic decides. What HiGHS leaves above zero is subtracted.
+    HiGHS finds the polynomial; exact arithmetic decides. What HiGHS leaves above zero is subtracted:
+    ``theory/delsarte.py``, (e).
     """
     first = _solve(d, s, degree)
     if first is None or first.size > C * (1 - WORTH):

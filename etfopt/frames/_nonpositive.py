@@ -18,7 +18,8 @@ def proven_nonpositive(coefficients: Sequence[Fraction], low: Fraction, high: Fr
 
     A polynomial lies below the largest of its Bernstein coefficients on an interval, and takes the first and the last
     of them at the ends. An interval is done if no coefficient is positive, and the polynomial is refused if one at an
-    end is. A polynomial that touches zero between two halving points is refused too: shift it down.
+    end is. A polynomial that touches zero between two halving points is refused too: shift it down, as
+    ``theory/delsarte.py`` allows.
     """
     todo = [(_bernstein(coefficients, low, high), 0)]
     while todo:

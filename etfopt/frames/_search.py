@@ -24,8 +24,8 @@ FACTOR = 4.0
 LONG, SHORT = 3000, 200
 """Most iterations at the first beta, which decides where a start ends, and at each of the others."""
 
-OPERATIONS = 1.5e13
-"""Multiplications of one start, some minutes of two cores; iterations are cut to stay below."""
+LARGE, FEW = (512, 10000), 100
+"""A start for this d and C takes so many iterations, in minutes on two cores; others by the cube root of their cost."""
 
 REACHED = 1e-10
 """A code this close to the lower bound is not searched further."""
@@ -36,7 +36,7 @@ NEAR = 1e-4
 KEPT = 5
 """How many of the best codes are kept for polishing."""
 
-SINGLE = 10**8
+SINGLE = 2 * 10**7
 """With more multiplications a matrix of cosines than this, products are computed in float32."""
 
 
@@ -67,6 +67,10 @@ Progress = Callable[[SearchStep], object]
 """Called after each iteration. It may raise StopIteration to end the search with the best code so far."""
 
 
+class _Stopped(Exception):
+    """The caller's `progress` asked for the end of the search."""
+
+
 class Search(NamedTuple):
     """The best code of a search: unit columns, shape (d, C), and whether the search was cut short."""
 
@@ -83,23 +87,31 @@ def search(
     seed: int = 0,
     starts: int,
     target: float = -1.0,
+    known: Float64Array | None = None,
     progress: Progress | None = None,
 ) -> Search:
-    """Return the best of several starts, polished.
+    """Return the best of several starts, polished, and of the unit rows of a known code.
 
     The search ends early at a code that reaches the lower bound `target`. KeyboardInterrupt, or StopIteration from
     `progress`, ends it with the best code so far; then `Search.interrupted` is True.
     """
     run = _Run(d, C, starts, progress)
     interrupted = False
+    if known is not None:
+        run.keep(known)
     try:
         while run.start < starts and run.cosine > target + REACHED:
             run.once(np.random.default_rng([seed, run.start]), target)
         run.finish()
-    except (KeyboardInterrupt, StopIteration):
+    except (KeyboardInterrupt, _Stopped):
         interrupted = True
         run.keep(run.latest)
     return Search(np.ascontiguousarray(run.codes[0].T), run.cosine, run.start, interrupted)
+
+
+def _cost(d: int, C: int) -> float:
+    """Return the cost of an iteration: products and exponentials, which cost as much as some 100 dimensions."""
+    return C * C * (d + 100.0)
 
 
 class _Run:
@@ -130,7 +142,7 @@ class _Run:
         beta = FIRST[self.start % len(FIRST)]
         levels = 1 + int(np.ceil(np.log(LAST / beta) / np.log(FACTOR)))
         C, d = self.shape
-        affordable = OPERATIONS / (3 * C * C * d)
+        affordable = FEW * (_cost(*LARGE) / _cost(d, C)) ** (1 / 3)
         long, short = (int(min(most, 1 + affordable * most / (LONG + SHORT * levels))) for most in (LONG, SHORT))
         for level in range(levels):
             self._descend(beta * FACTOR**level, short if level else long)
@@ -151,7 +163,11 @@ class _Run:
         def keep(intermediate_result: Any) -> None:
             self.latest = unit_rows(intermediate_result.x.reshape(self.shape))
             if self.progress:
-                self.progress(SearchStep(self.start, self.starts, beta, float(intermediate_result.fun), self.cosine))
+                step = SearchStep(self.start, self.starts, beta, float(intermediate_result.fun), self.cosine)
+                try:
+                    self.progress(step)
+                except StopIteration as stop:  # SciPy would take it for the end of this descent
+                    raise _Stopped from stop
 
         found = scipy.optimize.minimize(
             energy,
@@ -160,6 +176,6 @@ class _Run:
             "L-BFGS-B",
             jac=True,
             callback=keep,
-            options={"maxiter": iterations, "maxfun": 2 * iterations, "maxcor": 20, "ftol": 1e-15, "gtol": 1e-9},
+            options={"maxiter": iterations, "maxfun": 2 * iterations, "maxcor": 10, "ftol": 1e-15, "gtol": 1e-9},
         )
         self.latest = unit_rows(found.x.reshape(self.shape))

@@ -11,6 +11,7 @@ import numpy as np
 from etfopt._scalars import as_integer
 from etfopt.frames._closed import closed_form
 from etfopt.frames._frame import PROVEN_GAP, Frame, FrameCertificate
+from etfopt.frames._known import known_code
 from etfopt.frames._regimes import regime
 from etfopt.frames._store import Stored, cache_folder, load, store
 
@@ -35,7 +36,8 @@ def code(
     :math:`\frac1\beta \log \sum_{i<j} e^{\beta f_i'f_j}` while :math:`\beta` grows by factors of 4 to 16384. Newton's
     method then makes the largest cosines equal. The certificate has a rigorous lower bound on the largest cosine of any
     C vectors, by Delsarte's linear program in exact arithmetic. Small codes are the best known ones; a larger code may
-    be a local optimum. Other (d, C) have a closed form, which is returned: simplex, orthoplex or polygon.
+    be a local optimum. For (21, 162) the search begins with an explicit construction. Other (d, C) have a closed form,
+    which is returned: simplex, orthoplex or polygon.
 
     Parameters
     ----------
@@ -53,7 +55,8 @@ def code(
         ``~/.cache/etfopt``. A path names another folder. False neither reads nor writes a file. A damaged file is
         computed again, with a warning.
     progress : callable, optional
-        Called with a `SearchStep` after each iteration. It may raise StopIteration to end the search.
+        Called after each iteration with an object that has the attributes start, starts, beta, cosine (of the present
+        vectors) and best (so far). It may raise StopIteration to end the search.
 
     Returns
     -------
@@ -106,7 +109,7 @@ def _computed(d: int, C: int, seed: int, starts: int, progress: Progress | None)
     from etfopt.frames._search import search
 
     bound = delsarte_bound(d, C)
-    found = search(d, C, seed=seed, starts=starts, target=bound.value, progress=progress)
+    found = search(d, C, seed=seed, starts=starts, target=bound.value, known=known_code(d, C), progress=progress)
     if found.interrupted:
         _warn(found, d, C, starts)
     return Stored(found.vectors, found.largest_cosine, bound.value, bound.method), not found.interrupted
