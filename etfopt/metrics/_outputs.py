@@ -17,8 +17,10 @@ Pool: TypeAlias = str | Callable[[Tensor], Tensor]
 POOLS = ("auto", "mean", "each")
 CHANNELS = ("auto", "first", "last")
 
-LAST = (nn.Linear, nn.LayerNorm, nn.RMSNorm)
-"""Modules that work along the last axis."""
+NORMS = (nn.LayerNorm, nn.RMSNorm)
+
+LAST = (nn.Linear, *NORMS)
+"""Modules that work along the last axis; but subclasses such as the ``LayerNorm2d`` of torchvision may not."""
 
 SECOND = (
     *(nn.Conv1d, nn.BatchNorm1d, nn.InstanceNorm1d, nn.GroupNorm),
@@ -26,7 +28,10 @@ SECOND = (
 )
 """Modules whose outputs of three axes have their channels in the second."""
 
-SECOND_OF_MAPS = (nn.Conv2d, nn.Conv3d, nn.BatchNorm2d, nn.BatchNorm3d, nn.GroupNorm)
+SECOND_OF_MAPS = (
+    *(nn.Conv2d, nn.Conv3d, nn.BatchNorm2d, nn.BatchNorm3d, nn.InstanceNorm2d, nn.InstanceNorm3d, nn.GroupNorm),
+    *(nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveMaxPool2d, nn.AdaptiveAvgPool2d),
+)
 """Modules whose outputs of four and more axes have their channels in the second."""
 
 
@@ -69,9 +74,13 @@ def axis_of(module: nn.Module, network: nn.Module, output: Tensor, labels: tuple
             return -1 if fits[0] else 1
     second = SECOND if output.ndim == 3 else SECOND_OF_MAPS
     works_last, works_second = _holds(module, LAST), _holds(module, second)
+    if isinstance(module, NORMS) and type(module) not in NORMS:
+        fits = [output.shape[axis] == module.normalized_shape[-1] for axis in (-1, 1)]
+        works_last, works_second = (fits[0], fits[1]) if any(fits) else (True, False)
     if works_last != works_second:
         return -1 if works_last else 1
-    if not works_last and (output.ndim > 3 or not _holds(network, SECOND)):
+    clear = not _among_last(module, network) if output.ndim > 3 else not _holds(network, SECOND)
+    if not works_last and clear:
         return 1 if output.ndim > 3 else -1  # maps, or the tokens of a network without one-dimensional convolutions
     raise InputError(
         f"the output has shape {tuple(output.shape)}, and its channels may be the second axis or the last; pass "
@@ -81,6 +90,17 @@ def axis_of(module: nn.Module, network: nn.Module, output: Tensor, labels: tuple
 
 def _holds(module: nn.Module, kinds: tuple[type[nn.Module], ...]) -> bool:
     return any(isinstance(part, kinds) for part in module.modules())
+
+
+def _among_last(module: nn.Module, network: nn.Module) -> bool:
+    """Whether a module such as an activation may get maps with the channels last, as the modules beside it do."""
+    parents = [parent for parent in network.modules() if any(child is module for child in parent.children())]
+    maps = (*SECOND_OF_MAPS, nn.Flatten)  # what a linear layer gets behind these are no maps
+    return any(
+        any(isinstance(child, NORMS) for child in parent.children())
+        or (_holds(parent, LAST) and not _holds(parent, maps))
+        for parent in parents
+    )
 
 
 def as_features(output: Tensor, labels: tuple[int, ...], axis: int, pool: Pool) -> Tensor:

@@ -33,7 +33,10 @@ def moved(value: Any, device: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: moved(item, device) for key, item in value.items()}
     if isinstance(value, (tuple, list)):
-        return type(value)(moved(item, device) for item in value)
+        items = [moved(item, device) for item in value]
+        return (
+            type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
+        )  # fields are those of a NamedTuple
     return value
 
 

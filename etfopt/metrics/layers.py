@@ -34,9 +34,10 @@ class LayerMeasures(LayerResults):
     An output becomes samples as follows. The first tensor of a tuple, list or mapping is taken, or what the function
     `output` returns. Its first axis numbers the samples. One feature lies along the channels, which are the last axis
     of (n, d). With `channels` = "auto" and more axes, labels for every position decide, or else the modules inside the
-    layer: convolutions and batch norms have the channels second, linear layers and layer norms last. Where a layer has
-    neither, (n, t, d) are tokens and (n, d, h, w) is a map. Where it has both, or a network with one-dimensional
-    convolutions leaves (n, t, d) open, you are asked for `channels`. `dims` shows which width was taken. Positions (t,
+    layer: convolutions, batch norms and pools have the channels second, linear layers and layer norms last. Where a
+    layer has neither, (n, t, d) are tokens and (n, d, h, w) is a map. You are asked for `channels` where it has both,
+    where a network with one-dimensional convolutions leaves (n, t, d) open, and for the maps of a layer that stands
+    beside a layer norm or among linear layers. `dims` shows which width was taken. Positions (t,
     or h and w) are treated as `pool` says.
 
     Parameters

@@ -4,6 +4,7 @@ import copy
 import pickle
 from functools import partial
 from types import SimpleNamespace
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -144,6 +145,10 @@ def test_outputs_of_every_shape_become_samples(case):
 # --- loops ----------------------------------------------------------------------------------------------------------
 
 
+class Inputs(NamedTuple):
+    x: Tensor
+
+
 def test_a_loader_is_measured_in_evaluation_mode_and_modes_come_back():
     model = mlp()
     model[4].eval()
@@ -152,6 +157,7 @@ def test_a_loader_is_measured_in_evaluation_mode_and_modes_come_back():
     loaders = {
         "pairs": list(zip(X.split(16), Y.split(16), strict=True)),
         "arguments": [((X,), Y)],
+        "a named tuple": [(Inputs(X), Y)],
         "keywords": [{"input": X, "labels": Y}],
     }
     for loader in loaders.values():

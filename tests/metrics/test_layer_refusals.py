@@ -220,6 +220,55 @@ def test_channels_that_may_be_either_axis_are_asked_for(modules, shape, layer):
         assert measures.dims == {layer: d}
 
 
+class ChannelsLast(nn.Module):
+    """As ConvNeXt has it: convolutions with the channels second, the rest with the channels last."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm, self.wide, self.act = nn.Conv2d(3, 4, 1), nn.LayerNorm(4), nn.Linear(4, 5), nn.GELU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.act(self.wide(self.norm(self.conv(x).movedim(1, -1)))).movedim(-1, 1)
+
+
+class LayerNorm2d(nn.LayerNorm):
+    """As torchvision and timm have it: a layer norm of maps with the channels second."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.movedim(1, -1)).movedim(-1, 1)
+
+
+def linear_maps() -> nn.Module:
+    return nn.Sequential(Returns(lambda x: x.movedim(1, -1)), nn.Sequential(nn.Linear(3, 5), nn.GELU()))
+
+
+def flat() -> nn.Module:
+    return nn.Sequential(nn.Conv2d(3, 5, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(5, C))
+
+
+MAPPED = {  # the width that is found without channels=, None where it is asked for
+    "an activation beside a layer norm": (ChannelsLast, "act", None),
+    "a linear layer": (ChannelsLast, "wide", 5),
+    "an activation beside a linear layer": (linear_maps, "1.1", None),
+    "an activation beside a convolution": (flat, "1", 5),
+    "a pool": (flat, "2", 5),
+    "a layer norm that turns the axes": (lambda: nn.Sequential(nn.Conv2d(3, 4, 1), LayerNorm2d(4)), "1", 4),
+    "one whose axes are as wide": (lambda: nn.Sequential(nn.Conv2d(3, 7, 1), LayerNorm2d(7)), "1", None),
+}
+
+
+@pytest.mark.parametrize(("build", "layer", "width"), MAPPED.values(), ids=MAPPED.keys())
+def test_the_channels_of_maps_are_found_or_asked_for(build, layer, width):
+    measures = LayerMeasures(build(), layer, num_classes=C)
+    batch = [(torch.randn(40, 3, 6, 7), Y)]
+    if width is None:
+        with pytest.raises(InputError, match="pass channels='first' or channels='last'"):
+            measures.measure(batch)
+    else:
+        measures.measure(batch)
+        assert measures.dims == {layer: width}
+
+
 def test_a_width_that_changes_is_refused():
     model = nn.Sequential(Returns(lambda x: x))
     measures = LayerMeasures(model, "0", num_classes=C)
