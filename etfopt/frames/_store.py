@@ -59,7 +59,10 @@ def _default_folder() -> Path:
 
 
 def _folder(named: str) -> Path:
-    return Path(os.path.expanduser(named))  # Path.expanduser raises where there is no home
+    try:
+        return Path(named).expanduser()
+    except RuntimeError:  # of a user that nobody knows
+        return Path(named)
 
 
 def load(folder: Path | None, d: int, C: int, seed: int, starts: int) -> Stored | None:
@@ -93,8 +96,15 @@ def store(folder: Path | None, code: Stored, seed: int, starts: int) -> None:
         make_folder(folder)
         write_atomically(path, buffer.getvalue())
     except (InputError, StorageError) as error:
-        if not os.path.exists(path):  # else another process wrote the same file meanwhile
+        if not _is_there(path):  # else another process wrote the same file meanwhile
             warnings.warn(f"the code is not cached: {error}; or pass cache=False", stacklevel=3)
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # in a folder without access
+        return False
 
 
 def _read(content: bytes, d: int, C: int, seed: int, starts: int) -> Stored:

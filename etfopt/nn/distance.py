@@ -155,9 +155,9 @@ class ETFDistance(nn.Module):
                 f"labels holds {m} classes, and a simplex of {m} vertices needs d >= {m - 1} features; got d = {d}: "
                 f"{remedy}"
             )
-        require_finite(X, "features")
         if m < 2:
             return X[:0].sum()
+        require_finite(X, "features")
         sums = X.new_zeros(m, d).index_add(0, index, X)
         means = sums / index.bincount(minlength=m)[:, None]
         return self.forward((means - means.mean(dim=0)).mT)

@@ -81,7 +81,11 @@ def test_fewer_than_two_classes_have_distance_zero_and_a_gradient_of_zero(labels
         (lambda: ETFDistance().from_features(H, torch.arange(3)), r"labels has shape \(3,\); it must be \(4,\)"),
         (lambda: ETFDistance().from_features(H, torch.arange(4) - 1), r"labels holds -1"),
         (lambda: ETFDistance().from_features(H[0], torch.arange(3)), r"features has shape \(3,\)"),
-        (lambda: ETFDistance().from_features(H[:, :2], torch.arange(4)), r"d = 2 .*r = 3 rows"),
+        (lambda: ETFDistance().from_features(H[:, :2], torch.arange(4)), r"labels holds 4 classes, .* d >= 3 .*d = 2"),
+        (
+            lambda: ETFDistance().from_features(H * math.nan, torch.arange(4)),
+            r"features holds 12 value\(s\) that are NaN",
+        ),
     ],
 )
 def test_a_module_that_cannot_be_built_or_called_so_says_why(call, message):
