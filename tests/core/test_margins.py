@@ -90,14 +90,12 @@ def test_a_tolerance_stops_earlier_and_says_how_far_it_is():
     assert exact.gap < 1e-9
 
 
-def test_many_vectors_are_solved_less_exactly_by_default(rng, monkeypatch):
-    F = search(5, 40, starts=1).vectors + 0.02 * rng.standard_normal((5, 40))
+def test_many_vectors_are_solved_less_exactly_by_default(monkeypatch):
+    F = search(5, 40, starts=1).vectors
+    assert one_vs_rest_margin(F).gap < 1e-9
     monkeypatch.setattr(_margin, "FEW", 39)
-    gaps = []
-    margin = one_vs_rest_margin(F, progress=gaps.append)
-    assert margin.gap <= 1e-3
-    assert len(gaps) <= len(one_vs_rest_margin(F, tolerance=1e-9).bounds)
-    assert abs(one_vs_rest_margin(F, tolerance=1e-9).rho - margin.rho) <= 1e-3
+    monkeypatch.setattr(_margin, "ROUGH", 0.05)
+    assert 1e-9 < one_vs_rest_margin(F).gap <= 0.05
 
 
 @pytest.mark.parametrize(
