@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from etfopt._arrays import Array, Float64Array
-from etfopt._scaling import SAFE, column_exponents, in_range, normalized, rescaled, weighted
+from etfopt._scaling import SAFE, in_range, normalized, normalized_columns, rescaled, weighted
 
 
 class LinearTerm(NamedTuple):
@@ -76,18 +76,18 @@ def proximal_term(prox: Array, delta: float) -> Term:
 def data_in_range(H: Array, weights: Float64Array | None) -> tuple[Array, Float64Array | None, int]:
     """Return (X, w, f) with HD = 2**f X diag(w), all far from the ends of their ranges; H and D if they are so."""
     safe = SAFE if H.dtype == np.float64 else 60
-    X, h = np.asarray(H, dtype=np.float64), column_exponents(H)
+    Y, h = normalized_columns(H)
     v, k = np.frexp(np.ones(H.shape[1]) if weights is None else weights)
     if np.abs(h).max() <= safe and np.abs(k).max() <= SAFE:
         return H, weights, 0
-    seen = X.any(axis=0) & (v > 0)
+    seen = Y.any(axis=0) & (v > 0)
     total = np.where(seen, h + k, 0)
     e = int(total[seen].max()) if seen.any() else 0
     # the largest power of two goes to the weights, what they cannot take to H, and what that cannot take to the frame
     of_weights = int(np.clip(e, -900, 900))
     of_means = int(np.clip(e - of_weights, -safe, safe))
     w = np.ldexp(v, np.where(seen, total - e + of_weights, 0))
-    return np.ldexp(np.ldexp(X, -h), of_means), w, e - of_weights - of_means
+    return rescaled(Y, of_means), w, e - of_weights - of_means
 
 
 def proximal_in_range(prox: Array, delta: float) -> tuple[Array, float]:

@@ -18,6 +18,18 @@ AVERAGINGS = Registry(
 )
 """Rules of running means that have a name; a rate is another."""
 
+METRICS = Registry(
+    "measures",
+    {
+        "collapse": "etfopt.metrics:NeuralCollapse",
+        "rank": "etfopt.metrics:NumericalRank",
+        "margin": "etfopt.metrics:CosineMargin",
+        "mismatch": "etfopt.metrics:NearestMeanMismatch",
+        "ncc": "etfopt.metrics:NCCAgreement",
+    },
+)
+"""Metrics that have a name on the command line."""
+
 STATISTICS = ("running", "paper")
 """How a head keeps class means."""
 
@@ -29,6 +41,9 @@ LEAST_CONFIDENCE = 0.9
 
 LARGEST_TEMPERATURE = 1e15
 """Beyond it the squares of features could leave the range of float32."""
+
+LARGEST_COSINE = 1 - 1e-6
+"""A frame with a larger cosine between two vectors has no useful temperature."""
 
 
 class ByKeyword:
@@ -148,27 +163,44 @@ def _log_odds(C: int, confidence: float) -> float:
     return math.log(odds)
 
 
-def as_temperature(value: object, num_classes: int) -> float:
-    """Return a positive number as it is and "auto" as `collapse_temperature`, or raise `InputError`."""
+def as_temperature(value: object, num_classes: int, largest_cosine: float | None = None) -> float:
+    """Return a positive number as it is and "auto" as the temperature of a frame, or raise `InputError`.
+
+    None for the largest cosine means that of a simplex.
+    """
     if isinstance(value, str):
         if value != "auto":
             raise InputError(f"temperature must be a real number or 'auto'; got {value!r}")
-        return collapse_temperature(num_classes)
+        if largest_cosine is None:
+            return collapse_temperature(num_classes)
+        if largest_cosine > LARGEST_COSINE:
+            raise InputError(
+                "temperature='auto' needs a frame in which the right class has the largest logit; here another class "
+                f"is ahead, or equal up to rounding (largest cosine {largest_cosine:.6g}); pass a number, or a frame "
+                "whose vectors differ"
+            )
+        return frame_temperature(num_classes, largest_cosine)
     temperature = as_positive(value, "temperature")
     if temperature > LARGEST_TEMPERATURE:
         raise InputError(f"temperature must be at most {LARGEST_TEMPERATURE:g}; got {temperature:g}")
     return temperature
 
 
-def warn_of_low_temperature(temperature: float, num_classes: int, stacklevel: int) -> None:
+def warn_of_low_temperature(
+    temperature: float, num_classes: int, stacklevel: int, largest_cosine: float | None = None
+) -> None:
     """Warn if a collapsed network could not give the right class a probability of 0.9; 1 is for dot-regression."""
     C = num_classes
-    p = 1 / (1 + (C - 1) * math.exp(-min(temperature * C / (C - 1), 700)))
+    lead = C / (C - 1) if largest_cosine is None else 1 - largest_cosine
+    p = 1 / (1 + (C - 1) * math.exp(-max(min(temperature * lead, 700), -700)))
     if temperature > 1 and p < LEAST_CONFIDENCE * (1 - 1e-9):  # up to rounding: 0.9 itself may be asked for
+        remedy = "Pass a frame whose vectors differ"
+        if largest_cosine is None or largest_cosine <= LARGEST_COSINE:
+            auto = as_temperature("auto", C, largest_cosine)
+            remedy = f"Leave temperature out, or pass 'auto': that is {auto:.3g} here"
         warnings.warn(
             f"temperature = {temperature:g} is small for {C} classes: after cross-entropy, even a collapsed network "
-            f"gives the right class a probability of {p:.2g} only. Leave temperature out, or pass 'auto': that is "
-            f"{collapse_temperature(C):.3g} here",
+            f"gives the right class a probability of {p:.2g} only. {remedy}",
             UserWarning,
             stacklevel=stacklevel,
         )

@@ -8,7 +8,7 @@ import numpy as np
 
 from etfopt._arrays import Array
 from etfopt._linear_term import LinearTerm
-from etfopt._scaling import normalized, rescaled
+from etfopt._scaling import normalized, numerical_rank, rescaled
 from etfopt.polar._svd import SVD
 from etfopt.problem import NearestETF
 
@@ -69,16 +69,18 @@ def unseen(problem: NearestETF, null: Array) -> float:
     return float(rescaled(2 * np.linalg.norm(null.T @ F) + 2 * units * ROUNDOFF * np.linalg.norm(F), f))
 
 
-def frame_ignores(problem: NearestETF, null: Array, smallest: float) -> bool:
+def frame_ignores(problem: NearestETF, null: Array, smallest: float, F: Array | None = None) -> bool:
     """Return whether F' vanishes on the null space of A, so that the ETF is unique although U is not.
 
-    `null` is a basis of the numerical null space, and `smallest` the least singular value outside it. Proofs:
-    ``theory/gauge.py``, 1, ``theory/closed_form.py`` and, for absent classes, ``theory/weights.py``.
+    `null` is a basis of the numerical null space, and `smallest` the least singular value outside it. `F` may be some
+    columns of the frame. Proofs: ``theory/gauge.py``, 1, ``theory/closed_form.py`` and, for absent classes,
+    ``theory/weights.py``.
     """
+    rank, F = (problem.frame_rank, problem.F) if F is None else (numerical_rank(F), F)
     # a null space larger than that of F' holds something that a frame sees, however small its entries there
-    if null.shape[1] > problem.r - problem.frame_rank:
+    if null.shape[1] > problem.r - rank:
         return False
     # Rounding turns the basis by rounding / smallest. A faint proximal term turns it by up to the root of that
     # before its own singular values rise above rounding.
     tolerance = np.sqrt(problem.scaled_linear_term.rounding / smallest) if smallest > 0 else 0.0
-    return bool(np.linalg.norm(null.T @ problem.F, 2) <= tolerance * np.linalg.norm(problem.F, 2))
+    return bool(np.linalg.norm(null.T @ F, 2) <= tolerance * np.linalg.norm(F, 2))

@@ -69,7 +69,25 @@ def weighted(X: Array, w: Array) -> tuple[Float64Array, int]:
         return np.asarray(X64 * w), 0
     seen = X64.any(axis=0)
     e = int((columns + k)[seen].max()) if seen.any() else 0
-    return np.asarray(np.ldexp(np.ldexp(X64, -columns) * v, np.where(seen, columns + k - e, 0))), e
+    return _shifted(_shifted(X64, -columns) * v, np.where(seen, columns + k - e, 0)), e
+
+
+def weighted_columns(X: Array, w: Array, e: int) -> Float64Array:
+    """Return 2**e X diag(w), each column with all its digits unless it is out of range by itself."""
+    (Y, columns), (v, k) = normalized_columns(X), np.frexp(w)
+    with np.errstate(over="ignore"):
+        return _shifted(Y * v, columns + k + e)
+
+
+def normalized_columns(X: Array) -> tuple[Float64Array, NDArray[np.int_]]:
+    """Return (Y, k) in float64 with X = Y diag(2**k) exactly and the largest entry of each column in [1/2, 1) or 0."""
+    k = column_exponents(X)
+    return _shifted(np.asarray(X, dtype=np.float64), -k), k
+
+
+def _shifted(X: Float64Array, k: NDArray[np.int_]) -> Float64Array:
+    """Return X diag(2**k): a product rounds as ldexp does, and is faster, where the factors are in range."""
+    return np.asarray(X * np.ldexp(1.0, k) if np.abs(k).max() <= 1000 else np.ldexp(X, k))
 
 
 def column_exponents(X: Array) -> NDArray[np.int_]:
@@ -88,6 +106,12 @@ def rescaled(Y: Array | np.floating[Any] | float, e: int) -> Float64Array:
     with np.errstate(over="ignore"):
         # a product rounds as ldexp does, and is faster, where the factor itself is in range
         return np.asarray(Y * 2.0**e if -1022 <= e <= 1023 else np.ldexp(Y, e), dtype=np.float64)
+
+
+def numerical_rank(X: Array) -> int:
+    """Return the number of singular values of X above the rounding of its dtype."""
+    s = np.linalg.svd(normalized(X)[0], compute_uv=False)
+    return int(np.count_nonzero(s > max(X.shape) * float(np.finfo(X.dtype).eps) * s[0]))
 
 
 def squared_norm(X: Float64Array) -> float:

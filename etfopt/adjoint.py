@@ -18,7 +18,15 @@ from numpy.typing import ArrayLike
 
 from etfopt._arrays import Array, Float64Array, as_matrix, as_vector
 from etfopt._rounding import frame_ignores
-from etfopt._scaling import in_range, normalized, own_errstate, rescaled, weighted
+from etfopt._scaling import (
+    in_range,
+    normalized,
+    normalized_columns,
+    own_errstate,
+    rescaled,
+    weighted,
+    weighted_columns,
+)
 from etfopt._spectrum import Spectrum, spectrum_at, spectrum_of
 from etfopt.errors import InputError
 from etfopt.implicit import kkt_memory, kkt_vjp
@@ -117,7 +125,8 @@ def nearest_etf_vjp(problem: NearestETF, U: ArrayLike, cotangent: ArrayLike) -> 
     ------
     InputError
         If U is not the minimiser, or if the loss depends on a part of U that H leaves free. A loss of the ETF alone is
-        differentiable whenever the ETF is unique, with or without a proximal term.
+        differentiable whenever the ETF is unique, with or without a proximal term. A loss of the vertices of the
+        classes with a positive weight is differentiable where those vertices are unique.
 
     Notes
     -----
@@ -141,16 +150,16 @@ def nearest_etf_vjp(problem: NearestETF, U: ArrayLike, cotangent: ArrayLike) -> 
     """
     free, (U, G) = _free(problem, *_points(problem, U=U, cotangent=cotangent))
     term, spectrum = free.scaled_linear_term, spectrum_at(free, U)
-    _require_gauge_free(free, G, spectrum)
+    _require_gauge_free(free, G, spectrum, _present(free))
     # A = 2^e A_s, and the derivative is homogeneous of degree -1
     dA, e = _derivative(U, G, spectrum)
     e -= term.exponent
     with np.errstate(over="ignore"):
         dAF, f = _on_whole_frame(problem, dA)
-        H, h = normalized(problem.H)
-        dw = rescaled(2 * np.einsum("dc,dc->c", H, dAF), e + f + h)
-        dHD, k = (dAF, 0) if problem.weights is None else weighted(dAF, problem.weights)
-        dH = rescaled(dHD, 1 + e + f + k).astype(problem.dtype, copy=False)
+        w, (H, h) = problem.weights, normalized_columns(problem.H)
+        dw = np.ldexp(2 * np.einsum("dc,dc->c", H, dAF), e + f + h)
+        dH = rescaled(dAF, 1 + e + f) if w is None else weighted_columns(dAF, w, 1 + e + f)
+        dH = dH.astype(problem.dtype, copy=False)
         if problem.prox is None:
             return Gradient(dH, None, dw)
         if problem.held is not None:
@@ -203,7 +212,7 @@ def nearest_etf_jvp(
     dw = None if weights_tangent is None else as_vector(weights_tangent, "weights_tangent", problem.C)
     free, (U,) = _free(problem, U)
     spectrum = spectrum_at(free, U)
-    _require_gauge_free(free, np.zeros_like(U), spectrum)
+    _require_gauge_free(free, np.zeros_like(U), spectrum, free.F)
     scaled, k = _tangent_of_weighted(problem, dH, dw)
     if problem.held is None:
         dA = 2 * scaled @ problem.F.T
@@ -230,7 +239,7 @@ def _free(problem: NearestETF, U: Array, *cotangents: Array) -> tuple[NearestETF
     held = problem.held
     if held is None:
         return problem, [U, *cotangents]
-    off = float(np.linalg.norm(U @ held.Q_held - held.V))
+    off = held.moved(U)
     if not off <= 100 * problem.r * problem.unit:
         message = f"U does not hold the classes of hold: it is off by {off:.1e} there"
         raise InputError(message, "U", U, "pass etfopt.solve(problem).U")
@@ -271,11 +280,16 @@ def _derivative(U: Array, X: Array, spectrum: Spectrum) -> tuple[Float64Array, i
     return np.asarray(U @ rotation + ((X - U @ K) @ Q * inverse) @ Q.T, dtype=np.float64), e
 
 
-def _require_gauge_free(problem: NearestETF, G: Array, spectrum: Spectrum) -> None:
-    """Refuse where the answer would depend on an arbitrary choice among minimisers."""
+def _present(problem: NearestETF) -> Array:
+    """Return the columns of the frame that the data place: not those of absent classes."""
+    return problem.F if problem.weights is None else problem.F[:, problem.weights > 0]
+
+
+def _require_gauge_free(problem: NearestETF, G: Array, spectrum: Spectrum, F: Array) -> None:
+    """Refuse where the answer, of vertices with the columns F of the frame, would depend on an arbitrary choice."""
     if not spectrum.null.shape[1]:
         return
-    if not frame_ignores(problem, spectrum.null, spectrum.smallest):
+    if not spectrum.rank or not frame_ignores(problem, spectrum.null, spectrum.smallest, F):
         message = (
             f"H leaves the nearest ETF undetermined: A has numerical rank {spectrum.rank} < r = {problem.r}, so no "
             "gradient exists"
@@ -283,9 +297,10 @@ def _require_gauge_free(problem: NearestETF, G: Array, spectrum: Spectrum) -> No
         raise InputError(message, "H", problem.H, ADD_PROX)
     G, _ = normalized(G)
     # what F' leaves of the null space is the error of its basis, and a loss of the ETF, G = XF', feels X times as much
-    s = np.linalg.svd(problem.F, compute_uv=False)
-    blur = np.linalg.norm(problem.F.T @ spectrum.null, 2) / s[s > len(s) * problem.unit * s[0]].min()
+    s = np.linalg.svd(F, compute_uv=False)
+    blur = np.linalg.norm(F.T @ spectrum.null, 2) / s[s > len(s) * problem.unit * s[0]].min()
     if np.linalg.norm(G @ spectrum.null) > (np.sqrt(problem.unit) + blur) * np.linalg.norm(G):
-        message = "the cotangent acts on a direction of U that the frame does not see, where U is not unique"
+        sees = "the frame does not see" if F.shape[1] == problem.C else "no class with a positive weight sees"
+        message = f"the cotangent acts on a direction of U that {sees}, where U is not unique"
         remedy = f"use a loss of the ETF alone (cotangent = G_etf @ problem.F.T) or reduced=True, or {ADD_PROX}"
         raise InputError(message, "cotangent", G, remedy)

@@ -50,8 +50,8 @@ class Certificate(Described):
         :math:`\sigma_{min}(A)`, and whether it exceeds the rounding of the data: then U is unique. Always False for the
         paper's frame without a proximal term, which leaves one direction of U free; see `etf_unique`.
     etf_unique : bool
-        Whether the nearest ETF U F is unique: whether F' vanishes on the numerical null space of A, up to the root of
-        rounding.
+        Whether the nearest ETF U F is unique: whether A has the numerical rank of F at least, and F' vanishes on the
+        numerical null space of A, up to the root of rounding.
     distance_bound : float
         Bound on :math:`\|U - U^*\|_F`: the smaller of :math:`\sqrt{2\,gap/\sigma_{min}(A)}`, which holds for any U, and
         :math:`2\,stationarity/\sigma_{min}(A)`, which is small near the minimiser, plus what infeasibility of U and
@@ -174,9 +174,10 @@ def certify(problem: NearestETF, U: ArrayLike) -> Certificate:
 def _certified_holding(problem: NearestETF, held: Held, U: Float64Array) -> Certificate:
     """Certify a point of a problem with held classes: its part in the smaller problem, and that the rest stays."""
     inner = _certified(problem.free, held.part(U))
-    off = float(np.linalg.norm(U @ held.Q_held - held.V))
-    # U* has no part of the free directions in the held places
-    across = float(np.linalg.norm(held.V.T @ U @ held.Q_free))
+    off = held.moved(U)
+    with np.errstate(over="ignore", invalid="ignore"):
+        # U* has no part of the free directions in the held places
+        across = number(float(np.linalg.norm(held.V.T @ U @ held.Q_free)))
     rounding = 4 * (problem.d + problem.r) * problem.r * ROUNDOFF
     beside = math.hypot(off, across) + rounding
     return replace(

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from etfopt._arrays import Array, Float64Array, as_matrix
 from etfopt._scalars import as_positive
-from etfopt._scaling import column_exponents, normalized, own_errstate
+from etfopt._scaling import normalized, normalized_columns, own_errstate
 from etfopt.errors import InputError
 from etfopt.problem import NearestETF
 from etfopt.solution import Solution, solve
@@ -152,5 +152,5 @@ def _unit_columns(X: ArrayLike, name: str, d: int) -> Float64Array:
     if len(empty):
         message = f"{name} has a zero column, number {empty[0]}, which has no direction"
         raise InputError(message, name, X, "leave this class out until it has a mean")
-    Y = np.ldexp(np.asarray(X, dtype=np.float64), -column_exponents(X))  # squares of any column are in range
+    Y, _ = normalized_columns(X)  # squares of any column are in range
     return np.asarray(Y / np.linalg.norm(Y, axis=0), dtype=np.float64)

@@ -23,7 +23,7 @@ from etfopt._linear_term import (
     without_common_mean,
 )
 from etfopt._scalars import proximal_weight
-from etfopt._scaling import normalized, own_errstate, rescaled, squared_norm, weighted
+from etfopt._scaling import normalized, numerical_rank, own_errstate, rescaled, squared_norm, weighted
 from etfopt.errors import InputError
 from etfopt.frames import frame_matrix, simplex_etf
 from etfopt.polar._gram import GramSpectrum, gram_spectrum
@@ -209,10 +209,7 @@ class NearestETF:
     @own_errstate
     def frame_rank(self) -> int:
         """Numerical rank of the frame."""
-        if self._simplex:
-            return self.C - 1
-        s = np.linalg.svd(normalized(self.F)[0], compute_uv=False)
-        return int(np.count_nonzero(s > max(self.F.shape) * float(np.finfo(self.F.dtype).eps) * s[0]))
+        return self.C - 1 if self._simplex else numerical_rank(self.F)
 
     @property
     def dtype(self) -> np.dtype[np.floating]:
@@ -312,10 +309,12 @@ class NearestETF:
         U = self._point(U, "U")
         residual, k = self._weighted(U @ self.F - self.H)
         residual, e = normalized(residual)
-        gradient = rescaled(2 * residual @ self.F.T, e + k)
+        gradient, e = 2 * residual @ self.F.T, e + k
         if self.delta > 0 and self.prox is not None:
-            gradient += self.delta * (U - self.prox)
-        return gradient
+            (pull, p), (mantissa, q) = normalized(U - self.prox), math.frexp(self.delta)
+            top = max(e, p + q)
+            gradient, e = rescaled(gradient, e - top) + rescaled(mantissa * pull, p + q - top), top
+        return rescaled(gradient, e)
 
     @own_errstate
     def hessian_vector_product(self, V: ArrayLike) -> Float64Array:

@@ -191,7 +191,8 @@ def _run(problem: NearestETF, solver: Solver, initial_point: Array | None) -> tu
     if not candidate.stats.trace:
         return candidate, U
     # both objectives differ by a constant
-    shift = problem.objective(U) - problem.free.objective(candidate.U)
+    whole, part = problem.objective(U), problem.free.objective(candidate.U)
+    shift = whole - part if math.isfinite(whole) else 0.0
     trace = tuple(point._replace(objective=point.objective + shift) for point in candidate.stats.trace)
     return replace(candidate, stats=replace(candidate.stats, trace=trace)), U
 

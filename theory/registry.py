@@ -57,6 +57,7 @@ CLAIMS = (
     "seli",
     "unconstrained_features",
     "fading",
+    "class_sums",
 )
 """Names of the modules, in the order in which they build on one another."""
 

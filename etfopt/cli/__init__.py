@@ -18,9 +18,11 @@ from rich.text import Text
 
 from etfopt.cli._app import app
 from etfopt.cli.bench_heads import bench_head, bench_loops
+from etfopt.cli.bench_measures import bench_measures
 from etfopt.cli.benchmarks import bench, bench_node, compare
 from etfopt.cli.doctor import doctor
 from etfopt.cli.framing import frame
+from etfopt.cli.measuring import measure
 from etfopt.cli.solving import solve
 from etfopt.cli.studies import demo, report
 from etfopt.cli.verifying import verify
@@ -44,15 +46,16 @@ except MissingExtraError as error:
         raise MissingExtraError(reason)
 
 
-for command in (report, demo, compare, verify, doctor):  # in the order of --help
+for command in (report, measure, demo, compare, verify, doctor):  # in the order of --help
     app.command()(command)
 
-# "bench" is a command and the name of three more
+# "bench" is a command and the name of four more
 benches = typer.Typer(invoke_without_command=True, pretty_exceptions_enable=False, rich_markup_mode="markdown")
 benches.callback()(bench)
 benches.command("node")(bench_node)
 benches.command("head")(bench_head)
 benches.command("loops")(bench_loops)
+benches.command("measures")(bench_measures)
 app.add_typer(benches, name="bench")
 
 

@@ -26,6 +26,7 @@ HELP = """The nearest simplex equiangular tight frame: solve, certify, train.
 etfopt solve means.npy                 # the ETF nearest to class means
 etfopt frame --dim 512 --classes 1000  # the best frame for these sizes
 etfopt train --head nearest            # a network on handwritten digits
+etfopt measure features.npz            # collapse of saved features
 etfopt demo                            # three heads, a table, two figures
 ```
 

@@ -26,6 +26,9 @@ WHOLE: Options = {"no_wrap": True}
 SHOWN = ("epochs_to_99", "epochs_to_100", "test_accuracy_second", "cosine_margin", "nc1", "nc2", "nc3", "step_ms")
 """Quantities of the demonstration's table."""
 
+LAYERS = 5
+"""Layers side by side in a table."""
+
 CERTIFIED = (
     *("gap", "relative_gap", "feasibility", "stationarity", "curvature", "margin", "unique", "etf_unique"),
     *("distance_bound", "etf_distance_bound"),
@@ -54,11 +57,14 @@ def facts(solution: Solution) -> dict[str, str | float | bool]:
         "seconds": solution.stats.seconds,
         **{name: getattr(solution, name) for name in ("converged", "objective", "scale", "distance")},
         **{name: getattr(certificate, name) for name in CERTIFIED},
+        **({"held": certificate.held} if problem.held else {}),
     }
 
 
 def solution_table(solution: Solution) -> Table:
     """Tabulate a certified solution."""
+    from etfopt.assignment import is_simplex
+
     certificate = solution.certificate
     etf = "unique" if certificate.etf_unique else "not unique"
     rotation = "unique" if certificate.unique else "not unique"
@@ -73,9 +79,11 @@ def solution_table(solution: Solution) -> Table:
         ("margin", f"{certificate.margin:.3g}", "smallest singular value of A"),
         ("ETF", etf, f"||UF - U*F|| <= {certificate.etf_distance_bound:.1e}"),
         ("U", rotation, free if rotation != "unique" else f"||U - U*|| <= {certificate.distance_bound:.1e}"),
+        *([("held", f"{certificate.held:.1e}", "by how much held vertices moved")] if solution.problem.held else []),
         ("verdict", "optimal" if solution.converged else "NOT optimal", f"{solution.stats.solver}, certified"),
     ]
-    title = f"Nearest simplex ETF of {solution.problem.C} classes in {solution.problem.d} dimensions"
+    what = "simplex ETF" if is_simplex(solution.problem) else "rotation of the frame"
+    title = f"Nearest {what} of {solution.problem.C} classes in {solution.problem.d} dimensions"
     return table(title, {"": FOLD, "value": RIGHT, "meaning": {"style": "dim"}}, rows)
 
 
@@ -84,6 +92,25 @@ def measures(record: Mapping[str, float], title: str) -> Table:
     names = [key.removeprefix("train_") for key in record if key.startswith("train_")]
     rows = [(name, *(f"{record[f'{split}_{name}']:.4g}" for split in ("train", "test"))) for name in names]
     return table(title, {"measure": LEFT, "training": RIGHT, "test": RIGHT}, rows)
+
+
+def layer_measures(layers: Sequence[Mapping[str, Any]], C: int) -> list[Table]:
+    """Tabulate measures, a column a layer, some layers at a time."""
+    made = []
+    for start in range(0, len(layers), LAYERS):
+        part = layers[start : start + LAYERS]
+        columns = {"measure": LEFT, **{escape(layer["layer"]): RIGHT for layer in part}}
+        shapes = ("shape", *(" x ".join(map(str, layer["shape"])) for layer in part))
+        names = dict.fromkeys(name for layer in part for name in layer["measures"])
+        rows = [(name, *(_number(layer["measures"].get(name)) for layer in part)) for name in names]
+        shown = [row for row in rows if set(row[1:]) != {"-"}]
+        caption = "measures without a value are left out" if len(shown) < len(rows) else None
+        made.append(table(f"{C} classes", columns, [shapes, *shown], caption=caption))
+    return made
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None or math.isnan(value) else f"{value:.4g}"
 
 
 def planned(runs: Sequence[Progress], title: str) -> Table:

@@ -12,10 +12,10 @@ from rich.console import Console
 
 from etfopt.cli import _frame_tables as tables
 from etfopt.cli._app import AsJson, Quiet, hand_over
+from etfopt.cli._lists import numbers
 from etfopt.errors import InputError
 
 if TYPE_CHECKING:
-    from etfopt._arrays import Array
     from etfopt.frames._search import Progress
 
 __all__ = ["frame"]
@@ -59,7 +59,7 @@ def frame(
 
     if out is not None:
         refuse_frame_output(out, overwrite=overwrite)
-    sizes = None if counts is None else _sizes(counts)
+    sizes = None if counts is None else numbers(counts, "counts", "500,100,20")
     if classes is None:
         if sizes is None:
             raise InputError("--classes is missing", "classes", None, "pass --classes, or --counts")
@@ -85,23 +85,3 @@ def _shown(quiet: bool) -> Iterator[Progress]:
             f"start {step.start + 1} of {step.starts}, sharpness {step.beta:g}: "
             f"largest cosine {step.cosine:.6f}, best {step.best:.6f}"
         )
-
-
-def _sizes(counts: str) -> Array:
-    """Return class sizes from a list or from a file."""
-    import numpy as np
-
-    from etfopt.files import load_matrix
-
-    if Path(counts).suffix.lower() in (".npy", ".npz", ".csv"):
-        named = False if counts.lower().endswith(".csv") else None  # whole numbers are no names here
-        read = np.asarray(load_matrix(counts, header=named, index=named))
-        if max(read.shape, default=0) != read.size:
-            message = f"{counts}: holds an array of shape {read.shape}"
-            raise InputError(message, "counts", counts, "save one number for each class")
-        return read.ravel()
-    try:
-        return np.array([float(word) for word in counts.split(",")])
-    except ValueError:
-        remedy = "write numbers separated by commas, as 500,100,20, or the name of a file (.npy, .npz, .csv)"
-        raise InputError(f"--counts {counts!r} is no list of numbers", "counts", counts, remedy) from None

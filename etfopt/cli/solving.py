@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from etfopt.cli import _tables as tables
-from etfopt.cli._app import AsJson, hand_over
+from etfopt.cli._app import AsJson, hand_over, one_of
+from etfopt.cli._lists import classes, names_a_file, numbers
 from etfopt.errors import InputError
 
 __all__ = ["solve"]
@@ -20,6 +21,13 @@ def solve(
     key: Annotated[str | None, typer.Option(help="Which array of an .npz holds H.")] = None,
     transpose: Annotated[bool, typer.Option("--transpose", help="Rows of the file are classes.")] = False,
     reduced: Annotated[bool, typer.Option("--reduced", help="Use the (C-1) x C frame: d = C-1 is enough.")] = False,
+    frame: Annotated[
+        str | None,
+        typer.Option(
+            help="The frame: a name, a file that etfopt frame --out wrote, or package.module:function. [simplex]",
+            autocompletion=one_of(_frames),
+        ),
+    ] = None,
     header: Annotated[
         bool | None,
         typer.Option("--header/--no-header", help="Leave out the first row of a .csv, or not. [found out, or asked]"),
@@ -33,6 +41,16 @@ def solve(
     delta: Annotated[
         float | None, typer.Option(help="Proximal weight delta; needs --prox if above 0. [0.001 with --prox, else 0]")
     ] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(help="Weight of each class, 0 for an absent one, as 1,1,2,0 or in a file. [1 each]"),
+    ] = None,
+    hold: Annotated[
+        str | None, typer.Option(help="Classes whose vertices stay where --hold-at has them, as 0,3,5-9. [none]")
+    ] = None,
+    hold_at: Annotated[
+        Path | None, typer.Option(help="Where they stay: a file that --out wrote, or U, d x r, in .npy or .csv.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Save U, the ETF and the weights here (.npz).")] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -43,6 +61,8 @@ def solve(
     etfopt solve classes_in_rows.csv --transpose
     etfopt solve frame.csv --header --no-index
     etfopt solve means.npz --key H --prox previous.npy --delta 0.001 --json
+    etfopt solve means.npy --frame orthoplex --weights counts.npy
+    etfopt solve more.npy --reduced --hold 0-9 --hold-at nearest.npz
     ```
     """
     from etfopt import NearestETF
@@ -50,20 +70,45 @@ def solve(
     from etfopt.files import load_matrix, refuse_as_output, save_solution
 
     if out is not None:
-        refuse_as_output(out, [means] if prox is None else [means, prox])
+        refuse_as_output(out, [Path(file) for file in _files(means, prox, hold_at, weights, frame)])
     names = {"header": header, "index": index}
     try:
         H = load_matrix(means, key, **names)
         H = H.T if transpose else H
         start = None if prox is None else load_matrix(prox, prox_key, **(names if _is_csv(prox) else {}))
-        problem = NearestETF(H, prox=start, delta=delta, reduced=reduced)
+        problem = NearestETF(
+            H,
+            prox=start,
+            delta=delta,
+            frame=load_matrix(frame, _key(frame, "F")) if frame is not None and names_a_file(frame) else frame,
+            reduced=reduced,
+            weights=None if weights is None else numbers(weights, "weights", "1,1,2,0"),
+            hold=None if hold is None else classes(hold, "hold"),
+            hold_at=None if hold_at is None else load_matrix(hold_at, _key(hold_at, "U")),
+        )
     except InputError as error:
-        raise _for_the_shell(error, {"H": means, "prox": prox}) from error
+        raise _for_the_shell(error, {"H": means, "prox": prox, "hold_at": hold_at}) from error
     solution = solve_problem(problem)
     if out is not None:
         save_solution(solution, out)
     wrote = [] if out is None else [f"wrote {out}"]
     hand_over(tables.facts(solution), [tables.solution_table(solution)], wrote, as_json)
+
+
+def _frames() -> Iterable[str]:
+    from etfopt.frames import FRAMES
+
+    return FRAMES
+
+
+def _files(*given: Path | str | None) -> list[Path | str]:
+    """Return what names a file among values of options."""
+    return [value for value in given if value is not None and (isinstance(value, Path) or names_a_file(value))]
+
+
+def _key(path: Path | str, name: str) -> str | None:
+    """Return the name of an array in an .npz that etfopt wrote."""
+    return name if Path(path).suffix.lower() == ".npz" else None
 
 
 def _is_csv(path: Path) -> bool:
@@ -77,6 +122,10 @@ def _for_the_shell(error: InputError, files: Mapping[str, Path | None]) -> Input
         remedy = f"pass --{argument} or --no-{argument}"
     elif argument == "key" and error.value is None:
         remedy = "name one with --key, or --prox-key"
+    elif argument in ("weights", "hold", "frame") and message.startswith(argument):
+        message = f"--{message}"
+    elif argument == "hold_at" and files["hold_at"] is None:
+        message, remedy = f"--{message}", "give --hold-at, a file that etfopt solve --out wrote"
     elif argument == "delta":
         message = f"--{message}"
         remedy = remedy and "give --prox, a d x r matrix"

@@ -92,10 +92,10 @@ def _read_numpy(file: IO[bytes], key: str | None, path: Path) -> AnyArray:
         return _read_archive(file, key, path)
     if start != ARRAY:
         raise ValueError("it is empty" if not start else "it is neither an .npy nor an .npz of NumPy")
-    return _read_array(file, os.fstat(file.fileno()).st_size)
+    return read_array(file, os.fstat(file.fileno()).st_size)
 
 
-def _read_array(file: IO[bytes], size: int) -> AnyArray:
+def read_array(file: IO[bytes], size: int) -> AnyArray:
     """Read an ``.npy`` of so many bytes, no more and no less."""
     header = read_npy_header(file)
     _require_small(header)
@@ -129,19 +129,20 @@ def _require_small(header: NpyHeader) -> None:
 def _read_archive(file: IO[bytes], key: str | None, path: Path) -> AnyArray:
     try:
         with zipfile.ZipFile(file) as archive:
-            entry = _chosen(archive.infolist(), key, path)
+            entry = chosen_entry(archive.infolist(), key, path)
             with archive.open(entry) as member:
                 if member.read(len(ARRAY)) != ARRAY:
                     raise InputError(f"{path}: {printable(entry.filename)} is not an array")
             with archive.open(entry) as member:
-                return _read_array(member, entry.file_size)
+                return read_array(member, entry.file_size)
     except (InputError, MemoryError):
         raise
     except Exception as error:  # zipfile raises what it happens to meet in a damaged archive
         raise ValueError(str(error) or type(error).__name__) from error
 
 
-def _chosen(entries: list[zipfile.ZipInfo], key: str | None, path: Path) -> zipfile.ZipInfo:
+def chosen_entry(entries: list[zipfile.ZipInfo], key: str | None, path: Path) -> zipfile.ZipInfo:
+    """Return the entry of an archive that a key names, or the only one; an `InputError` says what there is."""
     names = [entry.filename.removesuffix(".npy") for entry in entries]
     if key is None and len(set(names)) == 1:
         key = names[0]

@@ -48,7 +48,7 @@ def frame_matrix(frame: Frame | ArrayLike | str, C: int, d: int | None = None) -
     The function is called with C, and with d if it has a parameter of that name, as "orthoplex" and "code" have.
     """
     if isinstance(frame, str):
-        frame = _made(frame, C, d)
+        frame = made_frame(frame, C, d)
     if isinstance(frame, FramePair):
         message = "frame is a pair of frames, for imbalanced classes"
         raise InputError(message, "frame", frame, "pass its F_H for class means, or its F_W for the classifier")
@@ -60,8 +60,8 @@ def frame_matrix(frame: Frame | ArrayLike | str, C: int, d: int | None = None) -
     return F
 
 
-def _made(name: str, C: int, d: int | None) -> Any:
-    """Return what a function that is named makes of C, and of d if it takes it."""
+def made_frame(name: str, C: int, d: int | None = None) -> Any:
+    """Return what a function that is named makes of C, and of d if it takes it: a `Frame` or a matrix."""
     make = FRAMES.load(name, "frame")
     if not callable(make):
         message = f"frame = {name!r} is a {type(make).__name__}"

@@ -91,14 +91,27 @@ class Float64Metric(ByKeyword, Metric):
 
     def add_floats(self, name: str, *shape: int, value: float, reduce: str | Callable[[Tensor], Tensor]) -> None:
         """Register a state of this shape that starts with one value."""
-        start = torch.full(shape, value, dtype=torch.float64, device=self.device)
+        start = torch.full((), value, dtype=torch.float64, device=self.device)
         self.add_state(name, start, dist_reduce_fx=reduce)
+        # what `reset` copies is one number, expanded: large states are not held twice, as torchmetrics would
+        self._defaults[name] = start.expand(shape)
+        setattr(self, name, start.expand(shape).clone())
+
+    def writable(self, name: str) -> Tensor:
+        """Return a state to write to in place, outside inference mode also one that was made inside of it."""
+        state: Tensor = getattr(self, name)
+        if state.is_inference() and not torch.is_inference_mode_enabled():
+            state = state.clone()
+            setattr(self, name, state)
+        return state
 
     def add_given(self, name: str, value: Tensor) -> None:
         """Register a tensor given by the user: a state and not a buffer, so that no cast of the model rounds it."""
-        self.add_state(name, value.to(self.device), dist_reduce_fx=partial(same_everywhere, name=name))
+        value = value.to(self.device).contiguous()
+        self.add_state(name, value, dist_reduce_fx=partial(same_everywhere, name=name))
+        self._defaults[name] = value  # a given state never changes: no copy is needed
         # a MetricCollection unites metrics whose states are close; close is not enough for means far from the origin
-        digest = float(zlib.crc32(value.cpu().numpy().tobytes()))
+        digest = float(zlib.crc32(value.cpu().numpy().data))
         self.add_floats(f"{name}_digest", 1, value=digest, reduce=last_set)
 
     def merge_state(self, incoming_state: dict[str, Any] | Metric) -> None:

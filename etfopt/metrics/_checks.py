@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from etfopt._torch import require_features, require_finite, require_floats, require_labels
+from etfopt._torch import INTEGERS, require_features, require_finite, require_floats, require_labels
 from etfopt.errors import InputError
 
 EPS = torch.finfo(torch.float64).eps
@@ -20,18 +20,26 @@ SAME = 1e-12
 
 
 class Classifier(NamedTuple):
-    """Copies in float64, on the device of the metric."""
+    """As given, on the device of the metric; `doubles` makes copies."""
 
     weight: Tensor
     bias: Tensor  # zero where there is none
 
+    def doubles(self) -> Classifier:
+        """Return copies in float64."""
+        return Classifier(*(X.to(torch.float64, copy=True) for X in self))
+
 
 class Batch(NamedTuple):
-    """Samples that count, one a row: copies in float64 and int64 on the device of the metric, free to be kept."""
+    """Samples that count, one a row, on the device of the metric. Features may be those of the caller: copy to keep."""
 
-    features: Tensor  # (n, d)
-    labels: Tensor  # (n,)
+    features: Tensor  # (n, d), of the given dtype
+    labels: Tensor  # (n,), int64
     classifier: Classifier | None
+
+    def doubles(self) -> Tensor:
+        """Return a copy of the features in float64."""
+        return self.features.to(torch.float64, copy=True)
 
 
 def check_batch(
@@ -54,7 +62,7 @@ def check_batch(
         require_labels(classes.cpu(), shape, num_classes, ignore_index)
     f, y = _counted(features.detach(), classes, ignore_index)
     classifier = _check_classifier(weight, bias, sizes, device)
-    return Batch(f.to(device, torch.float64, copy=True), y.to(device, copy=True), classifier)
+    return Batch(f.to(device), y.to(device, copy=True), classifier)
 
 
 def _counted(features: Tensor, classes: Tensor, ignore_index: int) -> tuple[Tensor, Tensor]:
@@ -71,7 +79,7 @@ def _counted(features: Tensor, classes: Tensor, ignore_index: int) -> tuple[Tens
 def _check_classifier(
     weight: Tensor | None, bias: Tensor | None, sizes: tuple[int, int], device: torch.device
 ) -> Classifier | None:
-    """Return copies, or None where no classifier is given."""
+    """Return the classifier on the device, or None where none is given."""
     if weight is None:
         if bias is not None:
             raise InputError("bias is given without weight; pass the weight of the classifier too, or neither")
@@ -82,8 +90,7 @@ def _check_classifier(
     for name, value in {"weight": weight, "bias": bias}.items():
         if value is not None:
             require_values(value, name)
-    W, b = (X.detach().to(device, torch.float64, copy=True) for X in (weight, _or_zero(bias, weight)))
-    return Classifier(W, b)
+    return Classifier(*(X.detach().to(device) for X in (weight, _or_zero(bias, weight))))
 
 
 def _or_zero(bias: Tensor | None, weight: Tensor) -> Tensor:
@@ -91,23 +98,49 @@ def _or_zero(bias: Tensor | None, weight: Tensor) -> Tensor:
 
 
 def predict(features: Tensor, classifier: Classifier) -> Tensor:
-    """Return the classes of the largest logits, shape (n,), without all logits at once."""
+    """Return the classes of the largest logits, shape (n,), without all logits at once; the classifier in float64."""
     weight, bias = classifier
     pieces = torch.split(features, max(1, CHUNK // len(weight)))
-    return torch.cat([torch.addmm(bias, f, weight.T).argmax(dim=1) for f in pieces])
+    return torch.cat([torch.addmm(bias, f.double(), weight.T).argmax(dim=1) for f in pieces])
 
 
 def require_values(X: Tensor, name: str) -> None:
     """Raise `InputError` if X has no values, or one that is NaN, infinite or above 1e100; look on every device."""
     _require_real(X, name)
     X = X.detach()
+    if _plainly_usable(X):
+        return
     if not (X.abs() <= min(LARGEST, torch.finfo(X.dtype).max)).all():  # 1e100 is infinite in half precision
         require_finite(X.cpu(), name, LARGEST)
+
+
+def _plainly_usable(X: Tensor) -> bool:
+    """Whether one pass without copies shows that all values are usable; False where it does not tell."""
+    if not X.numel():
+        return True
+    if X.dtype == torch.float64:
+        least, largest = torch.aminmax(X)
+        return bool((least >= -LARGEST) & (largest <= LARGEST))
+    # a finite sum has finite terms, and finite terms of these dtypes are small enough
+    return bool(X.sum(dtype=torch.float32).isfinite())
 
 
 def _require_real(X: Tensor, name: str) -> None:
     if X.device.type == "meta":
         raise InputError(f"{name} is on the meta device, where tensors have no values; move it to a real device")
+
+
+def require_classes(value: object, name: str, num_classes: int) -> Tensor:
+    """Return `value` as int64 on the CPU if it is a vector of classes in [0, num_classes), or raise."""
+    if not isinstance(value, Tensor) or value.ndim != 1 or value.dtype not in INTEGERS:
+        found = f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+        raise InputError(f"{name} must be a vector of class indices, a tensor of integers; got {found}")
+    _require_real(value, name)
+    index = value.to("cpu", torch.int64)
+    if (wrong := (index < 0) | (index >= num_classes)).any():
+        at = int(wrong.nonzero()[0])
+        raise InputError(f"{name} holds {int(index[at])} at position {at}; it must lie in [0, {num_classes})")
+    return index
 
 
 def last_set(stacked: Tensor) -> Tensor:

@@ -1,8 +1,10 @@
-"""The moments of labelled features: number and mean of every class, and the scatter within classes, merged exactly.
+"""The moments of labelled features, added in place: number, sum and squares of every class, and the joint scatter.
 
-Chan, Golub, LeVeque (1983): the moments of two parts of a sample, each around its own means, give those of the whole.
-No square of an offset enters. A mean is kept as the unevaluated sum of two float64, so that neither the offset of a
-class nor the number of batches costs digits. Everything lies in one vector: whoever merges two parts needs all of it.
+All sums of a class are of differences from a *shift*: the first sample of the class. No offset of the features enters,
+and no square cancels by more than the number of samples of its class: since the shift is one of the samples, the sum of
+squares around it is at most n times that around the mean. The shifts of two parts of a sample differ, and `merge` moves
+the sums of one part to the shift of the other: ``theory/class_sums.py``. Everything lies in one vector: whoever merges
+two parts needs all of it.
 """
 
 from __future__ import annotations
@@ -12,83 +14,182 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from etfopt.metrics._precise import power_of_two_above, two_sum
+from etfopt.metrics._precise import power_of_two_above
+
+# Entries of features in float64 held at once: 512 KiB, which stay in the cache of a core.
+TILE = 2**16
+# Squares of differences of features above this size do not underflow: 1e-130 * 1e-16 squared.
+TINY = 1e-130
 
 
 class Moments(NamedTuple):
-    """Views of one vector, float64."""
+    """Views of one vector, float64; the squares are divided by unit^2, a power of two that keeps them in range."""
 
     counts: Tensor  # (C,)
-    means: Tensor  # (C, d), zero for a class without samples
-    rests: Tensor  # (C, d), what rounding cut off the means
-    scatter: Tensor  # (d, d), the sum of (f - mean)(f - mean)' over all samples, divided by unit^2
-    unit: Tensor  # (1,), a power of two that no summand exceeds in size: squares stay in range at every scale
+    shifts: Tensor  # (C, d), the first sample of the class; zero for a class without samples
+    sums: Tensor  # (C, d), of f - shift
+    squares: Tensor  # (C,), of |f - shift|^2; NaN where an old state does not tell
+    scatter: Tensor  # (d, d), the sum of (f - shift)(f - shift)' over all samples; (0, 0) if it is not kept
+    unit: Tensor  # (1,), 1 for features of usual size, and 0 before the first that is not zero
 
 
-def size(C: int, d: int) -> int:
-    """Length of the vector."""
-    return C + 2 * C * d + d * d + 1
+class Layout(NamedTuple):
+    """How a vector is divided."""
+
+    C: int
+    d: int
+    scatter: bool
+
+    @property
+    def sizes(self) -> list[int]:
+        C, d = self.C, self.d
+        return [C, C * d, C * d, C, d * d if self.scatter else 0, 1]
+
+    @property
+    def size(self) -> int:
+        """Length of the vector."""
+        return sum(self.sizes)
+
+    def unpack(self, vector: Tensor) -> Moments:
+        """Return the parts of the vector; to write into them is to write into it."""
+        counts, shifts, sums, squares, scatter, unit = torch.split(vector, self.sizes)
+        C, d = self.C, self.d
+        side = d if self.scatter else 0
+        return Moments(counts, shifts.view(C, d), sums.view(C, d), squares, scatter.view(side, side), unit)
 
 
-def unpack(vector: Tensor, C: int, d: int) -> Moments:
-    """Return the parts of the vector; to write into them is to write into it."""
-    counts, means, rests, scatter, unit = torch.split(vector, [C, C * d, C * d, d * d, 1])
-    return Moments(counts, means.view(C, d), rests.view(C, d), scatter.view(d, d), unit)
+def rows_at_once(width: int) -> int:
+    """Return how many rows of this width a tile holds."""
+    return max(16, TILE // width)
 
 
-def add_batch(vector: Tensor, features: Tensor, labels: Tensor, C: int, d: int) -> Tensor:
-    """Return the vector with a batch of at least one sample added."""
-    whole = vector.clone()
-    moments = unpack(whole, C, d)
-    classes, index, counts = torch.unique(labels, return_inverse=True, return_counts=True)
-    n = counts.to(features)[:, None]
-    nothing = features.new_zeros(len(classes), d)
-    # around a point near the features their differences are exact: the mean so far, or a first mean of the batch
-    known = moments.counts[classes][:, None] > 0
-    near = torch.where(known, moments.means[classes], nothing.index_add(0, index, features) / n)
-    offsets = features - near[index]
-    shift = nothing.index_add(0, index, offsets) / n
-    deviations = offsets - shift[index]
-    scatter, unit = _scatter(deviations)
-    _join(moments, classes, Moments(n[:, 0], *two_sum(near, shift), scatter, unit))
-    return whole
+def add_batch(vector: Tensor, features: Tensor, labels: Tensor, layout: Layout) -> None:
+    """Add a batch of at least one sample, in place: only the rows of its classes are touched."""
+    moments = layout.unpack(vector)
+    _set_shifts(moments, features, labels)
+    moments.counts.index_add_(0, labels, moments.counts.new_ones(len(labels)))
+    divisor = _enlarge_unit(moments, _unit_of(features))
+    rows = min(len(labels), rows_at_once(layout.d))
+    wide, offsets = features.new_empty(2, rows, layout.d, dtype=torch.float64)
+    for f, y in zip(torch.split(features, rows), torch.split(labels, rows), strict=True):
+        difference = torch.index_select(moments.shifts, 0, y, out=offsets[: len(y)])
+        torch.sub(wide[: len(y)].copy_(f), difference, out=difference)  # faster than a difference of two dtypes
+        moments.sums.index_add_(0, y, difference)
+        if divisor != 1:
+            difference /= divisor
+        moments.squares.index_add_(0, y, torch.linalg.vector_norm(difference, dim=1).square_())
+        if layout.scatter:
+            moments.scatter.addmm_(difference.T, difference)
 
 
-def merge(stacked: Tensor, C: int, d: int) -> Tensor:
+def _set_shifts(moments: Moments, features: Tensor, labels: Tensor) -> None:
+    """Make the first sample of each class that is new the shift of the class."""
+    new = (moments.counts[labels] == 0).nonzero()[:, 0]
+    if len(new):
+        classes, order = torch.sort(labels[new], stable=True)
+        classes, counts = torch.unique_consecutive(classes, return_counts=True)
+        moments.shifts[classes] = features[new[order[counts.cumsum(0) - counts]]].double()
+
+
+def merge(stacked: Tensor, layout: Layout) -> Tensor:
     """Return the vector of all samples, from those of parts of them along the first axis: for ``dist_reduce_fx``."""
-    whole = stacked[0].clone()
-    moments = unpack(whole, C, d)
-    for vector in stacked[1:]:
-        part = unpack(vector, C, d)
-        classes = part.counts.nonzero()[:, 0]
-        rows = Moments(part.counts[classes], part.means[classes], part.rests[classes], part.scatter, part.unit)
-        _join(moments, classes, rows)
-    return whole
+    vector = stacked[0].clone()
+    whole = layout.unpack(vector)
+    for part in map(layout.unpack, stacked[1:]):
+        _join(whole, part)
+    return vector
 
 
-def _join(whole: Moments, classes: Tensor, part: Moments) -> None:
-    """Write the merger of both into `whole`; `part` has one row for each of these classes."""
-    before, means, rests = (x[classes] for x in whole[:3])
-    n, m = before[:, None], part.counts[:, None]
-    apart = (part.means - means) + (part.rests - rests)
-    means, rests = two_sum(means, rests + apart * (m / (n + m)))
-    new = n == 0
-    whole.means[classes], whole.rests[classes] = part.means.where(new, means), part.rests.where(new, rests)
-    whole.counts[classes] = before + part.counts
-    scatter, unit = _scatter(apart * (n * m / (n + m)).sqrt())
-    _add_scatter(whole, part.scatter, part.unit)
-    _add_scatter(whole, scatter, unit)
+def _join(whole: Moments, part: Moments) -> None:
+    """Add the moments of a part to those of the whole, in place."""
+    divisor = _enlarge_unit(whole, float(part.unit))
+    share = (part.unit / divisor).square()
+    whole.squares.add_(part.squares * share)
+    whole.scatter.add_(part.scatter * share)
+    classes = part.counts.nonzero()[:, 0]
+    for tile in torch.split(classes, rows_at_once(whole.sums.shape[1])):
+        n, sums = part.counts[tile], part.sums[tile]
+        known = (whole.counts[tile] > 0)[:, None]
+        shifts = whole.shifts[tile].where(known, part.shifts[tile])
+        apart = part.shifts[tile] - shifts
+        whole.shifts[tile] = shifts
+        whole.sums[tile] += sums + n[:, None] * apart
+        # |x + a|^2 summed over n samples is |x|^2 summed, plus a'(2s + na): here a'm + m'a
+        apart, middle = apart / divisor, (sums + n[:, None] * apart / 2) / divisor
+        whole.squares[tile] += 2 * (apart * middle).sum(dim=1)
+        if len(whole.scatter):
+            product = apart.T @ middle
+            whole.scatter.add_(product).add_(product.T)
+    whole.counts.add_(part.counts)
 
 
-def _scatter(deviations: Tensor) -> tuple[Tensor, Tensor]:
-    """X'X/unit^2 and unit, for rows of deviations."""
-    unit = power_of_two_above(deviations.abs().max())[None] if len(deviations) else deviations.new_zeros(1)
-    scaled = deviations / unit.where(unit > 0, 1.0)
-    return scaled.T @ scaled, unit
+def within_scatter(moments: Moments) -> Tensor:
+    """Return the scatter around the class means over unit^2, shape (d, d), or (0, 0) where it is not kept."""
+    scatter = moments.scatter.clone()
+    if not len(scatter):
+        return scatter
+    unit = moments.unit.where(moments.unit > 0, 1.0)
+    rows = rows_at_once(moments.sums.shape[1])
+    for sums, counts in zip(torch.split(moments.sums, rows), torch.split(moments.counts, rows), strict=True):
+        scaled = sums / (unit * counts.clamp(min=1).sqrt()[:, None])
+        scatter.addmm_(scaled.T, scaled, alpha=-1)
+    return scatter
 
 
-def _add_scatter(whole: Moments, scatter: Tensor, unit: Tensor) -> None:
-    common = torch.maximum(whole.unit, unit)
-    divisor = common.where(common > 0, 1.0)
-    whole.scatter.mul_((whole.unit / divisor).square()).add_(scatter * (unit / divisor).square())
-    whole.unit.copy_(common)
+def within_squares(moments: Moments) -> Tensor:
+    """Return the squared distances from the mean of the class, summed over the class and over unit^2, shape (C,)."""
+    unit = moments.unit.where(moments.unit > 0, 1.0)
+    rows = rows_at_once(moments.sums.shape[1])
+    spread = torch.cat([torch.linalg.vector_norm(sums / unit, dim=1) for sums in torch.split(moments.sums, rows)])
+    return (moments.squares - spread.square_() / moments.counts.clamp(min=1)).clamp(min=0)
+
+
+def from_old(vector: Tensor, layout: Layout) -> Tensor:
+    """Return the vector for one of release 0.1: counts, means, their rounding, scatter around them, and its unit.
+
+    It did not keep the squares of each class, which are NaN then.
+    """
+    C, d = layout.C, layout.d
+    sizes = [C, C * d, C * d, d * d, 1]
+    counts, means, rests, scatter, unit = torch.split(vector, sizes)
+    converted = vector.new_zeros(layout.size)
+    moments = layout.unpack(converted)
+    for target, value in zip(moments[:3], (counts, means, rests * counts.repeat_interleave(d)), strict=True):
+        target.view(-1).copy_(value)
+    moments.squares.masked_fill_(counts > 0, torch.nan)
+    moments.unit.copy_(unit)
+    moments.scatter.copy_(scatter.view(d, d))
+    # it was around the means: add what `within_scatter` takes off
+    around_means = within_scatter(moments)
+    moments.scatter.mul_(2).sub_(around_means)
+    return converted
+
+
+def old_misfit(vector: Tensor, layout: Layout) -> str | None:
+    """Say why `from_old` cannot take a vector, or return None."""
+    C, d = layout.C, layout.d
+    size = C + 2 * C * d + d * d + 1
+    if vector.dtype != torch.float64 or vector.shape != (size,):
+        return f"has dtype {vector.dtype} and shape {tuple(vector.shape)}, not torch.float64 and {(size,)}"
+    return None if layout.scatter else "has no variance of each class; ask for a measure that needs Sigma_W, as nc1"
+
+
+def _unit_of(features: Tensor) -> float:
+    """Return the unit of the squares of differences of these features."""
+    if torch.finfo(features.dtype).bits <= 32:
+        return 1.0  # the square of the least number of float32 is far within float64
+    least, largest = torch.aminmax(features)
+    size = torch.maximum(-least, largest)
+    return 1.0 if size > TINY else float(power_of_two_above(size))
+
+
+def _enlarge_unit(moments: Moments, unit: float) -> float:
+    """Divide the squares by the square of a unit at least as large as both, and return it (1 for 0)."""
+    before = float(moments.unit)
+    common = max(before, unit)
+    if common > before:
+        share = (before / common) ** 2
+        moments.squares.mul_(share)
+        moments.scatter.mul_(share)
+        moments.unit.fill_(common)
+    return common or 1.0

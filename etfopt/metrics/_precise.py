@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -29,6 +31,39 @@ def norm(X: Tensor) -> Tensor:
     largest = X.abs().amax(dim=-1, keepdim=True)
     norms: Tensor = largest * torch.linalg.vector_norm(X / largest.where(largest > 0, 1.0), dim=-1, keepdim=True)
     return norms
+
+
+def largest_entry(X: Tensor) -> Tensor:
+    """Return the largest absolute value of X, without a copy of it; NaN where one is NaN."""
+    least, largest = torch.aminmax(X)
+    return torch.maximum(-least, largest)
+
+
+def row_norms(X: Tensor) -> Tensor:
+    """Return the norms of the rows over a number that they share, shape (n,): squares stay in range."""
+    size = largest_entry(X)
+    size = size.where(size > 0, 1.0)
+    pieces = torch.split(X, max(1, CHUNK // X.shape[1]))
+    return torch.cat([torch.linalg.vector_norm(x / size, dim=1) for x in pieces])
+
+
+def frobenius(X: Tensor) -> Tensor:
+    """Return ||X||_F. Squares of tiny entries do not underflow."""
+    norms: Tensor = torch.linalg.vector_norm(row_norms(X)) * largest_entry(X)
+    return norms
+
+
+def tall_r(C: int, rows_of: Callable[[slice], Tensor]) -> Tensor:
+    """Return the triangular factor R of a QR decomposition of a matrix of C rows, given tile by tile.
+
+    The factors of two tiles, one upon the other, have the same R as the tiles. So the matrix is never held at once.
+    """
+    R = rows_of(slice(0, 0))
+    step = max(1024, 2 * R.shape[1])
+    for start in range(0, C, step):
+        tile = rows_of(slice(start, min(C, start + step)))
+        R = torch.linalg.qr(torch.cat([R, tile]), mode="r").R
+    return R
 
 
 def power_of_two_above(x: Tensor) -> Tensor:

@@ -109,7 +109,7 @@ class CosineMargin(KeepsRows):
         self.add_floats("weight", self.num_classes, self.dim, value=torch.nan, reduce=last_set)
 
     def _add(self, batch: Batch) -> None:
-        self.weight = self.classifier_of(batch).weight
+        self.weight = self.classifier_of(batch).weight.to(torch.float64, copy=True)
         if self.streaming:
             floor = GIVEN * norm(self.global_mean)
             margins = _margins(batch.features - self.global_mean, batch.labels, self.weight, floor)
@@ -118,7 +118,7 @@ class CosineMargin(KeepsRows):
             if self.keep_margins:
                 self.append("margins", margins)
         else:
-            self.append("features", batch.features)
+            self.append("features", batch.doubles())
             self.append("labels", batch.labels)
 
     def compute(self) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ from etfopt.metrics._checks import EPS, Batch, predict, require_values
 from etfopt.metrics._precise import centred
 from etfopt.metrics._rows import KeepsRows
 
-__all__ = ["NearestMeanMismatch"]
+__all__ = ["NCCAgreement", "NearestMeanMismatch"]
 
 # Distances held at once in compute(): 32 MiB.
 CHUNK = 2**22
@@ -86,6 +86,7 @@ class NearestMeanMismatch(KeepsRows):
     ) -> None:
         super().__init__(num_classes=num_classes, dim=dim, ignore_index=ignore_index, **kwargs)
         self.streaming = class_means is not None
+        self._rule: tuple[Tensor, NearestRule] | None = None
         if class_means is not None:
             self.add_given("class_means", _checked(class_means, self.num_classes, self.dim))
             self.add_floats("mismatches", value=0.0, reduce="sum")
@@ -96,12 +97,12 @@ class NearestMeanMismatch(KeepsRows):
             self.add_rows("predicted", dtype=torch.int64)
 
     def _add(self, batch: Batch) -> None:
-        predicted = predict(batch.features, self.classifier_of(batch))
+        predicted = predict(batch.features, self.classifier_of(batch).doubles())
         if self.streaming:
-            self.mismatches = self.mismatches + (predicted != _nearest(batch.features, self.class_means)).sum()
+            self.mismatches = self.mismatches + (predicted != self._given_rule().nearest(batch.features)).sum()
             self.count = self.count + len(predicted)
         else:
-            for name, rows in (("features", batch.features), ("labels", batch.labels), ("predicted", predicted)):
+            for name, rows in (("features", batch.doubles()), ("labels", batch.labels), ("predicted", predicted)):
                 self.append(name, rows)
 
     def compute(self) -> Tensor:
@@ -113,25 +114,84 @@ class NearestMeanMismatch(KeepsRows):
         """
         if self.streaming:
             share = self.mismatches / self.count
-            floor = EPS * max(self.class_means.shape) * self.class_means.nan_to_num(0.0).abs().max()
-            return share if _tell_apart(self.class_means, floor) else share * torch.nan
+            least, largest = torch.aminmax(self.class_means.nan_to_num(0.0))
+            floor = EPS * max(self.class_means.shape) * torch.maximum(-least, largest)
+            return share if self._given_rule().tells_apart(floor) else share * torch.nan
         # an offset common to all features would cost digits, and takes no part in distances
         features, labels, predicted = centred(self.rows("features")), self.rows("labels"), self.rows("predicted")
         if not len(features):
             return features.new_full((), torch.nan)
         counts = torch.bincount(labels, minlength=self.num_classes).to(features)
         sums = features.new_zeros(self.num_classes, self.dim).index_add(0, labels, features)
-        means = sums / counts[:, None]
-        if not _tell_apart(means, EPS * max(*features.shape, self.num_classes) * features.abs().max()):
+        rule = _nearest_rule(sums / counts[:, None])
+        if not rule.tells_apart(EPS * max(*features.shape, self.num_classes) * features.abs().max()):
             return features.new_full((), torch.nan)
-        rows = max(1, CHUNK // self.num_classes)
-        nearest = torch.cat([_nearest(f, means) for f in torch.split(features, rows)])
-        return (predicted != nearest).double().mean()
+        return (predicted != rule.nearest(features)).double().mean()
+
+    def _given_rule(self) -> NearestRule:
+        """Return the rule of the given means, made anew only when the state is another tensor."""
+        if self._rule is None or self._rule[0] is not self.class_means:
+            self._rule = self.class_means, _nearest_rule(self.class_means)
+        return self._rule[1]
+
+
+class NCCAgreement(NearestMeanMismatch):
+    r"""Share of samples whose predicted class is that of the nearest class mean: NCC agreement (NC4).
+
+    This is 1 - `NearestMeanMismatch`, with the same arguments and modes, under the name that the literature uses. It is
+    1 at collapse, and NaN where `NearestMeanMismatch` is.
+
+    Parameters
+    ----------
+    num_classes, dim : int
+        C, at least 2, and d, the width of the features.
+    class_means : Tensor, shape (C, d), optional
+        :math:`\mu_c`, not centred, e.g. from a first pass over the training data (`NeuralCollapse.feature_means`).
+    ignore_index : int
+        Label of samples that count nowhere, outside [0, C): by default -100, as in PyTorch's cross-entropy.
+    **kwargs
+        For ``torchmetrics.Metric``.
+
+    Raises
+    ------
+    InputError
+        If a size is out of range, or `class_means` not of shape (C, d) with rows that are finite or all NaN.
+
+    Notes
+    -----
+    ``neural-collapse`` (Wu) has it as ``clf_ncc_agreement``, without the bias of the classifier and with distances in
+    float32 that are not centred.
+
+    References
+    ----------
+    Papyan, Han, Donoho (2020), the property NC4.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from etfopt.metrics import NCCAgreement
+    >>> metric = NCCAgreement(num_classes=2, dim=1)
+    >>> features, labels = torch.tensor([[0.0], [1.0], [5.0], [6.0]]), torch.tensor([0, 0, 1, 1])
+    >>> metric.update(features, labels, torch.tensor([[-1.0], [1.0]]), torch.tensor([0.5, -0.5]))  # cuts at 0.5
+    >>> float(metric.compute())
+    0.75
+    """
+
+    higher_is_better = True
+
+    def compute(self) -> Tensor:
+        """Return the share; NaN before the first sample, and where the means cannot be told apart.
+
+        Returns
+        -------
+        Tensor, shape (), float64
+        """
+        return 1 - super().compute()
 
 
 def _checked(class_means: Tensor, C: int, d: int) -> Tensor:
     """Return a copy of the given means in float64."""
-    means = require_floats(class_means, "class_means", (C, d)).detach().double().clone()
+    means = require_floats(class_means, "class_means", (C, d)).detach().to(torch.float64, copy=True)
     absent = means.isnan().all(dim=1)
     require_values(means.where(~absent[:, None], 0.0), "class_means (its rows that are not NaN)")
     if absent.all():
@@ -139,18 +199,32 @@ def _checked(class_means: Tensor, C: int, d: int) -> Tensor:
     return means
 
 
-def _nearest(features: Tensor, means: Tensor) -> Tensor:
-    """Class of the nearest row of `means`, rows of NaN left out: the largest <f, mu> - |mu|^2/2, all centred."""
+class NearestRule(NamedTuple):
+    """The class of the nearest of some means: the largest <f, mu> - |mu|^2/2, all centred and divided by `size`."""
+
+    seen: Tensor  # (C,), bool
+    centre: Tensor  # (d,)
+    size: Tensor  # of the largest entry of a centred mean
+    offsets: Tensor  # (C, d), zero where not seen
+    halves: Tensor  # (C,), half the squared norms of the offsets
+
+    def nearest(self, features: Tensor) -> Tensor:
+        """Return a class for each row of features, without all distances at once."""
+        scale = self.size.where(self.size > 0, 1.0)
+        pieces = torch.split(features, max(1, CHUNK // len(self.seen)))
+        scores = (((f - self.centre) / scale) @ self.offsets.T - self.halves for f in pieces)
+        return torch.cat([score.masked_fill_(~self.seen, -torch.inf).argmax(dim=1) for score in scores])
+
+    def tells_apart(self, floor: Tensor) -> bool:
+        """Whether there is one mean, or means that differ by more than `floor`."""
+        return int(self.seen.sum()) == 1 or bool(self.size > floor)
+
+
+def _nearest_rule(means: Tensor) -> NearestRule:
+    """Return the rule of these means, (C, d); rows of NaN are left out."""
     seen = means.isfinite().all(dim=1)
-    centre = means[seen].mean(dim=0)
-    offsets = (means - centre).nan_to_num(0.0)
-    size = offsets.abs().max()
-    offsets = offsets / size.where(size > 0, 1.0)  # squares of tiny entries do not underflow
-    scores = (features - centre) / size.where(size > 0, 1.0) @ offsets.T - offsets.square().sum(dim=1) / 2
-    return scores.masked_fill(~seen, -torch.inf).argmax(dim=1)
-
-
-def _tell_apart(means: Tensor, floor: Tensor) -> bool:
-    """Whether there is one mean, or means that differ by more than `floor`; rows of NaN are left out."""
-    means = means[means.isfinite().all(dim=1)]
-    return len(means) == 1 or bool(centred(means).abs().max() > floor)
+    centre = (means if seen.all() else means[seen]).mean(dim=0)
+    offsets = (means - centre).nan_to_num_(0.0)
+    size = torch.maximum(-offsets.min(), offsets.max())
+    offsets /= size.where(size > 0, 1.0)  # squares of tiny entries do not underflow
+    return NearestRule(seen, centre, size, offsets, torch.linalg.vector_norm(offsets, dim=1).square() / 2)

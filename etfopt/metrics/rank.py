@@ -68,7 +68,7 @@ class NumericalRank(KeepsRows):
         self.add_rows("labels", dtype=torch.int64)
 
     def _add(self, batch: Batch) -> None:
-        self.append("features", batch.features)
+        self.append("features", batch.doubles())
         self.append("labels", batch.labels)
         if len(held := self.rows("labels")) > 2 * self.num_classes * self.dim:
             for name, rows in zip(("features", "labels"), _compact(self.rows("features"), held), strict=True):

@@ -84,7 +84,7 @@ def usable_weights(H: Tensor, weights: Tensor | None, *, may_vanish: bool = Fals
             raise InputError(f"weights holds a negative value at {first}: {float(w[first])}; pass 0 to mask a class")
         if not (may_vanish or bool((w.detach().amax(dim=-1) > 0).all())):
             raise InputError("weights holds an item that is zero for every class; give one of its classes a weight")
-    return w
+    return w.to(H.device)
 
 
 def masked(H: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
@@ -92,9 +92,10 @@ def masked(H: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
 
     Other columns of weight 0 stay, since the derivative in their weight needs them.
     """
-    unread = (weights.detach() == 0) & ~H.detach().isfinite().all(dim=-2)
-    if visible(unread) and not unread.any():
+    zero = weights.detach() == 0
+    if visible(zero) and not zero.any():
         return H, weights
+    unread = zero & ~H.detach().isfinite().all(dim=-2)
     return H.masked_fill(unread.unsqueeze(-2), 0), weights.masked_fill(unread, 0)
 
 

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import cast
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from etfopt._arrays import Array
 from etfopt._options import as_method
 from etfopt._torch import full_precision, require_floats, working_dtype
 from etfopt.errors import InputError
@@ -39,7 +41,8 @@ def etf_distance(
         Class means, one column a class. Centre them first: the mean of the columns counts as distance. Sets of
         different sizes come as a list, with at least two classes each. All sets of one size are computed together.
     frame : Tensor, shape (r, C), optional
-        Default: the reduced simplex, for which d >= C-1 is enough. A list of sets then gets one for each size.
+        Default: the reduced simplex, for which d >= C-1 is enough. A list of sets then gets one for each size. On a
+        GPU, keep a frame there and pass it: the default one is copied to the GPU in each call.
     weights : Tensor, shape (..., C), or sequence of Tensor, shapes (C_i,), optional
         How much each class counts, at least 0. Weights of 0 mask classes, whose columns may then hold NaN; the others
         are compared with a part of the simplex of all C classes. An item without any weight has distance 0.
@@ -81,7 +84,7 @@ def etf_distance(
     >>> H = torch.tensor([[1.0, -1.0, 0.0], [0.0, 0.0, 0.0]], requires_grad=True)  # three classes on a line
     >>> D = etf_distance(H)
     >>> D.backward()
-    >>> D.item(), H.grad.shape
+    >>> round(D.item(), 4), H.grad.shape
     (1.0, torch.Size([2, 3]))
     >>> etf_distance([torch.eye(3), torch.eye(3, 2)]).shape
     torch.Size([2])
@@ -96,11 +99,13 @@ def etf_distance(
 
 def _of_batch(H: Tensor, frame: Tensor | None, weights: Tensor | None, free_scale: bool, method: str) -> Tensor:
     require_classes(H)
-    F = _reduced_simplex(H) if frame is None else frame
-    require_frame(H, F)
+    dtype = working_dtype(H)
+    F = _reduced_simplex(int(H.shape[-1]), dtype, H.device) if frame is None else frame
+    if frame is not None or H.shape[-2] < H.shape[-1] - 1:
+        require_frame(H, F)
     w = usable_weights(H, weights, may_vanish=True)
     with full_precision(H):
-        work = H.to(working_dtype(H))
+        work = H.to(dtype)
         if w is not None:
             require_batches(H=H, weights=w)
             work, w = masked(work, w)
@@ -112,14 +117,14 @@ def _of_batch(H: Tensor, frame: Tensor | None, weights: Tensor | None, free_scal
     return D.to(torch.promote_types(H.dtype, torch.float32))
 
 
-def _reduced_simplex(H: Tensor) -> Tensor:
-    C, dtype = int(H.shape[-1]), working_dtype(H)
+def _reduced_simplex(C: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     find = _simplex if torch.compiler.is_compiling() else _cached_simplex
-    return find(C, dtype).to(H.device)
+    # a tensor must not outlive the mode that it is made in, such as inference mode
+    return torch.from_numpy(find(C, dtype == torch.float32)).to(device)
 
 
-def _simplex(C: int, dtype: torch.dtype) -> Tensor:
-    return torch.from_numpy(simplex_etf(C, reduced=True)).to(dtype)
+def _simplex(C: int, single: bool) -> Array:
+    return simplex_etf(C, reduced=True).astype(np.float32 if single else np.float64)
 
 
 _cached_simplex = lru_cache(maxsize=8)(_simplex)

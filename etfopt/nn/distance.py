@@ -66,7 +66,7 @@ class ETFDistance(nn.Module):
     >>> loss = distance.from_features(features, torch.tensor([0, 1, 2]))
     >>> loss.backward()
     >>> round(loss.item(), 4)
-    0.0022
+    0.0004
     """
 
     frame: Tensor | None
@@ -154,7 +154,12 @@ class ETFDistance(nn.Module):
         return self.forward((means - means.mean(dim=0)).mT)
 
     def extra_repr(self) -> str:
-        """Return the options that are not the default ones."""
+        """Return the options, for ``repr``.
+
+        Returns
+        -------
+        str
+        """
         frame = "" if self.frame is None else f"frame={tuple(self.frame.shape)}, "
         return f"{frame}free_scale={self.free_scale}, relative={self.relative}, reduction={self.reduction!r}"
 

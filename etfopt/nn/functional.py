@@ -126,7 +126,8 @@ def nearest_etf(
         columns may then hold NaN. Masks and integer counts are weights too. Default: 1 for every class.
     hold : sequence of int, or LongTensor of shape (k,), optional
         Classes whose vertices stay where `hold_at` has them: :math:`U f_c = U_0 f_c`. The others go to the nearest
-        place that is left. One class at least must stay free.
+        place that is left. The means of held classes have no influence. Leave two classes of a simplex free: the last
+        vertex follows from the others.
     hold_at : Tensor, shape (..., d, r), optional
         :math:`U_0`, on the manifold, such as the U of an earlier call. It is a constant. Required with `hold`.
     method : "auto", "svd", "gram" or "newton-schulz"
@@ -158,7 +159,7 @@ def nearest_etf(
 
     On a GPU and in traces nobody looks at values. An item without any weight then has the polar factor of the
     proximal point, or an arbitrary U with gradient 0 (by products: NaN); a `hold_at` off the manifold gives NaN.
-    With `hold`, `frame` is a constant too.
+    With `hold`, `frame` is a constant too, and a GPU is waited for once more, for an SVD of a (k, k) matrix.
 
     References
     ----------
@@ -186,7 +187,7 @@ def nearest_etf(
         require_batches(H=H, prox=prox, weights=weights, hold_at=hold_at)
         if weights is not None:
             work, weights = masked(work, weights)
-        held = None if hold_at is None else as_held(classes, hold_at, frame, int(H.shape[-1]), dtype)
+        held = None if hold_at is None else as_held(classes, hold_at.to(H.device), frame, int(H.shape[-1]), dtype)
         U = minimiser(work, prox, delta, frame, weights, held, method)
     return U.to(H.dtype)
 

@@ -15,6 +15,7 @@ from etfopt.plotting._style import COLORS, STYLE, save
 from etfopt.plotting.codes import draw_code, draw_cosine_histogram
 from etfopt.plotting.frames import cosines, draw_frame, draw_matrix
 from etfopt.plotting.growth import draw_growth
+from etfopt.plotting.layers import draw_layers, layer_values
 from etfopt.plotting.pipelines import draw_pipelines
 from etfopt.plotting.profiles import draw_profile, draw_profile_page
 from etfopt.plotting.runs import PANELS, draw_margins, draw_measure, draw_off_diagonal, draw_page
@@ -31,6 +32,7 @@ __all__ = [
     "draw_cosine_histogram",
     "draw_frame",
     "draw_growth",
+    "draw_layers",
     "draw_margins",
     "draw_matrix",
     "draw_measure",
@@ -39,6 +41,7 @@ __all__ = [
     "draw_pipelines",
     "draw_profile",
     "draw_profile_page",
+    "layer_values",
     "save",
     "solver_styles",
 ]

@@ -70,7 +70,7 @@ class ScaledCost:
             roots = np.sqrt(problem.weights)
             (H, m), (F, n) = weighted(H, roots), weighted(F, roots)
             e, k = e + m, k + n
-        h, f = float(np.linalg.norm(H)) or 1.0, float(np.linalg.norm(F))
+        h, f = float(np.linalg.norm(H)) or 1.0, float(np.linalg.norm(F)) or 1.0
         self.N, self.S = (H / h) @ (F / f).T, (F / f) @ (F / f).T
         self.prox = np.zeros_like(self.N) if problem.prox is None else np.asarray(problem.prox, dtype=np.float64)
         size = float(rescaled(h * f, e + k))

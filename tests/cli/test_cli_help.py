@@ -43,7 +43,7 @@ PATHS = list(commands())
 
 def test_all_commands_are_met() -> None:
     assert {path[0] for path in PATHS if path} == {
-        *("solve", "frame", "train", "report", "demo", "compare", "verify", "doctor", "bench")
+        *("solve", "frame", "train", "report", "demo", "compare", "verify", "doctor", "bench", "measure")
     }
     assert {("bench", "node"), ("bench", "head"), ("bench", "loops")} <= set(PATHS)
 
@@ -123,11 +123,11 @@ def test_help_comes_without_importing_torch(command: str, tmp_path: Path) -> Non
     ("line", "offered"),
     [
         ("etfopt ver", ["verify"]),
-        ("etfopt bench ", ["node", "head", "loops"]),
+        ("etfopt bench ", ["node", "head", "loops", "measures"]),
         ("etfopt solve --tr", ["--transpose"]),
         ("etfopt train --head n", ["nearest"]),
         ("etfopt train --optimizer ada", ["adam", "adamw"]),
-        ("etfopt verify --claim gr", ["gradient"]),
+        ("etfopt verify --claim gra", ["gradient"]),
         ("etfopt compare --solver clara", ["clarabel"]),
     ],
 )

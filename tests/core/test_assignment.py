@@ -46,13 +46,14 @@ def test_the_best_of_all_permutations_is_found_in_most_cases_and_nothing_below_i
 
 
 def test_a_permuted_code_is_found_again(rng):
-    F = rng.standard_normal((3, 8))
-    order = rng.permutation(8)
-    H = orthonormal(6, 3, rng) @ F[:, order]
+    F = polygon(7) * np.linspace(0.8, 1, 7)  # no two vertices are alike
+    order = rng.permutation(7)
+    H = orthonormal(6, 2, rng) @ F[:, order]
     found = nearest_etf(H, frame=F, assign=True)
     assert np.array_equal(found.assignment, order)
     np.testing.assert_allclose(found.etf, H, rtol=0, atol=1e-13)
     assert nearest_etf(H, frame=F).distance > 0.1
+    np.testing.assert_allclose(found.etf, found.U @ F[:, found.assignment], rtol=0, atol=1e-14)
     assert found.converged
     assert not found.assignment_certified
     assert "joint optimum over assignments is not certified" in repr(found)

@@ -73,6 +73,16 @@ def test_a_point_that_does_not_hold_is_infeasible_and_the_bound_holds_all_the_sa
     assert "held" in repr(certificate)
 
 
+def test_the_bound_sees_held_vertices_that_only_changed_places(problem):
+    best, held = solve(problem).U, problem.held
+    turned = best + (held.V[:, ::-1] - held.V) @ held.Q_held.T
+    certificate = certify(problem, turned)
+    assert certificate.feasibility < 1e-14
+    assert not certificate.feasible
+    assert 1 < np.linalg.norm(turned - best) <= certificate.distance_bound
+    assert np.linalg.norm((turned - best) @ problem.F) <= certificate.etf_distance_bound
+
+
 def test_the_cotangents_are_those_of_central_differences_and_held_vertices_are_constants(problem, rng):
     G, at, w = rng.standard_normal((8, 5)), problem.held.U0, problem.weights
 
@@ -175,6 +185,27 @@ def test_a_trace_is_in_the_units_of_the_whole_objective(problem):
     np.testing.assert_allclose(start.U, found.U, rtol=0, atol=1e-6)
 
 
+def test_where_only_held_classes_have_weights_every_solver_returns_a_point_that_holds(problem, rng):
+    pytest.importorskip("pymanopt")
+    weights = np.where(np.isin(np.arange(6), HELD), 1.0, 0.0)
+    alone = NearestETF(problem.H, reduced=True, weights=weights, hold=HELD, hold_at=problem.held.U0)
+    for solver in ("procrustes", "trust-region", "steepest-descent"):
+        found = solve(alone, solver, initial_point=orthonormal(8, 5, rng))
+        assert found.converged
+        assert not found.certificate.etf_unique
+    with pytest.raises(InputError, match="H leaves the nearest ETF undetermined"):
+        nearest_etf_vjp(alone, found.U, np.ones((8, 5)))
+
+
+def test_points_and_objectives_beyond_the_range_are_no_nan(problem):
+    pytest.importorskip("pymanopt")
+    certificate = certify(problem, np.full((8, 5), 1e200))
+    assert not certificate.feasible
+    assert certificate.held > 1e150
+    large = NearestETF(1e300 * problem.H, reduced=True, hold=HELD, hold_at=problem.held.U0)
+    assert solve(large, TrustRegion(restarts=1)).stats.trace[-1].objective == np.inf
+
+
 def test_copies_keep_what_is_held_and_no_basis_can_be_written(problem):
     for other in (problem.fresh(), problem.without_prox):
         assert other.held.classes == (1, 4)
@@ -201,3 +232,40 @@ def test_an_orthonormal_point_in_the_dtype_of_the_means_can_be_held(rng):
     assert nearest_etf(H.astype(np.float32), reduced=True, hold=HELD, hold_at=at).converged
     with pytest.raises(InputError, match=r"hold_at is not on the manifold.*pass etfopt\.polar_factor"):
         nearest_etf(H, reduced=True, hold=HELD, hold_at=at)
+
+
+def powers(rng: np.random.Generator, C: int) -> dict[str, np.ndarray | int]:
+    """Draw powers of two of columns and weights, of the frame, the proximal point and delta, that keep the problem."""
+    while True:
+        H, total, F = rng.integers(-1000, 1001, C), int(rng.integers(-1500, 1501)), int(rng.integers(-400, 401))
+        prox = int(rng.integers(-1000, 1001))
+        weights, delta = total - H, total + F - prox
+        if np.abs(weights).max() <= 1000 and abs(delta) <= 1000:
+            return {"H": H, "weights": weights, "F": F, "prox": prox, "delta": delta}
+
+
+@pytest.mark.parametrize("hold", [None, [0], [2, 1]])
+def test_powers_of_two_anywhere_in_the_data_only_scale_the_answers(hold, rng):
+    for _ in range(40):
+        C, d = 4, 3 + int(rng.choice([0, 3]))
+        H, w, P, at = (
+            rng.standard_normal((d, C)),
+            rng.uniform(0.5, 2, C),
+            orthonormal(d, 3, rng),
+            orthonormal(d, 3, rng),
+        )
+        F, held = rng.standard_normal((3, C)), {} if hold is None else {"hold": hold, "hold_at": at}
+        plain, e = NearestETF(H, P, 0.5, F, weights=w, **held), powers(rng, C)
+        data = (np.ldexp(H, e["H"]), np.ldexp(P, e["prox"]), float(np.ldexp(0.5, e["delta"])), np.ldexp(F, e["F"]))
+        scaled = NearestETF(*data, weights=np.ldexp(w, e["weights"]), **held)
+        U, V, G = solve(plain).U, orthonormal(d, 3, rng), rng.standard_normal((d, 3))
+        np.testing.assert_allclose(solve(scaled).U, U, rtol=0, atol=1e-12)
+        assert certify(scaled, V).relative_gap == pytest.approx(certify(plain, V).relative_gap, rel=1e-12)
+        expected, found = nearest_etf_vjp(plain, U, G), nearest_etf_vjp(scaled, solve(scaled).U, G)
+        for name in ("H", "weights", "prox"):
+            there, here = np.ldexp(getattr(expected, name), -e[name]), getattr(found, name)
+            size = np.abs(getattr(expected, name)).max() * np.ldexp(1.0, -e[name])
+            sure = np.isfinite(there) & (size > 1e-290)
+            np.testing.assert_array_less(np.abs(here - there)[sure], np.broadcast_to(1e-11 * size, sure.shape)[sure])
+        values = [scaled.objective(V), *scaled.gradient(V).ravel(), *scaled.hessian_vector_product(V).ravel()]
+        assert not np.isnan([*values, solve(scaled).distance, solve(scaled).scale]).any()

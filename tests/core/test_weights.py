@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from etfopt import NearestETF, certify, nearest_etf, simplex_etf, solve
+from etfopt import InputError, NearestETF, certify, nearest_etf, simplex_etf, solve
 from etfopt.adjoint import kkt_vjp, nearest_etf_jvp, nearest_etf_vjp
 from tests.tools import oracles
 from tests.tools.strategies import orthonormal
-from tests.tools.weighted_cases import Sixty, drawn
+from tests.tools.weighted_cases import Sixty, drawn, frame_of
 
 DETERMINED = {"weights": ("equal", "counts", "graded", "masked", "huge and tiny"), "frames": ("reduced", "free")}
 COUNTS = np.array([3.0, 1.0, 2.0, 0.0, 5.0])
@@ -86,6 +86,32 @@ def test_pushing_forward_is_the_adjoint_of_pulling_back_and_the_change_of_the_et
         return solve(other).etf
 
     np.testing.assert_allclose(pushed, (etf(1e-5) - etf(-1e-5)) / 2e-5, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("frame", ["simplex", "reduced", "free"])
+def test_a_loss_of_the_classes_that_are_there_is_differentiable_while_others_have_free_vertices(frame, rng):
+    H, w = rng.standard_normal((9, 6)), np.array([2.0, 1, 0, 3, 0, 1])
+    F, there = frame_of(frame, 6, np.random.default_rng(3)), w > 0
+    X = rng.standard_normal((9, 6)) * there
+
+    def loss(H: np.ndarray = H, w: np.ndarray = w) -> float:
+        return float(np.vdot(X, solve(NearestETF(H, frame=F, weights=w)).etf))
+
+    problem = NearestETF(H, frame=F, weights=w)
+    U = solve(problem).U
+    assert not certify(problem, U).etf_unique
+    found = nearest_etf_vjp(problem, U, X @ problem.F.T)
+    of_H = oracles.central_differences(lambda H: loss(H=H), H, 1e-5)
+    of_w = [
+        oracles.central_differences(lambda x, c=c: loss(w=np.where(np.arange(6) == c, x, w)), w[c : c + 1], 1e-5)
+        for c in np.flatnonzero(there)
+    ]
+    np.testing.assert_allclose(found.H, of_H, rtol=0, atol=1e-7)
+    np.testing.assert_allclose(found.weights[there], np.ravel(of_w), rtol=0, atol=1e-7)
+    with pytest.raises(InputError, match="no class with a positive weight sees"):
+        nearest_etf_vjp(problem, U, np.ones((9, 6)) * [0, 0, 1, 0, 0, 0] @ problem.F.T)
+    with pytest.raises(InputError, match="H leaves the nearest ETF undetermined"):
+        nearest_etf_jvp(problem, U, X)
 
 
 def test_the_dense_formula_of_the_paper_agrees(problem, rng):

@@ -180,6 +180,18 @@ def test_a_run_is_resumed_by_its_own_configuration(stopped: Path, whole: RunResu
     assert [start["epoch"] for start in starts] == [0, 3]
 
 
+def test_a_run_with_another_frame_and_weights_goes_on_where_it_was(tmp_path: Path, digits):
+    config = small(epochs=3, backbone__dim=6, head__frame="best", head__class_weights="counts")
+    whole = train(config, tmp_path / "whole", images=digits)
+    with pytest.raises(Stopped):
+        train(config, tmp_path / "run", images=digits, on_epoch=stop_after(2))
+    train(config, tmp_path / "run", images=digits, resume=True)
+    found, expected = weights(tmp_path / "run", 3), weights(whole.path, 3)
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
+    assert any(tuple(value.shape) == (6, 10) for name, value in found.items() if name.endswith("frame"))
+
+
 def test_a_finished_run_is_left_as_it_is(whole: RunResult, going_on):
     before = snapshot(whole.path)
     result = going_on(whole.path)

@@ -166,7 +166,12 @@ REFUSED = [
         {"backbone.dim": 9, "head.statistics": "paper"},
         "dim = 9 .*; set backbone.dim to at least 10, or use head.frame = 'reduced', or head.name",
     ),
-    ({"data.name": "ufm", "data.classes": 1000}, "dim = 512 is smaller than the r = 999"),
+    (
+        {"data.name": "ufm", "data.classes": 1000},
+        "dim = 512 is smaller than the r = 999.*use head.frame = 'best', which",
+    ),
+    ({"head.class_weights": "counts", "head.name": "fixed"}, "'counts' is of the nearest head; head.name is 'fixed'"),
+    ({"head.class_weights": "counts", "head.statistics": "paper"}, "'counts' is for head.statistics = 'running'"),
     ({"head.averaging": 0.1}, "head.averaging = 0.1 is a rule of head.statistics = 'paper'"),
     ({"head.memory": 8.0, "head.statistics": "paper"}, "head.memory = 8 is for head.statistics = 'running'"),
     ({"speed": 1}, "unknown setting speed; known are: seed, data.name"),

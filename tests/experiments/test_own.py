@@ -157,3 +157,18 @@ def test_a_frame_is_chosen_by_name_and_leaves_older_digests_as_they_are():
     assert config.digest() != TrainConfig().with_settings({"backbone.dim": 10}).digest()
     assert "frame" not in TrainConfig().to_dict()["head"]
     assert TrainConfig.from_dict(config.to_dict()) == config
+
+
+@pytest.mark.parametrize("name", ["fixed", "nearest"])
+def test_a_frame_of_more_classes_than_dimensions_is_asked_for_by_name(name):
+    config = TrainConfig().with_settings({"backbone.dim": 6, "head.frame": "best", "head.name": name})
+    head = build_head(config.head, 6, 10, seed=0)
+    assert head.frame.shape == (6, 10)
+    assert TrainConfig.from_dict(config.to_dict()) == config
+
+
+def test_class_weights_are_a_setting_of_the_nearest_head():
+    config = TrainConfig().with_settings({"head.class_weights": "counts"})
+    assert build_head(config.head, 12, 10, seed=0).class_weights == "counts"
+    assert "class_weights" not in TrainConfig().to_dict()["head"]
+    assert TrainConfig.from_dict(config.to_dict()) == config

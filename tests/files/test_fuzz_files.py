@@ -4,6 +4,7 @@ HYPOTHESIS_PROFILE=deep runs thousands of cases a reader.
 """
 
 import io
+import json
 import shutil
 import warnings
 from collections.abc import Callable
@@ -16,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from etfopt.files import load_matrix
+from etfopt.files import load_matrix, open_rows
 from tests.tools.fuzzing import fuzz, outcome
 
 torch = pytest.importorskip("torch")
@@ -102,6 +103,18 @@ def table(path: Path) -> np.ndarray:
         return load_matrix(path)
 
 
+def rows(path: Path) -> list[np.ndarray]:
+    """Every array of a file of samples, read three rows at a time."""
+    arrays = [open_array() for open_array in open_rows(path).values()]
+    return [part for array in arrays if array.shape and 0 not in array.shape for part in array.batches(3)]
+
+
+def safetensors(X: np.ndarray) -> bytes:
+    table = {"H": {"dtype": "F64", "shape": X.shape, "data_offsets": [0, X.nbytes]}}
+    header = json.dumps(table).encode()
+    return len(header).to_bytes(8, "little") + header + X.tobytes()
+
+
 def records(path: Path) -> list:
     return [{**record} for record in run_files.read_lines(path)]
 
@@ -115,6 +128,10 @@ READERS: dict[str, tuple[bytes, Callable[[Path], Any]]] = {
     "small.npz": (written(lambda file: np.savez_compressed(file, H=np.round(MEANS))), load_matrix),
     "m.csv": (written(lambda file: np.savetxt(file, MEANS, delimiter=",")), table),
     "names.csv": (b",a,b\n0,1.5,2.5\n1,3.5,4.5\n", table),
+    "rows.npy": (written(lambda file: np.save(file, MEANS)), rows),
+    "rows.npz": (written(lambda file: np.savez(file, H=MEANS)), rows),
+    "packed.npz": (written(lambda file: np.savez_compressed(file, H=np.round(MEANS))), rows),
+    "rows.safetensors": (safetensors(MEANS), rows),
     "config.json": (as_json({"config": CONFIG.to_dict()}), read_config),
     "config.toml": (b"seed = 3\n[head]\nname = 'fixed'\n[optimizer]\nlearning_rate = 0.1\n", read_config),
     "run/config.json": (as_json({"config": CONFIG.to_dict()}), lambda path: run_files.config_of(path.parent)),

@@ -99,7 +99,9 @@ def test_a_collection_gives_the_values_of_its_metrics(groups: bool, add: Callabl
 def test_a_collection_unites_equal_metrics_and_no_others() -> None:
     metrics = collect(True)
     by_position(metrics)
-    assert sorted(map(sorted, metrics.compute_groups.values())) == sorted([name, f"twin {name}"] for name in BUILDERS)
+    assert sorted(map(sorted, metrics.compute_groups.values())) == sorted(
+        sorted([name, f"twin {name}"]) for name in BUILDERS
+    )
 
 
 COPIES: dict[str, Callable[[MetricCollection], MetricCollection]] = {

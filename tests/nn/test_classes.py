@@ -120,7 +120,7 @@ def test_what_cannot_be_changed_is_refused_before_anything_changes(make, case):
 
 @pytest.mark.parametrize("make", [FixedETFHead, NearestETFHead])
 def test_a_frame_needs_room_and_a_name(make):
-    head = trained(make)
+    head = trained(make, frame="reduced")
     before = snapshot(head)
     with pytest.raises(InputError, match="dim = 12 is smaller than the r = 13 rows"):
         head.add_classes(D + 2 - C)
@@ -164,6 +164,17 @@ def test_a_head_from_a_layer_is_the_simplex_nearest_to_its_rows():
     assert not head.bias.abs().max() > 1e-6
     assert head.training
     assert linear.weight.requires_grad
+
+
+def test_a_head_from_a_layer_may_have_places_and_weights():
+    torch.manual_seed(0)
+    linear = nn.Linear(D, C)
+    head = NearestETFHead.from_linear(linear, capacity=C + 3, class_weights=[5, 1, 1, 1, 0])
+    rows, w = linear.weight.detach().double().numpy().T, np.array([5, 1, 1, 1, 0])
+    F = simplex_etf(C + 3, reduced=True)[:, :C]
+    A = (rows - (rows @ w / w.sum())[:, None]) * w @ F.T
+    fitted = float((A * head.U.double().numpy()).sum())
+    assert fitted == pytest.approx(np.linalg.svd(A, compute_uv=False).sum(), rel=1e-6)
 
 
 def test_features_bring_their_means():

@@ -96,17 +96,6 @@ def test_second_derivatives_contain_that_of_u_however_they_are_taken(masks, meth
         torch.func.jacfwd(torch.func.jacfwd(loss))(H)
 
 
-@pytest.mark.filterwarnings("ignore")  # compilers warn of what they meet on the way, differently in each version
-def test_a_compiled_graph_is_differentiable_once_and_says_so(rng):
-    H = torch.tensor(rng.standard_normal((6, 4)), requires_grad=True)
-    torch.compiler.reset()
-    D = torch.compile(lambda H: etf_distance(H).sin(), backend="aot_eager", fullgraph=True)(H)
-    slope = torch.autograd.grad(D, H, create_graph=True)[0]
-    torch.testing.assert_close(slope, torch.func.grad(lambda H: etf_distance(H).sin())(H))
-    with pytest.raises(RuntimeError, match="double backward"):
-        (D + slope.square().sum()).backward()
-
-
 @pytest.mark.parametrize("shape", [(9, 4), (130, 100), (2, 9, 4)])
 def test_one_polar_factor_gives_value_and_gradient(shape, monkeypatch, rng):
     for kind in (Decomposition, Collapsed):

@@ -169,6 +169,16 @@ def test_the_sets_of_a_list_may_share_a_frame(rng):
     torch.testing.assert_close(etf_distance(sets, F), etf_distance(torch.stack(sets), F))
 
 
+def test_a_first_call_in_inference_mode_leaves_nothing_behind(rng):
+    H = torch.tensor(rng.standard_normal((23, 19)))
+    with torch.inference_mode():
+        value = etf_distance(H)
+    leaf = H.clone().requires_grad_()
+    D = etf_distance(leaf)
+    D.backward()
+    assert D.item() == value.item()
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_low_precision_is_computed_and_returned_in_single_under_autocast_too(dtype, rng):
     H = torch.tensor(rng.standard_normal((6, 4)), dtype=dtype, requires_grad=True)

@@ -71,9 +71,23 @@ def test_a_frame_in_a_state_is_checked_as_one_that_is_passed(spoil, message, rng
     with pytest.raises(InputError, match=message):
         head.load_state_dict(state)
     assert same(head.state_dict(), before)
-    automatic = NearestETFHead(D, C, temperature="auto", frame=torch.tensor(simplex_etf(C, reduced=True)))
-    with pytest.raises(InputError, match="temperature='auto' is known for simplex frames only"):
-        automatic.load_state_dict(before)
+    state["frame"] = torch.eye(3)[:, [0, 1, 2, 0]]
+    with pytest.raises(InputError, match="needs a frame in which the right class has the largest logit"):
+        head.load_state_dict(state)
+    assert same(head.state_dict(), before)
+
+
+@pytest.mark.parametrize("make", [FixedETFHead, NearestETFHead])
+def test_the_temperature_auto_follows_the_frame_of_a_state(make):
+    square, simplex = make(D, C, frame=torch.eye(C)), make(D, C, frame=torch.tensor(simplex_etf(C)).float())
+    assert simplex.temperature != square.temperature
+    simplex.load_state_dict(square.state_dict())
+    assert simplex.temperature == square.temperature
+    simplex.reset_parameters()
+    assert simplex.temperature == make(D, C).temperature
+    fixed = make(D, C, frame=torch.tensor(simplex_etf(C)).float(), temperature=6.0)
+    fixed.load_state_dict(square.state_dict())
+    assert fixed.temperature == 6.0
 
 
 @pytest.mark.parametrize("make", STATEFUL)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from etfopt import InputError, simplex_etf
+from etfopt.frames import seli
 from tests.tools.blind import blind
 
 torch = pytest.importorskip("torch")
@@ -38,6 +39,10 @@ MODULES: dict[str, Callable[[], nn.Module]] = {
     "nearest": lambda: NearestETFHead(D, C),
     "fixed, frame": lambda: FixedETFHead(D, C, frame=REDUCED),
     "nearest, frame": lambda: NearestETFHead(D, C, frame=REDUCED),
+    "fixed, places": lambda: FixedETFHead(D, C, capacity=D + 3),
+    "nearest, places": lambda: NearestETFHead(D, C, capacity=D + 3),
+    "fixed, pair": lambda: FixedETFHead(D, C, frame=seli([9, 5, 2, 1])),
+    "nearest, pair": lambda: NearestETFHead(D, C, frame=seli([9, 5, 2, 1]), class_weights="counts"),
 }
 WITH_LEARNED = MODULES | {"learned": lambda: LearnedHead(D, C)}
 

@@ -134,7 +134,11 @@ def test_sizes_that_make_no_head_are_refused(case, head):
         (4, torch.eye(3), r"frame has shape \(3, 3\); it must be .*\b4\b"),
         (4, torch.full((3, 4), torch.nan), r"frame holds 12 value\(s\)"),
         (4, torch.ones(3, 4, dtype=torch.int64), r"frame .*int64"),
-        (4, simplex_etf(4), r"frame must be .*tensor.*ndarray"),
+        (4, [[1, "a"]], r"frame is a sequence of 1; pass a pair"),
+        (4, (simplex_etf(4), 3 * [[0.0]]), r"frame has shape \(3, 1\); it must be .*\b4\b"),
+        (4, (simplex_etf(4), simplex_etf(4, reduced=True)), r"pair of shapes \(4, 4\) and \(3, 4\)"),
+        (4, {}, r"frame must be a matrix, a Frame, a pair of them or a name; got dict"),
+        (4, "seli", r"depends on the numbers of samples; pass counts="),
     ],
 )
 def test_frames_that_do_not_fit_a_head_are_refused(dim, frame, message, head):

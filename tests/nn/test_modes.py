@@ -315,7 +315,20 @@ def compile_whole() -> dict:
         "vmap": lambda x: torch.vmap(torch.func.grad(loss))(x[None])[0],
     }
     found = {name: compiled(f, fullgraph=True)(x) for name, f in transforms.items()}
-    return {name: bool((found[name] - f(x)).abs().max() <= 1e-11) for name, f in transforms.items()}
+    alike = {name: bool((found[name] - f(x)).abs().max() <= 1e-11) for name, f in transforms.items()}
+    return {"alike": alike, "distance twice": differentiated_twice(compiled(DistanceLoss(), fullgraph=True), x)}
+
+
+def differentiated_twice(f: Loss, x: torch.Tensor) -> str:
+    """What PyTorch says."""
+    leaf = x.clone().requires_grad_()
+    value = f(leaf)
+    slope = torch.autograd.grad(value, leaf, create_graph=True)[0]
+    try:
+        (value + slope.square().sum()).backward()
+    except RuntimeError as error:
+        return str(error)
+    return "nothing"
 
 
 def compile_networks() -> dict:
@@ -336,7 +349,11 @@ def test_every_cell_of_the_table_is_what_happens(mode, subject, compiled_outcome
 
 
 def test_transforms_of_products_alone_compile_to_one_graph(compiled_outcomes):
-    assert compiled_outcomes("compile_whole()") == {"grad": True, "jvp": True, "vmap": True}
+    assert compiled_outcomes("compile_whole()")["alike"] == {"grad": True, "jvp": True, "vmap": True}
+
+
+def test_a_compiled_distance_is_differentiable_once_and_says_so(compiled_outcomes):
+    assert "does not currently support double backward" in compiled_outcomes("compile_whole()")["distance twice"]
 
 
 @pytest.mark.parametrize("transform", ["grad", "jacrev", "jacfwd", "hessian", "vmap"])

@@ -67,7 +67,7 @@ def test_the_reduced_simplex_has_a_name_and_works_where_d_is_one_less(make, opti
 
 @pytest.mark.parametrize("make", STATEFUL)
 def test_frames_that_have_no_name_or_two_are_refused(make):
-    with pytest.raises(InputError, match=r"frame = 'square' is not known; choose one of: best, .*reduced, simplex"):
+    with pytest.raises(InputError, match=r"frame = 'square' is not known; choose one of: best, "):
         make(D, C, frame="square")
     with pytest.raises(InputError, match="pass one of the two"):
         make(D, C, frame=torch.eye(C), reduced=True)

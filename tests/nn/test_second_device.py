@@ -44,7 +44,7 @@ def test_the_device_refuses_what_a_gpu_refuses_and_notes_what_a_gpu_is_waited_fo
     assert set(found["looked"]) == {"_local_scalar_dense", "_to_copy", "tolist", "_linalg_svd"}
 
 
-@pytest.mark.parametrize("first", [*METHODS, *HEADS])
+@pytest.mark.parametrize("first", [*METHODS, *HEADS, "hold"])
 def test_values_and_derivatives_are_those_of_the_cpu(found, first):
     errors = {name: max(case["errors"]) for name, case in of(found, first).items()}
     assert all(error < 1e-10 for error in errors.values()), errors  # sums in another order; near collapse U bends fast
@@ -64,6 +64,12 @@ def test_the_default_looks_at_few_values_and_decomposes_nothing(found):
     for name, case in of(found, "auto").items():
         assert len(case["waits"]) <= (4 if "70" in name else 2), name
         assert "linalg" not in "".join(case["waits"]), name
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_held_classes_wait_for_one_small_decomposition_more(found, method):
+    waits, plain = (found["cases"][name]["waits"] for name in (f"hold {method}", f"{method} weights"))
+    assert sorted(waits) == sorted([*plain, "_linalg_svd"])
 
 
 @pytest.mark.parametrize("name", HEADS)

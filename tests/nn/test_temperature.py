@@ -3,9 +3,10 @@
 import contextlib
 import math
 
+import numpy as np
 import pytest
 
-from etfopt import InputError, simplex_etf
+from etfopt import InputError, frames, simplex_etf
 
 torch = pytest.importorskip("torch")
 from etfopt.frames import orthogonal, orthoplex, polygon, reduced, seli
@@ -101,13 +102,46 @@ def test_what_is_no_confidence_is_refused(confidence, message):
         collapse_temperature(4, confidence)
 
 
+FRAMES = {
+    "a simplex of any size and shape": (3 * simplex_etf(4, reduced=True), collapse_temperature(4)),
+    "orthogonal vectors": (torch.eye(4), frame_temperature(4, 0.0)),
+    "a named frame": ("polygon", frame_temperature(4, 0.0)),
+    "a Frame": (frames.orthoplex(3, 4 + 1), frame_temperature(5, 0.0)),
+    "vectors of any length: that of a simplex": (torch.eye(4) + torch.eye(4)[0], collapse_temperature(4)),
+    "a pair": (frames.seli([9, 3, 3, 1]), frame_temperature(4, 1 - frames.seli([9, 3, 3, 1]).logit_gap)),
+}
+
+
 @pytest.mark.parametrize("make", [FixedETFHead, NearestETFHead])
-def test_auto_is_for_simplex_frames_of_any_size_and_shape_only(make):
-    reduced = 3 * torch.tensor(simplex_etf(4, reduced=True))
-    assert make(6, 4, temperature="auto", frame=reduced).temperature == collapse_temperature(4)
-    make(6, 4, temperature=4.0, frame=torch.eye(4))
-    with pytest.raises(InputError, match="known for simplex frames only"):
-        make(6, 4, temperature="auto", frame=torch.eye(4))
+@pytest.mark.parametrize("case", FRAMES)
+def test_auto_is_the_temperature_of_the_frame(make, case):
+    frame, wanted = FRAMES[case]
+    C = 5 if case == "a Frame" else 4
+    assert make(6, C, temperature="auto", frame=frame).temperature == pytest.approx(wanted, rel=1e-12)
+
+
+@pytest.mark.parametrize("make", [FixedETFHead, NearestETFHead])
+@pytest.mark.parametrize(("C", "frame"), [(40, "best"), (13, "polygon"), (7, "seli")])
+def test_on_any_frame_every_class_of_a_collapsed_network_has_the_confidence_at_least(make, C, frame):
+    counts = np.arange(1, C + 1) if frame == "seli" else None
+    head = make(24, C, frame=frame, counts=counts, dtype=torch.float64)
+    means = head.frame / head.frame.norm(dim=0)
+    features = (head.U @ means).mT * head.temperature
+    p = (features @ head.weight.mT).softmax(dim=1).diagonal().min()
+    assert float(p) >= 0.9664 - 1e-12
+    if frame == "polygon":
+        assert float(p) < 0.9999
+
+
+@pytest.mark.parametrize("make", [FixedETFHead, NearestETFHead])
+def test_a_temperature_that_is_too_small_for_the_frame_warns(make):
+    with pytest.warns(UserWarning, match=r"temperature = 5 is small for 13 classes.*'auto': that is 51"):
+        make(24, 13, frame="polygon", temperature=5.0)
+    twice = torch.eye(3)[:, [0, 1, 2, 0]]
+    with pytest.raises(InputError, match="needs a frame in which the right class has the largest logit"):
+        make(24, 4, frame=twice)
+    with pytest.warns(UserWarning, match="Pass a frame whose vectors differ"):
+        make(24, 4, frame=twice, temperature=5.0)
 
 
 @pytest.mark.parametrize("make", HEADS)

@@ -147,6 +147,7 @@ def by_position(make: type[torchmetrics.Metric], *given: str, **options: object)
 
 BUILDERS: dict[str, Callable[..., torchmetrics.Metric]] = {
     "collapse": by_position(NeuralCollapse),
+    "vocabulary": by_position(NeuralCollapse, measures=["cdnv", "gnc2", "unc3", "self_duality"]),
     "stored": by_position(CosineMargin),
     "streamed": by_position(CosineMargin, "global_mean"),
     "kept": by_position(CosineMargin, "global_mean", keep_margins=True),

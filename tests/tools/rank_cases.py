@@ -38,6 +38,13 @@ class Network(nn.Module):
         return self.head(self.backbone(x), labels)
 
 
+def held_nearest(dim: int, num_classes: int) -> NearestETFHead:
+    """A head with places for later, and two classes whose vertices stay."""
+    head = NearestETFHead(dim, num_classes, capacity=num_classes + 2)
+    head.hold([0, 2])
+    return head
+
+
 def network(head: Callable[..., nn.Module] = NearestETFHead, **options) -> Network:
     model = Network(head(D, C, **options)).double()
     rng = np.random.default_rng(7)
@@ -318,6 +325,9 @@ SAME_AS_ONE = {
     "every_other": partial(train, solve_every=2),
     "shrunk": partial(train, shrinkage=0.5),
     "classify_first": partial(train, shrinkage=0.7, classify_first=True),
+    "counts": partial(train, class_weights="counts"),
+    "more_classes": partial(train, capacity=9),
+    "held": partial(train, head=held_nearest),
     "fixed": partial(train, head=FixedETFHead),
     "ddp_paper": partial(train, statistics="paper"),
     "empty_paper": partial(train, cut=0, weigh=True, statistics="paper"),

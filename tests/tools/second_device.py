@@ -18,7 +18,7 @@ from torch.utils.backend_registration import _setup_privateuseone_for_python_bac
 from etfopt import InputError
 from etfopt.frames import simplex_etf
 from etfopt.nn import FixedETFHead, LearnedHead, NearestETFHead
-from etfopt.nn.functional import nearest_etf
+from etfopt.nn.functional import etf_distance, nearest_etf
 from tests.tools.blind import LOOKS
 
 NAME = "second"
@@ -130,6 +130,29 @@ def node(method: str, shape: tuple[int, ...], frame: bool, collapsed: bool) -> d
     return {"errors": [relative(X, Y) for X, Y in zip(there, here, strict=True)], "waits": waited}
 
 
+def weighted(what: str, method: str) -> dict[str, Any]:
+    """Do the same for a batch with weights of its own, for held classes and for the distance."""
+    drawn = torch.randn(2, 3, 9, 4).double()
+    H, w, U0 = drawn[0], drawn[1, :, 0].square(), torch.linalg.qr(drawn[1, 0, :, :3])[0]
+
+    def derivatives(device: str) -> tuple[list[Tensor], list[str]]:
+        given = [X.to(device).detach().requires_grad_() for X in (H, w)]
+        F, V = (X.to(device) for X in (torch.tensor(simplex_etf(4, reduced=True)), drawn[1]))
+
+        def value() -> Tensor:
+            if what == "distance":
+                return etf_distance(given[0], F, given[1], method=method)
+            held = {"hold": [1], "hold_at": U0.to(device)} if what == "hold" else {}
+            return nearest_etf(given[0], frame=F, weights=given[1], method=method, **held).pow(3).sum()
+
+        found, waited = watched(lambda: torch.autograd.grad(value().sum(), given))
+        first = torch.autograd.grad(value().sum(), given, create_graph=True)
+        return [value(), *found, *torch.autograd.grad((first[0] * V).sum(), given)], waited
+
+    (here, _), (there, waited) = derivatives("cpu"), derivatives(NAME)
+    return {"errors": [relative(X, Y) for X, Y in zip(there, here, strict=True)], "waits": waited}
+
+
 def head(make: type[torch.nn.Module], **options: Any) -> dict[str, Any]:
     """Train a head here and there; then spoil a batch, which must be told of late and change nothing."""
     here, there = make(12, 7, **options).double(), make(12, 7, **options).double()
@@ -165,6 +188,9 @@ def cases() -> dict[str, Any]:
                 for frame in (False, True):
                     words = (method, "x".join(map(str, shape)), "collapsed" * collapsed, "frame" * frame)
                     results[" ".join(filter(None, words))] = node(method, shape, frame, collapsed)
+        results[f"{method} weights"] = weighted("weights", method)
+        results[f"{method} distance"] = weighted("distance", method)
+        results[f"hold {method}"] = weighted("hold", method)
     for make in (LearnedHead, FixedETFHead):
         results[make.__name__] = head(make)
     for method in METHODS:

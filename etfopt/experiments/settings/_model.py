@@ -137,6 +137,9 @@ class HeadConfig(Section):
         option=True,
         since="0.2",
     )
+    class_weights: Literal["counts"] | None = setting(
+        None, "Of the nearest head: counts lets each class weigh its number of samples; None is 1 each.", since="0.2"
+    )
     options: Options = setting(Frozen(), "More keyword arguments of the head.", since="0.2")
 
     @model_validator(mode="after")
@@ -150,6 +153,10 @@ class HeadConfig(Section):
             raise InputError(f"head.memory = {self.memory:g} is for head.statistics = 'running'; leave it out")
         if self.frame is not None and self.name == "learned":
             raise InputError(f"head.frame = {self.frame!r} is for heads with a frame; head.name is 'learned'")
+        if self.class_weights is not None and self.name in ("fixed", "learned"):
+            raise InputError(f"head.class_weights = 'counts' is of the nearest head; head.name is {self.name!r}")
+        if self.class_weights is not None and self.statistics == "paper":
+            raise InputError("head.class_weights = 'counts' is for head.statistics = 'running'; leave it out")
         if self.rotation != "canonical" and self.name != "fixed":
             raise InputError(f"head.rotation = {self.rotation!r} is of the fixed head; head.name is {self.name!r}")
         return self

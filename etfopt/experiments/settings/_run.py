@@ -90,10 +90,10 @@ class TrainConfig(Section):
                 f"{LARGEST_HEAD:.3g} are taken: set backbone.dim or the number of classes smaller"
             )
         if d < (r := self.head.rows(C)):
-            reduced = "head.frame = 'reduced', or " if d == C - 1 else ""
+            frame = "'reduced'" if d == C - 1 else "'best', which is no simplex"
             raise InputError(
                 f"dim = {d} is smaller than the r = {r} rows of the frame; set backbone.dim to at least {r}, or "
-                f"use {reduced}head.name = 'learned'"
+                f"use head.frame = {frame}, or head.name = 'learned'"
             )
 
     def _check_backbone(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Unpack
 
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from etfopt._options import as_method, as_shrinkage
@@ -16,9 +17,11 @@ from etfopt.nn._state import refuse_trace, where_valid
 from etfopt.nn._targets import LABELS_REQUIRED
 from etfopt.nn.class_means import ClassMeans
 from etfopt.nn.functional import nearest_etf, on_frame
-from etfopt.nn.heads._etf import ETFHead, FrameOptions
+from etfopt.nn.heads._framed import FrameOptions
+from etfopt.nn.heads._holding import Holding
 from etfopt.nn.heads._rotation import nearest_minimiser
 from etfopt.nn.heads._shrinkage import shrunk_rows, unit_means
+from etfopt.nn.heads._weighting import as_class_weights, posed
 from etfopt.nn.heads.base import affine
 from etfopt.nn.paper_means import PaperClassMeans
 
@@ -33,7 +36,7 @@ ROUNDING = 1e-5
 """Singular values of float32 class means below this share of the largest are rounding."""
 
 
-class FollowingHead(ETFHead):
+class FollowingHead(Holding):
     """A head whose ETF is the one nearest to the running class means; `NearestETFHead` documents it."""
 
     prox: Tensor
@@ -53,6 +56,7 @@ class FollowingHead(ETFHead):
         shrinkage: float = 1.0,
         evaluation_shrinkage: float | None = None,
         classify_first: bool = False,
+        class_weights: ArrayLike | Tensor | str | None = None,
         synchronize: bool | ProcessGroup = True,
         **options: Unpack[FrameOptions],
     ) -> None:
@@ -66,6 +70,7 @@ class FollowingHead(ETFHead):
         later = shrinkage if evaluation_shrinkage is None else evaluation_shrinkage
         self.evaluation_shrinkage = as_shrinkage(later, "evaluation_shrinkage")
         self.classify_first = bool(classify_first)
+        self.class_weights = as_class_weights(class_weights, self.num_classes, self.statistics)
         self.means = _class_means(
             self.statistics,
             memory,
@@ -138,7 +143,7 @@ class FollowingHead(ETFHead):
             solves = step % self.solve_every == 0 and (self.freeze_after is None or step < self.freeze_after)
             U, prox = current.to(mean.dtype), self.prox
             if solves:
-                U, prox = self._solve(mean, current, update.valid, first=step == 0)
+                U, prox = self._solve(update, mean, current, first=step == 0)
             if self.classify_first:
                 weight = self._shrunk(current, self.means.centred(), self.means.occurred, self.shrinkage).to(mean.dtype)
             else:
@@ -168,14 +173,42 @@ class FollowingHead(ETFHead):
             return self._weight(U)
         return shrunk_rows(self._weight(U), unit_means(torch.where(seen, mean, 0), self.temperature / self.unit), s)
 
-    def _solve(self, mean: Tensor, current: Tensor, valid: Tensor | None, *, first: bool) -> tuple[Tensor, Tensor]:
+    def _posed(self, mean: Tensor, seen: Tensor, samples: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Return the H and the weights of the problem of centred class means; the numbers of samples are for counts."""
+        weights = samples if isinstance(self.class_weights, str) else self.class_weights
+        if weights is not None:
+            weights = torch.where(seen, weights.to(seen.device), 0)
+        return posed(mean, weights, self.temperature / self.unit)
+
+    def _posed_now(self, dtype: torch.dtype | None = None) -> tuple[Tensor, Tensor | None]:
+        """Return the H and the weights of the problem of the current means."""
+        mean = self.means.centred()
+        return self._posed(mean.to(dtype or mean.dtype), self.means.occurred, getattr(self.means, "samples", None))
+
+    def _nearest_of_all(self, H: Tensor, weights: Tensor | None, start: Tensor) -> Tensor:
+        """Return, of all minimisers without a proximal term, the one nearest to a point."""
+        HD = H if weights is None else H * weights
+        return nearest_minimiser(2 * on_frame(HD, self._means_of, transpose=True), start)
+
+    @torch.no_grad()
+    def turn_to_means(self) -> None:
+        """Turn the frame to the class means as they are, as a first step does."""
+        H, weights = self._posed_now()
+        self.U.copy_(self._nearest_of_all(H, weights, self.U))
+        self.prox.copy_(self.U)
+
+    def _solve(self, update: MeansUpdate, mean: Tensor, current: Tensor, *, first: bool) -> tuple[Tensor, Tensor]:
         """Return U and its proximal point; what they were, for a batch that does not count."""
-        H = unit_means(mean, self.temperature / self.unit)
-        prox = current.to(H.dtype)
-        if first:
-            prox = nearest_minimiser(2 * on_frame(H.detach(), self.frame, transpose=True), prox)
-        U = self.means.ranks.agreed(nearest_etf(H, prox, self.delta, self.frame, method=self.method))
-        return where_valid(valid, U, current), where_valid(valid, prox, self.prox)
+        H, weights = self._posed(mean, update.seen, update.state.get("samples"))
+        prox, held, frame = current.to(H.dtype), self.spanning, self._means_of
+        if self.pinned:
+            return prox, self.prox
+        if first and not held:
+            prox = self._nearest_of_all(H.detach(), weights, prox)
+        hold, at = (held, self.held_at) if held else (None, None)
+        U = nearest_etf(H, prox, self.delta, frame, weights=weights, hold=hold, hold_at=at, method=self.method)
+        U = self.means.ranks.agreed(U)
+        return where_valid(update.valid, U, current), where_valid(update.valid, prox, self.prox)
 
 
 def _class_means(

@@ -29,9 +29,9 @@ def shrunk_rows(etf: Tensor, H: Tensor, s: float) -> Tensor:
     return shrunk
 
 
-def unit_means(mean: Tensor, temperature: float) -> Tensor:
-    """Return class means (d, C) of features of this norm over their Frobenius norm; 0 where all is rounding."""
-    size = torch.linalg.matrix_norm(mean)
+def unit_means(mean: Tensor, temperature: float, weights: Tensor | None = None) -> Tensor:
+    """Return class means (d, C) of features of this norm over their weighted norm; 0 where all is rounding."""
+    size = torch.linalg.matrix_norm(mean if weights is None else mean * weights.sqrt())
     # means that differ by rounding alone have no direction, and no gradient
     faint = ~(size > 10 * mean.shape[-1] * torch.finfo(mean.dtype).eps * temperature)
     unit: Tensor = (mean / size.masked_fill(faint, 1)).masked_fill(faint, 0)

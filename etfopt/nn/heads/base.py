@@ -47,8 +47,10 @@ class Head(LoadChecked, TakesLabels, abc.ABC):
         d, the width of the features, and C, at least 2.
     temperature : float or "auto"
         tau, the norm of the normalised features. "auto" is `etfopt.nn.collapse_temperature` of C: 5.0 for 10 classes,
-        as in the paper's scripts, and 10.3 for 1000. Above 1, a `UserWarning` says if a collapsed network could give
-        the right class no probability of 0.9. Dot-regression needs 1.
+        as in the paper's scripts, and 10.3 for 1000. For a frame that is no simplex it is
+        `etfopt.nn.frame_temperature` of its largest cosine; for a pair of frames, of 1 less the least lead of the right
+        logit, class means along F_H and b = 0; for a frame with vectors of different lengths, that of a simplex. Above
+        1, a `UserWarning` says if a collapsed network could give a class no probability of 0.9. Dot-regression needs 1.
     ignore_index : int
         Label of samples that count in no statistic, as in `torch.nn.CrossEntropyLoss`. Their logits are returned.
     device, dtype : torch.device and torch.dtype, optional
@@ -66,6 +68,8 @@ class Head(LoadChecked, TakesLabels, abc.ABC):
 
     _shown = ("dim", "num_classes", "temperature")
     bias: Tensor
+    capacity: int | None = None  # the number of classes that there is room for without another classifier
+    _cosine: float | None = None  # largest cosine between two rows of the classifier; None is that of a simplex
     __signature__: ClassVar[inspect.Signature]
 
     def __init_subclass__(cls, **options: Any) -> None:
@@ -86,8 +90,9 @@ class Head(LoadChecked, TakesLabels, abc.ABC):
         self.num_classes = as_integer(num_classes, "num_classes", at_least=2)
         self.dim = as_integer(dim, "dim", at_least=1)
         self._temperature = temperature  # as it was given
-        self._retemper(self.num_classes)
-        self.ignore_index = as_ignored(ignore_index, self.num_classes)
+        K = self.capacity or self.num_classes
+        self._retemper(K, self._cosine)
+        self.ignore_index = as_ignored(ignore_index, K)
 
     @property
     @abc.abstractmethod
@@ -166,22 +171,29 @@ class Head(LoadChecked, TakesLabels, abc.ABC):
         require_finite(features, "features")
         return scaled(features, self.temperature)
 
-    def add_classes(self, k: int) -> None:
+    def add_classes(self, k: int, *, hold: bool = False) -> None:
         """Make room for k more classes, numbered behind the present ones.
 
         The statistics of the old classes stay to the bit, and those of the new ones are empty. A simplex must move when
-        it grows: its old vertices move as little as possible. The temperature "auto" becomes that of the new number.
+        it grows: its old vertices move as little as possible. Where there is no room for a larger simplex, the default
+        frame becomes the best one that there is. The temperature "auto" becomes that of the new number.
+
+        In a head with a `capacity` that is large enough, no vertex moves and the temperature stays: the new classes
+        take free vertices.
 
         Parameters
         ----------
         k : int
             At least 1.
+        hold : bool
+            Whether the old classes keep their rows of the classifier, to the bit, while the new ones are trained:
+            `NearestETFHead.hold`. Needs a `capacity`.
 
         Raises
         ------
         InputError
-            If the features have too few dimensions for the larger frame, or the frame is one of your own. Nothing has
-            changed then.
+            If the features have too few dimensions for the larger frame, the frame is one of your own, or `hold` is
+            not possible. Nothing has changed then.
 
         Notes
         -----
@@ -189,7 +201,12 @@ class Head(LoadChecked, TakesLabels, abc.ABC):
         after it. To go on from a checkpoint of fewer classes, build the head with as many as the checkpoint has, load
         it, and add the rest. How far vertices move: ``etfopt/nn/heads/_growth.py``.
         """
-        self._reindex(added(self.num_classes, k))
+        index, old = added(self.num_classes, k), self.num_classes
+        if hold:
+            self._refuse_hold(len(index))
+        self._reindex(index)
+        if hold:
+            self._hold(range(old))
 
     def keep(self, classes: Sequence[int] | Tensor) -> None:
         """Keep some of the classes, in the order given, and forget the others.
@@ -208,10 +225,19 @@ class Head(LoadChecked, TakesLabels, abc.ABC):
         """
         self._reindex(kept(self.num_classes, classes))
 
-    def _retemper(self, C: int) -> None:
-        """Set the temperature for C classes."""
-        self.temperature = as_temperature(self._temperature, C)
-        warn_of_low_temperature(self.temperature, C, level_of_caller() + 1)
+    def _retemper(self, C: int, cosine: float | None = None) -> None:
+        """Set the temperature for C classes on a frame of this largest cosine; None is a simplex."""
+        temperature = as_temperature(self._temperature, C, cosine)
+        warn_of_low_temperature(temperature, C, level_of_caller() + 1, cosine)
+        self.temperature = temperature
+
+    def _refuse_hold(self, C: int) -> None:
+        """Raise `InputError` unless the present classes can keep their rows when there are C classes."""
+        said = f"hold=True is for heads with a frame; {type(self).__name__} has none"
+        raise InputError(said, "hold", True, f"leave it out, and train all {C} rows")
+
+    def _hold(self, classes: Sequence[int]) -> None:
+        """Let classes keep their rows of the classifier from now on."""
 
     def _reindex(self, index: list[int]) -> None:
         """Make class j of the new classes what class ``index[j]`` was, or a new one where that is `NEW`."""

@@ -14,7 +14,8 @@ from etfopt.nn._renamed import takes_old_options
 from etfopt.nn._state import refuse_second_run, refuse_trace, where_valid
 from etfopt.nn.class_means import MEMORY, share
 from etfopt.nn.functional import frame_tensor
-from etfopt.nn.heads._etf import ETFHead, FrameOptions
+from etfopt.nn.heads._etf import ETFHead
+from etfopt.nn.heads._framed import FrameOptions
 from etfopt.nn.pooling import counted_samples, one_class
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ __all__ = ["FixedETFHead"]
 
 @takes_old_options
 class FixedETFHead(ETFHead):
-    r"""The fixed baseline: the simplex ETF of a rotation that does not change, :math:`W = \sqrt C\,(UF)'/\|F\|_F`.
+    r"""The fixed baseline: the frame of a rotation that does not change, :math:`W = \sqrt C\,(UF)'/\|F\|_F`.
 
     The bias is :math:`b = -W\mu_G` with the running mean of the training features, held constant. The buffer
     ``global_mean`` (d,) has it for features of norm 1, and ``samples`` counts them. The frame is part of the state too.
@@ -43,9 +44,19 @@ class FixedETFHead(ETFHead):
         class. "paper" takes the mean of the last batch, the canonical rotation, the square frame and tau = 5.
     synchronize : bool or ProcessGroup
         Whose batches count under torch.distributed, see `ClassMeans`.
-    frame, reduced : Tensor, shape (r, C), or "simplex" or "reduced", optional; bool
-        The classifier's shape. "reduced", the default, and ``reduced=True`` are the simplex with r = C-1 rows:
-        ``etfopt.simplex_etf(C, reduced=True)``. "simplex" has r = C rows, and needs dim >= C.
+    frame : Frame, Tensor or ndarray of shape (r, C), str, or a pair of frames, optional
+        The classifier's shape. The default is the best known one, `etfopt.frames.best_frame`: the simplex with r = C-1
+        rows if C <= dim + 1. By name: "reduced" is that simplex, "simplex" the one with r = C rows, "polygon",
+        "orthoplex", "code" and "best" are in `etfopt.frames`; any other name is the import path of a function of C, or
+        of d and C. A pair (F_H, F_W) of frames with r rows each is for imbalanced classes: the class means belong to
+        F_H, and the classifier has F_W. "seli" is the pair of `etfopt.frames.seli`, and needs `counts`.
+    reduced : bool
+        Short for ``frame="reduced"``.
+    counts : Tensor or array_like, shape (C,), optional
+        Number of training samples of each class, for ``frame="seli"`` and ``frame="best"``.
+    capacity : int, optional
+        The largest number of classes that may come. The frame then has this many vertices, and the present classes have
+        the first ones: `add_classes` moves no vertex and keeps the temperature.
     **options
         ``temperature``, ``ignore_index``, ``device`` and ``dtype``, see `Head`.
 
@@ -54,6 +65,16 @@ class FixedETFHead(ETFHead):
     InputError
         If an argument is out of range, or the frame does not fit; in training if a batch does not fit, or a forward is
         traced, exported or run inside a backward pass (activation checkpointing).
+
+    Notes
+    -----
+    With C > dim + 1 classes there is no simplex. Up to C = 2 dim the best frame has a closed form. Beyond, a search
+    finds it, which takes seconds to minutes the first time and is cached on disk; ``etfopt frame --dim D --classes C``
+    does it beforehand and shows its progress. The attribute ``certificate`` says how good the frame is, an
+    `etfopt.frames.FrameCertificate`; it is None for a matrix of your own and after a state brought another frame.
+
+    Class c has column c of the frame. The vertices of a simplex are all alike, so that it does not matter which class
+    has which. Those of other frames are not: no rotation exchanges them.
 
     References
     ----------

@@ -2,7 +2,7 @@ r"""The paper's head: the simplex ETF nearest to the running class means."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -12,12 +12,11 @@ from etfopt._torch import require_finite
 from etfopt.errors import InputError
 from etfopt.nn._renamed import takes_old_options
 from etfopt.nn._targets import rows
-from etfopt.nn.functional import on_frame
-from etfopt.nn.heads._etf import FrameOptions
+from etfopt.nn.functional import polar_factor
 from etfopt.nn.heads._following import FollowingHead
+from etfopt.nn.heads._framed import FrameOptions
 from etfopt.nn.heads._growth import columns
-from etfopt.nn.heads._rotation import nearest_minimiser
-from etfopt.nn.heads._shrinkage import unit_means
+from etfopt.problem import NearestETF
 from etfopt.solution import Solution
 
 if TYPE_CHECKING:
@@ -28,7 +27,7 @@ __all__ = ["NearestETFHead"]
 
 @takes_old_options
 class NearestETFHead(FollowingHead):
-    r"""The simplex ETF nearest to the running class means, at every training step.
+    r"""The simplex ETF, or another frame, nearest to the running class means, at every training step.
 
     A training step normalises the features to f and updates the class means, with H the centred class means over
     their Frobenius norm. U solves the nearest-ETF problem with the previous U as proximal point. The first step solves
@@ -44,7 +43,7 @@ class NearestETFHead(FollowingHead):
     Parameters
     ----------
     dim, num_classes : int
-        d and C; d must be at least the frame's number of rows.
+        d and C; d must be at least the frame's number of rows. With C > d + 1 the frame is no simplex, see `frame`.
     delta : float
         Proximal weight, at least 0. It makes U unique and keeps it near the previous one; 1e-3 is the paper's.
     statistics : "running" or "paper"
@@ -72,10 +71,20 @@ class NearestETFHead(FollowingHead):
     classify_first : bool
         True classifies a training batch by the classifier of the batches before it and updates afterwards, without a
         gradient through U*(H). The paper updates first, and compares a sample with a mean that contains it.
+    class_weights : Tensor or array_like of shape (C,), or "counts", optional
+        How much each class counts where U is found: the problem is
+        :math:`\sum_c w_c\|h_c - Uf_c\|^2 + \frac\delta2\|U - U_{prox}\|^2`. Default: 1 each, the paper's. "counts" are
+        the numbers of samples so far. A class of weight 0, or never seen, does not pull. Weights are scaled to the mean
+        1 over the classes that count, so that `delta` keeps its meaning. H is then centred by the weighted mean of the
+        class means and has the weighted norm 1: U is the best of all rotations *and shifts* of the frame. A class that
+        is added later has weight 1.
     synchronize : bool or ProcessGroup
         Whose batches count under torch.distributed, see `ClassMeans`. All ranks hold the same U.
     **options
-        ``temperature``, ``ignore_index``, ``device``, ``dtype``: see `Head`; ``frame``, ``reduced``: `FixedETFHead`.
+        ``temperature``, ``ignore_index``, ``device``, ``dtype``: see `Head`; ``frame``, ``reduced``, ``counts``,
+        ``capacity``: see `FixedETFHead`. With a pair of frames U is fitted to the first one and W has the second one.
+        For SELI, ``class_weights="counts"`` are the natural weights. With a `capacity`, classes that are not there
+        yet have no part in the problem; `hold` keeps the vertices of some classes while others are trained.
 
     Raises
     ------
@@ -91,6 +100,10 @@ class NearestETFHead(FollowingHead):
     small convolutional network at temperature 5 reached 87.1 % test accuracy with these. The learned head reached
     86.2 % (8 seeds), the paper's classifier 76.9 % at the best temperature tried, 10 (3 seeds).
 
+    Only rotations are searched. The vertices of a simplex are all alike; of other frames class c has column c, and
+    another order of the columns could lie nearer to the class means: ``etfopt.nearest_etf(H, assign=True)`` looks for
+    one.
+
     There are no parameters: all state is in buffers of float32 or better. The frame is part of the state: a head takes
     the frame of the state that it loads, and refuses a state with a frame if it has none, or the reverse. The other
     arguments are not: build the head with those that it was trained with. ``to_empty()`` from the meta device, and
@@ -102,7 +115,8 @@ class NearestETFHead(FollowingHead):
     References
     ----------
     Markou, Ajanthan and Gould (2024), arXiv 2411.01248. What it leads to: ``theory/unconstrained_features.py``; what is
-    left of the gradient through U*(H) after t steps: ``theory/fading.py``.
+    left of the gradient through U*(H) after t steps: ``theory/fading.py``. Class weights and shifts:
+    ``theory/weights.py``.
 
     Examples
     --------
@@ -116,9 +130,14 @@ class NearestETFHead(FollowingHead):
 
     @torch.no_grad()
     def _reindex(self, index: list[int]) -> None:
+        before = self.U
         super()._reindex(index)
-        self.prox = self.U.clone()
+        if self.U is not before:
+            self.prox = self.U.clone()
         self.means.take_columns(lambda X: columns(X, index), len(index))
+        if isinstance(self.class_weights, Tensor):
+            # a new class weighs what the old ones weigh on average
+            self.class_weights = columns(self.class_weights, index, 1.0)
 
     @classmethod
     @torch.no_grad()
@@ -178,19 +197,18 @@ class NearestETFHead(FollowingHead):
         if features is not None:
             predicted = linear(features.to(weight.dtype)).argmax(dim=-1)
             head.means(head.normalize(features) / head.unit, predicted)
-        H = unit_means(head.means.centred(), head.temperature / head.unit)
-        head.U.copy_(nearest_minimiser(2 * on_frame(H, head.frame, transpose=True), head.U))
-        head.prox.copy_(head.U)
+        head.turn_to_means()
         return head
 
     @torch.no_grad()
     def solution(self, solver: Solver | None = None, *, throw: bool = True) -> Solution:
         r"""Solve for the current means with the core, in float64, and certify the answer.
 
-        The problem has :math:`H = \bar H_t/\|\bar H_t\|_F` of the current means and the proximal point of the last
-        solve. Right after a training step that solved, ``solution().etf`` and the head's ``U @ frame`` agree up to
-        rounding. Between solves (`solve_every`), and once U is frozen, it is what a solve would find now. To grade the
-        head's own U, also of an average of models: ``etfopt.certify(solution.problem, head.rotation().numpy())``.
+        The problem has :math:`H = \bar H_t/\|\bar H_t\|_F` of the current means, the proximal point of the last solve,
+        and the head's class weights and held classes. Right after a training step that solved, ``solution().etf`` and
+        the head's ``U @ frame`` agree up to rounding. Between solves (`solve_every`), and once U is frozen, it is what
+        a solve would find now. To grade the head's own U, also of an average of models:
+        ``etfopt.certify(solution.problem, head.rotation().numpy())``.
 
         Parameters
         ----------
@@ -204,12 +222,18 @@ class NearestETFHead(FollowingHead):
         Raises
         ------
         InputError
-            If no batch has been seen.
+            If no batch has been seen, or the held vertices determine all others.
         """
         self.means.raise_rejected()
         if not float(self.means.steps):
             raise InputError("the head has seen no batch, so that there are no class means; train it, or load a state")
-        arrays = [None if X is None else X.double().cpu() for X in (self.means.centred(), self.prox, self.frame)]
-        H, prox, frame = (None if X is None else X.numpy() for X in arrays)
-        unit: Any = unit_means(torch.from_numpy(H), self.temperature / self.unit).numpy()
-        return core.nearest_etf(unit, prox=prox, delta=self.delta, frame=frame, solver=solver, throw=throw)
+        if self.pinned:
+            raise InputError("the held vertices determine all others, so that nothing is solved; call release() first")
+        H, weights = self._posed_now(torch.float64)
+        at = polar_factor(self.held_at.double()) if self.held and self.held_at is not None else None
+        given = (self.prox, self._means_of, weights, at)
+        prox, frame, w, U0 = (None if X is None else X.double().cpu().numpy() for X in given)
+        problem = NearestETF(
+            H.cpu().numpy(), prox, self.delta, frame, weights=w, hold=self.spanning or None, hold_at=U0
+        )
+        return core.solve(problem, solver, throw=throw)

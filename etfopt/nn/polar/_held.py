@@ -40,6 +40,11 @@ class Held(NamedTuple):
     W: Tensor  # (..., d, k)
     T: Tensor  # (..., k, k)
     good: Tensor  # (..., 1, 1): whether U is right
+    free: Tensor  # (C,), bool
+
+    def without(self, H: Tensor) -> Tensor:
+        """Return class means with zeros for held classes, of which B'AQ_free would keep rounding alone."""
+        return torch.where(self.free, H, torch.zeros_like(H))
 
     def part(self, X: Tensor) -> Tensor:
         """Return B'X Q_free, (..., d-k, r-k), of an X of the shape of U."""
@@ -72,7 +77,8 @@ def as_held(classes: tuple[int, ...], U0: Tensor, frame: Tensor | None, C: int, 
     k = V.shape[-1]
     P, S, Qh = torch.linalg.svd(V[..., :k, :])
     W = torch.cat([V[..., :k, :] + P @ Qh, V[..., k:, :]], dim=-2)
-    return Held(Q_held, Q_free, V, W, (Qh.mT / (1 + S).unsqueeze(-2)) @ Qh, good)
+    free = torch.tensor([c not in classes for c in range(C)]).to(U0.device)
+    return Held(Q_held, Q_free, V, W, (Qh.mT / (1 + S).unsqueeze(-2)) @ Qh, good, free)
 
 
 def _on_manifold(U0: Tensor, unit: float) -> Tensor:
@@ -109,7 +115,7 @@ def _simplex_bases(classes: tuple[int, ...], C: int, like: Tensor, dtype: torch.
 def _bases(classes: tuple[int, ...], frame: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
     """Return the two bases for any frame, and whether the held columns are independent if nobody may look."""
     F = frame.to(torch.promote_types(frame.dtype, dtype))
-    Y = F[:, list(classes)]
+    Y = torch.stack([F[:, c] for c in classes], dim=1)  # an index would be made on the host
     rounding = max(Y.shape) * torch.finfo(frame.dtype).eps
     Q, R = torch.linalg.qr(Y, mode="complete")
     k = min(Y.shape)

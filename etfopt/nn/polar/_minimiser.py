@@ -29,6 +29,7 @@ def minimiser(
     for X, name in ((H, "H"), (prox, "prox"), (frame, "frame")):
         if X is not None:
             require_finite(X, name)
+    H = H if held is None else held.without(H)
     A = scaled_linear_term(H, prox, delta, frame, weights)
     bare = frame is None and not delta  # then no term sees the direction 1
     if held is not None:

@@ -1,0 +1,93 @@
+"""The command that measures features saved in files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from etfopt._options import METRICS
+from etfopt.cli import _tables as tables
+from etfopt.cli._app import AsJson, Quiet, hand_over, one_of, progress, require_file
+
+__all__ = ["measure"]
+
+
+def measure(
+    features: Annotated[
+        list[Path],
+        typer.Argument(help="Files with features (n, d): .npz, .npy or .safetensors. Several layers at once."),
+    ],
+    labels: Annotated[
+        Path | None, typer.Option(help="Class indices (n,). [the key 'labels' beside the features]")
+    ] = None,
+    weight: Annotated[Path | None, typer.Option(help="Classifier weight (C, d). [the key 'weight', or none]")] = None,
+    bias: Annotated[Path | None, typer.Option(help="Classifier bias (C,). [the key 'bias', or none]")] = None,
+    key: Annotated[
+        list[str] | None,
+        typer.Option(help="Array that holds features; may be given again. [all but labels, weight and bias]"),
+    ] = None,
+    classifier_of: Annotated[
+        str | None, typer.Option(help="Layer that the classifier multiplies, by its name in the table. [the only one]")
+    ] = None,
+    classes: Annotated[
+        int | None, typer.Option(help="Number of classes C. [rows of the weight, or one more than the largest label]")
+    ] = None,
+    ignore_index: Annotated[int, typer.Option(help="Label of samples that count nowhere.")] = -100,
+    measures: Annotated[
+        list[str] | None,
+        typer.Option(
+            help=f"A metric ({METRICS.listed}), or a measure such as nc1 or cdnv; may be given again. [collapse]",
+            autocompletion=one_of(lambda: METRICS),
+        ),
+    ] = None,
+    batch_size: Annotated[int, typer.Option(help="Rows read at a time.")] = 4096,
+    out: Annotated[Path | None, typer.Option(help="Save what --json prints here.")] = None,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Measure the collapse of saved features, a layer at a time, without loading a file whole.
+
+    Files hold arrays under the keys features, labels, weight and bias, or several layers under names of their own.
+
+    ```
+    etfopt measure features.npz
+    etfopt measure layer1.npy layer2.npy --labels labels.npy
+    etfopt measure f.npy --labels y.npy --weight w.npy --measures margin
+    etfopt measure hidden.safetensors --key blocks.7 --out collapse.json
+    ```
+    """
+    from etfopt import files
+
+    for path in (*features, *filter(None, (labels, weight, bias))):
+        require_file(path)
+    from etfopt.metrics import _saved as saved  # which imports torch
+
+    metrics = saved.metrics_named(measures or ["collapse"])
+    if out is not None:
+        files.refuse_occupied([out], ("classes", "layers"), "an earlier measurement", overwrite=True)
+    layers = saved.find_saved(
+        features, keys=key or (), labels=labels, weight=weight, bias=bias, classifier_of=classifier_of
+    )
+    C = saved.classes_of(layers, ignore_index) if classes is None else classes
+    steps = sum(-(-layer.features.shape[0] // max(batch_size, 1)) for layer in layers)
+    with progress(steps, quiet, "batches") as step:
+        values = saved.measure_saved(
+            layers, num_classes=C, metrics=metrics, ignore_index=ignore_index, batch_size=batch_size, step=step
+        )
+    found = [
+        {
+            "layer": layer.name,
+            "features": layer.features.where,
+            "shape": list(layer.features.shape),
+            "classifier": layer.weight is not None,
+            "measures": {name: float(value) for name, value in values[layer.name].items()},
+        }
+        for layer in layers
+    ]
+    document = {"classes": C, "ignore_index": ignore_index, "layers": found}
+    if out is not None:
+        files.write_atomically(out, files.strict_json(document).encode())
+    wrote = [] if out is None else [f"wrote {out}"]
+    hand_over(document, tables.layer_measures(found, C), wrote, as_json)

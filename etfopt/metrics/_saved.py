@@ -1,0 +1,204 @@
+"""What ``etfopt measure`` does: finds the arrays that belong together, and measures each layer in one pass."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from etfopt._options import METRICS, as_ignored
+from etfopt._scalars import as_integer
+from etfopt._torch import require_labels
+from etfopt.errors import InputError
+from etfopt.files import Rows, open_rows
+from etfopt.metrics._catalog import CATALOG
+from etfopt.metrics._layerwise import LayerResults, Make, said_of
+from etfopt.metrics._outputs import counted
+from etfopt.metrics.collapse import NeuralCollapse
+
+BESIDE = ("labels", "weight", "bias")
+"""Keys that hold no features."""
+
+Open: TypeAlias = dict[str, Callable[[], Rows]]
+AnyArray: TypeAlias = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class SavedLayer:
+    """One layer: features (n, d) or (n, positions, d), their labels, and the classifier on it, if there is one."""
+
+    name: str
+    features: Rows
+    labels: AnyArray
+    weight: AnyArray | None = None
+    bias: AnyArray | None = None
+
+
+def find_saved(
+    paths: Sequence[Path],
+    *,
+    keys: Sequence[str] = (),
+    labels: Path | None = None,
+    weight: Path | None = None,
+    bias: Path | None = None,
+    classifier_of: str | None = None,
+) -> list[SavedLayer]:
+    """Return the layers of some files, in the order given.
+
+    Without `keys`, every array but those of the keys `BESIDE` holds features. A file of its own replaces what lies
+    beside the features. With several layers, `classifier_of` names the one that the classifier multiplies.
+    """
+    opened = {path: open_rows(path) for path in paths}
+    found = _layers(opened, keys)
+    own = {path: _array(held, "labels") for path, held in opened.items()}
+    given = None if labels is None else _alone(labels, "labels")
+    features = {name: opened[path][key]() for name, (path, key) in found.items()}
+    classified = _classified(found, opened, weight, classifier_of)
+    if bias is not None and classified is None:
+        raise InputError(f"{bias}: is a bias, and there is no weight; pass --weight too")
+    made = []
+    for name, (path, _) in found.items():
+        y = given if given is not None else own[path]
+        if y is None:
+            raise InputError(f"{path}: holds no labels; save them under the key 'labels', or pass --labels")
+        where = str(labels) if given is not None else f"{path}: labels"
+        _require_fit(features[name], y, where)
+        W = b = None
+        if name == classified:
+            W, b = _classifier(opened[path], weight, bias)
+        made.append(SavedLayer(name, features[name], y, W, b))
+    return made
+
+
+def _layers(opened: dict[Path, Open], keys: Sequence[str]) -> dict[str, tuple[Path, str]]:
+    """Return path and key of every layer, by a name that tells it from the others."""
+    everywhere = [(path, key) for path, held in opened.items() for key in held if not keys and key not in BESIDE]
+    for key in keys:
+        there = [path for path, held in opened.items() if key in held]
+        if not there:
+            held = ", ".join(repr(name) for held in opened.values() for name in held if name)
+            raise InputError(f"--key {key!r} is in no file; the files hold {held or 'one array each, without a key'}")
+        everywhere += [(path, key) for path in there]
+    if not everywhere:
+        raise InputError(f"{next(iter(opened), 'paths')}: holds no features; save them under the key 'features'")
+    many = Counter(path for path, _ in everywhere)
+    stems = Counter(path.stem for path in many)
+    named = {}
+    for path, key in everywhere:
+        stem = path.stem if stems[path.stem] == 1 else str(path)
+        alone = many[path] == 1 and key in ("", "features")
+        named[stem if alone else key if len(many) == 1 else f"{stem}:{key}"] = (path, key)
+    return named
+
+
+def _classified(
+    found: dict[str, tuple[Path, str]], opened: dict[Path, Open], weight: Path | None, wanted: str | None
+) -> str | None:
+    """Return the name of the layer that a classifier belongs to, or None where there is none."""
+    candidates = [name for name, (path, _) in found.items() if weight is not None or "weight" in opened[path]]
+    if wanted is not None:
+        if wanted not in candidates:
+            what = ", ".join(candidates) or "none: there is no weight"
+            raise InputError(f"--classifier-of {wanted!r} is no layer with a classifier; choose one of: {what}")
+        return wanted
+    if len(candidates) > 1:
+        raise InputError(
+            f"the weight may belong to {' or '.join(candidates)}; name the layer that it multiplies by --classifier-of"
+        )
+    return candidates[0] if candidates else None
+
+
+def _classifier(held: Open, weight: Path | None, bias: Path | None) -> tuple[AnyArray | None, AnyArray | None]:
+    """Return weight and bias; the bias beside the features is not that of a weight from elsewhere."""
+    W = _array(held, "weight") if weight is None else _alone(weight, "weight")
+    if bias is not None:
+        return W, _alone(bias, "bias")
+    return W, _array(held, "bias") if weight is None else None
+
+
+def _array(held: Open, key: str) -> AnyArray | None:
+    return held[key]().read() if key in held else None
+
+
+def _alone(path: Path, key: str) -> AnyArray:
+    """Return the array of that key, or the only one of its file."""
+    held = open_rows(path)
+    if key not in held and len(held) > 1:
+        raise InputError(f"{path}: holds {', '.join(held)}, and no {key}; save it under the key {key!r}")
+    return held.get(key, next(iter(held.values())))().read()
+
+
+def _require_fit(features: Rows, labels: AnyArray, where: str) -> None:
+    shape = features.shape
+    if features.kind != "f" or len(shape) < 2:
+        raise InputError(
+            f"{features.where}: has shape {shape} and dtype kind {features.kind!r}; features are floating-point "
+            "numbers of shape (n, d), or (n, positions, d)"
+        )
+    if labels.shape != shape[:-1]:
+        maps = len(shape) > 2 and labels.shape == shape[:1]
+        remedy = "average over the positions first, or save a label for each" if maps else "save a label for each row"
+        raise InputError(
+            f"{features.where}: has shape {shape}, and {where} has shape {labels.shape}, not {shape[:-1]}; {remedy}"
+        )
+    if labels.dtype.kind not in "iu":
+        raise InputError(f"{where}: has dtype {labels.dtype}; save class indices as integers")
+
+
+def metrics_named(names: Sequence[str]) -> list[Make]:
+    """Return metrics by the names of `METRICS`, by import path, and `NeuralCollapse` of the measures that are named."""
+    keys = [name for name in names if name in CATALOG or name == "all"]
+    others = [name for name in names if name not in keys]
+    for name in others:
+        if name not in METRICS and ":" not in name:
+            raise InputError(
+                f"--measures {name!r} is not known; choose a metric ({METRICS.listed}), a measure "
+                f"({', '.join(CATALOG)}), or all"
+            )
+    measured = [partial(NeuralCollapse, measures="all" if "all" in keys else keys)] if keys else []
+    return [*measured, *(METRICS.load(name) for name in others)]
+
+
+def classes_of(layers: Sequence[SavedLayer], ignore_index: int) -> int:
+    """Return the number of classes: that of the classifier, or else one more than the largest label."""
+    for layer in layers:
+        if layer.weight is not None:
+            return len(layer.weight)
+    return 1 + max(int(np.max(x.labels, where=x.labels != ignore_index, initial=0)) for x in layers)
+
+
+def measure_saved(
+    layers: Sequence[SavedLayer],
+    *,
+    num_classes: int,
+    metrics: Sequence[Make],
+    ignore_index: int = -100,
+    batch_size: int = 4096,
+    step: Callable[[], None] = lambda: None,
+) -> dict[str, dict[str, Tensor]]:
+    """Return the measures of every layer by name, `batch_size` rows at a time; `step` is called after each batch."""
+    batch_size = as_integer(batch_size, "batch_size", at_least=1)
+    results, ignored = LayerResults(num_classes, metrics), as_ignored(ignore_index, num_classes)
+    for layer in layers:
+        labels, where = torch.from_numpy(layer.labels), layer.features.where
+        with said_of(f"{where}, whose labels"):  # before the first batch: positions are those in the file
+            require_labels(labels, tuple(labels.shape), num_classes, ignored)
+        classifier = {"weight": _tensor(layer.weight), "bias": _tensor(layer.bias)}
+        for i, part in enumerate(layer.features.batches(batch_size)):
+            start = i * batch_size
+            with said_of(f"{where}, from row {start:,} on"):
+                rows, index = counted(torch.from_numpy(part), labels[start : start + batch_size], num_classes, ignored)
+                results.metrics_of(layer.name, rows.shape[-1], "cpu").update(rows, index, **classifier)
+            step()
+    return results.compute()
+
+
+def _tensor(array: AnyArray | None) -> Tensor | None:
+    return None if array is None else torch.from_numpy(array)
