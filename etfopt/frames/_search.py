@@ -123,7 +123,7 @@ class _Run:
     def __init__(self, d: int, C: int, starts: int, progress: Progress | None) -> None:
         self.shape, self.starts, self.progress = (C, d), starts, progress
         self.start = 0
-        self.latest: Float64Array = np.eye(C, d)
+        self.latest = unit_rows(np.random.default_rng(0).standard_normal(self.shape))
         self.codes: list[Float64Array] = []  # the best ones, best first
         self.cosines: list[float] = []
 
