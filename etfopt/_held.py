@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-import scipy.linalg
 from numpy.typing import ArrayLike
 
 from etfopt._arrays import Array, Float64Array, as_matrix
@@ -72,7 +71,7 @@ def as_held(hold: Sequence[int] | None, hold_at: ArrayLike | None, d: int, F: Ar
         message = f"hold_at is not on the manifold: ||U'U - I|| = {off:.1e}, and {allowed:.1e} is allowed"
         raise InputError(message, "hold_at", U0, "pass etfopt.polar_factor(hold_at), in the dtype of H or wider")
     Y, _ = normalized(F)
-    Q, s, _ = scipy.linalg.svd(normalized(Y[:, list(classes)])[0], full_matrices=True)
+    Q, s, _ = np.linalg.svd(normalized(Y[:, list(classes)])[0], full_matrices=True)
     k = int(np.count_nonzero(s > max(r, len(classes)) * float(np.finfo(F.dtype).eps) * s[0]))
     # the square frame has a direction that no class sees
     seen = np.linalg.norm(np.delete(Q[:, k:].T @ Y, list(classes), axis=1)) > C * r * unit * np.linalg.norm(Y)
@@ -81,7 +80,7 @@ def as_held(hold: Sequence[int] | None, hold_at: ArrayLike | None, d: int, F: Ar
         remedy = "leave hold out" if k == 0 else "hold fewer, or use hold_at itself"
         raise InputError(f"the vertices of hold = {list(classes)} {left}", "hold", list(classes), remedy)
     V = np.asarray(U0, dtype=np.float64) @ Q[:, :k]
-    B = np.asarray(scipy.linalg.qr(V, mode="full")[0][:, k:], dtype=np.float64)
+    B = np.asarray(np.linalg.qr(V, mode="complete")[0][:, k:], dtype=np.float64)
     bases: list[Float64Array] = [Q[:, :k], Q[:, k:], V, B]
     for basis in bases:
         basis.flags.writeable = False

@@ -6,8 +6,6 @@ import math
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
-import scipy.linalg
-import scipy.optimize
 from numpy.typing import NDArray
 
 from etfopt._arrays import Array, Float64Array, Seed, as_generator
@@ -138,12 +136,14 @@ class _Search:
     def assignment(self, U: Array) -> Permutation:
         """Return the best assignment for U."""
         costs = self.lengths - self.HD.T @ U @ self.F  # what class c, row c, adds to the objective with each vector
-        return np.asarray(scipy.optimize.linear_sum_assignment(costs)[1])
+        from scipy.optimize import linear_sum_assignment
+
+        return np.asarray(linear_sum_assignment(costs)[1])
 
     def turned(self, rng: np.random.Generator) -> Permutation:
         """Return the best assignment for a random rotation of the frame, within the space that H fills most."""
         r, C = self.F.shape
-        P = scipy.linalg.svd(self.HD, full_matrices=r > C)[0][:, :r]
+        P = np.linalg.svd(self.HD, full_matrices=r > C)[0][:, :r]
         return self.assignment(P @ random_stiefel(r, r, rng))
 
     def descended(self, vectors: Permutation) -> tuple[Permutation, float]:

@@ -50,8 +50,8 @@ class Certificate(Described):
         :math:`\sigma_{min}(A)`, and whether it exceeds the rounding of the data: then U is unique. Always False for the
         paper's frame without a proximal term, which leaves one direction of U free; see `etf_unique`.
     etf_unique : bool
-        Whether the nearest ETF U F is unique: whether F' vanishes on the numerical null space of A, up to the root of
-        rounding.
+        Whether the nearest ETF U F is unique: whether A has the numerical rank of F at least, and F' vanishes on the
+        numerical null space of A, up to the root of rounding.
     distance_bound : float
         Bound on :math:`\|U - U^*\|_F`: the smaller of :math:`\sqrt{2\,gap/\sigma_{min}(A)}`, which holds for any U, and
         :math:`2\,stationarity/\sigma_{min}(A)`, which is small near the minimiser, plus what infeasibility of U and

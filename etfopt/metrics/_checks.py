@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from etfopt._torch import require_features, require_finite, require_floats, require_labels
+from etfopt._torch import INTEGERS, require_features, require_finite, require_floats, require_labels
 from etfopt.errors import InputError
 
 EPS = torch.finfo(torch.float64).eps
@@ -128,6 +128,19 @@ def _plainly_usable(X: Tensor) -> bool:
 def _require_real(X: Tensor, name: str) -> None:
     if X.device.type == "meta":
         raise InputError(f"{name} is on the meta device, where tensors have no values; move it to a real device")
+
+
+def require_classes(value: object, name: str, num_classes: int) -> Tensor:
+    """Return `value` as int64 on the CPU if it is a vector of classes in [0, num_classes), or raise."""
+    if not isinstance(value, Tensor) or value.ndim != 1 or value.dtype not in INTEGERS:
+        found = f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+        raise InputError(f"{name} must be a vector of class indices, a tensor of integers; got {found}")
+    _require_real(value, name)
+    index = value.to("cpu", torch.int64)
+    if (wrong := (index < 0) | (index >= num_classes)).any():
+        at = int(wrong.nonzero()[0])
+        raise InputError(f"{name} holds {int(index[at])} at position {at}; it must lie in [0, {num_classes})")
+    return index
 
 
 def last_set(stacked: Tensor) -> Tensor:

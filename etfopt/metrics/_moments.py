@@ -66,12 +66,8 @@ def rows_at_once(width: int) -> int:
 def add_batch(vector: Tensor, features: Tensor, labels: Tensor, layout: Layout) -> None:
     """Add a batch of at least one sample, in place: only the rows of its classes are touched."""
     moments = layout.unpack(vector)
-    in_batch, order = torch.sort(labels, stable=True)
-    classes, counts = torch.unique_consecutive(in_batch, return_counts=True)
-    new = moments.counts[classes] == 0
-    firsts = order[counts.cumsum(0) - counts]
-    moments.shifts[classes[new]] = features[firsts[new]].double()
-    moments.counts.index_add_(0, classes, counts.double())
+    _set_shifts(moments, features, labels)
+    moments.counts.index_add_(0, labels, moments.counts.new_ones(len(labels)))
     divisor = _enlarge_unit(moments, _unit_of(features))
     rows = min(len(labels), rows_at_once(layout.d))
     wide, offsets = features.new_empty(2, rows, layout.d, dtype=torch.float64)
@@ -84,6 +80,15 @@ def add_batch(vector: Tensor, features: Tensor, labels: Tensor, layout: Layout) 
         moments.squares.index_add_(0, y, torch.linalg.vector_norm(difference, dim=1).square_())
         if layout.scatter:
             moments.scatter.addmm_(difference.T, difference)
+
+
+def _set_shifts(moments: Moments, features: Tensor, labels: Tensor) -> None:
+    """Make the first sample of each class that is new the shift of the class."""
+    new = (moments.counts[labels] == 0).nonzero()[:, 0]
+    if len(new):
+        classes, order = torch.sort(labels[new], stable=True)
+        classes, counts = torch.unique_consecutive(classes, return_counts=True)
+        moments.shifts[classes] = features[new[order[counts.cumsum(0) - counts]]].double()
 
 
 def merge(stacked: Tensor, layout: Layout) -> Tensor:

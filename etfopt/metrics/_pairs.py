@@ -97,20 +97,26 @@ def all_pairs(stats: Statistics, progress: Progress | None = None) -> PairMeasur
 
 
 def sampled_pairs(stats: Statistics, pairs: int, seed: int, progress: Progress | None = None) -> PairMeasures:
-    """Return estimates from pairs drawn with replacement, every pair with the same chance, and standard errors."""
+    """Return estimates from pairs drawn with replacement, and standard errors; all pairs if there are no more."""
     seen = stats.seen.nonzero()[:, 0]
-    if len(seen) < 2:
+    if pairs >= len(seen) * (len(seen) - 1) // 2:
         return all_pairs(stats, progress)
-    generator = torch.Generator().manual_seed(seed)
-    first = torch.randint(len(seen), (pairs,), generator=generator)
-    other = torch.randint(len(seen) - 1, (pairs,), generator=generator)
-    cdnv, log_inverse = of_pairs(stats, seen[first], seen[other + (other >= first)], progress)
+    first, second = drawn_pairs(len(seen), pairs, seed)
+    cdnv, log_inverse = of_pairs(stats, seen[first], seen[second], progress)
     mean, deviation = float(log_inverse.mean()), float(log_inverse.std(correction=0))
     fourth = float((log_inverse - mean).square().square().mean())
     # the variance of a sample variance, over the square of the slope of the square root
     error = (max(0.0, fourth - deviation**4) / pairs) ** 0.5 / (2 * deviation) if deviation > 0 else 0.0
     cdnv_error = float(cdnv.std(correction=0)) / pairs**0.5
     return PairMeasures(pairs, float(cdnv.mean()), cdnv_error, deviation, error, mean)
+
+
+def drawn_pairs(classes: int, pairs: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Draw pairs of two different classes with replacement, every pair with the same chance."""
+    generator = torch.Generator().manual_seed(seed)
+    first = torch.randint(classes, (pairs,), generator=generator)
+    other = torch.randint(classes - 1, (pairs,), generator=generator)
+    return first, other + (other >= first)
 
 
 def of_pairs(stats: Statistics, first: Tensor, second: Tensor, progress: Progress | None = None) -> Values:

@@ -10,12 +10,11 @@ import torch
 from torch import Tensor
 
 from etfopt._scalars import as_integer
-from etfopt._torch import require_labels
 from etfopt.errors import InputError
 from etfopt.frames._margin import Margin, one_vs_rest_margin
 from etfopt.metrics import _moments
 from etfopt.metrics._base import Float64Metric
-from etfopt.metrics._checks import Batch, last_set
+from etfopt.metrics._checks import Batch, last_set, require_classes
 from etfopt.metrics._classes import class_distances
 from etfopt.metrics._measures import centred_means, summarise
 from etfopt.metrics._pairs import PairMeasures, Progress, all_pairs, of_pairs, sampled_pairs
@@ -101,8 +100,8 @@ class KeepsMoments(Float64Metric):
         Parameters
         ----------
         pairs : int, optional
-            Number of pairs to draw, with replacement. Without it all are taken, in time O(C^2 d); 1e6 pairs take
-            seconds at d = 768.
+            Number of pairs to draw, with replacement. Without it, or if there are no more, all are taken, in time
+            O(C^2 d); 1e6 pairs take seconds at d = 768.
         seed : int
             Of the draw.
         progress : callable, optional
@@ -144,13 +143,14 @@ class KeepsMoments(Float64Metric):
         InputError
             If `first` and `second` are no class indices of one shape (m,).
         """
-        p = require_labels(first, (first.numel(),), self.num_classes)
-        q = require_labels(second, tuple(p.shape), self.num_classes)
+        p, q = (require_classes(x, name, self.num_classes) for x, name in ((first, "first"), (second, "second")))
+        if len(p) != len(q):
+            raise InputError(f"first has {len(p)} classes and second {len(q)}; pass one of each for every pair")
         moments = self._gathered()
         if not len(p) or not moments.counts.any():
             return self.totals.new_full(p.shape, torch.nan)
         stats = summarise(moments, centred_means(moments)[0])
-        return of_pairs(stats, p.cpu(), q.cpu()).cdnv.to(self.device)
+        return of_pairs(stats, p, q).cdnv.to(self.device)
 
     def self_duality(self) -> Tensor:
         r"""Return the distance between the directions of classifier and class mean of every class, over all ranks.

@@ -101,7 +101,8 @@ class NeuralCollapse(KeepsMoments):
         Number of pairs of classes to sample for cdnv and gnc2; 1e6 give them in seconds. By default all pairs. See
         `pairwise` for standard errors.
     progress : callable, optional
-        Called as ``progress(done, total)`` by ``compute()`` after each tile of pairs.
+        Called as ``progress(done, total)`` by ``compute()`` after each tile of pairs. Where metrics are pickled, pass a
+        function of a module and no lambda.
     **kwargs
         For ``torchmetrics.Metric``.
 

@@ -67,8 +67,15 @@ def test_the_value_of_every_pair_on_request() -> None:
     assert float(values.nanmean()) == pytest.approx(metric.pairwise().cdnv, rel=1e-13)
     assert metric.cdnv_of(torch.tensor([2]), torch.tensor([2])).isnan().all()
     assert metric.cdnv_of(first[:0], second[:0]).shape == (0,)
-    with pytest.raises(InputError, match=r"labels holds 9"):
-        metric.cdnv_of(torch.tensor([9]), torch.tensor([0]))
+    for wrong, message in (
+        (torch.tensor([0, 9]), r"second holds 9 at position 1; it must lie in \[0, 9\)"),
+        (torch.tensor([[0, 1]]), r"second must be a vector of class indices.*int64 \(1, 2\)"),
+        (torch.tensor([0.0, 1.0]), "second must be a vector .*float32"),
+        ([0, 1], "second must be a vector .*got list"),
+        (torch.tensor([0]), "first has 2 classes and second 1"),
+    ):
+        with pytest.raises(InputError, match=message):
+            metric.cdnv_of(torch.tensor([0, 1]), wrong)
 
 
 def test_a_sample_of_the_pairs_states_its_error() -> None:
@@ -89,11 +96,17 @@ def test_a_sample_of_the_pairs_states_its_error() -> None:
 
 
 def test_a_sample_draws_every_pair_with_the_same_chance() -> None:
-    features = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 3.0]], dtype=torch.float64)
-    metric = metric_of(features.repeat(2, 1), torch.arange(3).repeat(2), 3)
-    found = metric.pairwise(pairs=30_000, seed=1)
-    assert found.log_inverse_distance == pytest.approx(metric.pairwise().log_inverse_distance, abs=0.005)
-    assert found.gnc2 == pytest.approx(metric.pairwise().gnc2, rel=0.02)
+    first, second = _pairs.drawn_pairs(5, 40_000, seed=1)
+    counts = torch.bincount(5 * torch.minimum(first, second) + torch.maximum(first, second), minlength=25).view(5, 5)
+    drawn = counts[*torch.triu_indices(5, 5, offset=1)]
+    assert drawn.sum() == 40_000  # no class is paired with itself
+    assert (drawn - 4000).abs().max() < 5 * 60  # 60 is a standard deviation
+
+
+def test_as_many_pairs_as_there_are_need_no_sample() -> None:
+    metric = metric_of(*draw(6, 4, 30)[:2], 6)
+    assert metric.pairwise(pairs=15) == metric.pairwise()
+    assert metric.pairwise(pairs=14).cdnv_error > 0
 
 
 def test_without_two_classes_there_is_no_pair() -> None:

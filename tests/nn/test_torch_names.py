@@ -11,7 +11,7 @@ pytest.importorskip("torch")
 import etfopt
 
 PACKAGE = Path(etfopt.__file__).parent
-OURS = {"self", "cls", "super()"}
+OURS = {"self", "cls", "super()", "incoming"}
 """What may have private attributes of our own."""
 
 
@@ -29,7 +29,7 @@ def borrowed(source: str) -> list[str]:
     """Private names of others that a module uses."""
     found = []
     for node in ast.walk(ast.parse(source)):
-        attribute = isinstance(node, ast.Attribute) and private(node.attr) and node.attr != "_replace"
+        attribute = isinstance(node, ast.Attribute) and private(node.attr) and node.attr not in ("_replace", "_asdict")
         if attribute and ast.unparse(node.value) not in OURS:
             found.append(ast.unparse(node))
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("torch"):
