@@ -48,7 +48,7 @@ def code(
     seed : int
         Seed of the random starts.
     starts : int, optional
-        Most random starts. The default takes seconds: 64 for small codes, 1 from about C = 240 on. Take more where
+        Most random starts. The default takes seconds: 64 for small codes, 1 for large ones. Take more where
         ``certificate.gap`` matters. A code that reaches the lower bound ends the search.
     cache : bool or path
         True keeps the result in the folder that the environment variable ``ETFOPT_CACHE`` names, by default

@@ -182,6 +182,16 @@ def test_a_file_of_another_code_is_refused(stored):
         assert code(5, 16, cache=path.parent).C == 16
 
 
+def test_a_certificate_that_was_edited_is_refused(stored):
+    _, path = stored
+    with np.load(path) as file:
+        kept = dict(file)
+    kept["facts"] = np.array(str(kept["facts"]).replace("Delsarte", "Rankin"))
+    np.savez(path, **kept)
+    with pytest.warns(UserWarning, match="its checksum is wrong"):
+        assert code(5, 16, cache=path.parent).certificate.method == "Delsarte, degree 3"
+
+
 def test_a_folder_that_cannot_be_used_costs_a_warning(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.warns(UserWarning, match="the code is not cached: .*file: cannot be used as a folder"):

@@ -9,6 +9,7 @@ from tests.tools.strategies import orthonormal
 
 torch = pytest.importorskip("torch")
 
+from etfopt.metrics import NeuralCollapse
 from etfopt.nn import ETFDistance
 from etfopt.nn.functional import etf_distance
 
@@ -55,6 +56,14 @@ def test_features_and_labels_give_the_distance_of_the_classes_that_occur(relativ
     slopes = [torch.autograd.grad(D, features)[0] for D in (found, expected)]
     torch.testing.assert_close(*slopes)
     assert not slopes[0][labels == -100].any()
+
+
+def test_it_is_the_measure_of_collapse_that_the_metrics_report(rng):
+    features, labels = torch.tensor(rng.standard_normal((20, 6))), torch.arange(20) % 4
+    measure = NeuralCollapse(num_classes=4, dim=6)
+    measure.update(features, labels)
+    found = ETFDistance(relative=True).from_features(features, labels)
+    torch.testing.assert_close(found, measure.compute()["etf_distance_means"].to(found))
 
 
 def test_features_collapsed_to_some_vertices_of_a_simplex_have_distance_zero(rng):
