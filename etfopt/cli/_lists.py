@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
 FILES = (".npy", ".npz", ".csv")
 
+LARGEST = 10**6
+"""Largest number of a class: a range with a slip of the keyboard would fill the memory."""
+
 
 def names_a_file(text: str) -> bool:
     """Return whether a value is the name of a file with an array, and not a list or the name of something else."""
@@ -44,7 +47,7 @@ def classes(text: str, option: str) -> list[int]:
     found: list[int] = []
     for word in text.split(","):
         ends = re.fullmatch(r"\s*(\d+)\s*(?:-\s*(\d+)\s*)?", word)
-        if ends is None or int(ends[1]) > int(ends[2] or ends[1]):
+        if ends is None or not int(ends[1]) <= int(ends[2] or ends[1]) <= LARGEST:
             remedy = "write numbers from 0 on and ranges, separated by commas, as 0,3,5-9"
             raise InputError(f"--{option} {text!r} is no list of classes", option, text, remedy)
         found += range(int(ends[1]), int(ends[2] or ends[1]) + 1)

@@ -68,11 +68,12 @@ def solution_table(solution: Solution) -> Table:
     certificate = solution.certificate
     etf = "unique" if certificate.etf_unique else "not unique"
     rotation = "unique" if certificate.unique else "not unique"
+    weighted, least = ("", "from H") if solution.problem.weights is None else ("weighted ", "weighted,")
     free = "the frame ignores a direction of it" if certificate.etf_unique else "H leaves a direction of it free"
     rows = [
-        ("distance", f"{solution.distance:.6g}", "from H to the nearest ETF of any size"),
+        ("distance", f"{solution.distance:.6g}", f"{least} to the nearest ETF of any size"),
         ("scale", f"{solution.scale:.6g}", "size of that ETF"),
-        ("objective", f"{solution.objective:.6g}", "||H - UF||^2 and the proximal term"),
+        ("objective", f"{solution.objective:.6g}", f"{weighted}||H - UF||^2 and the proximal term"),
         ("gap", f"{certificate.gap:.1e}", "excess objective, up to rounding"),
         ("relative gap", f"{certificate.relative_gap:.1e}", "gap over the nuclear norm of A"),
         ("feasibility", f"{certificate.feasibility:.1e}", "||U'U - I||"),

@@ -133,6 +133,6 @@ def _for_the_shell(error: InputError, files: Mapping[str, Path | None]) -> Input
         message = f"{files[argument]}: {message}"
         d, C = getattr(error.value, "shape", (0, 0))
         if argument == "H" and d < C:
-            smaller = f"--reduced works with d = {d}. " if d == C - 1 else ""
+            smaller = f"--reduced works with d = {d}. " if d == C - 1 else "--frame best works with any d >= 2. "
             remedy = f"{smaller}Columns of H are classes: if its rows are, use --transpose"
     return InputError(message, argument=argument, value=error.value, remedy=remedy)

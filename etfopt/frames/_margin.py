@@ -18,6 +18,9 @@ __all__ = ["Margin", "one_vs_rest_margin"]
 MANY = 500
 """With more vectors than this, bounds are first improved for all of them at once."""
 
+EXACT, ROUGH, FEW = 1e-9, 1e-3, 1000
+"""Duality gaps to stop at, and the most vectors for the first of them."""
+
 SHARPNESS, STEPS = 400.0, 20
 BLOCK = 2**24
 
@@ -52,7 +55,7 @@ class Margin:
 
 
 def one_vs_rest_margin(
-    F: ArrayLike, *, tolerance: float = 1e-9, progress: Callable[[float], object] | None = None
+    F: ArrayLike, *, tolerance: float | None = None, progress: Callable[[float], object] | None = None
 ) -> Margin:
     r"""Return the one-vs-rest margin of the columns of F, with its duality gap.
 
@@ -66,9 +69,9 @@ def one_vs_rest_margin(
     ----------
     F : array_like, shape (d, C)
         C >= 2 vectors, one column each; any length. Pass ``frame.vectors`` for unit vectors.
-    tolerance : float
-        Duality gap at which to stop, relative to the longest vector. 1e-9 is exact for most uses; 1e-3 saves most of
-        the time for thousands of vectors.
+    tolerance : float, optional
+        Duality gap at which to stop, relative to the longest vector. The default is 1e-9 for up to 1000 vectors and
+        1e-3 for more, where exactness may take half an hour.
     progress : callable, optional
         Called with the gap after each quadratic program.
 
@@ -94,7 +97,7 @@ def one_vs_rest_margin(
     1.25
     """
     X = np.ascontiguousarray(as_matrix(F, "F").T, dtype=np.float64)
-    tolerance = as_positive(tolerance, "tolerance")
+    tolerance = (EXACT if len(X) <= FEW else ROUGH) if tolerance is None else as_positive(tolerance, "tolerance")
     if len(X) < 2:
         raise InputError(f"F has {len(X)} column; a margin needs at least 2", "F", F)
     scale = float(np.linalg.norm(X, axis=1).max())

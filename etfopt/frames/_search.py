@@ -18,6 +18,9 @@ __all__ = ["Progress", "Search", "SearchStep", "search"]
 FIRST = (16.0, 4.0, 64.0, 8.0)
 """Where the starts begin to anneal, in turn: small codes need 4 or 64, symmetric ones in many dimensions 8 or 16."""
 
+MANY = 32
+"""In more dimensions than this annealing begins at larger beta."""
+
 LAST = 16384.0
 FACTOR = 4.0
 
@@ -120,7 +123,7 @@ class _Run:
     def __init__(self, d: int, C: int, starts: int, progress: Progress | None) -> None:
         self.shape, self.starts, self.progress = (C, d), starts, progress
         self.start = 0
-        self.latest: Float64Array = np.eye(C, d)
+        self.latest = unit_rows(np.random.default_rng(0).standard_normal(self.shape))
         self.codes: list[Float64Array] = []  # the best ones, best first
         self.cosines: list[float] = []
 
@@ -139,11 +142,11 @@ class _Run:
     def once(self, rng: np.random.Generator, target: float) -> None:
         """Anneal from one random start, and polish if the code may reach the target."""
         self.latest = unit_rows(rng.standard_normal(self.shape))
-        beta = FIRST[self.start % len(FIRST)]
-        levels = 1 + int(np.ceil(np.log(LAST / beta) / np.log(FACTOR)))
         C, d = self.shape
-        affordable = FEW * (_cost(*LARGE) / _cost(d, C)) ** (1 / 3)
-        long, short = (int(min(most, 1 + affordable * most / (LONG + SHORT * levels))) for most in (LONG, SHORT))
+        beta = FIRST[self.start % len(FIRST)] * max(1.0, (d / MANY) ** 0.5)  # cosines are about 1/sqrt(d)
+        levels = 1 + int(np.ceil(np.log(LAST / beta) / np.log(FACTOR)))
+        half = FEW / 2 * (_cost(*LARGE) / _cost(d, C)) ** (1 / 3)
+        long, short = int(min(LONG, half)), int(min(SHORT, 1 + half / (levels - 1)))
         for level in range(levels):
             self._descend(beta * FACTOR**level, short if level else long)
         self.keep(self.latest)

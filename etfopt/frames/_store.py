@@ -43,27 +43,43 @@ def cache_folder(cache: bool | str | PathLike[str]) -> Path | None:
     if isinstance(cache, bool):
         return _default_folder() if cache else None
     try:
-        return Path(cache)
+        named = os.fspath(cache)
     except TypeError as error:
         message = f"cache must be True, False or a folder; got {cache!r}"
         raise InputError(message, "cache", cache) from error
+    if not isinstance(named, str) or not named or "\0" in named:
+        raise InputError(f"cache must be True, False or the name of a folder; got {cache!r}", "cache", cache)
+    return _folder(named)
 
 
 def _default_folder() -> Path:
     if named := os.environ.get(ENVIRONMENT):
-        return Path(named)
+        return _folder(named)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "etfopt"
+
+
+def _folder(named: str) -> Path:
+    try:
+        return Path(named).expanduser()
+    except RuntimeError:  # of a user that nobody knows
+        return Path(named)
 
 
 def load(folder: Path | None, d: int, C: int, seed: int, starts: int) -> Stored | None:
     """Return the code that was stored for the same search; None, with a warning if its file is damaged."""
-    if folder is None or not (path := _path(folder, d, C, seed, starts)).exists():
+    if folder is None:
         return None
+    path = _path(folder, d, C, seed, starts)
     try:
         return _read(path.read_bytes(), d, C, seed, starts)
-    except (OSError, ValueError, KeyError, TypeError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
-        warnings.warn(f"{path}: is damaged ({error}); the code is computed again", stacklevel=3)
+    except (FileNotFoundError, NotADirectoryError):
         return None
+    except OSError as error:
+        problem = f"cannot be read ({error.strerror or error})"
+    except (ValueError, KeyError, TypeError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
+        problem = f"is damaged ({error})"
+    warnings.warn(f"{path}: {problem}; the code is computed again", stacklevel=3)
+    return None
 
 
 def store(folder: Path | None, code: Stored, seed: int, starts: int) -> None:
@@ -80,8 +96,15 @@ def store(folder: Path | None, code: Stored, seed: int, starts: int) -> None:
         make_folder(folder)
         write_atomically(path, buffer.getvalue())
     except (InputError, StorageError) as error:
-        if not path.exists():  # else another process wrote the same file meanwhile
+        if not _is_there(path):  # else another process wrote the same file meanwhile
             warnings.warn(f"the code is not cached: {error}; or pass cache=False", stacklevel=3)
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # in a folder without access
+        return False
 
 
 def _read(content: bytes, d: int, C: int, seed: int, starts: int) -> Stored:

@@ -48,12 +48,12 @@ def code(
     seed : int
         Seed of the random starts.
     starts : int, optional
-        Most random starts. The default takes seconds: 64 for small codes, 1 from about C = 240 on. Take more where
+        Most random starts. The default takes seconds: 64 for small codes, 1 for large ones. Take more where
         ``certificate.gap`` matters. A code that reaches the lower bound ends the search.
     cache : bool or path
         True keeps the result in the folder that the environment variable ``ETFOPT_CACHE`` names, by default
-        ``~/.cache/etfopt``. A path names another folder. False neither reads nor writes a file. A damaged file is
-        computed again, with a warning.
+        ``~/.cache/etfopt``. A path names another folder. False neither reads nor writes a file. A code whose file is
+        damaged or cannot be read is computed again, with a warning.
     progress : callable, optional
         Called after each iteration with an object that has the attributes start, starts, beta, cosine (of the present
         vectors) and best (so far). It may raise StopIteration to end the search.
@@ -68,7 +68,7 @@ def code(
     Raises
     ------
     InputError
-        If an argument is no such integer, or d = 1 and C > 2.
+        If an argument is no such integer, d = 1 and C > 2, or `cache` names no folder.
 
     References
     ----------

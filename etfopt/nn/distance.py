@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from etfopt._arrays import as_matrix
 from etfopt._options import as_method
 from etfopt._scalars import as_choice
-from etfopt._torch import require_floats, require_labels, working_dtype
+from etfopt._torch import require_finite, require_floats, require_labels, working_dtype
 from etfopt.errors import InputError
 from etfopt.nn._arguments import masked
 from etfopt.nn.functional import etf_distance
@@ -135,8 +135,9 @@ class ETFDistance(nn.Module):
         Raises
         ------
         InputError
-            If the shapes do not fit, a label is negative, more than d + 1 classes occur, or the module has a frame:
-            then pass class means, for example those of `etfopt.nn.ClassMeans`.
+            If the shapes do not fit, a label is negative, more than d + 1 classes occur, (on the CPU) a feature that
+            counts is not finite, or the module has a frame: then pass class means, for example those of
+            `etfopt.nn.ClassMeans`.
         """
         if self.frame is not None:
             raise InputError("from_features is for the simplex, and this module has a frame; pass class means to it")
@@ -147,10 +148,18 @@ class ETFDistance(nn.Module):
         counted = index != self.ignore_index
         X = features[counted].to(working_dtype(features))
         present, index = torch.unique(index[counted], return_inverse=True)
-        if len(present) < 2:
+        m, d = len(present), X.shape[1]
+        if m > d + 1:
+            remedy = "use more features, ignore some classes, or pass class means to a module with a frame"
+            raise InputError(
+                f"labels holds {m} classes, and a simplex of {m} vertices needs d >= {m - 1} features; got d = {d}: "
+                f"{remedy}"
+            )
+        if m < 2:
             return X[:0].sum()
-        sums = X.new_zeros(len(present), X.shape[1]).index_add(0, index, X)
-        means = sums / index.bincount(minlength=len(present))[:, None]
+        require_finite(X, "features")
+        sums = X.new_zeros(m, d).index_add(0, index, X)
+        means = sums / index.bincount(minlength=m)[:, None]
         return self.forward((means - means.mean(dim=0)).mT)
 
     def extra_repr(self) -> str:

@@ -59,6 +59,9 @@ def test_the_table_says_what_is_held_and_what_the_frame_is(rng) -> None:
     table = solution_table(nearest_etf(H, reduced=True, hold=[0], hold_at=first.U))
     assert "moved" in line(table, "held")[2]
     assert table.title == "Nearest simplex ETF of 4 classes in 5 dimensions"
+    weighted = solution_table(nearest_etf(H, weights=[1, 2, 1, 1]))
+    assert [line(weighted, name)[2].startswith("weighted") for name in ("distance", "objective")] == [True, True]
+    assert [line(table, name)[2].startswith("weighted") for name in ("distance", "objective")] == [False, False]
     assert solution_table(nearest_etf(H, frame=np.eye(3, 4))).title.startswith("Nearest rotation of the frame")
 
 
@@ -89,6 +92,6 @@ def test_bad_input_names_the_option(options, message: str) -> None:
 
 def test_classes_are_numbers_and_ranges() -> None:
     assert classes("0, 3,5-7 ,9", "hold") == [0, 3, 5, 6, 7, 9]
-    for text in ("", "a", "-1", "1,,2", "1.5", "3-"):
+    for text in ("", "a", "-1", "1,,2", "1.5", "3-", "0-99999999999"):
         with pytest.raises(InputError, match="is no list of classes"):
             classes(text, "hold")

@@ -162,7 +162,7 @@ STOPPED = {
         r"[1-9]\d* of \d+ cells: kept in runs/compare/compare.json. .*with --overwrite",
     ),
     "bench": (["bench"], r" [1-9]\d*/\d+", r"Nothing was written to runs/bench/"),
-    "verify": (["verify"], r" [1-9]/13", r"[1-9] of 13 claims were checked.* etfopt verify .*--claim fading"),
+    "verify": (["verify"], r" [1-9]/21", r"[1-9] of 21 claims were checked.* etfopt verify .*--claim fading"),
     "demo": (["demo"], r" [1-9]\d*/540", r"Kept: runs/demo/, every finished epoch"),
     "study": (["train", "study.toml"], r" [1-9]\d*/\d+", r"Kept: runs/study/, every finished epoch.*the same command"),
     "train": (["train", "--epochs", "5000"], r"Epoch [1-9]", r"Kept: runs/digits-nearest-seed0/, .*train --resume"),

@@ -39,21 +39,21 @@ def broken(monkeypatch):
 
 
 def test_the_table_names_the_claim_its_cases_and_the_verdict() -> None:
-    done = verify("--claim", "temperature", "--budget", "20")
+    done = verify("--claim", "simplex", "--budget", "20")
     assert done.exit_code == 0, done.output
     assert "1 claim, 20 cases" in done.output
-    assert "temperature" in done.output
+    assert "simplex" in done.output
     assert "holds" in done.output
 
 
 def test_json_carries_all_that_the_table_shows_and_the_seed() -> None:
-    done = verify("--claim", "temperature", "--budget", "20", "--json", "--seed", "4")
+    done = verify("--claim", "simplex", "--budget", "20", "--json", "--seed", "4")
     (row,) = json.loads(done.stdout)
-    assert row["claim"] == "temperature"
+    assert row["claim"] == "simplex"
     assert row["cases"] == 20
     assert row["holds"] is True
     assert row["worst"] <= row["tolerance"]
-    again = verify("--claim", "temperature", "--case", f"{row['part']}:{row['seed']}")
+    again = verify("--claim", "simplex", "--case", f"{row['part']}:{row['seed']}")
     assert again.exit_code == 0
     assert f"{row['worst']:.3e}" in again.output
 

@@ -71,6 +71,8 @@ def test_what_has_a_closed_form_is_not_searched(d, C, name, monkeypatch):
         ((3, 9, {"seed": -1}), "seed must be an integer of at least 0; got -1"),
         ((3, 9, {"starts": 0}), "starts must be an integer of at least 1; got 0"),
         ((3, 9, {"cache": 5}), "cache must be True, False or a folder; got 5"),
+        ((3, 9, {"cache": ""}), "cache must be True, False or the name of a folder; got ''"),
+        ((3, 9, {"cache": "a\0b"}), "cache must be True, False or the name of a folder"),
     ],
 )
 def test_bad_arguments_are_named(arguments, message):
@@ -180,10 +182,38 @@ def test_a_file_of_another_code_is_refused(stored):
         assert code(5, 16, cache=path.parent).C == 16
 
 
+def test_a_certificate_that_was_edited_is_refused(stored):
+    _, path = stored
+    with np.load(path) as file:
+        kept = dict(file)
+    kept["facts"] = np.array(str(kept["facts"]).replace("Delsarte", "Rankin"))
+    np.savez(path, **kept)
+    with pytest.warns(UserWarning, match="its checksum is wrong"):
+        assert code(5, 16, cache=path.parent).certificate.method == "Delsarte, degree 3"
+
+
 def test_a_folder_that_cannot_be_used_costs_a_warning(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.warns(UserWarning, match="the code is not cached: .*file: cannot be used as a folder"):
         assert code(5, 16, cache=tmp_path / "file").C == 16
+
+
+def test_a_folder_that_cannot_be_looked_into_costs_warnings(tmp_path):
+    with (
+        pytest.warns(
+            UserWarning, match=r"code-5x16-.*npz: cannot be read \(File name too long\); the code is computed"
+        ),
+        pytest.warns(UserWarning, match="the code is not cached: .*: cannot be used as a folder"),
+    ):
+        assert code(5, 16, cache=tmp_path / ("x" * 300)).C == 16
+
+
+@pytest.mark.parametrize("named", ["argument", "environment"])
+def test_a_tilde_is_the_home_folder(named, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("ETFOPT_CACHE", "~/codes")
+    code(5, 16, cache="~/codes" if named == "argument" else True)
+    assert [path.suffix for path in (tmp_path / "codes").iterdir()] == [".npz"]
 
 
 # --- the parts ----------------------------------------------------------------------------------------------------

@@ -90,6 +90,14 @@ def test_a_tolerance_stops_earlier_and_says_how_far_it_is():
     assert exact.gap < 1e-9
 
 
+def test_many_vectors_are_solved_less_exactly_by_default(monkeypatch):
+    F = search(5, 40, starts=1).vectors
+    assert one_vs_rest_margin(F).gap < 1e-9
+    monkeypatch.setattr(_margin, "FEW", 39)
+    monkeypatch.setattr(_margin, "ROUGH", 0.05)
+    assert 1e-9 < one_vs_rest_margin(F).gap <= 0.05
+
+
 @pytest.mark.parametrize(
     ("F", "rho"),
     [

@@ -64,6 +64,29 @@ def _of_means_and_weights(H: Tensor, w: Tensor, free: bool) -> Tensor:
     return etf_distance(H, None, w, free)
 
 
+@pytest.mark.parametrize("free", [True, False])
+def test_a_learned_frame_and_learned_weights_have_both_derivatives_in_every_mode(free, rng):
+    H, F = torch.tensor(rng.standard_normal((2, 5, 4))), torch.tensor(orthonormal(4, 3, rng).T.copy())
+    given, ways = (H, F, WEIGHTS), tuple(torch.tensor(rng.standard_normal(X.shape)) for X in (H, F, WEIGHTS))
+
+    def loss(*given: Tensor) -> Tensor:
+        return etf_distance(*given, free).sum()
+
+    leaves = tuple(X.clone().requires_grad_() for X in given)
+    assert gradgradcheck(lambda *given: etf_distance(*given, free), leaves, fast_mode=True, atol=1e-4, rtol=1e-4)
+    first = torch.autograd.grad(loss(*leaves), leaves, create_graph=True)
+    second = torch.autograd.grad(sum((X * V).sum() for X, V in zip(first, ways, strict=True)), leaves)
+    every = (0, 1, 2)
+    slopes, bends = torch.func.jvp(torch.func.grad(loss, argnums=every), given, ways)
+    torch.testing.assert_close(slopes, first)
+    torch.testing.assert_close(bends, second)
+    torch.testing.assert_close(
+        torch.func.jvp(loss, given, ways)[1], sum((X * V).sum() for X, V in zip(first, ways, strict=True))
+    )
+    mapped = torch.vmap(torch.func.grad(loss, argnums=every), in_dims=(0, None, None))(*given)
+    torch.testing.assert_close((mapped[0], mapped[1].sum(0), mapped[2].sum(0)), first)
+
+
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("masks", [[], [1], [0, 3]])
 def test_second_derivatives_contain_that_of_u_however_they_are_taken(masks, method, rng):

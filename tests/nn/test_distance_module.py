@@ -9,6 +9,7 @@ from tests.tools.strategies import orthonormal
 
 torch = pytest.importorskip("torch")
 
+from etfopt.metrics import NeuralCollapse
 from etfopt.nn import ETFDistance
 from etfopt.nn.functional import etf_distance
 
@@ -57,6 +58,14 @@ def test_features_and_labels_give_the_distance_of_the_classes_that_occur(relativ
     assert not slopes[0][labels == -100].any()
 
 
+def test_it_is_the_measure_of_collapse_that_the_metrics_report(rng):
+    features, labels = torch.tensor(rng.standard_normal((20, 6))), torch.arange(20) % 4
+    measure = NeuralCollapse(num_classes=4, dim=6)
+    measure.update(features, labels)
+    found = ETFDistance(relative=True).from_features(features, labels)
+    torch.testing.assert_close(found, measure.compute()["etf_distance_means"].to(found))
+
+
 def test_features_collapsed_to_some_vertices_of_a_simplex_have_distance_zero(rng):
     E = torch.tensor(orthonormal(9, 7, rng) @ simplex_etf(8, reduced=True))
     labels = torch.tensor([0, 3, 5, 3, 0])
@@ -81,7 +90,11 @@ def test_fewer_than_two_classes_have_distance_zero_and_a_gradient_of_zero(labels
         (lambda: ETFDistance().from_features(H, torch.arange(3)), r"labels has shape \(3,\); it must be \(4,\)"),
         (lambda: ETFDistance().from_features(H, torch.arange(4) - 1), r"labels holds -1"),
         (lambda: ETFDistance().from_features(H[0], torch.arange(3)), r"features has shape \(3,\)"),
-        (lambda: ETFDistance().from_features(H[:, :2], torch.arange(4)), r"d = 2 .*r = 3 rows"),
+        (lambda: ETFDistance().from_features(H[:, :2], torch.arange(4)), r"labels holds 4 classes, .* d >= 3 .*d = 2"),
+        (
+            lambda: ETFDistance().from_features(H * math.nan, torch.arange(4)),
+            r"features holds 12 value\(s\) that are NaN",
+        ),
     ],
 )
 def test_a_module_that_cannot_be_built_or_called_so_says_why(call, message):

@@ -116,6 +116,34 @@ def test_classes_that_come_and_go_take_the_frame_of_their_number(make):
     assert head.temperature == make(5, 3).temperature
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("make", BOTH)
+def test_a_state_with_its_vertices_in_another_order_keeps_what_is_known_of_the_frame(make, dtype):
+    head, fresh = make(8, 5, capacity=12), make(8, 3, capacity=12)
+    head(*batch(8, 5))
+    head.keep([4, 1, 3])
+    fresh.load_state_dict({name: X.to(dtype) for name, X in head.state_dict().items()})
+    assert torch.equal(fresh.frame, head.frame)
+    assert fresh.certificate == head.certificate
+    assert (fresh.temperature, repr(fresh)) == (head.temperature, repr(head))
+
+
+@pytest.mark.parametrize("make", BOTH)
+def test_a_frame_that_a_state_brings_grows_only_if_it_is_that_of_the_name(make):
+    frame = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
+    own, named = make(6, 4, frame=frame), make(6, 4)
+    named.load_state_dict(own.state_dict())
+    before = snapshot(named)
+    with pytest.raises(InputError, match="by counts or by a checkpoint, which do not say what it is for 5 classes"):
+        named.add_classes(1)
+    assert same(before, snapshot(named))
+    state = make(6, 4).state_dict()
+    state["frame"] *= 1 + 1e-6  # an earlier release may have had other last digits
+    named.load_state_dict(state)
+    named.add_classes(1)
+    assert named.frame.shape == (4, 5)
+
+
 @pytest.mark.parametrize("make", BOTH)
 def test_a_head_says_which_frame_it_chose(make):
     assert "frame='orthoplex' of largest cosine 0" in repr(make(12, 20))

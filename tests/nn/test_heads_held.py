@@ -382,6 +382,7 @@ REFUSED = {
         lambda h: h.hold("01"),
         "classes must be a sequence of integers, the classes to",
     ),
+    "an absent class to release": (lambda: trained(4), lambda h: h.release([4]), r"in \[0, 4\)"),
     "to grow": (lambda: held_head(None), lambda h: h.add_classes(1), r"1 classes are held.*call release\(\) first"),
     "to shrink": (lambda: held_head(None), lambda h: h.keep([0, 1]), r"1 classes are held"),
     "beyond the capacity": (lambda: held_head(5), lambda h: h.add_classes(2), r"1 classes are held"),

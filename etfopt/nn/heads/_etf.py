@@ -116,8 +116,8 @@ class ETFHead(Framed):
         C = len(index)
         if self.frame_name is None:
             raise InputError(
-                f"frame was given as a tensor or by counts, which do not say what it is for {C} classes; build a new "
-                "head, or one with capacity="
+                f"frame was given as a tensor, by counts or by a checkpoint, which do not say what it is for {C} "
+                "classes; build a new head, or one with capacity="
             )
         made = head_frame(self.frame_name, self.dim, C)
         self._check_room(C if made.means is None else len(made.means), C)

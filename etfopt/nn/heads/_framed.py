@@ -14,7 +14,7 @@ from etfopt._options import as_temperature
 from etfopt.errors import InputError
 from etfopt.frames import FrameCertificate
 from etfopt.nn._state import state_dtype
-from etfopt.nn.heads._frames import AnyFrame, HeadFrame, check_frame, cosine_of
+from etfopt.nn.heads._frames import AnyFrame, HeadFrame, alike, check_frame, cosine_of, order_of
 from etfopt.nn.heads._rotation import Rotated
 from etfopt.nn.heads.base import Head, HeadOptions
 
@@ -161,7 +161,16 @@ class Framed(Head, Rotated):
         if self._temperature == "auto" and means is not None:  # refuse it before anything changes
             as_temperature("auto", self.places, cosine_of(means, rows))
 
+    def _follow_order(self, frame: Tensor | None) -> None:
+        """Give the vertices of construction the order that they have in a state: `keep` changes it."""
+        first = self._first_frames["frame"]
+        order = None if frame is None or first is None else order_of(first, frame)
+        if order is not None and order != list(range(self.places)):
+            for name, exact in self._first_frames.items():
+                self._first_frames[name] = None if exact is None else exact[:, order]
+
     def _translate(self, state_dict: dict[str, Any], prefix: str) -> None:
+        self._follow_order(state_dict.get(prefix + "frame"))
         for name, first in self._first_frames.items():
             if first is None:
                 continue
@@ -187,7 +196,9 @@ class Framed(Head, Rotated):
             self._retemper_to(first)
         elif frame is not None and not frame.is_meta:
             cosine = cosine_of(frame, self.classifier_frame)
-            self._retemper_to(first._replace(known_as="", certificate=None, cosine=cosine))
+            # another frame has no name that gives it for other numbers of classes
+            name = first.name if alike(frame, cosine, self._first_frames["frame"], first.cosine) else None
+            self._retemper_to(first._replace(name=name, known_as="", certificate=None, cosine=cosine))
 
     def _retemper_to(self, known: HeadFrame) -> None:
         """Take over what is known of a frame, and its temperature."""

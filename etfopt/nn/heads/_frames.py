@@ -24,6 +24,9 @@ BY_COUNTS = ("seli", "best")
 BLOCK = 1024
 """Rows of a Gram matrix that are formed at a time."""
 
+ALIKE = 1e-3
+"""Largest cosines of two codes from two searches differ by less."""
+
 
 class HeadFrame(NamedTuple):
     """The frame of a head, with what is known about it."""
@@ -96,6 +99,32 @@ def check_frame(frame: Tensor, K: int) -> None:
     require_finite(frame, "frame")
     if not frame.any():
         raise InputError(f"frame of shape {tuple(frame.shape)} is zero; pass one with a non-zero entry")
+
+
+def order_of(exact: Tensor, frame: Tensor) -> list[int] | None:
+    """Return which column of an exact frame each column of a frame is, rounded; None if they are not the same ones."""
+    if exact.is_meta or type(frame) is not Tensor or frame.is_meta or frame.shape != exact.shape:
+        return None
+    places: dict[bytes, list[int]] = {}
+    for c, column in enumerate(_columns(exact.to(frame.dtype))):
+        places.setdefault(column, []).append(c)
+    found = [places[column].pop(0) if places.get(column) else None for column in _columns(frame)]
+    order = [c for c in found if c is not None]
+    return order if len(order) == len(found) else None
+
+
+def _columns(frame: Tensor) -> list[bytes]:
+    X = frame.detach().to("cpu", torch.float64).mT.numpy() + 0.0  # -0 is 0
+    return [x.tobytes() for x in X]
+
+
+def alike(frame: Tensor, cosine: float | None, exact: Tensor | None, known: float | None) -> bool:
+    """Return whether two frames, with their largest cosines, may be the same one, computed in two ways."""
+    if exact is None or exact.is_meta or not (is_even(frame) and is_even(exact)):
+        return False
+    simplex = -1 / (frame.shape[1] - 1)
+    found, wanted = (simplex if mu is None else mu for mu in (cosine, known))
+    return abs(found - wanted) <= ALIKE
 
 
 def cosine_of(means: Tensor, rows: Tensor | None = None) -> float | None:

@@ -110,12 +110,17 @@ class Holding(ETFHead):
         ------
         InputError
             If they are no present classes.
+
+        Notes
+        -----
+        Once no class is held, the buffers of `hold` are gone: build an average of the model and DistributedDataParallel
+        after it.
         """
-        if self.held_rows is None:
-            return
         index = (
             range(self.num_classes) if classes is None else named(self.num_classes, classes, "the classes to release")
         )
+        if self.held_rows is None:
+            return
         rows = self.held_rows.clone()
         rows[list(index)] = 0
         self._keep_held(rows, self.held_at)
