@@ -124,7 +124,7 @@ class LayerResults:
         Raises
         ------
         InputError
-            If the layer has another width.
+            If the layer has another width, or two metrics have one name.
         """
         self._require_width(name, dim)
         if name not in self._metrics:
