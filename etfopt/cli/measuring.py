@@ -89,5 +89,7 @@ def measure(
     document = {"classes": C, "ignore_index": ignore_index, "layers": found}
     if out is not None:
         files.write_atomically(out, files.strict_json(document).encode())
-    wrote = [] if out is None else [f"wrote {out}"]
-    hand_over(document, tables.layer_measures(found, C), wrote, as_json)
+    said = [] if out is None else [f"wrote {out}"]
+    if absent := saved.classes_without_samples(layers, C, ignore_index):
+        said = [f"{absent} of the {C} classes have no samples; name a label to be ignored with --ignore-index", *said]
+    hand_over(document, tables.layer_measures(found, C), said, as_json)

@@ -8,7 +8,7 @@ from torch import Tensor
 from etfopt.metrics._checks import EPS
 from etfopt.metrics._measures import Statistics
 from etfopt.metrics._moments import rows_at_once
-from etfopt.metrics._precise import largest_entry, row_norms
+from etfopt.metrics._precise import deviation, largest_entry, row_norms
 
 
 def log_norm_deviations(W: Tensor | None, stats: Statistics) -> dict[str, Tensor]:
@@ -26,8 +26,7 @@ def duality(W: Tensor, stats: Statistics) -> dict[str, Tensor]:
     sizes = (row_norms(W) * torch.linalg.vector_norm(stats.H, dim=1))[stats.seen]
     mean = products.mean()
     rounding = EPS * max(W.shape) * sizes.mean()
-    deviation = ((products - mean).square().sum() / (len(products) - 1)).sqrt()
-    unc3 = (deviation / mean.abs()).where(mean.abs() > rounding, torch.nan)
+    unc3 = (deviation(products) / mean.abs()).where(mean.abs() > rounding, torch.nan)
     return {"unc3": unc3, "self_duality": apart.mean()}
 
 
@@ -70,8 +69,7 @@ def _effective_rank(spectrum: Tensor) -> Tensor:
 
 def _log_deviation(norms: Tensor) -> Tensor:
     """Return the standard deviation of log norms; NaN where one is zero, or there is one only."""
-    logs = norms.where(norms > 0, torch.nan).log()
-    return ((logs - logs.mean()).square().sum() / (len(logs) - 1)).sqrt()
+    return deviation(norms.where(norms > 0, torch.nan).log())
 
 
 def _tiles(W: Tensor, H: Tensor) -> list[tuple[Tensor, Tensor]]:

@@ -26,8 +26,13 @@ class Target(NamedTuple):
     shares: Tensor  # (C,), the weight of each class
 
 
-def as_target(frame: Any, weights: Any, C: int, d: int) -> Target:
-    """Return the frames for class means and classifier, which differ for a pair, or raise."""
+def as_target(frame: Any, weights: Any, C: int, d: int) -> Target | None:
+    """Return the frames for class means and classifier, which differ for a pair, or raise; None without a frame."""
+    if frame is None:
+        if weights is not None:
+            raise InputError("frame_weights is given without frame; pass the frame too, e.g. frame='simplex'")
+        return None
+    frame, weights = (X.detach().cpu().double().numpy() if isinstance(X, Tensor) else X for X in (frame, weights))
     pair = frame if isinstance(frame, FramePair) else (frame, frame)
     F_H, F_W = (np.asarray(frame_matrix(F, C, d), dtype=np.float64) for F in pair)
     if F_H.shape[0] > d or F_W.shape[0] > d:

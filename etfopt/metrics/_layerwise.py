@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Self, TypeAlias
 
@@ -130,10 +130,13 @@ class LayerResults:
         if name not in self._metrics:
             with torch.inference_mode(False):  # states made in inference mode could not be added to outside of it
                 made = [make(num_classes=self.num_classes, dim=dim) for make in self._make]
-                # without groups: those are found from the values of the first batch, which differ between processes
-                self._metrics[name] = MetricCollection(made, compute_groups=False).to(device)
+                self._metrics[name] = _united(made).to(device)
             self._dims[name] = dim
         return self._metrics[name]
+
+    def _forget(self, names: Iterable[str]) -> None:
+        for name in names:
+            del self._dims[name], self._metrics[name]
 
     def _require_width(self, name: str, dim: int) -> None:
         if (before := self._dims.get(name, dim)) != dim:
@@ -160,6 +163,17 @@ class LayerResults:
             none = torch.empty(0, dims[name]), torch.empty(0, dtype=torch.int64)
             self.metrics_of(name, dims[name], _gathered_on()).update(*none)  # or torchmetrics warns that it saw none
         self._metrics = {name: self._metrics[name] for name in dims}
+
+
+def _united(made: Sequence[Metric | MetricCollection]) -> MetricCollection:
+    try:
+        # without groups: those are found from the values of the first batch, which differ between processes
+        return MetricCollection(made, compute_groups=False)
+    except ValueError as error:  # of two metrics of one class
+        raise InputError(
+            f"metrics cannot be in one collection: {error}; pass a function of num_classes and dim that returns a "
+            "MetricCollection of a dict, with a name for each"
+        ) from error
 
 
 def _listed(metrics: MetricCollection) -> str:

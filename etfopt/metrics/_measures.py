@@ -14,7 +14,7 @@ from torch import Tensor
 from etfopt.frames import simplex_etf
 from etfopt.metrics._checks import EPS
 from etfopt.metrics._moments import Moments, rows_at_once, within_scatter, within_squares
-from etfopt.metrics._precise import frobenius, largest_entry, row_norms, tall_r, two_sum
+from etfopt.metrics._precise import deviation, frobenius, largest_entry, row_norms, tall_r, two_sum
 from etfopt.polar._svd import thin_svd
 
 
@@ -185,8 +185,7 @@ def _unit(X: Tensor, floor: float = 0.0) -> Tensor:
 
 
 def _variation(norms: Tensor) -> Tensor:
-    mean = norms.mean()
-    return ((norms - mean).square().sum() / (len(norms) - 1)).sqrt() / mean
+    return deviation(norms) / norms.mean()
 
 
 def _svd(A: Tensor) -> tuple[Tensor, Tensor, Tensor]:

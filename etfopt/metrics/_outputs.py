@@ -43,6 +43,17 @@ def first_tensor(output: Any) -> Tensor:
     )
 
 
+def as_plain(output: object) -> Tensor:
+    """Return an output if it is a dense floating-point tensor, or raise."""
+    if isinstance(output, Tensor) and output.is_nested:
+        raise InputError(
+            "the output is a nested tensor, which nn.TransformerEncoder passes between its layers where a mask marks "
+            "padding; call torch.backends.mha.set_fastpath_enabled(False) before, or build the encoder with "
+            "enable_nested_tensor=False"
+        )
+    return require_floats(output, "the output", None)
+
+
 def axis_of(module: nn.Module, network: nn.Module, output: Tensor, labels: tuple[int, ...], channels: str) -> int:
     """Return the axis of an output that holds one feature, 1 or -1, or raise where that cannot be known.
 
@@ -74,7 +85,7 @@ def _holds(module: nn.Module, kinds: tuple[type[nn.Module], ...]) -> bool:
 
 def as_features(output: Tensor, labels: tuple[int, ...], axis: int, pool: Pool) -> Tensor:
     """Return a copy of an output as features (..., d): one a sample, or one for every position; see `LayerMeasures`."""
-    output = require_floats(output, "the output", None).detach()
+    output = output.detach()
     if output.ndim < 2:
         raise InputError(
             f"the output has shape {tuple(output.shape)}; at least two axes are needed, samples and features: "

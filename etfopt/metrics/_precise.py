@@ -47,6 +47,11 @@ def row_norms(X: Tensor) -> Tensor:
     return torch.cat([torch.linalg.vector_norm(x / size, dim=1) for x in pieces])
 
 
+def deviation(x: Tensor) -> Tensor:
+    """Return the standard deviation of numbers, with the divisor n - 1; NaN for one, without a warning."""
+    return ((x - x.mean()).square().sum() / (len(x) - 1)).sqrt()
+
+
 def frobenius(X: Tensor) -> Tensor:
     """Return ||X||_F. Squares of tiny entries do not underflow."""
     norms: Tensor = torch.linalg.vector_norm(row_norms(X)) * largest_entry(X)

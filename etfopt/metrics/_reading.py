@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from etfopt.errors import InputError
-from etfopt.metrics._outputs import CHANNELS, POOLS, Pool, as_features, axis_of, first_tensor
+from etfopt.metrics._outputs import CHANNELS, POOLS, Pool, as_features, as_plain, axis_of, first_tensor
 
 
 @dataclass
@@ -36,13 +36,13 @@ class Reading:
 
     def of_output(self, module: nn.Module, labels: tuple[int, ...], _input: Any, output: Any) -> Seen:
         """Keep what a layer returned."""
-        tensor = self.output(output)
+        tensor = as_plain(self.output(output))
         axis = axis_of(module, self.network, tensor, labels, self.channels)
         return Seen(as_features(tensor, labels, axis, self.pool))
 
     def of_input(self, module: Any, labels: tuple[int, ...], given: Any, _output: Any) -> Seen:
         """Keep what a classifier multiplied, with its weight and bias after the call."""
-        features = first_tensor(given)
+        features = as_plain(first_tensor(given))
         if not isinstance(module, nn.Linear):  # a head of etfopt, which normalises
             features = module.normalize(features.detach())
         weight, bias = (None if X is None else X.detach().clone() for X in (module.weight, module.bias))

@@ -26,6 +26,9 @@ from etfopt.metrics.collapse import NeuralCollapse
 BESIDE = ("labels", "weight", "bias")
 """Keys that hold no features."""
 
+LARGEST_GUESS = 10**7
+"""A label above this is taken for a mistake, such as a hash or a time, where the number of classes is not given."""
+
 Open: TypeAlias = dict[str, Callable[[], Rows]]
 AnyArray: TypeAlias = np.ndarray[Any, Any]
 
@@ -101,18 +104,27 @@ def _layers(opened: dict[Path, Open], keys: Sequence[str]) -> dict[str, tuple[Pa
 def _classified(
     found: dict[str, tuple[Path, str]], opened: dict[Path, Open], weight: Path | None, wanted: str | None
 ) -> str | None:
-    """Return the name of the layer that a classifier belongs to, or None where there is none."""
+    """Return the name of the layer that a classifier belongs to, or None where it belongs to none that is measured."""
     candidates = [name for name, (path, _) in found.items() if weight is not None or "weight" in opened[path]]
+    rivals = [*candidates, *([] if weight is not None else _left_out(found, opened))]
     if wanted is not None:
-        if wanted not in candidates:
-            what = ", ".join(candidates) or "none: there is no weight"
+        if wanted not in rivals:
+            what = ", ".join(rivals) or "none: there is no weight"
             raise InputError(f"--classifier-of {wanted!r} is no layer with a classifier; choose one of: {what}")
-        return wanted
-    if len(candidates) > 1:
+        return wanted if wanted in candidates else None
+    if not candidates:
+        return None
+    if len(rivals) > 1 and [found[name][1] for name in candidates] != ["features"]:
         raise InputError(
-            f"the weight may belong to {' or '.join(candidates)}; name the layer that it multiplies by --classifier-of"
+            f"the weight may belong to {' or '.join(rivals)}; name the layer that it multiplies by --classifier-of"
         )
-    return candidates[0] if candidates else None
+    return candidates[0]
+
+
+def _left_out(found: dict[str, tuple[Path, str]], opened: dict[Path, Open]) -> list[str]:
+    """Return the keys of features beside a weight that are not measured, and that the weight may belong to."""
+    beside = [(path, key) for path, held in opened.items() if "weight" in held for key in held if key not in BESIDE]
+    return [key for path, key in beside if (path, key) not in found.values()]
 
 
 def _classifier(held: Open, weight: Path | None, bias: Path | None) -> tuple[AnyArray | None, AnyArray | None]:
@@ -160,8 +172,13 @@ def metrics_named(names: Sequence[str]) -> list[Make]:
         if name not in METRICS and ":" not in name:
             raise InputError(
                 f"--measures {name!r} is not known; choose a metric ({METRICS.listed}), a measure "
-                f"({', '.join(CATALOG)}), or all"
+                f"({', '.join(key for key in CATALOG if not CATALOG[key].frame)}), or all"
             )
+    if framed := [key for key in keys if key != "all" and CATALOG[key].frame]:
+        raise InputError(
+            f"--measures {framed[0]} needs a frame, which this command does not take; use "
+            "etfopt.metrics.NeuralCollapse(frame=...)"
+        )
     measured = [partial(NeuralCollapse, measures="all" if "all" in keys else keys)] if keys else []
     return [*measured, *(METRICS.load(name) for name in others)]
 
@@ -171,7 +188,18 @@ def classes_of(layers: Sequence[SavedLayer], ignore_index: int) -> int:
     for layer in layers:
         if layer.weight is not None:
             return len(layer.weight)
-    return 1 + max(int(np.max(x.labels, where=x.labels != ignore_index, initial=0)) for x in layers)
+    C = 1 + max(int(np.max(x.labels, where=x.labels != ignore_index, initial=0)) for x in layers)
+    if not 2 <= C <= LARGEST_GUESS:
+        raise InputError(
+            f"the largest label is {C - 1}, so that there would be {C} classes; check the labels, or pass --classes"
+        )
+    return C
+
+
+def classes_without_samples(layers: Sequence[SavedLayer], num_classes: int, ignore_index: int) -> int:
+    """Return how many of the classes have no sample in any layer."""
+    seen = np.unique(np.concatenate([np.unique(layer.labels) for layer in layers]))
+    return num_classes - int((seen != ignore_index).sum())
 
 
 def measure_saved(
@@ -190,15 +218,20 @@ def measure_saved(
         labels, where = torch.from_numpy(layer.labels), layer.features.where
         with said_of(f"{where}, whose labels"):  # before the first batch: positions are those in the file
             require_labels(labels, tuple(labels.shape), num_classes, ignored)
-        classifier = {"weight": _tensor(layer.weight), "bias": _tensor(layer.bias)}
+        classifier = {"weight": _classifier_tensor(layer.weight), "bias": _classifier_tensor(layer.bias)}
         for i, part in enumerate(layer.features.batches(batch_size)):
             start = i * batch_size
             with said_of(f"{where}, from row {start:,} on"):
-                rows, index = counted(torch.from_numpy(part), labels[start : start + batch_size], num_classes, ignored)
+                rows, index = counted(_tensor(part), labels[start : start + batch_size], num_classes, ignored)
                 results.metrics_of(layer.name, rows.shape[-1], "cpu").update(rows, index, **classifier)
             step()
     return results.compute()
 
 
-def _tensor(array: AnyArray | None) -> Tensor | None:
-    return None if array is None else torch.from_numpy(array)
+def _classifier_tensor(array: AnyArray | None) -> Tensor | None:
+    return None if array is None else _tensor(array)
+
+
+def _tensor(array: AnyArray) -> Tensor:
+    """Return a tensor; PyTorch has no long double, which becomes float64."""
+    return torch.from_numpy(array.astype(np.float64) if array.dtype == np.longdouble else array)

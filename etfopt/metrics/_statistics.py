@@ -181,7 +181,7 @@ class KeepsMoments(Float64Metric):
 
         The margin is :math:`\rho = \min_k dist(v_k, conv\{v_j : j \ne k\})` for the directions
         :math:`v_c = h_c/\|h_c\|` of the centred class means, or those of the rows of W. It is C/(C - 1) at collapse to
-        a simplex. See `etfopt.frames.one_vs_rest_margin`, which computes it.
+        a simplex. `etfopt.frames.Frame.margin` is the same of a frame.
 
         Parameters
         ----------

@@ -109,8 +109,8 @@ class NeuralCollapse(KeepsMoments):
     Raises
     ------
     InputError
-        If `num_classes`, `dim` or `pairs` is not an integer in range, a measure has no such name or needs a frame, or
-        `frame` or `frame_weights` does not fit.
+        If `num_classes`, `dim` or `pairs` is not an integer in range, a measure has no such name or needs a frame,
+        `frame` or `frame_weights` does not fit, or `frame_weights` is given without `frame`.
 
     Notes
     -----
@@ -173,7 +173,7 @@ class NeuralCollapse(KeepsMoments):
         }
         super().__init__(num_classes=num_classes, dim=dim, ignore_index=ignore_index, **kept, **kwargs)
         C, d = self.num_classes, self.dim
-        self._target = None if frame is None else as_target(frame, frame_weights, C, d)
+        self._target = as_target(frame, frame_weights, C, d)
         self._pairs = None if pairs is None else as_integer(pairs, "pairs", at_least=2)
         self._progress = progress
         if "accuracy" in self.measures:

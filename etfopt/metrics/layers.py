@@ -223,7 +223,12 @@ class LayerMeasures(LayerResults):
                 for key, value in one.classifier.items():
                     if value is not None:
                         require_values(value, key)
-        for name, (features, index) in rows.items():
-            with said_of(f"layer {name!r}"):
-                metrics = self.metrics_of(name, features.shape[-1], features.device)
-                metrics.update(features, index, **seen[name].classifier)
+        known = set(self.dims)
+        try:
+            for name, (features, index) in rows.items():
+                with said_of(f"layer {name!r}"):
+                    metrics = self.metrics_of(name, features.shape[-1], features.device)
+                    metrics.update(features, index, **seen[name].classifier)
+        except Exception:  # a metric that lacks a classifier says so at the first batch, behind others that took it
+            self._forget(set(self.dims) - known)
+            raise

@@ -12,7 +12,6 @@ from etfopt._torch import require_floats
 from etfopt.errors import InputError
 from etfopt.metrics._checks import require_values
 from etfopt.metrics._moments import rows_at_once
-from etfopt.metrics._precise import largest_entry
 
 __all__ = ["PrincipalSubspace", "nc5", "neco_score", "principal_subspace"]
 
@@ -30,6 +29,8 @@ class PrincipalSubspace(NamedTuple):
         Of the features.
     scale : Tensor, shape (d,)
         What every coordinate is divided by: its standard deviation, or 1 without `standardize`.
+    standardized : bool
+        Whether it was made with `standardize`. Features to score are centred then.
 
     References
     ----------
@@ -48,6 +49,7 @@ class PrincipalSubspace(NamedTuple):
     variances: Tensor
     mean: Tensor
     scale: Tensor
+    standardized: bool
 
 
 def nc5(class_means: Tensor, ood_mean: Tensor, origin: Tensor | None = None) -> Tensor:
@@ -161,7 +163,7 @@ def principal_subspace(features: Tensor, k: int, standardize: bool = False) -> P
     deviations = covariance.diagonal().sqrt()
     scale = deviations.where(deviations > 0, 1.0) if standardize else torch.ones_like(mean)
     variances, directions = torch.linalg.eigh(covariance / scale / scale[:, None])
-    return PrincipalSubspace(directions.flip(1)[:, :k], variances.flip(0).clamp(min=0), mean, scale)
+    return PrincipalSubspace(directions.flip(1)[:, :k], variances.flip(0).clamp(min=0), mean, scale, standardize)
 
 
 def neco_score(
@@ -214,12 +216,11 @@ def neco_score(
         largest = require_floats(logits, "logits", (len(X), "C")).detach().double().amax(dim=1)
         require_values(largest, "logits")
     mean, basis, scale = (x.to(X.device) for x in (subspace.mean, subspace.basis, subspace.scale))
-    take_off = mean if centred or not (scale == 1).all() else torch.zeros_like(mean)
+    take_off = mean if centred or subspace.standardized else torch.zeros_like(mean)
     found = []
     for x in torch.split(X, rows_at_once(X.shape[1])):
         f = (x - take_off) / scale
-        size = largest_entry(f) if len(f) else f.new_ones(())
-        f = f / size.where(size > 0, 1.0)
+        f = f / f.abs().amax(dim=1, keepdim=True)  # squares of tiny entries do not underflow
         found.append(torch.linalg.vector_norm(f @ basis, dim=1) / torch.linalg.vector_norm(f, dim=1))
     scores = torch.cat(found).clamp(max=1)
     return scores if largest is None else scores * largest.to(scores.device)

@@ -30,6 +30,8 @@ def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, array in {**everything, "hidden": HIDDEN, "tokens": TOKENS, "tags": TAGS}.items():
         np.save(f"{name}.npy", array)
     np.savez("all.npz", **everything)
+    np.savez("more.npz", **everything, logits=FEATURES @ WEIGHT.T)
+    np.savez("long.npz", **{name: x if name == "labels" else x.astype(np.longdouble) for name, x in everything.items()})
     np.savez_compressed("layers.npz", early=HIDDEN, late=np.asfortranarray(FEATURES), labels=LABELS, weight=WEIGHT)
 
 
@@ -63,7 +65,12 @@ FOUND = {  # arguments, and what each layer is measured by
         ["hidden.npy", "features.npy", "--labels", "labels.npy"], {"hidden": EARLY, "features": LATE}
     ),
     "layers of one file": (["layers.npz", "--classifier-of", "late"], {"early": EARLY, "late": WHOLE[:3]}),
-    "one of them": (["layers.npz", "--key", "late"], {"late": WHOLE[:3]}),
+    "one of them": (["layers.npz", "--key", "late", "--classifier-of", "late"], {"late": WHOLE[:3]}),
+    "one whose classifier is that of another": (
+        ["layers.npz", "--key", "early", "--classifier-of", "late"], {"early": EARLY}
+    ),
+    "features beside other arrays": (["more.npz", "--key", "features"], {"more": WHOLE}),
+    "long doubles": (["long.npz"], {"long": WHOLE}),
     "keys of several files": (
         ["all.npz", "layers.npz", "--classifier-of", "all"],
         {"all": WHOLE, "layers:early": EARLY, "layers:late": LATE},
@@ -115,6 +122,16 @@ def test_the_table_has_a_column_a_layer_and_the_file_what_json_prints():
     assert "not of an earlier measurement" in refused(*run[1:])
 
 
+def test_classes_without_samples_are_told_of():
+    np.save("void.npy", np.where(LABELS == 2, 255, LABELS))
+    run = ["measure", "features.npy", "--labels", "void.npy", "--measures", "nc1"]
+    told = [CliRunner().invoke(app, [*run, *more]).output for more in ([], ["--ignore-index", "255"], ["--json"])]
+    assert "252 of the 256 classes have no samples; name a label to be ignored" in " ".join(told[0].split())
+    assert "1 of the 4 classes have no samples" in " ".join(told[1].split())
+    assert "no samples" not in told[2]
+    assert "no samples" not in CliRunner().invoke(app, ["measure", "all.npz", "--measures", "nc1"]).output
+
+
 def refused(*arguments: str) -> str:
     done = CliRunner().invoke(app, ["measure", *arguments])
     assert done.exception is not None, done.output
@@ -136,6 +153,11 @@ REFUSED = {
     "an unknown key": (["layers.npz", "--key", "middle"], "--key 'middle' is in no file; the files hold 'early'"),
     "an unknown metric": (["all.npz", "--measures", "nc9"], "--measures 'nc9' is not known; choose a metric (collapse"),
     "whose classifier": (["layers.npz"], "the weight may belong to early or late; name the layer that it multiplies"),
+    "whose classifier, of one that is left out": (
+        ["layers.npz", "--key", "early"], "may belong to early or late; name"
+    ),
+    "a measure of a frame": (["all.npz", "--measures", "frame_distance_means"], "needs a frame, which this command"),
+    "a label that is a time": (["features.npy", "--labels", "times.npy"], "the largest label is 1700000000, so that"),
     "no such layer": (["layers.npz", "--classifier-of", "last"], "'last' is no layer with a classifier; choose one of"),
     "a weight of another width": (
         ["hidden.npy", "--labels", "labels.npy", "--weight", "weight.npy"], "from row 0 on: weight has shape (4, 6)"
@@ -145,7 +167,7 @@ REFUSED = {
         ["features.npy", "--labels", "labels.npy", "--measures", "margin"], "from row 0 on: weight is missing"
     ),
     "a value that is not finite": (["bad.npz", "--batch-size", "20"], "bad.npz: features, from row 40 on: features"),
-    "a class only": (["features.npy", "--labels", "zeros.npy"], "num_classes must be an integer of at least 2"),
+    "a class only": (["features.npy", "--labels", "zeros.npy"], "the largest label is 0, so that there would be 1"),
     "no features": (["no.npz"], "no.npz: holds no features; save them under the key 'features'"),
     "rows": (["all.npz", "--batch-size", "0"], "batch_size must be an integer of at least 1"),
     "a file that is not there": (["nowhere.npy", "--labels", "labels.npy"], "nowhere.npy: cannot be read: No such"),
@@ -156,6 +178,7 @@ REFUSED = {
 def test_what_cannot_be_measured_is_named(arguments, message):
     np.save("one.npy", LABELS[:30])
     np.save("floats.npy", LABELS.astype(float))
+    np.save("times.npy", LABELS + 1_700_000_000 - LABELS.max())
     np.save("zeros.npy", np.zeros(90, dtype=int))
     np.savez("no.npz", labels=LABELS)
     bad = FEATURES.copy()

@@ -1,13 +1,16 @@
 """Which layers names mean, and batches that are refused before anything changes."""
 
 import re
+import warnings
+from functools import partial
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torchmetrics import MetricCollection
 
 from etfopt.errors import InputError
-from etfopt.metrics import CosineMargin, LayerMeasures, NumericalRank
+from etfopt.metrics import CosineMargin, LayerMeasures, NeuralCollapse, NumericalRank
 from tests.tools.layer_cases import C, Returns, X, Y, alone, data, floats, hooks, mlp, same
 
 # --- names and calls ------------------------------------------------------------------------------------------------
@@ -135,11 +138,57 @@ def test_a_classifier_that_is_not_finite_is_refused_before_any_layer_is_updated(
     assert measures.dims == {}
 
 
+def test_a_metric_that_lacks_a_classifier_is_refused_before_any_other_keeps_the_batch():
+    model = mlp()
+    measures = LayerMeasures(model, ["0", "4"], num_classes=C, metrics=[NumericalRank, CosineMargin], classifier="5")
+    with pytest.raises(InputError, match="layer '0': weight is missing, and CosineMargin measures"), measures.labels(Y):
+        model(X)
+    assert measures.dims == {}
+    with pytest.raises(InputError, match="nothing has been measured"):
+        measures.compute()
+
+
+def test_two_metrics_of_one_class_are_refused_with_the_way_out():
+    kinds = {key: partial(NeuralCollapse, measures=[key]) for key in ("nc1", "vci")}
+    model = mlp().eval()
+    measures = LayerMeasures(model, "0", num_classes=C, metrics=list(kinds.values()))
+    with pytest.raises(InputError, match=r"both named NeuralCollapse; pass a function .* with a name for each"):
+        measures.measure([(X, Y)])
+
+    def both(**sizes: int) -> MetricCollection:
+        return MetricCollection({name: kind(**sizes) for name, kind in kinds.items()})
+
+    found = LayerMeasures(model, "0", num_classes=C, metrics=both).measure([(X, Y)])
+    assert found["0"].keys() == {"nc1", "vci"}
+
+
+@pytest.mark.parametrize("fast", [False, True])
+def test_an_encoder_with_padding_is_measured_or_the_nested_tensors_of_its_fast_path_are_refused(fast):
+    """Nested tensors have no shape, and PyTorch chooses them for an encoder in evaluation mode."""
+    torch.manual_seed(0)
+    encoder = nn.TransformerEncoder(
+        nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), 2, enable_nested_tensor=fast
+    )
+    padding = torch.zeros(10, 4, dtype=torch.bool)
+    padding[:5, 3:] = True
+    labels = Y.view(10, 4).masked_fill(padding, -100)
+    measures = LayerMeasures(encoder, "layers.*", num_classes=C)
+    batch = {"src": torch.randn(10, 4, 8), "src_key_padding_mask": padding, "labels": labels}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PyTorch says that nested tensors are a prototype
+        if fast:
+            with pytest.raises(InputError, match=r"layer 'layers\.0': the output is a nested tensor, which .*; call"):
+                measures.measure([batch])
+        else:
+            assert measures.measure([batch]).keys() == {"layers.0", "layers.1"}
+
+
 def test_outputs_that_hold_no_features_are_refused():
     cases = [
         (lambda x: (x.sum(), None), {}, "layer '0': the output has shape"),
         (lambda _: ("no", 3), {}, "layer '0': the output is a tuple without a tensor; pass output="),
         (lambda x: x.long(), {}, "the output has dtype torch.int64"),
+        (lambda x: x, {"output": lambda x: x.tolist()}, "the output must be a torch tensor; got list"),
         (lambda x: x[:, None], {"pool": lambda f: f}, r"pool returned \(40, 1, 5\); it must return"),
     ]
     for make, options, message in cases:

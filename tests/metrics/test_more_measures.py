@@ -213,6 +213,7 @@ def test_ncc_agreement_is_the_rest_of_the_mismatch() -> None:
         ({"measures": "nc1"}, r"measures is 'nc1'; pass a list of names"),
         ({"measures": []}, "measures is empty; name at least one"),
         ({"measures": ["frame_distance_means"]}, "which needs a frame; pass frame="),
+        ({"frame_weights": [1.0] * 5}, "frame_weights is given without frame; pass the frame too"),
         ({"frame": "simplex", "frame_weights": [1.0, -1.0, 1.0, 1.0, 1.0]}, "frame_weights holds negative values"),
         ({"frame": np.eye(9, 5)}, "frame has 9 rows and dim is 8"),
         ({"frame": np.eye(4)}, r"frame has shape \(4, 4\); it needs C = 5 columns"),
@@ -222,6 +223,15 @@ def test_ncc_agreement_is_the_rest_of_the_mismatch() -> None:
 def test_what_cannot_be_measured_is_refused(options: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
         NeuralCollapse(**SIZES, **options)
+
+
+def test_a_frame_and_its_weights_may_be_tensors() -> None:
+    data, weights = draw(5, 8, 100), torch.tensor([1, 2, 3, 4, 5])
+    arrays, tensors = (
+        measure(*data[:3], 5, frame=F, frame_weights=w)
+        for F, w in ((simplex(5).F, weights.numpy()), (torch.tensor(simplex(5).F), weights))
+    )
+    assert arrays == tensors
 
 
 def test_the_usual_measures_are_as_ever() -> None:

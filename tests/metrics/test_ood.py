@@ -55,6 +55,22 @@ def test_the_neco_score_is_its_formula(standardize: bool, centred: bool, dtype: 
     np.testing.assert_allclose(calibrated.numpy(), expected * logits.double().numpy().max(axis=1), rtol=1e-10)
 
 
+def test_features_of_deviation_one_are_centred_where_the_subspace_was_standardised() -> None:
+    X = torch.tensor([[1.0, 1.0], [-1.0, -1.0], [1.0, -1.0], [-1.0, 1.0]]) + 5
+    subspace = principal_subspace(X, 1, standardize=True)
+    assert subspace.scale.tolist() == [1.0, 1.0]
+    f = X[:1] + torch.tensor([3.0, 0.0])
+    found, centred = (neco_score(f, subspace, centred=c) for c in (False, True))
+    assert torch.equal(found, centred)
+
+
+def test_a_tiny_feature_beside_a_huge_one_has_its_score() -> None:
+    X, Z = (draw(5, 8, n, seed=n, dtype=torch.float64)[0] for n in (50, 8))
+    subspace = principal_subspace(X, 3)
+    sizes = torch.tensor([[1e90], [1e-90], [1e-250], *[[1.0]] * 5], dtype=torch.float64)
+    np.testing.assert_allclose(neco_score(sizes * Z, subspace).numpy(), neco_score(Z, subspace).numpy(), rtol=1e-12)
+
+
 def test_an_offset_costs_the_subspace_no_digits() -> None:
     X = draw(5, 8, 400, dtype=torch.float64)[0]
     near, far = principal_subspace(X, 3), principal_subspace(X + 1e8, 3)

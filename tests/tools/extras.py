@@ -25,6 +25,7 @@ NEEDS = {  # a module and all below it; the longest name that fits counts, and w
     "etfopt._memory": "torch",
     "etfopt.bench.head": "experiments",
     "etfopt.bench.loops": "experiments",
+    "etfopt.bench.measures": "metrics",
     "etfopt.bench.node": "torch",
     "etfopt.bench.pipelines": "riemannian",
 }
