@@ -85,6 +85,8 @@ class ETFDistance(nn.Module):
         if frame is not None:
             F = frame if isinstance(frame, Tensor) else torch.from_numpy(np.array(as_matrix(frame, "frame")))
             frame = require_floats(F, "frame", ("r", "C"))
+            if not (frame.is_meta or frame.any()):
+                raise InputError(f"frame of shape {tuple(frame.shape)} is zero; pass one with a non-zero entry")
         self.register_buffer("frame", frame, persistent=False)
         self.free_scale, self.relative, self.ignore_index = free_scale, relative, ignore_index
         self.reduction, self.method = as_choice(reduction, "reduction", REDUCTIONS), method

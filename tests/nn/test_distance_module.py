@@ -86,6 +86,7 @@ def test_fewer_than_two_classes_have_distance_zero_and_a_gradient_of_zero(labels
         (lambda: ETFDistance(reduction="max"), r"reduction = 'max' is not known; choose one of: mean, sum, none"),
         (lambda: ETFDistance(method="qr"), r"method = 'qr' is not known"),
         (lambda: ETFDistance(torch.ones(3)), r"frame has shape \(3,\); it must be \(r, C\)"),
+        (lambda: ETFDistance(torch.zeros(3, 3)), r"frame of shape \(3, 3\) is zero"),
         (lambda: ETFDistance(simplex_etf(3)).from_features(H, torch.arange(4)), r"this module has a frame"),
         (lambda: ETFDistance().from_features(H, torch.arange(3)), r"labels has shape \(3,\); it must be \(4,\)"),
         (lambda: ETFDistance().from_features(H, torch.arange(4) - 1), r"labels holds -1"),

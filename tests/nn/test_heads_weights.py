@@ -174,6 +174,25 @@ def test_weights_of_new_classes_are_the_mean_of_the_others():
     assert NearestETFHead(D, C, class_weights="counts").class_weights == "counts"
 
 
+def test_a_new_class_weighs_what_those_weigh_that_were_kept():
+    head = NearestETFHead(8, 5, class_weights=[10, 10, 1, 2, 3])
+    head.keep([4, 2, 3])
+    head.add_classes(1)
+    weights = head.class_weights.tolist()
+    assert weights == pytest.approx([weights[1] * w for w in (3, 1, 2, 2)])
+
+
+@pytest.mark.parametrize("classes", [[3, 4], [0, 3]])
+def test_classes_none_of_which_would_pull_are_not_kept(classes):
+    head = NearestETFHead(8, 5, class_weights=[1, 1, 1, 0, 0], capacity=5)
+    before, weights = snapshot(head), head.class_weights
+    with pytest.raises(InputError, match="fewer than two of the classes have a class weight above 0"):
+        head.keep(classes)
+    assert same(before, snapshot(head))
+    assert head.num_classes == 5
+    assert head.class_weights is weights
+
+
 REFUSED = [
     ({"class_weights": [1, 2]}, r"class_weights has shape \(2,\)"),
     ({"class_weights": [1, -1, 1, 1]}, "class_weights holds negative"),

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from etfopt._arrays import as_weights
 from etfopt.errors import InputError
+from etfopt.nn.heads._growth import NEW, columns
 from etfopt.nn.heads._shrinkage import unit_means
 
 COUNTS = "counts"
@@ -43,6 +44,17 @@ def as_class_weights(value: ArrayLike | Tensor | str | None, C: int, statistics:
     if np.count_nonzero(weights) < 2:
         raise InputError("class_weights has one class above 0; at least two classes must count", "class_weights", value)
     return torch.from_numpy(weights / weights[weights > 0].mean())
+
+
+def reindexed(value: Tensor | str | None, index: list[int]) -> Tensor | str | None:
+    """Return the weights of other classes: a new one weighs what the old ones weigh on average."""
+    if not isinstance(value, Tensor):
+        return value
+    old = value[[c for c in index if c != NEW]]
+    weights = columns(value, index, float(old[old > 0].mean()) if old.any() else 0.0)
+    if torch.count_nonzero(weights) < 2:
+        raise InputError("fewer than two of the classes have a class weight above 0; build a head with other weights")
+    return weights
 
 
 def posed(mean: Tensor, weights: Tensor | None, temperature: float) -> tuple[Tensor, Tensor | None]:

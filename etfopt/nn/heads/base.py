@@ -221,7 +221,8 @@ class Head(LoadChecked, TakesLabels, abc.ABC):
         Raises
         ------
         InputError
-            If they are not, or the frame is one of your own. Nothing has changed then.
+            If they are not, the frame is one of your own, or fewer than two of them have a class weight above 0.
+            Nothing has changed then.
         """
         self._reindex(kept(self.num_classes, classes))
 

@@ -16,6 +16,7 @@ from etfopt.nn.functional import polar_factor
 from etfopt.nn.heads._following import FollowingHead
 from etfopt.nn.heads._framed import FrameOptions
 from etfopt.nn.heads._growth import columns
+from etfopt.nn.heads._weighting import reindexed
 from etfopt.problem import NearestETF
 from etfopt.solution import Solution
 
@@ -77,7 +78,7 @@ class NearestETFHead(FollowingHead):
         the numbers of samples so far. A class of weight 0, or never seen, does not pull. Weights are scaled to the mean
         1 over the classes that count, so that `delta` keeps its meaning. H is then centred by the weighted mean of the
         class means and has the weighted norm 1: U is the best of all rotations *and shifts* of the frame. A class that
-        is added later has weight 1.
+        is added later has the mean weight of those before it.
     synchronize : bool or ProcessGroup
         Whose batches count under torch.distributed, see `ClassMeans`. All ranks hold the same U.
     **options
@@ -130,14 +131,12 @@ class NearestETFHead(FollowingHead):
 
     @torch.no_grad()
     def _reindex(self, index: list[int]) -> None:
-        before = self.U
+        before, weights = self.U, reindexed(self.class_weights, index)
         super()._reindex(index)
         if self.U is not before:
             self.prox = self.U.clone()
         self.means.take_columns(lambda X: columns(X, index), len(index))
-        if isinstance(self.class_weights, Tensor):
-            # a new class weighs what the old ones weigh on average
-            self.class_weights = columns(self.class_weights, index, 1.0)
+        self.class_weights = weights
 
     @classmethod
     @torch.no_grad()
