@@ -114,7 +114,8 @@ def hand_over(document: Path | object, shown: Iterable[Table], lines: Iterable[s
     if as_json:
         from etfopt.files import strict_json
 
-        print(document.read_text() if isinstance(document, Path) else strict_json(document), end="")
+        # flushed here, where a pipe that is closed ends the command quietly, and not when the interpreter exits
+        print(document.read_text() if isinstance(document, Path) else strict_json(document), end="", flush=True)
         return
     for table in shown:
         console.print(table)

@@ -31,6 +31,8 @@ class Float64Metric(ByKeyword, Metric):
         self.num_classes = as_integer(num_classes, "num_classes", at_least=2)
         self.dim = as_integer(dim, "dim", at_least=1)
         self.ignore_index = as_ignored(ignore_index, self.num_classes)
+        # a MetricCollection unites metrics whose states are equal after the first batch, whatever they would leave out
+        self.add_floats("ignored_label", 1, value=float(self.ignore_index), reduce=last_set)
 
     def __getnewargs__(self) -> tuple[()]:  # torchmetrics would hand over the letters of a name
         return ()

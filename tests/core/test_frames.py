@@ -31,7 +31,7 @@ def test_a_frame_has_the_dtype_asked_for_and_belongs_to_the_caller(dtype):
     assert simplex_etf(4, dtype=dtype)[0, 0] != 7.0
 
 
-FITTING = {"polygon": (2, 5), "orthoplex": (4, 6), "code": (3, 7)}
+FITTING = {"polygon": (2, 5), "orthoplex": (4, 6), "code": (3, 12)}
 """A pair (d, C) for the frames that fit some only."""
 
 

@@ -181,3 +181,14 @@ def test_a_batch_that_a_collection_refuses_changes_nothing(groups: bool) -> None
         with pytest.raises(InputError, match="labels holds 5"):
             way(bad[0], torch.full_like(bad[1], 5), *bad[2:])
     check(metrics)
+
+
+def test_metrics_that_leave_out_other_labels_share_no_state():
+    kinds = {str(label): NeuralCollapse(**SIZES, ignore_index=label) for label in (-100, -1)}
+    both = MetricCollection(kinds)
+    f, y, W, b = draw(SIZES["num_classes"], SIZES["dim"], 60, dtype=torch.float64)
+    both.update(f[:30], y[:30], W, b)  # equal states, after which the collection unites metrics
+    late = y[30:].clone()
+    late[::2] = -1
+    with pytest.raises(InputError, match="labels"):  # -1 is no class for the metric that leaves out -100
+        both.update(f[30:], late, W, b)

@@ -124,7 +124,7 @@ def test_the_state_holds_what_the_measures_need_and_no_more() -> None:
         metric = NeuralCollapse(num_classes=100, dim=50, measures=keys)
         return sum(x.numel() for x in metric.metric_state.values())
 
-    assert entries("cdnv", "gnc2", "effective_rank_between") == 2 * 100 * 50 + 2 * 100 + 1
+    assert entries("cdnv", "gnc2", "effective_rank_between") == 2 * 100 * 50 + 2 * 100 + 1 + 1  # and the ignored label
     assert entries("nc1") == entries("cdnv") + 50**2
     assert entries("accuracy") == entries("cdnv") + 1
     assert entries("unc3") == entries("cdnv") + 100 * 50 + 100
