@@ -4,7 +4,7 @@ r"""Sums around a sample: what they lose to cancellation, how two parts are merg
 
 Let $x_1, \dots, x_n$ be the features of a class, m their mean and $Q = \sum_i \|x_i - m\|^2$.
 
-**1.** The squares around the *first sample* cancel by a factor of at most n:
+**1.** The squares around *one of the samples*, here $x_1$, cancel by a factor of at most n:
 
 $$Q \le \sum_i \|x_i - x_1\|^2 \le n\,Q,$$
 

@@ -1,10 +1,10 @@
 """The moments of labelled features, added in place: number, sum and squares of every class, and the joint scatter.
 
-All sums of a class are of differences from a *shift*: the first sample of the class. No offset of the features enters,
-and no square cancels by more than the number of samples of its class: since the shift is one of the samples, the sum of
-squares around it is at most n times that around the mean. The shifts of two parts of a sample differ, and `merge` moves
-the sums of one part to the shift of the other: ``theory/class_sums.py``. Everything lies in one vector: whoever merges
-two parts needs all of it.
+All sums of a class are of differences from a *shift*: an early sample of the class, the smallest of its first batch. No
+offset of the features enters, and no square cancels by more than the number of samples of its class: since the shift is
+one of the samples, the sum of squares around it is at most n times that around the mean. The shifts of two parts of a
+sample differ, and `merge` moves the sums of one part to the shift of the other: ``theory/class_sums.py``. Everything
+lies in one vector: whoever merges two parts needs all of it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Moments(NamedTuple):
     """Views of one vector, float64; the squares are divided by unit^2, a power of two that keeps them in range."""
 
     counts: Tensor  # (C,)
-    shifts: Tensor  # (C, d), the first sample of the class; zero for a class without samples
+    shifts: Tensor  # (C, d), an early sample of the class; zero for a class without samples
     sums: Tensor  # (C, d), of f - shift
     squares: Tensor  # (C,), of |f - shift|^2; NaN where an old state does not tell
     scatter: Tensor  # (d, d), the sum of (f - shift)(f - shift)' over all samples; (0, 0) if it is not kept
@@ -66,9 +66,9 @@ def rows_at_once(width: int) -> int:
 def add_batch(vector: Tensor, features: Tensor, labels: Tensor, layout: Layout) -> None:
     """Add a batch of at least one sample, in place: only the rows of its classes are touched."""
     moments = layout.unpack(vector)
-    _set_shifts(moments, features, labels)
-    moments.counts.index_add_(0, labels, moments.counts.new_ones(len(labels)))
     divisor = _enlarge_unit(moments, _unit_of(features))
+    _set_shifts(moments, features, labels, divisor)
+    moments.counts.index_add_(0, labels, moments.counts.new_ones(len(labels)))
     rows = min(len(labels), rows_at_once(layout.d))
     wide, offsets = features.new_empty(2, rows, layout.d, dtype=torch.float64)
     for f, y in zip(torch.split(features, rows), torch.split(labels, rows), strict=True):
@@ -82,13 +82,49 @@ def add_batch(vector: Tensor, features: Tensor, labels: Tensor, layout: Layout) 
             moments.scatter.addmm_(difference.T, difference)
 
 
-def _set_shifts(moments: Moments, features: Tensor, labels: Tensor) -> None:
-    """Make the first sample of each class that is new the shift of the class."""
-    new = (moments.counts[labels] == 0).nonzero()[:, 0]
-    if len(new):
-        classes, order = torch.sort(labels[new], stable=True)
-        classes, counts = torch.unique_consecutive(classes, return_counts=True)
-        moments.shifts[classes] = features[new[order[counts.cumsum(0) - counts]]].double()
+def _set_shifts(moments: Moments, features: Tensor, labels: Tensor, divisor: float) -> None:
+    """Give each class without samples its smallest one as shift, and each with one sample one of half the norm.
+
+    A shift far from all other samples of its class would cost digits of the mean.
+    """
+    few = (moments.counts[labels] <= 1).nonzero()[:, 0]
+    if not len(few):
+        return
+    pieces = torch.split(few, rows_at_once(features.shape[1]))
+    sizes = torch.cat([torch.linalg.vector_norm(features[rows].double(), dim=1) for rows in pieces])
+    order = torch.argsort(sizes, stable=True)
+    order = order[torch.argsort(labels[few][order], stable=True)]  # by class, then by size
+    classes, counts = torch.unique_consecutive(labels[few][order], return_counts=True)
+    first = order[counts.cumsum(0) - counts]
+    new = moments.counts[classes] == 0
+    _move_lone(moments, classes[~new], features, few[first[~new]], sizes[first[~new]], divisor)
+    moments.shifts[classes[new]] = features[few[first[new]]].double()
+
+
+def _move_lone(
+    moments: Moments, classes: Tensor, features: Tensor, rows: Tensor, sizes: Tensor, divisor: float
+) -> None:
+    """Move the shift of each class of one sample to that row of the features, if its norm is less than half."""
+    far = 2 * sizes < torch.linalg.vector_norm(moments.shifts[classes], dim=1)
+    if not far.any():
+        return
+    classes, shifts = classes[far], features[rows[far]].double()
+    apart = moments.shifts[classes] - shifts
+    middle = moments.sums[classes] + apart / 2
+    moments.shifts[classes] = shifts
+    moments.sums[classes] += apart
+    _turn(moments, classes, apart / divisor, middle / divisor)
+
+
+def _turn(moments: Moments, classes: Tensor, apart: Tensor, middle: Tensor) -> None:
+    """Add what a shift that moves by `apart` adds to squares and scatter, for `middle` the sums half way.
+
+    |x + a|^2 summed over n samples is |x|^2 summed, plus a'(2s + na): here a'm + m'a.
+    """
+    moments.squares[classes] += 2 * (apart * middle).sum(dim=1)
+    if len(moments.scatter):
+        product = apart.T @ middle
+        moments.scatter.add_(product).add_(product.T)
 
 
 def merge(stacked: Tensor, layout: Layout) -> Tensor:
@@ -114,12 +150,7 @@ def _join(whole: Moments, part: Moments) -> None:
         apart = part.shifts[tile] - shifts
         whole.shifts[tile] = shifts
         whole.sums[tile] += sums + n[:, None] * apart
-        # |x + a|^2 summed over n samples is |x|^2 summed, plus a'(2s + na): here a'm + m'a
-        apart, middle = apart / divisor, (sums + n[:, None] * apart / 2) / divisor
-        whole.squares[tile] += 2 * (apart * middle).sum(dim=1)
-        if len(whole.scatter):
-            product = apart.T @ middle
-            whole.scatter.add_(product).add_(product.T)
+        _turn(whole, tile, apart / divisor, (sums + n[:, None] * apart / 2) / divisor)
     whole.counts.add_(part.counts)
 
 

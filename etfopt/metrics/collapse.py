@@ -114,7 +114,7 @@ class NeuralCollapse(KeepsMoments):
 
     Notes
     -----
-    The state is the number, a first sample, the sum and the squares around it of every class, and the scatter, in
+    The state is the number, an early sample, the sum and the squares around it of every class, and the scatter, in
     memory O(C d + d^2). An update touches only the classes of the batch. Neither the order of batches and ranks nor an
     offset of the features matters: float64 features with a spread of 1e-3 within classes, at an offset of 1e8, leave
     every measure right to 1e-6 of its size. The measures are those of the numbers given. float32 features are read
