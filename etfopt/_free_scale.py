@@ -10,7 +10,7 @@ from etfopt.problem import NearestETF
 
 
 def best_scale(problem: NearestETF, U: Array) -> tuple[float, float]:
-    """Return the size that brings U F nearest to H, and the distance that is left, with the weights of the classes."""
+    """Return the best size of U F and its distance to H, both with the weights of the classes."""
     roots = np.ones(problem.C) if problem.weights is None else np.sqrt(problem.weights)
     (H, h), (F, f) = (_normalized_columns(X, roots) for X in (problem.H, problem.F))
     E = np.asarray(U, dtype=np.float64) @ F

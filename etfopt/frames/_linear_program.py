@@ -18,7 +18,7 @@ ROUNDS = 14
 """Most times that the program is solved again with the maxima of its polynomial as further points."""
 
 WORTH = 1e-6
-"""Relative decrease of the bound on the number of vectors below which a higher degree is not looked at."""
+"""A higher degree is tried only if the last one lowered the bound on the number of vectors by at least this share."""
 
 FAN = np.array([0.0, *(sign * 10.0**-k for k in range(1, 6) for sign in (-1, 1))])
 """New points about a zero of the polynomial, in units of the distance between the points that enclose it."""

@@ -70,7 +70,7 @@ def as_held(classes: tuple[int, ...], U0: Tensor, frame: Tensor | None, C: int, 
     Q_held, Q_free, good = _simplex_bases(classes, C, U0, dtype) if frame is None else _bases(classes, frame, dtype)
     start = U0.to(dtype)
     good = good & _on_manifold(start, max(torch.finfo(X).eps for X in (U0.dtype, dtype)))
-    # of a U_0 that cannot be used nothing goes on to a decomposition
+    # a U_0 that cannot be used must not reach a decomposition
     V = torch.where(good, start, torch.eye(*start.shape[-2:], dtype=dtype, device=start.device)) @ Q_held
     if torch.finfo(U0.dtype).eps > torch.finfo(dtype).eps:
         V = polar(V, "svd")  # else U would be off the manifold by the rounding of U_0
