@@ -28,6 +28,9 @@ def own_errstate(function: Callable[P, T]) -> Callable[P, T]:
     Every public function of the core is decorated: underflow is part of many right answers here, and
     ``numpy.errstate(all="raise")`` is meant for the caller's own code. `simplex_etf` is not: nothing in it can leave
     the range, and PyTorch's compiler could not trace it. A call from within another leaves what that one has set.
+
+    "Invalid value" is ignored, since OpenBLAS raises that flag in products of finite matrices now and then (its issue
+    1924): every argument is checked to be finite, and a certificate accepts no NaN.
     """
 
     @functools.wraps(function)
@@ -36,7 +39,7 @@ def own_errstate(function: Callable[P, T]) -> Callable[P, T]:
             return function(*arguments, **options)
         token = _within.set(True)
         try:
-            with np.errstate(divide="warn", over="warn", under="ignore", invalid="warn"):
+            with np.errstate(divide="warn", over="warn", under="ignore", invalid="ignore"):
                 return function(*arguments, **options)
         finally:
             _within.reset(token)
