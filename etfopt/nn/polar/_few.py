@@ -13,7 +13,7 @@ the eigenvectors. Its column of P is then A times its eigenvector, less what lie
 from __future__ import annotations
 
 import math
-from functools import partial
+from functools import lru_cache, partial
 from typing import NamedTuple
 
 import numpy as np
@@ -54,7 +54,6 @@ class Few(NamedTuple):
         row, sums = S[..., None, :], S[..., :, None] + S[..., None, :]
         if not S.all():
             row, sums = np.where(row > 0, row, np.inf), np.where(sums > 0, sums, np.inf)
-        back = Q.mT
         with IGNORED():
             X = double(G) @ Q
             K = P.mT @ X
@@ -63,7 +62,7 @@ class Few(NamedTuple):
             K -= Omega
             X /= row
             X -= P @ K
-            X = X @ (_centred(back) if frame is None else back @ double(frame))
+            X = X @ (Q.mT @ _frame(frame, Q.shape[-1]))
         return _tensor(X, G.dtype)
 
     def as_tensors(self) -> Decomposition:
@@ -74,7 +73,7 @@ class Few(NamedTuple):
 def few_linear_term(H: Tensor, prox: Tensor | None, weight: float, frame: Tensor | None) -> Float64Array:
     """Return `etfopt.nn.polar._linear_term.linear_term` as an array."""
     with IGNORED():
-        X = _centred(double(H)) if frame is None else double(H) @ double(frame).mT
+        X: Float64Array = double(H) @ _frame(frame, H.shape[-1]).mT
         return X if prox is None else X + weight * double(prox)
 
 
@@ -168,6 +167,13 @@ def _tensor(X: Float64Array, dtype: torch.dtype) -> Tensor:
     return found if dtype == torch.float64 else found.to(dtype)
 
 
-def _centred(X: Float64Array) -> Float64Array:
-    """Return X without the mean of its columns, which as a product is faster than as a sum along few columns."""
-    return X - (X @ np.full(X.shape[-1], 1 / X.shape[-1]))[..., None]
+def _frame(frame: Tensor | None, C: int) -> Float64Array:
+    return _centring(C) if frame is None else double(frame)
+
+
+@lru_cache
+def _centring(C: int) -> Float64Array:
+    """Return I - 11'/C: of few columns, a product with it is faster than a mean and a difference."""
+    found = np.eye(C) - 1 / C
+    found.flags.writeable = False
+    return found
