@@ -22,9 +22,9 @@ from etfopt.nn._arguments import (
     usable_weights,
 )
 from etfopt.nn._distance import etf_distance
-from etfopt.nn.polar._held import as_held
-from etfopt.nn.polar._linear_term import on_frame, size_of
-from etfopt.nn.polar._minimiser import minimiser
+from etfopt.nn.minimiser import minimiser
+from etfopt.nn.minimiser._held import as_held
+from etfopt.nn.minimiser._linear_term import on_frame, size_of
 from etfopt.nn.polar._node import polar
 
 __all__ = ["etf_distance", "frame_tensor", "nearest_etf", "on_frame", "polar_factor"]

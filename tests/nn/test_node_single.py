@@ -13,7 +13,7 @@ torch = pytest.importorskip("torch")
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from etfopt.nn.functional import frame_tensor, nearest_etf, on_frame
-from etfopt.nn.polar import _single
+from etfopt.nn.minimiser import _single
 from etfopt.nn.polar._few import FEW
 from tests.tools.node_cases import DTYPES
 

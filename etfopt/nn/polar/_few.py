@@ -71,7 +71,7 @@ class Few(NamedTuple):
 
 
 def few_linear_term(H: Tensor, prox: Tensor | None, weight: float, frame: Tensor | None) -> Float64Array:
-    """Return `etfopt.nn.polar._linear_term.linear_term` as an array."""
+    """Return `etfopt.nn.minimiser._linear_term.linear_term` as an array."""
     with IGNORED():
         X: Float64Array = double(H) @ _frame(frame, H.shape[-1]).mT
         return X if prox is None else X + weight * double(prox)

@@ -3,7 +3,7 @@ r"""Nearest-ETF problems whose values may be looked at, as one function of autog
 A node of autograd costs more than the products of some hundred numbers. Linear term, polar factor and their derivatives
 are therefore one node here, for problems of few columns on the CPU, batches of them included, and for one problem of
 many columns. On a GPU, where a decomposition costs hundreds of products, only problems near collapse take this route.
-The formulas are those of `etfopt.nn.polar._linear_term` and `etfopt.nn.polar._node`, also for derivatives of higher
+The formulas are those of `etfopt.nn.minimiser._linear_term` and `etfopt.nn.polar._node`, also for derivatives of higher
 order.
 """
 
@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 
 from etfopt._torch import differentiated_again, in_forward_mode, readable, transforms, visible
+from etfopt.nn.minimiser._linear_term import linear_term, linear_term_vjp
 from etfopt.nn.polar._collapsed import Collapsed, near_collapse
 from etfopt.nn.polar._factors import Decomposition
 from etfopt.nn.polar._few import FEW, ORDINARY, Few, few_factors, few_linear_term
 from etfopt.nn.polar._gram import gram
-from etfopt.nn.polar._linear_term import linear_term, linear_term_vjp
 from etfopt.nn.polar._node import polar_derivative
 from etfopt.nn.polar._routes import decompose
 
