@@ -79,7 +79,7 @@ def test_held_classes_wait_for_one_small_decomposition_more(found, method):
     waits, plain = (found["cases"][name]["waits"] for name in (f"hold {method}", f"{method} weights"))
     if method == "gram":  # which takes the SVD for the plain problem, and not for the smaller one
         assert waits.count("_linalg_svd") == 1
-        assert len(waits) <= len(plain)
+        assert len(waits) <= len(plain) + 1
     else:
         assert sorted(waits) == sorted([*plain, "_linalg_svd"])
 
