@@ -24,6 +24,7 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
     "sphinx.ext.mathjax",
+    "sphinx-mathjax-offline",  # MathJax itself, so that mathematics shows without a network
     "numpydoc",
     "myst_nb",
     "sphinx_copybutton",
@@ -32,7 +33,10 @@ myst_enable_extensions = ["dollarmath", "colon_fence"]
 myst_heading_anchors = 3
 nb_execution_mode = "off"  # the notebooks are shown with the outputs that they are kept with
 nb_merge_streams = True
+smartquotes = False  # --option is no dash
 templates_path = ["_templates"]
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 exclude_patterns = ["_build"]
 html_theme = "pydata_sphinx_theme"
 html_title = f"etfopt {release}"
