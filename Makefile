@@ -93,6 +93,7 @@ wheel: $(READY) ## build the wheel and try it with each extra alone, outside the
 pictures: $(READY) ## run the demonstration and draw README's pictures from it (docs/images/)
 	mkdir -p build && $(BIN)/etfopt demo --out build/demo --overwrite --quiet > build/demo.txt
 	$(BIN)/python docs/pictures.py build/demo.txt build/demo/report/curves-1.png
+	$(BIN)/python docs/idea_picture.py
 
 check: lint audit docs test ## all that CI runs
 
