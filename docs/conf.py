@@ -11,6 +11,8 @@ ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "docs")]  # theory/ and generated.py are no installed packages
 
 import generated  # noqa: E402 - after the path
+import messages  # noqa: E402 - after the path
+import offline  # noqa: E402 - after the path
 
 import etfopt  # noqa: E402 - after the path
 from theory import registry  # noqa: E402 - after the path
@@ -47,7 +49,9 @@ html_theme_options = {
     "footer_start": ["copyright"],
     "footer_end": [],
 }
-html_sidebars = {"index": [], "install": [], "comparison": []}
+html_sidebars = dict.fromkeys(
+    ("index", "install", "comparison", "gallery", "cheatsheet", "promises", "glossary", "messages"), []
+)
 html_show_sourcelink = False
 
 autosummary_generate = True
@@ -65,6 +69,7 @@ def _write_theory(_app: object) -> None:
     folder.mkdir(exist_ok=True)
     pages = []
     for claim in registry.claims():
+        short = re.split(r"[:,]", claim.title, maxsplit=1)[0]
         sections = {
             "Statement": claim.statement,
             "Assumptions": claim.assumptions,
@@ -75,7 +80,7 @@ def _write_theory(_app: object) -> None:
         body = "\n\n".join(f"## {heading}\n\n{text}" for heading, text in sections.items())
         check = f"## Check\n\n```sh\netfopt verify --claim {claim.id}\n```"
         (folder / f"{claim.id}.md").write_text(f"# {claim.title}\n\n{body}\n\n{check}\n")
-        pages.append(claim.id)
+        pages.append(f"{short} <{claim.id}>")
     toctree = "\n".join(["```{toctree}", ":maxdepth: 1", "", *pages, "```"])
     (folder / "index.md").write_text(f"{INTRODUCTION}\n\n{toctree}\n")
 
@@ -104,10 +109,12 @@ Each is a pair in the folder `notebooks/`: a script in cells, which is what is e
 one run on the CPU, shown here. The tests execute them all, and what they claim they assert."""
 
 
-def _write_results_and_commands(_app: object) -> None:
+def _write_generated(_app: object) -> None:
+    """Write the pages of results, commands and messages."""
     notebooks, docs = ROOT / "notebooks", ROOT / "docs"
     generated.write_results(notebooks / "results", notebooks / "studies", docs / "results")
     generated.write_commands(docs / "commands.md")
+    messages.write_messages(docs / "messages.md")
 
 
 def _link_theory(_app: object, _what: str, _name: str, _object: object, _options: object, lines: list[str]) -> None:
@@ -115,9 +122,17 @@ def _link_theory(_app: object, _what: str, _name: str, _object: object, _options
     lines[:] = [re.sub(r"``theory/(\w+)\.py``", r":doc:`theory/\1.py </theory/\1>`", line) for line in lines]
 
 
+def _require_offline(app: object, error: Exception | None) -> None:
+    """Fail where a page loads anything from another host."""
+    found = [] if error else offline.outside(Path(app.outdir))  # type: ignore[attr-defined] # as below
+    if found:
+        raise RuntimeError("pages load from other hosts: " + "; ".join(found[:5]))
+
+
 def setup(app: object) -> None:
     """Connect what is written before the build."""
-    app.connect("builder-inited", _write_results_and_commands)  # type: ignore[attr-defined] # as below
+    app.connect("builder-inited", _write_generated)  # type: ignore[attr-defined] # as below
     app.connect("autodoc-process-docstring", _link_theory)  # type: ignore[attr-defined] # as below
     app.connect("builder-inited", _write_theory)  # type: ignore[attr-defined] # Sphinx is not imported for one name
     app.connect("builder-inited", _copy_notebooks)  # type: ignore[attr-defined] # as above
+    app.connect("build-finished", _require_offline)  # type: ignore[attr-defined] # as above
