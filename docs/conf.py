@@ -49,9 +49,8 @@ html_theme_options = {
     "footer_start": ["copyright"],
     "footer_end": [],
 }
-html_sidebars = dict.fromkeys(
-    ("index", "install", "comparison", "gallery", "cheatsheet", "promises", "glossary", "messages"), []
-)
+SINGLE = ("index", "install", "comparison", "gallery", "cheatsheet", "promises", "glossary", "messages")
+html_sidebars = {page: [] for page in SINGLE}
 html_show_sourcelink = False
 
 autosummary_generate = True

@@ -14,7 +14,9 @@ PAGES = ("gallery.md", "explanation/frames.md")
 
 def main() -> None:
     for page in PAGES:
-        blocks = re.findall(r"^```python\n(.*?)^```", (DOCS / page).read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+        blocks = re.findall(
+            r"^```python\n(.*?)^```", (DOCS / page).read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
+        )
         for number, code in enumerate(blocks, 1):
             if "save(" not in code:
                 continue

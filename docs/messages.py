@@ -15,8 +15,8 @@ KINDS = ("InputError", "ConvergenceError", "EtfoptError", "MissingExtraError", "
 INTRODUCTION = """# All error messages
 
 Search this page for a part of your message that holds no name or number of yours. Words in braces stand for what the
-message inserts. Where a remedy is fixed, it follows the message. [What to do when ...](howto/errors.md) explains the frequent
-ones.
+message inserts. Where a remedy is fixed, it follows the message. [What to do when ...](howto/errors.md) explains the
+frequent ones.
 """
 
 
@@ -76,7 +76,7 @@ def _raised(function: ast.AST, module: str) -> Iterator[Message]:
             continue
         remedies = [keyword.value for keyword in call.keywords if keyword.arg == "remedy"] or call.args[3:4]
         text, remedy = (_text(part, known) for part in (call.args[0], *(remedies or [ast.Constant("")])))
-        if re.search(r"[a-z]{3} ", text.replace("{", "")):
+        if len(re.findall(r"\b[a-z]{2,}\b", re.sub(r"\{[^}]*\}", "", text))) > 1:  # not only what another function says
             yield Message(module, kind, text, remedy)
 
 
