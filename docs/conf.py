@@ -98,14 +98,14 @@ def _copy_notebooks(_app: object) -> None:
 
 INTRODUCTION = """# Theory
 
-Every claim that the code rests on is a file of the folder `theory/`: stated, proved, and checked on adversarial cases
-by `etfopt verify`. These pages are those files' docstrings. Any case of a check can be run again from its seed."""
+The folder `theory/` has a file for every claim that the code rests on. Its docstring, shown here, states and proves the
+claim; `etfopt verify` checks it on adversarial cases, and repeats any case from its seed."""
 
 
 NOTEBOOKS = """# Notebooks
 
-Each is a pair in the folder `notebooks/`: a script in cells, which is what is edited, and the same with the outputs of
-one run on the CPU, shown here. The tests execute them all, and what they claim they assert."""
+The library at work, with the outputs of one run on the CPU. The folder `notebooks/` has each notebook twice: as a
+script to edit, and with outputs. The tests execute them all, and every claim is asserted in its cell."""
 
 
 def _write_generated(_app: object) -> None:
