@@ -16,8 +16,8 @@ ROOT = Path(__file__).parents[1]
 INTRODUCTION = """# Results
 
 What training shows. A study is a file of variants and seeds. The library trains them all, and computes the tables,
-paired differences and figures of each page from the runs. Only the findings are written by hand. Each page ends with the
-file of its study and the commands that repeat it. Pages of notes describe screenings, and say what they rest on."""
+paired differences and figures of each page from the runs. Only the findings are written by hand. Each page ends with
+the file of its study and the commands that repeat it. Pages of notes describe screenings, and say what they rest on."""
 
 NONE_YET = "No study has been published yet. The planned ones are in `notebooks/studies/`."
 

@@ -6,7 +6,8 @@ import re
 from pathlib import Path
 
 LOADS = re.compile(
-    r"""<(?:script|img|iframe|source|link\b(?![^>]*rel="(?:canonical|next|prev)"))[^>]*?(?:src|srcset|href)=["'](?:https?:)?//"""
+    r"<(?:script|img|iframe|source|link\b(?![^>]*rel=\"(?:canonical|next|prev)\"))"  # a tag that loads ...
+    r"[^>]*?(?:src|srcset|href)=[\"'](?:https?:)?//"  # ... from another host
 )
 
 
