@@ -49,7 +49,18 @@ html_theme_options = {
     "footer_start": ["copyright"],
     "footer_end": [],
 }
-SINGLE = ("index", "install", "start", "comparison", "gallery", "cheatsheet", "promises", "glossary", "messages")
+SINGLE = (
+    "index",
+    "install",
+    "start",
+    "comparison",
+    "gallery",
+    "cheatsheet",
+    "promises",
+    "glossary",
+    "messages",
+    "commands",
+)
 html_sidebars = {page: [] for page in SINGLE}
 html_show_sourcelink = False
 
