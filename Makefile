@@ -85,7 +85,7 @@ audit: $(READY) ## look the pinned versions up among known vulnerabilities
 	$(BIN)/python .ci/audit.py
 
 docs: $(READY) ## build the documentation (build/docs/index.html); a warning is an error
-	$(BIN)/python -m sphinx -W --keep-going -q -b html docs build/docs
+	$(BIN)/python -m sphinx -E -W --keep-going -q -b html docs build/docs
 
 wheel: $(READY) ## build the wheel and try it with each extra alone, outside the checkout (EXTRA=torch: one)
 	$(BIN)/python .ci/wheel.py $(if $(EXTRA),--extra $(EXTRA))
@@ -93,6 +93,8 @@ wheel: $(READY) ## build the wheel and try it with each extra alone, outside the
 pictures: $(READY) ## run the demonstration and draw README's pictures from it (docs/images/)
 	mkdir -p build && $(BIN)/etfopt demo --out build/demo --overwrite --quiet > build/demo.txt
 	$(BIN)/python docs/pictures.py build/demo.txt build/demo/report/curves-1.png
+	$(BIN)/python docs/idea_picture.py
+	$(BIN)/python docs/gallery.py
 
 check: lint audit docs test ## all that CI runs
 

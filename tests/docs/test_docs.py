@@ -14,7 +14,7 @@ from tests import ROOT
 torch = pytest.importorskip("torch")
 LOOPBACK = "lo0" if sys.platform == "darwin" else "lo"
 DOCS = ROOT / "docs"
-GENERATED = {"theory", "api", "results", "notebooks", "commands.md"}
+GENERATED = {"theory", "api", "results", "notebooks", "commands.md", "messages.md"}
 PAGES = [page for page in sorted(DOCS.rglob("*.md")) if not GENERATED & set(page.parts)]
 BLOCKS = {
     str(page.relative_to(DOCS)): blocks

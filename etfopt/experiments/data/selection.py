@@ -27,7 +27,7 @@ class Selection:
     Attributes
     ----------
     indices : Tensor, shape (m,), int64
-        Of the samples kept, rising.
+        Indices of the samples kept, rising.
     labels : Tensor, shape (m,), int64
         Theirs, label noise included.
     """

@@ -157,9 +157,9 @@ def known_classes(name: str, classes: int) -> int | None:
     Parameters
     ----------
     name : str
-        Of the data set.
+        Name of the data set.
     classes : int
-        Of the unconstrained-features model.
+        Number of classes of the unconstrained-features model.
 
     Returns
     -------
