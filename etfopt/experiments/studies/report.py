@@ -45,7 +45,7 @@ class Report:
     pairs: list[Pair[Comparison]]
     spread_pairs: list[Pair[Steadiness]]
     origins: list[dict[str, Any]]
-    tried: list[Tried]
+    tried: list[Tried] = dataclasses.field(default_factory=list)
 
     def is_chosen(self, tried: Tried) -> bool:
         """Return whether the runs of the study have a combination of values that was tried.
