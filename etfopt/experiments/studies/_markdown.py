@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from etfopt.experiments.studies._comparisons import Pair
 from etfopt.experiments.studies._numbers import QUANTITIES, Spread
 from etfopt.experiments.studies.statistics import LEVEL, RESAMPLES, Comparison, Steadiness
+from etfopt.experiments.studies.tuning import is_chosen, tried_with
 
 if TYPE_CHECKING:
     from etfopt.experiments.studies.report import Report
@@ -119,19 +120,22 @@ def _tuning(report: Report) -> list[str]:
     """Return every value that was tried for every variant, a column a combination, and what was chosen in bold."""
     if not report.tried:
         return []
-    share, seeds = report.tried[0].config.data.validation or 0.0, list(report.tried[0].accuracies)
+    first, study = report.tried[0], report.collected.study
+    share, seeds = first.config.data.validation or 0.0, list(first.accuracies)
+    only = ", ".join(f"{_plain(name)} = {_plain(str(value))}" for name, value in tried_with(study, first).items())
     text = (
         "## Tuning\n\nThese settings were chosen for every variant alone, by the mean validation accuracy after the "
         f"last epoch over {_count(len(seeds), 'seed')} that the study does not use "
         f"({', '.join(map(str, seeds))}); of equally good ones the first. The validation split is {100 * share:g} % of "
-        "every class of the training split, the same for all variants; no test image was looked at. The chosen one is "
-        "bold, with the range over seeds where there are several; the study's runs train on the whole training split."
+        "every class of the training split, the same for all variants; no test image was looked at. "
+        f"{f'These runs had {only}. ' * bool(only)}The chosen one is bold, with the range over seeds where there are "
+        "several. The study's runs train on the whole training split."
     )
     columns = list(dict.fromkeys(t.values for t in report.tried))
     rows: dict[str, dict[str, str]] = {}
     for t in report.tried:
         cell = _tried(list(t.accuracies.values()))
-        rows.setdefault(t.variant, {})[t.values] = f"**{cell}**" if report.is_chosen(t) else cell
+        rows.setdefault(t.variant, {})[t.values] = f"**{cell}**" if is_chosen(study, t) else cell
     table = [[_plain(name), *(row[values] for values in columns)] for name, row in rows.items()]
     return [text, _rows(["variant", *map(_plain, columns)], table)]
 

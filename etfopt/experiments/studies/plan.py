@@ -12,6 +12,9 @@ from etfopt.experiments.settings import TrainConfig
 
 __all__ = ["Planned", "Study", "Variant"]
 
+LISTS = ("seeds", "baselines", "varied")
+"""Fields of a study that are lists in JSON."""
+
 
 @dataclass(frozen=True)
 class Variant:
@@ -78,6 +81,8 @@ class Study:
     baselines : tuple of str
         Variants that the report compares the others with: names of variants of the file, of cells of the grid, or
         whole names. The default is the first variant.
+    varied : tuple of str
+        Settings that the grid varies.
     tuning : Study, optional
         Runs that choose some settings of every variant, with a validation split in place of the test split: the head
         of each of its variants is the name of one of this study's, and the cell is what is tried. None if nothing is
@@ -92,6 +97,7 @@ class Study:
     seeds: tuple[int, ...]
     variants: tuple[Variant, ...]
     baselines: tuple[str, ...] = ()
+    varied: tuple[str, ...] = ()
     tuning: Study | None = None
 
     def runs(self) -> list[Planned]:
@@ -129,7 +135,7 @@ class Study:
         values = asdict(replace(self, tuning=None))
         del values["tuning"]
         variants = [{**asdict(v), "config": v.config.to_dict()} for v in self.variants]
-        lists = {"seeds": list(self.seeds), "baselines": list(self.baselines)}
+        lists = {key: list(getattr(self, key)) for key in LISTS}
         return {**values, **lists, "variants": variants}
 
     @classmethod
@@ -147,5 +153,5 @@ class Study:
             The same study.
         """
         variants = [Variant(**{**v, "config": TrainConfig.from_record(v["config"])}) for v in values["variants"]]
-        tuples = {"seeds": tuple(values["seeds"]), "baselines": tuple(values.get("baselines", ()))}
+        tuples = {key: tuple(values.get(key, ())) for key in LISTS}
         return cls(**{**values, **tuples, "variants": tuple(variants)})

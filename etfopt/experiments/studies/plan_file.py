@@ -18,7 +18,7 @@ from etfopt.files._text import LARGEST_TOML, parse_toml, read_bounded
 __all__ = ["parse_study", "read_study"]
 
 KEYS = ("title", "question", "setup", "findings", "baselines", "seeds", "base", "variants", "grid", "tuning")
-TUNING_KEYS = ("seeds", "validation", "grid")
+TUNING_KEYS = ("seeds", "validation", "base", "grid")
 VALIDATION = 0.2
 """Share of the training split that judges settings."""
 
@@ -61,7 +61,8 @@ def parse_study(values: Mapping[str, Any], name: str) -> Study:
     ``base`` holds settings of `TrainConfig`; ``variants`` is a list of tables, each a ``name`` and the settings that
     make it; ``grid`` maps settings to lists of values, and every variant is taken with every combination of them.
     ``tuning`` has a ``grid`` of its own, of settings to be chosen for every variant by its accuracy on a share
-    ``validation`` of the training split, 0.2 by default, over ``seeds`` that the study does not use.
+    ``validation`` of the training split, 0.2 by default, over ``seeds`` that the study does not use; its ``base`` holds
+    settings of these runs alone, such as fewer epochs.
     Settings are written as dotted names or as nested tables.
 
     Parameters
@@ -115,6 +116,7 @@ def parse_study(values: Mapping[str, Any], name: str) -> Study:
         seeds_of(values.get("seeds"), "seeds"),
         variants,
         tuple(baselines),
+        tuple(grid),
     )
     if "tuning" not in values:
         return study
@@ -127,23 +129,25 @@ def _tuning(table: Any, study: Study, taken: Mapping[str, Any]) -> Study:
     if not isinstance(table, Mapping) or not table.keys() <= set(TUNING_KEYS):
         raise InputError(f"tuning must be a table of {', '.join(TUNING_KEYS)}; got {table!r}")
     grid, seeds = grid_of(table.get("grid", {}), "tuning.grid"), seeds_of(table.get("seeds"), "tuning.seeds")
+    base = settings_of(table.get("base", {}), "tuning.base")
     if not grid:
         raise InputError("tuning.grid is empty; give the values to try, as in optimizer.learning_rate = [0.05, 0.1]")
     if shared := sorted(set(seeds) & set(study.seeds)):
         raise InputError(
             f"tuning.seeds: {shared[0]} is a seed of the study; take others, such as {max(study.seeds) + 1}"
         )
-    if both := sorted(key for key in grid if key in {"seed", *taken}):
-        raise InputError(f"tuning.grid: {both[0]} is set by the study already; a tuned setting is set there alone")
-    if any(variant.config.data.validation is not None for variant in study.variants):
+    for key in (*grid, *base):
+        if key in {"seed", *taken} or (key in grid and key in base):
+            raise InputError(f"tuning: {key} is set by the study already, or twice; a tuned setting is set there alone")
+    if "data.validation" in base or any(v.config.data.validation is not None for v in study.variants):
         raise InputError("data.validation is set by the tuning, as tuning.validation; leave it out elsewhere")
     _require_few(len(study.variants) * math.prod(map(len, grid.values())))
-    share = {"data.validation": table.get("validation", VALIDATION)}
+    base["data.validation"] = table.get("validation", VALIDATION)
     variants = tuple(
-        _variant(v.name, cell, v.config, {**place, **share}) for v in study.variants for cell, place in cells(grid)
+        _variant(v.name, cell, v.config, {**base, **place}) for v in study.variants for cell, place in cells(grid)
     )
     _refuse_twins(variants)
-    return Study(study.name, f"{study.title}: tuning", study.question, "", "", seeds, variants)
+    return Study(study.name, f"{study.title}: tuning", study.question, "", "", seeds, variants, (), tuple(grid))
 
 
 def _named(value: Any) -> dict[str, dict[str, Any]]:

@@ -11,7 +11,7 @@ from typing import Any
 from etfopt.experiments.studies._comparisons import Pair, comparisons, spread_comparisons
 from etfopt.experiments.studies._numbers import Collected, Spread, collect, quantities, two_epochs
 from etfopt.experiments.studies.statistics import Comparison, Steadiness
-from etfopt.experiments.studies.tuning import Tried, tried
+from etfopt.experiments.studies.tuning import Tried, is_chosen, tried
 from etfopt.experiments.training._run_folder import read_starts
 
 __all__ = ["Report", "make_report"]
@@ -47,20 +47,6 @@ class Report:
     origins: list[dict[str, Any]]
     tried: list[Tried] = dataclasses.field(default_factory=list)
 
-    def is_chosen(self, tried: Tried) -> bool:
-        """Return whether the runs of the study have a combination of values that was tried.
-
-        Parameters
-        ----------
-        tried : Tried
-            One of `tried`.
-
-        Returns
-        -------
-        bool
-        """
-        return any(v.name == tried.variant and v.config == tried.final for v in self.collected.study.variants)
-
     def to_dict(self) -> dict[str, Any]:
         """Return everything for JSON; an epoch that never came is null there.
 
@@ -88,7 +74,7 @@ class Report:
                     "variant": t.variant,
                     "values": t.values,
                     "validation": {str(seed): accuracy for seed, accuracy in t.accuracies.items()},
-                    "chosen": self.is_chosen(t),
+                    "chosen": is_chosen(found.study, t),
                 }
                 for t in self.tried
             ],

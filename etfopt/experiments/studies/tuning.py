@@ -21,7 +21,7 @@ from etfopt.experiments.studies.runs import run_study
 from etfopt.experiments.training._recorder import LINES
 from etfopt.experiments.training._records import read_lines
 
-__all__ = ["TUNING", "Tried", "best", "chosen", "tried", "tune"]
+__all__ = ["TUNING", "Tried", "best", "chosen", "is_chosen", "tried", "tried_with", "tune"]
 
 TUNING = "tuning"
 """Folder of these runs, in the folder of the study."""
@@ -42,6 +42,8 @@ class Tried:
         The combination, such as "optimizer.learning_rate=0.05, head.temperature=5".
     config : TrainConfig
         Configuration of the runs that tried it.
+    settings : dict
+        The same, by the names of the settings.
     accuracies : dict
         Validation accuracy after the last epoch by seed; None if the run diverged.
     """
@@ -49,12 +51,8 @@ class Tried:
     variant: str
     values: str
     config: TrainConfig
+    settings: dict[str, Any]
     accuracies: dict[int, float | None]
-
-    @property
-    def final(self) -> TrainConfig:
-        """Configuration of the study's runs with these values: on the whole training split, and the test split."""
-        return self.config.with_settings({"data.validation": None})
 
     @property
     def mean(self) -> float:
@@ -137,7 +135,11 @@ def chosen(study: Study, folder: Path) -> Study:
         If a variant diverges with every combination.
     """
     tries = tried(folder, study.tuning)
-    variants = [replace(v, config=best([t for t in tries if t.variant == v.name]).final) for v in study.variants]
+    winners = [best([t for t in tries if t.variant == v.name]) for v in study.variants]
+    variants = [
+        replace(v, config=v.config.with_settings(winner.settings))
+        for v, winner in zip(study.variants, winners, strict=True)
+    ]
     return replace(study, variants=tuple(variants), tuning=None)
 
 
@@ -180,7 +182,60 @@ def tried(folder: Path, plan: Study | None = None) -> list[Tried]:
             f"{folder}: {len(waiting)} of {len(plan.runs())} runs that choose settings are not finished, such as "
             f"{waiting[0]}; finish them by the command that trains the study"
         )
-    return [Tried(v.head, v.cell, v.config, found[v.name]) for v in plan.variants]
+    return [
+        Tried(v.head, v.cell, v.config, {name: _value(v.config, name) for name in plan.varied}, found[v.name])
+        for v in plan.variants
+    ]
+
+
+def is_chosen(study: Study, tried: Tried) -> bool:
+    """Return whether the runs of a study have a combination of values.
+
+    Parameters
+    ----------
+    study : Study
+        As it was trained.
+    tried : Tried
+        A combination for one of its variants.
+
+    Returns
+    -------
+    bool
+    """
+    config = _settled(study, tried)
+    return config == config.with_settings(tried.settings)
+
+
+def tried_with(study: Study, tried: Tried) -> dict[str, Any]:
+    """Return the settings of the runs that tried a combination where those of the study's runs are others.
+
+    Parameters
+    ----------
+    study : Study
+        As it was trained.
+    tried : Tried
+        A combination for one of its variants.
+
+    Returns
+    -------
+    dict
+        From names to values, without the combination and the validation split.
+    """
+    ours, own = _settled(study, tried), ("data.validation", *tried.settings)
+    names = [name for name, _ in TrainConfig.settings() if not any(key.startswith(name) for key in ("seed", *own))]
+    return {name: value for name in names if (value := _value(tried.config, name)) != _value(ours, name)}
+
+
+def _settled(study: Study, tried: Tried) -> TrainConfig:
+    return next(variant.config for variant in study.variants if variant.name == tried.variant)
+
+
+def _value(config: TrainConfig, name: str) -> Any:
+    """Return a setting by its dotted name, options included."""
+    found: Any = config
+    for part in name.split("."):
+        found = found[part] if isinstance(found, dict) else getattr(found, part)
+    return found
 
 
 def best(tries: Sequence[Tried]) -> Tried:
