@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 ACCURACIES = {"test_accuracy_first": 0, "test_accuracy_second": 1}
 SPEED = ("epochs_to_99", "epochs_to_100", "epochs_to_margin_1")
 COLLAPSE = ("cosine_margin", "nc1", "nc2", "nc3", "equinorm_difference")
-COST = ("step_ms", "step_mib")
+COST = ("step_ms", "step_mib", "head_kib")
 
 
 def markdown(report: Report, figures: Mapping[str, str]) -> str:
@@ -39,7 +39,8 @@ def markdown(report: Report, figures: Mapping[str, str]) -> str:
         "## Collapse after the last epoch\n\nMeasures of the training split.",
         _table(report, COLLAPSE),
         "## Time and memory of a training step\n\nForward, backward and update on the machine of the runs: the median "
-        "time, and the most memory that tensors made in a step took at a time, activations and gradients included.",
+        "time, and the most memory that tensors made in a step took at a time, activations and gradients included. The "
+        "head's memory is that of its parameters and buffers.",
         _table(report, COST),
         *_tuning(report),
         *_paired(report),
