@@ -14,7 +14,7 @@ DIGESTS = {
     **{"batches": "0a5fb9cee958d7b4", "cifar10-small": "0f184ee267ff664f", "cifar10": "9e4a7fa087f1c5aa"},
     **{"cost": "35e5f7c12590a7d8", "gradients": "171f38a99dcfec6f", "heads": "01bebde2f50b9095"},
     **{"imbalance-cifar10": "0d9394e804ca5a32", "imbalance-mnist5k": "91a47646904afba0"},
-    **{"cifar10-50k": "0329bb5b5511fcf2"},
+    **{"cifar10-50k": "0329bb5b5511fcf2", "codes-omniglot": "e0e7b911f68cbbbc"},
     **{"omniglot": "cceaa2414a9192b0", "ufm-1000": "d0bb103a15058ed9", "ufm": "704db384edb140b7"},
 }
 """Of the digests of all runs of each study, as version 0.1 computed them: by these, recorded runs are known.

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from etfopt.experiments.studies._comparisons import Pair
 from etfopt.experiments.studies._numbers import QUANTITIES, Spread
+from etfopt.experiments.studies._tried import is_chosen, tried_with
 from etfopt.experiments.studies.statistics import LEVEL, RESAMPLES, Comparison, Steadiness
-from etfopt.experiments.studies.tuning import is_chosen, tried_with
 
 if TYPE_CHECKING:
     from etfopt.experiments.studies.report import Report

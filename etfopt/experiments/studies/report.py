@@ -10,8 +10,9 @@ from typing import Any
 
 from etfopt.experiments.studies._comparisons import Pair, comparisons, spread_comparisons
 from etfopt.experiments.studies._numbers import Collected, Spread, collect, quantities, two_epochs
+from etfopt.experiments.studies._tried import Tried, is_chosen
 from etfopt.experiments.studies.statistics import Comparison, Steadiness
-from etfopt.experiments.studies.tuning import Tried, is_chosen, tried
+from etfopt.experiments.studies.tuning import tried
 from etfopt.experiments.training._run_folder import read_starts
 
 __all__ = ["Report", "make_report"]
