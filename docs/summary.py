@@ -22,8 +22,8 @@ from etfopt.plotting import save
 RESULTS = Path(__file__).parents[1] / "notebooks" / "results"
 FOLDER, PAGE, PICTURE, ADVICE = "summary", "README.md", "differences.png", "advice.md"
 
-ACCURACIES = ("test_accuracy_second",)
-"""The quantity of a study's comparisons that is shown: the first of these that it has."""
+ACCURACIES = ("test_accuracy_second", "average_accuracy")
+"""The quantity of a study's comparisons that is shown: the first of these that it has; the second is over sessions."""
 
 LEFT_OUT = {
     "cost": "it times steps, and trains for five epochs",
@@ -33,17 +33,18 @@ LEFT_OUT = {
 }
 """Studies that say nothing about test accuracy against a learned head, and why."""
 
-COLORS = {"fixed": "#0072B2", "nearest": "#009E73"}
-OTHER = "#CC79A7"
+LOOKS = {"fixed": ("#0072B2", "s"), "nearest": ("#009E73", "o"), "other": ("#CC79A7", "D")}
+"""Colour and marker of each kind of head."""
 HEADING: dict[str, Any] = {"fontsize": 8, "weight": "bold", "va": "center", "zorder": 3}
 HEADING["bbox"] = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}
 
 TEXT = """# When does an ETF head help?
 
 Every published study with a learned head is here, whichever way it went. A row is the difference in final test accuracy
-between a head and the learned head of the same study: same data, same seeds, same batches. The interval is a 95 %
-bootstrap over the seeds, and p is exact: with n pairs it cannot be below 2/2^n, so three seeds give at least 0.25 and
-five at least 0.06. Differences with p < 0.05 are bold. There are {count} rows, and no correction for their number."""
+between a head and the learned head of the same study: same data, same seeds, same batches. Where classes arrive in
+sessions it is the average accuracy over the sessions. The interval is a 95 % bootstrap over the seeds, and p is exact:
+with n pairs it cannot be below 2/2^n, so three seeds give at least 0.25 and five at least 0.06. Differences with p < 0.05
+are bold. There are {count} rows, and no correction for their number."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class Difference:
     head, place : str
         Name of the variant, and its place in the grid.
     kind : str
-        The head's name in the settings.
+        The head's name in the settings: fixed or nearest; other where it is another.
     pairs : int
         Seeds that both have.
     mean : float
@@ -108,7 +109,8 @@ def _of_study(name: str, report: dict[str, Any]) -> list[Difference]:
 
 def _difference(name: str, title: str, variant: dict[str, Any], row: dict[str, Any]) -> Difference:
     interval = row["interval"] and tuple(100 * x for x in row["interval"])
-    own = (variant["head"] or variant["name"], variant["cell"], variant["config"]["head"]["name"])
+    head = variant["config"]["head"]["name"]
+    own = variant["head"] or variant["name"], variant["cell"], head if head in LOOKS else "other"
     return Difference(name, title, *own, len(row["seeds"]), 100 * row["mean"], interval, row["p_value"])
 
 
@@ -162,9 +164,9 @@ def draw(rows: Sequence[Difference], path: Path) -> None:
         y += 1
         labels[-y] = ", ".join(filter(None, (row.head, row.place)))
         low, high = row.interval or (math.nan, math.nan)
-        color = COLORS.get(row.kind, OTHER)
+        color, marker = LOOKS[row.kind]
         axes.plot([low, high], [-y, -y], color=color, linewidth=1.6)
-        axes.plot([row.mean], [-y], "s" if row.kind == "fixed" else "o", color=color, markersize=5)
+        axes.plot([row.mean], [-y], marker, color=color, markersize=5)
     axes.axvline(0, color="0.4", linewidth=0.8)
     axes.set_xscale("symlog", linthresh=1, linscale=1)
     ticks = (-20, -10, -5, -2, -1, -0.5, 0, 0.5, 1, 2, 5, 10, 20)
@@ -174,9 +176,10 @@ def draw(rows: Sequence[Difference], path: Path) -> None:
     axes.set_ylim(-y - 1, -0.4)
     axes.tick_params(axis="x", labelsize=8)
     axes.set_xlabel("test accuracy minus the learned head's, points; 95 % interval", fontsize=8)
-    kinds = {"fixed head": (COLORS["fixed"], "s"), "nearest head": (COLORS["nearest"], "o")}
-    shapes = [Line2D([], [], color=color, marker=marker) for color, marker in kinds.values()]
-    figure.legend(shapes, list(kinds), loc="outside upper right", ncols=2, frameon=False, fontsize=8)
+    kinds = [kind for kind in LOOKS if any(row.kind == kind for row in rows)]
+    shapes = [Line2D([], [], color=LOOKS[kind][0], marker=LOOKS[kind][1]) for kind in kinds]
+    names = [f"{kind} head" for kind in kinds]
+    figure.legend(shapes, names, loc="outside upper right", ncols=len(kinds), frameon=False, fontsize=8)
     axes.spines[["top", "right"]].set_visible(False)
     save(axes, path, dpi=90)
 
