@@ -43,7 +43,7 @@ TEXT = """# When does an ETF head help?
 Every published study with a learned head is here, whichever way it went. A row is the difference in final test accuracy
 between a head and the learned head of the same study: same data, same seeds, same batches. Where classes arrive in
 sessions it is the average accuracy over the sessions. The interval is a 95 % bootstrap over the seeds, and p is exact:
-with n pairs it cannot be below 2/2^n, so three seeds give at least 0.25 and five at least 0.06. Differences with p < 0.05
+with n pairs it cannot be below 2/2^n, so three seeds give at least 0.25 and five at least 0.06. Those with p < 0.05
 are bold. There are {count} rows, and no correction for their number."""
 
 
