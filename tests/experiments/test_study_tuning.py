@@ -15,6 +15,7 @@ from etfopt.errors import ConvergenceError, InputError
 from etfopt.experiments.data import load_images
 from etfopt.experiments.data.selection import for_validation, selected
 from etfopt.experiments.settings import DataConfig, TrainConfig
+from etfopt.experiments.studies._tried import at_edges
 from etfopt.experiments.studies.plan import Study
 from etfopt.experiments.studies.plan_file import parse_study
 from etfopt.experiments.studies.runs import run_study
@@ -121,6 +122,23 @@ def test_the_best_mean_wins_and_the_first_of_equals(accuracies: list, winner: in
 def test_a_variant_that_always_diverges_is_an_error():
     with pytest.raises(ConvergenceError, match="variant 'a' diverged with every combination"):
         best([Tried("a", "x=1", TrainConfig(), {}, {0: None, 1: 0.5})])
+
+
+@pytest.mark.parametrize(
+    ("values", "taken", "said"),
+    [
+        ([0.1, 0.2, 0.4], 0.4, ["a (optimizer.learning_rate = 0.4)"]),
+        ([0.4, 0.1, 0.2], 0.1, ["a (optimizer.learning_rate = 0.1)"]),
+        ([0.4, 0.1, 0.2], 0.2, []),
+        ([0.1, 0.2], 0.2, []),  # of two numbers each is an end
+    ],
+)
+def test_a_choice_at_an_end_of_the_values_is_said(values: list[float], taken: float, said: list[str]):
+    name = "optimizer.learning_rate"
+    plan = {key: value for key, value in PLAN.items() if key != "tuning"}
+    study = parse_study({**plan, "variants": [{"name": "a", name: taken}]}, "s")
+    tries = [Tried("a", f"{name}={x}", TrainConfig(), {name: x}, {7: 0.5}) for x in values]
+    assert at_edges(study, tries) == said
 
 
 # --- the file ------------------------------------------------------------------------------------------------------

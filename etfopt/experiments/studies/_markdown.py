@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from etfopt.experiments.studies._comparisons import Pair
 from etfopt.experiments.studies._numbers import QUANTITIES, Spread
-from etfopt.experiments.studies._tried import is_chosen, tried_with
+from etfopt.experiments.studies._tried import at_edges, is_chosen, tried_with
 from etfopt.experiments.studies.statistics import LEVEL, RESAMPLES, Comparison, Steadiness
 
 if TYPE_CHECKING:
@@ -132,6 +132,8 @@ def _tuning(report: Report) -> list[str]:
         f"{f'These runs had {only}. ' * bool(only)}The chosen one is bold, with the range over seeds where there are "
         "several. The study's runs train on the whole training split."
     )
+    if edges := at_edges(study, report.tried):
+        text += f" **At an end of what was tried**, so that a value beyond may be better: {_plain('; '.join(edges))}."
     columns = list(dict.fromkeys(t.values for t in report.tried))
     rows: dict[str, dict[str, str]] = {}
     for t in report.tried:

@@ -12,7 +12,7 @@ from etfopt.errors import ConvergenceError
 from etfopt.experiments.settings import TrainConfig
 from etfopt.experiments.studies.plan import Study
 
-__all__ = ["Tried", "best", "is_chosen", "tried_with", "value_of"]
+__all__ = ["Tried", "at_edges", "best", "is_chosen", "tried_with", "value_of"]
 
 ROUNDING = 1e-9
 """Mean accuracies that differ by less are equal."""
@@ -113,6 +113,31 @@ def tried_with(study: Study, tried: Tried) -> dict[str, Any]:
     ours, own = _settled(study, tried), ("data.validation", *tried.settings)
     names = [name for name, _ in TrainConfig.settings() if not any(key.startswith(name) for key in ("seed", *own))]
     return {name: value for name in names if (value := value_of(tried.config, name)) != value_of(ours, name)}
+
+
+def at_edges(study: Study, tries: Sequence[Tried]) -> list[str]:
+    """Return what was chosen at an end of three or more numbers: a value beyond it may be better still.
+
+    Parameters
+    ----------
+    study : Study
+        As it was trained.
+    tries : sequence of Tried
+        All combinations of all its variants.
+
+    Returns
+    -------
+    list of str
+        Variant, setting and value of each.
+    """
+    found = []
+    for name in tries[0].settings if tries else ():
+        values = {t.settings[name] for t in tries}
+        if len(values) > 2 and all(isinstance(value, int | float) for value in values):
+            ends = min(values), max(values)
+            chosen = [t for t in tries if is_chosen(study, t) and t.settings[name] in ends]
+            found += [f"{t.variant} ({name} = {t.settings[name]:g})" for t in chosen]
+    return found
 
 
 def _settled(study: Study, tried: Tried) -> TrainConfig:
