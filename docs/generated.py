@@ -88,7 +88,8 @@ def _page(folder: Path, study: Path) -> Page | None:
         text = (folder / "report.md").read_text().rstrip() + "\n\n" + _again(folder.name, study)
         return Page(folder.name, *(said.get(key, "").strip() for key in ("title", "question", "findings")), text)
     if (folder / "README.md").exists():
-        text = (folder / "README.md").read_text()
+        # what is report.md in the repository is the index of a folder here
+        text = (folder / "README.md").read_text().replace("/report.md)", "/index.md)")
         title = re.search(r"^# (.+)$", text, re.MULTILINE)
         conclusion = re.search(r"^## Conclusion\n+(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
         findings = conclusion[1].strip() if conclusion else ""
