@@ -153,5 +153,5 @@ class Study:
             The same study.
         """
         variants = [Variant(**{**v, "config": TrainConfig.from_record(v["config"])}) for v in values["variants"]]
-        tuples = {key: tuple(values.get(key, ())) for key in LISTS}
+        tuples = {key: tuple(values[key] if key == "seeds" else values.get(key, ())) for key in LISTS}
         return cls(**{**values, **tuples, "variants": tuple(variants)})
