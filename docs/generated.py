@@ -58,12 +58,15 @@ def write_results(results: Path, studies: Path, target: Path) -> list[Page]:
     Returns
     -------
     list of Page
-        By name.
+        The summary, then by name.
     """
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
     pages = []
-    for folder in sorted(results.iterdir()) if results.is_dir() else []:
+    folders = (
+        sorted(results.iterdir(), key=lambda path: (path.name != "summary", path.name)) if results.is_dir() else []
+    )
+    for folder in folders:
         page = _page(folder, studies / f"{folder.name}.toml")
         if page is None:
             continue
@@ -85,7 +88,8 @@ def _page(folder: Path, study: Path) -> Page | None:
         text = (folder / "report.md").read_text().rstrip() + "\n\n" + _again(folder.name, study)
         return Page(folder.name, *(said.get(key, "").strip() for key in ("title", "question", "findings")), text)
     if (folder / "README.md").exists():
-        text = (folder / "README.md").read_text()
+        # what is report.md in the repository is the index of a folder here
+        text = (folder / "README.md").read_text().replace("/report.md)", "/index.md)")
         title = re.search(r"^# (.+)$", text, re.MULTILINE)
         conclusion = re.search(r"^## Conclusion\n+(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
         findings = conclusion[1].strip() if conclusion else ""

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from etfopt.experiments.studies._comparisons import Pair
 from etfopt.experiments.studies._numbers import QUANTITIES, Spread
+from etfopt.experiments.studies._tried import at_edges, is_chosen, tried_with
 from etfopt.experiments.studies.statistics import LEVEL, RESAMPLES, Comparison, Steadiness
 
 if TYPE_CHECKING:
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
 ACCURACIES = {"test_accuracy_first": 0, "test_accuracy_second": 1}
 SPEED = ("epochs_to_99", "epochs_to_100", "epochs_to_margin_1")
 COLLAPSE = ("cosine_margin", "nc1", "nc2", "nc3", "equinorm_difference")
-COST = ("step_ms", "step_mib")
+COST = ("step_ms", "step_mib", "head_kib")
 
 
 def markdown(report: Report, figures: Mapping[str, str]) -> str:
@@ -37,8 +39,10 @@ def markdown(report: Report, figures: Mapping[str, str]) -> str:
         "## Collapse after the last epoch\n\nMeasures of the training split.",
         _table(report, COLLAPSE),
         "## Time and memory of a training step\n\nForward, backward and update on the machine of the runs: the median "
-        "time, and the most memory that tensors made in a step took at a time, activations and gradients included.",
+        "time, and the most memory that tensors made in a step took at a time, activations and gradients included. The "
+        "head's memory is that of its parameters and buffers.",
         _table(report, COST),
+        *_tuning(report),
         *_paired(report),
         *_steadiness(report),
         *(["## Figures"] if figures else []),
@@ -111,6 +115,44 @@ def _number(value: float, kind: str, epochs: int = 0) -> str:
     if kind == "epochs":
         return f"{value:g}"
     return f"{value:.1e}" if abs(value) < 1e-3 else f"{value:#.3g}"
+
+
+def _tuning(report: Report) -> list[str]:
+    """Return every value that was tried for every variant, a column a combination, and what was chosen in bold."""
+    if not report.tried:
+        return []
+    first, study = report.tried[0], report.collected.study
+    share, seeds = first.config.data.validation or 0.0, list(first.accuracies)
+    only = ", ".join(f"{_plain(name)} = {_plain(str(value))}" for name, value in tried_with(study, first).items())
+    text = (
+        "## Tuning\n\nThese settings were chosen for every variant alone, by the mean validation accuracy after the "
+        f"last epoch over {_count(len(seeds), 'seed')} that the study does not use "
+        f"({', '.join(map(str, seeds))}); of equally good ones the first. The validation split is {100 * share:g} % of "
+        "every class of the training split, the same for all variants; no test image was looked at. "
+        f"{f'These runs had {only}. ' * bool(only)}The chosen one is bold, with the range over seeds where there are "
+        "several. The study's runs train on the whole training split."
+    )
+    if edges := at_edges(study, report.tried):
+        text += f" **At an end of what was tried**, so that a value beyond may be better: {_plain('; '.join(edges))}."
+    columns = list(dict.fromkeys(t.values for t in report.tried))
+    rows: dict[str, dict[str, str]] = {}
+    for t in report.tried:
+        cell = _tried(list(t.accuracies.values()))
+        rows.setdefault(t.variant, {})[t.values] = f"**{cell}**" if is_chosen(study, t) else cell
+    table = [[_plain(name), *(row[values] for values in columns)] for name, row in rows.items()]
+    return [text, _rows(["variant", *map(_plain, columns)], table)]
+
+
+def _tried(accuracies: Sequence[float | None]) -> str:
+    values = [value for value in accuracies if value is not None]
+    if len(values) < len(accuracies):
+        return "diverged"
+    low, mean, high = (f"{100 * x:.2f}" for x in (min(values), fmean(values), max(values)))
+    return f"{mean} %" if low == high else f"{mean} % ({low} to {high})"
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n} {what}{'s' * (n != 1)}"
 
 
 def _paired(report: Report) -> list[str]:
