@@ -8,15 +8,15 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from etfopt.experiments.studies._comparisons import Pair
-from etfopt.experiments.studies._numbers import QUANTITIES, Spread
+from etfopt.experiments.studies._numbers import COLLAPSE, QUANTITIES, TAILS, Spread
 from etfopt.experiments.studies.statistics import LEVEL, RESAMPLES, Comparison, Steadiness
 
 if TYPE_CHECKING:
     from etfopt.experiments.studies.report import Report
 
 ACCURACIES = {"test_accuracy_first": 0, "test_accuracy_second": 1}
+PERCENT = (*ACCURACIES, *(name for name in TAILS if "accuracy" in name))
 SPEED = ("epochs_to_99", "epochs_to_100", "epochs_to_margin_1")
-COLLAPSE = ("cosine_margin", "nc1", "nc2", "nc3", "equinorm_difference")
 COST = ("step_ms", "step_mib")
 
 
@@ -36,6 +36,7 @@ def markdown(report: Report, figures: Mapping[str, str]) -> str:
         _table(report, SPEED),
         "## Collapse after the last epoch\n\nMeasures of the training split.",
         _table(report, COLLAPSE),
+        *_tails(report),
         "## Time and memory of a training step\n\nForward, backward and update on the machine of the runs: the median "
         "time, and the most memory that tensors made in a step took at a time, activations and gradients included.",
         _table(report, COST),
@@ -90,10 +91,32 @@ def _accuracies(report: Report) -> str:
 def _table(report: Report, keys: Sequence[str]) -> str:
     lengths = {variant.name: variant.config.training.epochs for variant in report.collected.study.variants}
     rows = [
-        [_plain(name), *(_spread(row[key], "epochs" if key in SPEED else "number", lengths[name]) for key in keys)]
+        [_plain(name), *(_spread(row[key], _kind(key), lengths[name]) for key in keys)]
         for name, row in report.spreads.items()
     ]
     return _rows(["variant", *(QUANTITIES[key] for key in keys)], rows)
+
+
+def _tails(report: Report) -> list[str]:
+    """Return the table of imbalanced classes, if there are any."""
+    rows = {name: row for name, row in report.spreads.items() if row.keys() & TAILS.keys()}
+    if not rows:
+        return []
+    text = (
+        "## Head, middle and tail classes\n\nAfter the last epoch. The head is the third of the classes with the most "
+        "training samples, the tail the third with the fewest (rounded down), the middle the rest. Accuracies are "
+        "means over the classes of a group. Distances are squared, of the training split's class means to the simplex "
+        "and to SELI for these numbers of samples, at the best rotation, size and shift, over the means' squared norm."
+    )
+    table = [
+        [_plain(name), *(_spread(row[key], _kind(key)) if key in row else "-" for key in TAILS)]
+        for name, row in rows.items()
+    ]
+    return [text, _rows(["variant", *TAILS.values()], table)]
+
+
+def _kind(key: str) -> str:
+    return "percent" if key in PERCENT else "epochs" if key in SPEED else "number"
 
 
 def _spread(spread: Spread, kind: str, epochs: int = 0) -> str:
@@ -142,7 +165,7 @@ def few_seeds(n: int) -> str | None:
 
 def _names(pair: Pair[Any], epochs: tuple[int, int]) -> list[str]:
     place = ACCURACIES.get(pair.quantity)
-    quantity = QUANTITIES[pair.quantity] if place is None else f"test top-1, epoch {epochs[place]}"
+    quantity = {**QUANTITIES, **TAILS}[pair.quantity] if place is None else f"test top-1, epoch {epochs[place]}"
     return [_plain(pair.variant), _plain(pair.baseline), quantity]
 
 
@@ -161,7 +184,7 @@ def _steadiness(report: Report) -> list[str]:
 
 
 def _spread_pair(pair: Pair[Steadiness], epochs: tuple[int, int]) -> list[str]:
-    found, unit = pair.result, 100 if pair.quantity in ACCURACIES else 1
+    found, unit = pair.result, 100 if pair.quantity in PERCENT else 1
     return [
         *_names(pair, epochs),
         str(len(found.seeds)),
@@ -174,7 +197,7 @@ def _spread_pair(pair: Pair[Steadiness], epochs: tuple[int, int]) -> list[str]:
 
 
 def _pair(pair: Pair[Comparison], epochs: tuple[int, int]) -> list[str]:
-    found, percent = pair.result, pair.quantity in ACCURACIES
+    found, percent = pair.result, pair.quantity in PERCENT
 
     def text(value: float) -> str:
         return f"{100 * value:+.2f}" if percent else f"{value:+.3g}"
