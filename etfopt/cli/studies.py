@@ -27,26 +27,56 @@ from etfopt.cli._app import (
 from etfopt.errors import InputError
 
 if TYPE_CHECKING:
+    from etfopt.experiments.studies.plan import Study
     from etfopt.experiments.studies.runs import Outcome
 
 __all__ = ["demo", "report", "train_study"]
 
 
 def train_study(path: Path, out: Path, jobs: int, dry_run: bool, quiet: bool, machine: dict[str, Any]) -> None:
-    """Train what is not finished of a study; end with status 1 if a run has failed."""
+    """Train what is not finished of a study, its tuning first; end with status 1 if a run has failed."""
     require_file(path)
     require_folder(out)
-    from etfopt.experiments.studies._progress import State, divergence
-    from etfopt.experiments.studies._progress import progress as progress_of
     from etfopt.experiments.studies.plan_file import read_study
-    from etfopt.experiments.studies.runs import run_study
+    from etfopt.experiments.studies.tuning import TUNING, chosen
 
     study = read_study(path)
     folder = out / study.name
-    before = progress_of(folder, study.runs())
+    if study.tuning is not None:
+        if dry_run and not _print_plan(study.tuning, folder / TUNING):
+            left = len(study.seeds) * len(study.variants)
+            say(f"{left} runs of the study follow, with the settings that these {len(study.tuning.runs())} choose")
+            return
+        if not dry_run:
+            _train_missing(study.tuning, folder / TUNING, jobs, quiet, machine)
+        study = chosen(study, folder)
     if dry_run:
-        console.print(tables.planned(before, f"{study.title}: {folder}/"))
+        _print_plan(study, folder)
         return
+    failed = _train_missing(study, folder, jobs, quiet, machine)
+    if failed < len(study.runs()):
+        say(_write_report(folder, folder / "report"))
+    if failed:
+        raise typer.Exit(1)
+
+
+def _print_plan(study: Study, folder: Path) -> bool:
+    """List the runs of a study, and return whether none is left to train."""
+    from etfopt.experiments.studies._progress import State
+    from etfopt.experiments.studies._progress import progress as progress_of
+
+    runs = progress_of(folder, study.runs())
+    console.print(tables.planned(runs, f"{study.title}: {folder}/"))
+    return all(p.state in (State.FINISHED, State.DIVERGED) for p in runs)
+
+
+def _train_missing(study: Study, folder: Path, jobs: int, quiet: bool, machine: dict[str, Any]) -> int:
+    """Train what is not finished of a study, and return how many runs have failed, now or before."""
+    from etfopt.experiments.studies._progress import State, divergence
+    from etfopt.experiments.studies._progress import progress as progress_of
+    from etfopt.experiments.studies.runs import run_study
+
+    before = progress_of(folder, study.runs())
     todo = [p for p in before if p.state in (State.NEW, State.STARTED)]
     diverged = [p.run for p in before if p.state is State.DIVERGED]
     failed = [f"{run.folder}: {divergence(folder / run.folder, run.config)}" for run in diverged]
@@ -56,10 +86,7 @@ def train_study(path: Path, out: Path, jobs: int, dry_run: bool, quiet: bool, ma
         ended = run_study(study, folder, jobs=jobs, on_epoch=step, **machine)
     failed += [f"{outcome.run.folder}: {outcome.error}" for outcome in ended if outcome.error]
     _print_end(len(before), len(before) - len(todo) - len(diverged), ended, failed, folder)
-    if len(failed) < len(before):
-        say(_write_report(folder, folder / "report"))
-    if failed:
-        raise typer.Exit(1)
+    return len(failed)
 
 
 def _print_end(planned: int, done: int, ended: Sequence[Outcome], failed: Sequence[str], folder: Path) -> None:

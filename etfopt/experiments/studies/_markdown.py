@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from etfopt.experiments.studies._comparisons import Pair
 from etfopt.experiments.studies._numbers import COLLAPSE, QUANTITIES, TAILS, Spread
 from etfopt.experiments.studies.statistics import LEVEL, RESAMPLES, Comparison, Steadiness
+from etfopt.experiments.studies.tuning import is_chosen, tried_with
 
 if TYPE_CHECKING:
     from etfopt.experiments.studies.report import Report
@@ -40,6 +42,7 @@ def markdown(report: Report, figures: Mapping[str, str]) -> str:
         "## Time and memory of a training step\n\nForward, backward and update on the machine of the runs: the median "
         "time, and the most memory that tensors made in a step took at a time, activations and gradients included.",
         _table(report, COST),
+        *_tuning(report),
         *_paired(report),
         *_steadiness(report),
         *(["## Figures"] if figures else []),
@@ -134,6 +137,42 @@ def _number(value: float, kind: str, epochs: int = 0) -> str:
     if kind == "epochs":
         return f"{value:g}"
     return f"{value:.1e}" if abs(value) < 1e-3 else f"{value:#.3g}"
+
+
+def _tuning(report: Report) -> list[str]:
+    """Return every value that was tried for every variant, a column a combination, and what was chosen in bold."""
+    if not report.tried:
+        return []
+    first, study = report.tried[0], report.collected.study
+    share, seeds = first.config.data.validation or 0.0, list(first.accuracies)
+    only = ", ".join(f"{_plain(name)} = {_plain(str(value))}" for name, value in tried_with(study, first).items())
+    text = (
+        "## Tuning\n\nThese settings were chosen for every variant alone, by the mean validation accuracy after the "
+        f"last epoch over {_count(len(seeds), 'seed')} that the study does not use "
+        f"({', '.join(map(str, seeds))}); of equally good ones the first. The validation split is {100 * share:g} % of "
+        "every class of the training split, the same for all variants; no test image was looked at. "
+        f"{f'These runs had {only}. ' * bool(only)}The chosen one is bold, with the range over seeds where there are "
+        "several. The study's runs train on the whole training split."
+    )
+    columns = list(dict.fromkeys(t.values for t in report.tried))
+    rows: dict[str, dict[str, str]] = {}
+    for t in report.tried:
+        cell = _tried(list(t.accuracies.values()))
+        rows.setdefault(t.variant, {})[t.values] = f"**{cell}**" if is_chosen(study, t) else cell
+    table = [[_plain(name), *(row[values] for values in columns)] for name, row in rows.items()]
+    return [text, _rows(["variant", *map(_plain, columns)], table)]
+
+
+def _tried(accuracies: Sequence[float | None]) -> str:
+    values = [value for value in accuracies if value is not None]
+    if len(values) < len(accuracies):
+        return "diverged"
+    low, mean, high = (f"{100 * x:.2f}" for x in (min(values), fmean(values), max(values)))
+    return f"{mean} %" if low == high else f"{mean} % ({low} to {high})"
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n} {what}{'s' * (n != 1)}"
 
 
 def _paired(report: Report) -> list[str]:
