@@ -15,7 +15,7 @@ DIGESTS = {
     **{"cost": "35e5f7c12590a7d8", "gradients": "171f38a99dcfec6f", "heads": "01bebde2f50b9095"},
     **{"imbalance-cifar10": "0d9394e804ca5a32", "imbalance-mnist5k": "91a47646904afba0"},
     **{"cifar10-50k": "0329bb5b5511fcf2"},
-    **{"auxiliary": "a5a3006931c99e81", "tails-cifar10": "e79f7cd7b59afc95", "tails-mnist5k": "50b6f206fda47776"},
+    **{"auxiliary": "963eb97b3969882e", "tails-cifar10": "e79f7cd7b59afc95", "tails-mnist5k": "02fa6c364587ee04"},
     **{"omniglot": "cceaa2414a9192b0", "ufm-1000": "d0bb103a15058ed9", "ufm": "704db384edb140b7"},
 }
 """Of the digests of all runs of each study, as version 0.1 computed them: by these, recorded runs are known.

@@ -50,8 +50,8 @@ def pairs(study: Study, baselines: Sequence[str]) -> list[tuple[str, str]]:
     """Return each variant with those it is compared with; of two that are both baselines, one pair.
 
     A baseline that is the name of a variant of the file stands for that variant in the same cell of the grid; the
-    first one does so by default. The name of a cell stands for the same variant there, and the whole name of a variant
-    for it alone.
+    first one does so by default. A variant without a counterpart is left out. The name of a cell stands for the same
+    variant there, and the whole name of a variant for it alone.
     """
     found: list[tuple[str, str]] = []
     for baseline in baselines or [""]:
@@ -65,10 +65,10 @@ def _pairs(study: Study, baseline: str) -> list[tuple[str, str]]:
     chosen = baseline or heads[0] or names[0]
     if chosen and chosen in heads:
         by_cell = {v.cell: v.name for v in variants if v.head == chosen}
-        return [(v.name, by_cell[v.cell]) for v in variants if v.head != chosen]
+        return [(v.name, by_cell[v.cell]) for v in variants if v.head != chosen and v.cell in by_cell]
     if chosen and chosen in cells:
         by_head = {v.head: v.name for v in variants if v.cell == chosen}
-        return [(v.name, by_head[v.head]) for v in variants if v.cell != chosen]
+        return [(v.name, by_head[v.head]) for v in variants if v.cell != chosen and v.head in by_head]
     if chosen not in names:
         known = ", ".join(map(repr, dict.fromkeys([*filter(None, [*heads, *cells]), *names])))
         raise InputError(f"baseline = {chosen!r} is no variant; choose one of: {known}")

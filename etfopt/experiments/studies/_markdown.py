@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 ACCURACIES = {"test_accuracy_first": 0, "test_accuracy_second": 1}
 PERCENT = (*ACCURACIES, *(name for name in TAILS if "accuracy" in name))
 SPEED = ("epochs_to_99", "epochs_to_100", "epochs_to_margin_1")
-COST = ("step_ms", "step_mib")
+COST = ("step_ms", "step_mib", "head_kib")
 
 
 def markdown(report: Report, figures: Mapping[str, str]) -> str:
@@ -40,7 +40,8 @@ def markdown(report: Report, figures: Mapping[str, str]) -> str:
         _table(report, COLLAPSE),
         *_tails(report),
         "## Time and memory of a training step\n\nForward, backward and update on the machine of the runs: the median "
-        "time, and the most memory that tensors made in a step took at a time, activations and gradients included.",
+        "time, and the most memory that tensors made in a step took at a time, activations and gradients included. The "
+        "head's memory is that of its parameters and buffers.",
         _table(report, COST),
         *_tuning(report),
         *_paired(report),

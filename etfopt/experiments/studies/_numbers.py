@@ -12,6 +12,7 @@ from pathlib import Path
 from etfopt.errors import InputError
 from etfopt.experiments.studies._progress import STUDY, State, divergence, load_study, progress
 from etfopt.experiments.studies.plan import Study, Variant
+from etfopt.experiments.training._run_folder import read_starts
 from etfopt.experiments.training.results import RunResult, load_run
 
 QUANTITIES = {
@@ -30,6 +31,7 @@ QUANTITIES = {
     "etf_distance_means": "distance to ETF",
     "step_ms": "ms a step",
     "step_mib": "MiB a step",
+    "head_kib": "KiB of the head",
 }
 """Names of what is reported of a run; measures without an epoch are those of the training split after the last one."""
 
@@ -180,5 +182,12 @@ def quantities(run: RunResult, epochs: tuple[int, int]) -> dict[str, float | Non
         **{key: last[f"train_{key}"] for key in COLLAPSE},
         "step_ms": run.step_ms,
         "step_mib": run.step_bytes / 2**20,
+        "head_kib": _head_bytes(run) / 2**10,
         **{key: last[key] for key in TAILS if key in last},
     }
+
+
+def _head_bytes(run: RunResult) -> float:
+    """Return the bytes of the parameters and buffers of the head; NaN if the run did not write them down."""
+    found = [start["head_bytes"] for start in read_starts(run.path) if "head_bytes" in start]
+    return float(found[-1]) if found else math.nan

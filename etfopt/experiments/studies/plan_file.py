@@ -18,6 +18,8 @@ from etfopt.files._text import LARGEST_TOML, parse_toml, read_bounded
 __all__ = ["parse_study", "read_study"]
 
 KEYS = ("title", "question", "setup", "findings", "baselines", "seeds", "base", "variants", "grid", "tuning")
+OWN = ("name", "only")
+"""Keys of a variant that are no settings."""
 TUNING_KEYS = ("seeds", "validation", "base", "grid")
 VALIDATION = 0.2
 """Share of the training split that judges settings."""
@@ -59,7 +61,8 @@ def parse_study(values: Mapping[str, Any], name: str) -> Study:
     """Return the study of a dictionary as a file has it.
 
     ``base`` holds settings of `TrainConfig`; ``variants`` is a list of tables, each a ``name`` and the settings that
-    make it; ``grid`` maps settings to lists of values, and every variant is taken with every combination of them.
+    make it; ``grid`` maps settings to lists of values, and every variant is taken with every combination of them, or
+    with those alone that its table ``only`` lists in the same way.
     ``tuning`` has a ``grid`` of its own, of settings to be chosen for every variant by its accuracy on a share
     ``validation`` of the training split, 0.2 by default, over ``seeds`` that the study does not use; its ``base`` holds
     settings of these runs alone, such as fewer epochs.
@@ -98,8 +101,8 @@ def parse_study(values: Mapping[str, Any], name: str) -> Study:
     for settings, where in ((base, "base"), (grid, "grid")):
         if "seed" in settings:
             raise InputError(f"{where}: seed is not set here; the study's seeds are")
-    named = _named(values.get("variants", []))
-    variants = tuple(_variants(named, base, grid))
+    named, places = _named(values.get("variants", [])), _places(values.get("variants", []), grid)
+    variants = tuple(_variants(named, places, base, grid))
     _refuse_twins(variants)
     baselines = values.get("baselines", [])
     known = dict.fromkeys(filter(None, (getattr(v, part) for part in ("head", "cell", "name") for v in variants)))
@@ -161,18 +164,37 @@ def _named(value: Any) -> dict[str, dict[str, Any]]:
             raise InputError(f"variants[{i}]: name must be a line with a letter or digit; got {name!r}")
         if name in named:
             raise InputError(f"variant {name!r} is there twice")
-        named[name] = settings_of({key: item for key, item in table.items() if key != "name"}, f"variant {name!r}")
+        named[name] = settings_of({key: item for key, item in table.items() if key not in OWN}, f"variant {name!r}")
         if "seed" in named[name]:
             raise InputError(f"variant {name!r}: seed is not set here; the study's seeds are")
     return named
 
 
-def _variants(named: dict[str, dict[str, Any]], base: dict[str, Any], grid: dict[str, list[Any]]) -> Iterator[Variant]:
+def _places(tables: list[Mapping[str, Any]], grid: dict[str, list[Any]]) -> dict[str, dict[str, list[Any]]]:
+    """Return the values of the grid that a variant is taken with, by its name, where it has not all."""
+    places = {}
+    for table in tables:
+        where = f"variant {table['name']!r}: only"
+        places[table["name"]] = grid_of(table.get("only", {}), where)
+        for name, values in places[table["name"]].items():
+            if strange := [value for value in values if value not in grid.get(name, [])]:
+                raise InputError(f"{where}: {name} = {strange[0]!r} is not in the grid; name values that it has")
+    return places
+
+
+def _variants(
+    named: dict[str, dict[str, Any]],
+    places: dict[str, dict[str, list[Any]]],
+    base: dict[str, Any],
+    grid: dict[str, list[Any]],
+) -> Iterator[Variant]:
     if not named and not grid:
         raise InputError("there is nothing to compare: [[variants]], or a [grid], or both are needed")
     _require_few(math.prod(map(len, grid.values())) * max(len(named), 1))
     for cell, place in cells(grid):
         for head, own in (named or {"": {}}).items():
+            if any(place[key] not in values for key, values in places.get(head, {}).items()):
+                continue
             if both := sorted(own.keys() & place.keys()):
                 raise InputError(f"variant {joined(head, cell)!r}: {both[0]} is set by the variant and by the grid")
             yield _variant(head, cell, TrainConfig(), {**base, **own, **place})

@@ -97,8 +97,8 @@ def _described(path: Path) -> str:
     return f"{config.data.name}, head {config.head.name}, seed {config.seed}, {config.training.epochs} epochs planned"
 
 
-def begin(path: Path, config: TrainConfig, start: Start, machine: Machine) -> None:
-    """Prepare the folder of a run that starts or resumes."""
+def begin(path: Path, config: TrainConfig, start: Start, machine: Machine, head_bytes: int) -> None:
+    """Prepare the folder of a run that starts or resumes; the memory of its head is written down with the start."""
     starts = read_starts(path) if start.epoch else []
     try:
         for file in [*_torn(path), *(_ahead(path, start.epoch) if start.epoch else _files(path))]:
@@ -109,7 +109,7 @@ def begin(path: Path, config: TrainConfig, start: Start, machine: Machine) -> No
         ) from error
     if not start.epoch:
         write_config(path, config)
-    here = {"epoch": start.epoch, "seed": config.seed, **asdict(machine), **environment()}
+    here = {"epoch": start.epoch, "seed": config.seed, "head_bytes": head_bytes, **asdict(machine), **environment()}
     write_json(path / ENVIRONMENT, {"starts": [*starts, here]})
 
 

@@ -53,6 +53,11 @@ class Classifier(pl.LightningModule):
         self.test_measures = SplitMeasures(head, counts)
         self.measured: dict[str, Measured] = {}  # by split, at the last validation
 
+    @property
+    def head_bytes(self) -> int:
+        """Bytes of the head's parameters and buffers."""
+        return sum(tensor.nbytes for tensor in (*self.head.parameters(), *self.head.buffers()))
+
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits of a batch of images.
 

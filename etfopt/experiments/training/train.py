@@ -146,7 +146,7 @@ def train(
                 finish(path, config)
             return load_run(path)
         if rank == 0:
-            begin(path, config, start, computer)
+            begin(path, config, start, computer, model.head_bytes)
         with seeded(config.seed, rank), _ending(path, recorder, rank):
             _fit(trainer, model, images, start)
             means = read_means(path / MEANS_BY_EPOCH, epochs + 1)
