@@ -40,7 +40,7 @@ def test_head_and_tail_are_the_thirds_of_most_and_fewest_samples(counts, expecte
 
 @pytest.mark.parametrize(
     ("counts", "imbalanced"),
-    [(COUNTS, True), ([10, 5, 5], True), ([10, 6, 6], False), ([100, 1], False), ([7] * 9, False)],
+    [(COUNTS, True), ([10, 5, 5], True), ([10, 6, 6], False), ([100, 1], False), ([7] * 9, False), ([9, 4, 0], False)],
 )
 def test_classes_are_imbalanced_from_a_ratio_of_two(counts, imbalanced):
     assert is_imbalanced(torch.tensor(counts)) is imbalanced

@@ -71,7 +71,7 @@ class LogitAdjustment(nn.Module):
     Training with the frequent classes ahead lets the network bring out what the shares do not say. Predict by the plain
     logits: they then suit a test split in which all classes are equally frequent. With :math:`\tau = 1` the loss is the
     *balanced softmax*; with other values it is the loss called *logit adjustment*. Equal counts, or
-    :math:`\tau = 0`, give cross-entropy.
+    :math:`\tau = 0`, give cross-entropy. A run records this loss for both splits.
 
     Parameters
     ----------

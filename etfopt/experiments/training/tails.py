@@ -19,7 +19,7 @@ LEAST_RATIO = 2
 
 
 def is_imbalanced(counts: Tensor) -> bool:
-    """Return whether there is a head and a tail: three classes or more, the most frequent twice the rarest.
+    """Return whether there is a head and a tail: three classes or more, none empty, the most frequent twice the rarest.
 
     Parameters
     ----------
@@ -30,7 +30,7 @@ def is_imbalanced(counts: Tensor) -> bool:
     -------
     bool
     """
-    return len(counts) >= len(GROUPS) and bool(counts.max() >= LEAST_RATIO * counts.min())
+    return len(counts) >= len(GROUPS) and bool(counts.max() >= LEAST_RATIO * counts.min() > 0)
 
 
 def groups(counts: Tensor) -> list[Tensor]:
