@@ -1,6 +1,6 @@
 # Two commands do everything on a fresh machine: `make demo` and `make test`.
 .DEFAULT_GOAL := help
-.PHONY: help demo test newest oldest notebooks study mutate coverage lint format audit docs wheel pictures check lock licences clean
+.PHONY: help demo test newest oldest notebooks study summary mutate coverage lint format audit docs wheel pictures check lock licences clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -58,6 +58,10 @@ notebooks: $(READY) ## execute the notebooks anew and write them with their outp
 study: $(READY) ## train notebooks/studies/NAME.toml and publish its report: make study NAME=heads
 	$(BIN)/etfopt train notebooks/studies/$(NAME).toml
 	$(BIN)/etfopt report runs/$(NAME) --out notebooks/results/$(NAME)
+	$(BIN)/python docs/summary.py
+
+summary: $(READY) ## write the summary of all published studies anew: notebooks/results/summary/
+	$(BIN)/python docs/summary.py
 
 mutate: $(READY) ## break the code on purpose, some hundred times, and see that the tests notice
 	$(BIN)/python -m tests.tools.mutation --jobs 2 --json build/mutation.json

@@ -58,12 +58,15 @@ def write_results(results: Path, studies: Path, target: Path) -> list[Page]:
     Returns
     -------
     list of Page
-        By name.
+        The summary, then by name.
     """
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
     pages = []
-    for folder in sorted(results.iterdir()) if results.is_dir() else []:
+    folders = (
+        sorted(results.iterdir(), key=lambda path: (path.name != "summary", path.name)) if results.is_dir() else []
+    )
+    for folder in folders:
         page = _page(folder, studies / f"{folder.name}.toml")
         if page is None:
             continue
