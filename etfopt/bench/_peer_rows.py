@@ -1,0 +1,168 @@
+"""One problem for all peers: their answers judged, then their times, in turn."""
+
+from __future__ import annotations
+
+import statistics
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import cache, partial
+from typing import Any, Self
+
+from etfopt.errors import InputError, require_extra
+
+require_extra("torch", "torch")
+
+import numpy as np
+import torch
+
+from etfopt.bench._peer_calls import Calls
+from etfopt.bench._peer_problems import Case, Errors, PeerProblem
+from etfopt.bench._peers import OURS, as_peer
+from etfopt.bench.node import wait
+from etfopt.bench.timing import blocks_in_turn, seconds
+
+__all__ = ["PeerRow", "measure"]
+
+REPEATS = 9
+"""Rounds of timed calls, where the time allows them."""
+
+LEAST = 0.5
+"""Least seconds for the rounds of a problem, so that short calls are medians of many."""
+
+NOT_ASKED = "not asked: too large, or a dtype, batch or device that it does not take"
+
+
+@dataclass(frozen=True)
+class PeerRow:
+    """A peer on a problem; None where it does not compute a thing, or a ratio would be that of a wrong answer.
+
+    Times are medians in seconds, ratios are medians over the rounds of the peer's time over that of etfopt.
+    """
+
+    problem: str
+    d: int
+    C: int
+    batch: int
+    dtype: str
+    spectrum: str
+    term: str
+    device: str
+    threads: int
+    peer: str
+    forward: float | None = None  # U alone
+    total: float | None = None  # U and dL/dH
+    forward_ratio: float | None = None
+    ratio: float | None = None  # of forward and backward
+    orthonormality: float | None = None
+    distance: float | None = None  # from the exact U; see `Errors`
+    derivative: float | None = None
+    right: bool | None = None  # all of it within the tolerance; None where nothing was computed
+    note: str = ""
+    failed: bool = False
+
+    @classmethod
+    def of(cls, case: Case, peer: str, threads: int, device: str, **found: Any) -> Self:
+        """Return a row of a problem, without numbers but those that are given."""
+        return cls(
+            case.name, case.d, case.C, case.batch, case.dtype, case.spectrum, case.term, device, threads, peer, **found
+        )
+
+
+def measure(
+    problem: PeerProblem, names: Sequence[str], threads: int = 1, limit: float = 10.0, device: str = "cpu"
+) -> list[PeerRow]:
+    """Judge and time etfopt and the named peers on a problem, on so many threads.
+
+    After the first round of calls, none begins that would end after `limit` seconds. A peer whose single call takes a
+    quarter of that is timed once.
+    """
+    torch.set_num_threads(threads)
+    where = torch.device(device)
+    rows: dict[str, PeerRow] = {}
+    runs: dict[tuple[str, str], Callable[[], Any]] = {}
+    taken: dict[tuple[str, str], list[float]] = {}
+    for name in dict.fromkeys((OURS, *names)):
+        row = PeerRow.of(problem.case, name, threads, device)
+        if not as_peer(name).takes(problem, where):
+            rows[name] = replace(row, note=NOT_ASKED)
+            continue
+        _warm_up(name, device)
+        try:
+            calls, once, errors = _first(problem, name, where)
+        except InputError as error:
+            rows[name] = replace(row, note=f"refuses: {error.args[0]}")
+            continue
+        except Exception as error:  # what fails is a row
+            first_line, _, _ = str(error).partition("\n")
+            rows[name] = replace(row, note=f"fails: {type(error).__name__}: {first_line}", failed=True)
+            continue
+        slow = max(once.values()) > limit / 4
+        rows[name] = replace(row, **vars(errors), right=problem.right(errors), note="timed once" if slow else "")
+        for kind, time in once.items():
+            if slow:
+                taken[name, kind] = [time]
+            else:
+                runs[name, kind] = vars(calls)[kind]
+    taken |= blocks_in_turn(runs, REPEATS, LEAST, limit, lambda: wait(where)) if runs else {}
+    return [_timed(problem, row, taken, rows[OURS]) for row in rows.values()]
+
+
+def _first(problem: PeerProblem, name: str, device: torch.device) -> tuple[Calls, dict[str, float], Errors]:
+    """Return the calls of a peer, the seconds that each takes at first, and the worst errors of what they return."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of packages about themselves
+        calls = as_peer(name).make(as_peer(name).load(), problem, device)
+        found: dict[str, Any] = {}
+        once = {}
+        for kind, run in vars(calls).items():
+            if run:
+                once[kind] = seconds(partial(_keep, found, kind, run), lambda: wait(device))
+    U, slope = _array(found["forward"]), None
+    errors = problem.errors(U)
+    if "total" in found:
+        U, slope = map(_array, found["total"])
+        errors = errors.worst(problem.errors(U, slope))
+    return calls, once, errors
+
+
+def _keep(found: dict[str, Any], kind: str, run: Callable[[], Any]) -> None:
+    found[kind] = run()
+
+
+@cache
+def _warm_up(name: str, device: str) -> None:
+    """Run a peer once on tiny problems, so that imports and first calls are behind it."""
+    for dtype in ("float32", "float64"):
+        with suppress(Exception):  # it will fail on the real problem too, where that becomes a row
+            tiny = PeerProblem(Case(8, 4, dtype))
+            if as_peer(name).takes(tiny, torch.device(device)):
+                _first(tiny, name, torch.device(device))
+
+
+def _array(X: Any) -> Any:
+    return X.detach().cpu().numpy() if isinstance(X, torch.Tensor) else np.asarray(X)
+
+
+def _timed(
+    problem: PeerProblem, row: PeerRow, taken: Mapping[tuple[str, str], Sequence[float]], ours: PeerRow
+) -> PeerRow:
+    """Return a row with its medians, and with ratios where both answers are right."""
+    found: dict[str, Any] = {}
+    for kind, ratio in (("forward", "forward_ratio"), ("total", "ratio")):
+        times, own = taken.get((row.peer, kind)), taken.get((OURS, kind))
+        if times is None:
+            continue
+        found[kind] = statistics.median(times)
+        if own and all(_judged(problem, one, kind) for one in (row, ours)):
+            pairs = zip(times, own, strict=True) if len(times) == len(own) else [(times[0], statistics.median(own))]
+            found[ratio] = statistics.median(a / b for a, b in pairs)
+    return replace(row, **found)
+
+
+def _judged(problem: PeerProblem, row: PeerRow, kind: str) -> bool:
+    """Whether what a kind of call returned is right."""
+    if row.orthonormality is None or row.distance is None:
+        return False
+    return problem.right(Errors(row.orthonormality, row.distance, row.derivative if kind == "total" else None))
