@@ -106,7 +106,7 @@ class PeerProblem:
     @cached_property
     def exact(self) -> tuple[Array, Array]:
         """U and dL/dH: of float32 data with the digits of float64, of float64 data with those of long double."""
-        wide = np.longdouble if self.case.dtype == "float64" else np.float64
+        wide: Any = np.longdouble if self.case.dtype == "float64" else np.float64
         H, G = self.H.astype(wide), self.G.astype(wide)
         if self.frame is not None:
             U, Y = polar_and_slope(product(H, self.frame.astype(wide).T), G)

@@ -161,14 +161,14 @@ def _parametrised(Stiefel: Any) -> Polar:
             [X], max_iter=200, tolerance_grad=1e-9, tolerance_change=0, line_search_fn="strong_wolfe"
         )
 
-        def loss() -> Tensor:
+        def loss() -> Any:
             optimizer.zero_grad()
             value = -(A * manifold(X)).sum() / size
-            value.backward()  # type: ignore[no-untyped-call] # torch leaves it untyped
+            value.backward()
             return value
 
         with torch.enable_grad():
-            optimizer.step(loss)  # type: ignore[no-untyped-call] # as above
+            optimizer.step(loss)  # type: ignore[no-untyped-call] # torch leaves it untyped
         with torch.no_grad():
             return manifold(X)
 
