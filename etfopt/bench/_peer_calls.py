@@ -25,6 +25,7 @@ class Calls:
 
     forward: Callable[[], Any]  # returns U
     total: Callable[[], tuple[Any, Any]] | None = None  # returns U and dL/dH; None where the peer has no derivative
+    second: Callable[[], Any] | None = None  # returns the derivative of dL/dH along `PeerProblem.along`; not timed
 
 
 Polar: TypeAlias = Callable[[Any], Any]
@@ -47,12 +48,12 @@ def tensors_to(polar: Callable[[Any], Polar], derivative: bool = True) -> Make:
             A = H - H.mean(-1, keepdim=True)
             return function(A if prox is None else torch.add(A, prox, alpha=weight))
 
-        return differentiated(U, H, G) if derivative else Calls(lambda: U(H))
+        return differentiated(U, problem, H, G) if derivative else Calls(lambda: U(H))
 
     return make
 
 
-def differentiated(U: Callable[[Tensor], Any], H: Tensor, G: Tensor) -> Calls:
+def differentiated(U: Callable[[Tensor], Any], problem: PeerProblem, H: Tensor, G: Tensor) -> Calls:
     """Return calls of a differentiable function of the class means."""
     leaf = H.clone().requires_grad_()
 
@@ -60,7 +61,11 @@ def differentiated(U: Callable[[Tensor], Any], H: Tensor, G: Tensor) -> Calls:
         found = U(leaf)
         return found, torch.autograd.grad(found, leaf, G)[0]
 
-    return Calls(lambda: U(H), total)
+    def second() -> Tensor:
+        (slope,) = torch.autograd.grad(U(leaf), leaf, G, create_graph=True)
+        return torch.autograd.grad(slope, leaf, torch.from_numpy(problem.along).to(H))[0]
+
+    return Calls(lambda: U(H), total, second)
 
 
 def arrays_to(polar: Callable[[Any], Polar]) -> Make:

@@ -21,6 +21,9 @@ Array = NDArray[Any]
 TOLERANCES = {"float32": 1e-3, "float64": 1e-6}
 """Relative errors above which an answer is wrong: fewer than 3 right digits in float32, or 6 in float64."""
 
+STEP = 1e-5
+"""Of central differences: their error is some 1e-9, where the means are no nearer to a singular problem."""
+
 SHAPES = ((64, 10), (512, 10), (512, 100), (2048, 1000))
 BATCHES = ((64, 10, 64), (32, 5, 1000))
 
@@ -72,6 +75,7 @@ class Errors:
     orthonormality: float  # ||U'U - I||_F
     distance: float  # relative, from the exact U, or from the exact ETF where U is not unique
     derivative: float | None = None  # relative, of dL/dH; None where there is none
+    second: float | None = None  # relative, of the derivative of dL/dH along `PeerProblem.along`
 
     def worst(self, other: Errors) -> Errors:
         """Return the larger of each; a derivative is that of `other`."""
@@ -106,8 +110,11 @@ class PeerProblem:
     @cached_property
     def exact(self) -> tuple[Array, Array]:
         """U and dL/dH: of float32 data with the digits of float64, of float64 data with those of long double."""
+        return self._exact(self.H)
+
+    def _exact(self, H: Array) -> tuple[Array, Array]:
         wide: Any = np.longdouble if self.case.dtype == "float64" else np.float64
-        H, G = self.H.astype(wide), self.G.astype(wide)
+        H, G = H.astype(wide), self.G.astype(wide)
         if self.frame is not None:
             U, Y = polar_and_slope(product(H, self.frame.astype(wide).T), G)
             return U, product(Y, self.frame.astype(wide))
@@ -116,6 +123,25 @@ class PeerProblem:
             A = A + self.prox.astype(wide) * wide(self.weight)
         U, Y = polar_and_slope(A, G)
         return U, _centred(Y)
+
+    @property
+    def has_second(self) -> bool:
+        """Whether second derivatives are judged: of one small problem in float64 where U is unique."""
+        case = self.case
+        return case.C <= 10 and case.dtype == "float64" and not case.batch and case.term != "rank-deficient"
+
+    @cached_property
+    def along(self) -> Array:
+        """A direction of class means for second derivatives, of the size of H."""
+        D = np.random.default_rng(1).standard_normal(self.H.shape)
+        return np.asarray(D * (np.linalg.norm(self.H) / np.linalg.norm(D)))
+
+    def second_error(self, found: Array) -> float:
+        """Return the relative error of a derivative of dL/dH along `along`, by central differences of the exact one."""
+        step = np.longdouble(STEP)
+        ahead, back = (self._exact(self.H + sign * step * self.along)[1] for sign in (1, -1))
+        right = (ahead - back) / (2 * STEP)
+        return _worst(_norms(found - right) / _norms(right))
 
     def errors(self, U: Array, slope: Array | None = None) -> Errors:
         """Return how wrong U is, and a derivative dL/dH."""
@@ -131,10 +157,15 @@ class PeerProblem:
             None if slope is None else _worst(_norms(slope - right_slope) / _norms(right_slope)),
         )
 
+    @property
+    def tolerance(self) -> float:
+        """The relative error above which an answer is wrong."""
+        return TOLERANCES[self.case.dtype]
+
     def right(self, errors: Errors) -> bool:
         """Whether U, and the derivative where there is one, has the digits that its dtype can give."""
         found = (errors.orthonormality, errors.distance, errors.derivative or 0.0)
-        return max(found) <= TOLERANCES[self.case.dtype]
+        return max(found) <= self.tolerance
 
 
 def _centred(X: Array) -> Array:

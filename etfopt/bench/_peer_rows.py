@@ -58,7 +58,9 @@ class PeerRow:
     orthonormality: float | None = None
     distance: float | None = None  # from the exact U; see `Errors`
     derivative: float | None = None
-    right: bool | None = None  # all of it within the tolerance; None where nothing was computed
+    second: float | None = None
+    right: bool | None = None  # U and the derivative within the tolerance; None where nothing was computed
+    second_right: bool | None = None
     note: str = ""
     failed: bool = False
 
@@ -99,13 +101,16 @@ def measure(
             rows[name] = replace(row, note=f"fails: {type(error).__name__}: {first_line}", failed=True)
             continue
         slow = max(once.values()) > limit / 4
-        rows[name] = replace(row, **vars(errors), right=problem.right(errors), note="timed once" if slow else "")
+        second_right = None if errors.second is None else errors.second <= problem.tolerance
+        rows[name] = replace(row, **vars(errors), right=problem.right(errors), second_right=second_right)
+        if slow:
+            rows[name] = replace(rows[name], note="timed once")
         for kind, time in once.items():
-            if slow:
-                taken[name, kind] = [time]
-            else:
+            taken[name, kind] = [time]
+            if not slow:
                 runs[name, kind] = vars(calls)[kind]
-    taken |= blocks_in_turn(runs, REPEATS, LEAST, limit, lambda: wait(where)) if runs else {}
+    if runs:
+        taken |= blocks_in_turn(runs, REPEATS, LEAST, limit, lambda: wait(where), {key: taken[key][0] for key in runs})
     return [_timed(problem, row, taken, rows[OURS]) for row in rows.values()]
 
 
@@ -116,14 +121,14 @@ def _first(problem: PeerProblem, name: str, device: torch.device) -> tuple[Calls
         calls = as_peer(name).make(as_peer(name).load(), problem, device)
         found: dict[str, Any] = {}
         once = {}
-        for kind, run in vars(calls).items():
-            if run:
+        for kind in ("forward", "total"):
+            if run := vars(calls)[kind]:
                 once[kind] = seconds(partial(_keep, found, kind, run), lambda: wait(device))
-    U, slope = _array(found["forward"]), None
-    errors = problem.errors(U)
+    errors = problem.errors(_array(found["forward"]))
     if "total" in found:
-        U, slope = map(_array, found["total"])
-        errors = errors.worst(problem.errors(U, slope))
+        errors = errors.worst(problem.errors(*map(_array, found["total"])))
+    if calls.second and problem.has_second:
+        errors = replace(errors, second=problem.second_error(_array(calls.second())))
     return calls, once, errors
 
 

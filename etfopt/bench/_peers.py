@@ -117,7 +117,7 @@ def package_version(module: str) -> str:
 def _ours(_: Any, problem: PeerProblem, device: torch.device) -> Calls:
     H, prox, frame, G = tensors(problem, device)
     delta = None if prox is None else DELTA
-    return differentiated(lambda H: nearest_etf(H, prox, delta, frame), H, G)
+    return differentiated(lambda H: nearest_etf(H, prox, delta, frame), problem, H, G)
 
 
 def _svd(svd: Any) -> Polar:

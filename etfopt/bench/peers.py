@@ -47,7 +47,7 @@ def bench_peers(
     peers: Sequence[str],
     parts: Sequence[tuple[str, str]] = (),
     threads: Sequence[int] = (1,),
-    limit: float = 10.0,
+    limit: float = 60.0,
     device: str = "cpu",
 ) -> Generator[list[PeerRow] | list[PartRow]]:
     """Judge and time etfopt and peers on each problem, then parts of the library beside their yardsticks.
@@ -65,7 +65,7 @@ def bench_peers(
     threads : sequence of int
         Numbers of threads, each at least 1.
     limit : float
-        Seconds for the timed calls of one problem, or of one part; 10 gives steady medians up to C = 100.
+        Seconds for the timed calls of one problem, or of one part; 60 gives some rounds at 2048 x 1000.
     device : str
         A PyTorch name, such as "cpu" or "cuda:1". Peers of NumPy run on the CPU alone.
 

@@ -120,6 +120,7 @@ def blocks_in_turn(
     least: float = 0.0,
     most: float = math.inf,
     finish: Callable[[], object] | None = None,
+    known: Mapping[Any, float] | None = None,
 ) -> dict[Any, list[float]]:
     """Time blocks of calls in turn, and return the seconds of a call in each block.
 
@@ -127,12 +128,12 @@ def blocks_in_turn(
     after a long one of something else, which leaves the caches without its data.
 
     At least `repeats` rounds follow, and as many as fit into `least` seconds; but none after the first that would end
-    later than `most` seconds.
+    later than `most` seconds. Of an earlier call its seconds may be known; a long one is then not tried again first.
     """
     counts = {}
     for name, run in runs.items():
-        seconds(run, finish)
-        counts[name] = max(1, int(BLOCK / seconds(run, finish)))
+        slow = known is not None and known[name] > 20 * BLOCK
+        counts[name] = 1 if slow else max(1, int(BLOCK / min(seconds(run, finish) for _ in range(2))))
     taken: dict[Any, list[float]] = {name: [] for name in runs}
     start, rounds = time.perf_counter(), 0
     while True:

@@ -44,7 +44,7 @@ def bench_peers(
     ] = None,
     device: Device = "cpu",
     seconds: Annotated[
-        float | None, typer.Option(help="Seconds of timed calls for each problem, at most. [10; 1 if quick]")
+        float | None, typer.Option(help="Seconds of timed calls for each problem, at most. [60; 1 if quick]")
     ] = None,
     json: Annotated[Path | None, typer.Option(help="File for the numbers; - prints them instead of tables.")] = None,
     figure: Annotated[Path | None, typer.Option(help="File for the picture: .png, .svg or .pdf.")] = None,
@@ -55,7 +55,7 @@ def bench_peers(
 
     The peers: torch.linalg.polar (PyTorch 2.14 and newer), an SVD through autograd, SciPy, roma, geoopt, geotorch,
     pymanopt, the paper's pipeline. Ratios are their time over etfopt's: above 1, etfopt is faster. A wrong answer has
-    no ratio. Also times parts of the library beside their yardsticks. Takes some ten minutes; --quick half a minute.
+    no ratio. Also times parts of the library beside their yardsticks. Takes a quarter of an hour; --quick a minute.
 
     ```
     etfopt bench peers --quick
@@ -76,7 +76,7 @@ def bench_peers(
     if quick:
         parts = [(name, size) for name, size in parts if size in ("64 x 10", "512 x 10")]
     counts = threads or ([1] if quick else sorted({1, os.cpu_count() or 1}))
-    limit = (1.0 if quick else 10.0) if seconds is None else seconds
+    limit = (1.0 if quick else 60.0) if seconds is None else seconds
     usable_device(device)
     _check(json, figure, overwrite)
     peers: list[PeerRow] = []
