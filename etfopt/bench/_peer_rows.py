@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import statistics
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import Any, Self
@@ -72,6 +72,13 @@ class PeerRow:
         )
 
 
+@contextmanager
+def _quiet() -> Iterator[None]:
+    with warnings.catch_warnings(action="ignore"):  # of packages about themselves, and of SciPy about a hard problem
+        yield
+
+
+@_quiet()
 def measure(
     problem: PeerProblem, names: Sequence[str], threads: int = 1, limit: float = 10.0, device: str = "cpu"
 ) -> list[PeerRow]:
@@ -116,19 +123,18 @@ def measure(
 
 def _first(problem: PeerProblem, name: str, device: torch.device) -> tuple[Calls, dict[str, float], Errors]:
     """Return the calls of a peer, the seconds that each takes at first, and the worst errors of what they return."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of packages about themselves
-        calls = as_peer(name).make(as_peer(name).load(), problem, device)
-        found: dict[str, Any] = {}
-        once = {}
-        for kind in ("forward", "total"):
-            if run := vars(calls)[kind]:
-                once[kind] = seconds(partial(_keep, found, kind, run), lambda: wait(device))
+    calls = as_peer(name).make(as_peer(name).load(), problem, device)
+    found: dict[str, Any] = {}
+    once = {}
+    for kind in ("forward", "total"):
+        if run := vars(calls)[kind]:
+            once[kind] = seconds(partial(_keep, found, kind, run), lambda: wait(device))
     errors = problem.errors(_array(found["forward"]))
     if "total" in found:
         errors = errors.worst(problem.errors(*map(_array, found["total"])))
     if calls.second and problem.has_second:
-        errors = replace(errors, second=problem.second_error(_array(calls.second())))
+        with suppress(RuntimeError):  # a derivative that cannot be differentiated says so
+            errors = replace(errors, second=problem.second_error(_array(calls.second())))
     return calls, once, errors
 
 
@@ -161,8 +167,10 @@ def _timed(
             continue
         found[kind] = statistics.median(times)
         if own and all(_judged(problem, one, kind) for one in (row, ours)):
-            pairs = zip(times, own, strict=True) if len(times) == len(own) else [(times[0], statistics.median(own))]
-            found[ratio] = statistics.median(a / b for a, b in pairs)
+            if len(times) == len(own):
+                found[ratio] = statistics.median(a / b for a, b in zip(times, own, strict=True))
+            else:  # one of them was timed once
+                found[ratio] = statistics.median(times) / statistics.median(own)
     return replace(row, **found)
 
 

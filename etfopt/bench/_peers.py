@@ -67,8 +67,12 @@ class Peer:
 
 def as_peer(name: str) -> Peer:
     """Return a peer by its name, or one's own, a function of a tensor, by its import path."""
-    path = KNOWN.checked(name)
+    path = _known().checked(name)
     return PEERS.get(path) or Peer(path, tensors_to(lambda polar: polar))
+
+
+def _known() -> Registry:
+    return Registry("peer", {name: peer.path for name, peer in PEERS.items()})
 
 
 def line_up(names: Sequence[str] = ()) -> tuple[list[str], dict[str, str]]:
@@ -93,10 +97,9 @@ def line_up(names: Sequence[str] = ()) -> tuple[list[str], dict[str, str]]:
     for name in dict.fromkeys(names or PEERS):
         peer = as_peer(name)
         if name not in PEERS:
-            KNOWN.load(name)
+            _known().load(name)
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of packages about themselves
+            with warnings.catch_warnings(action="ignore"):  # of packages about themselves
                 peer.load()
             there.append(name)
         except ModuleNotFoundError:
@@ -219,7 +222,7 @@ PEERS: Mapping[str, Peer] = {
     "torch.linalg.polar": Peer("torch:linalg.polar", tensors_to(lambda polar: lambda A: polar(A)[0])),
     "torch.linalg.svd": Peer("torch:linalg.svd", tensors_to(_svd)),
     "scipy.linalg.polar": Peer("scipy.linalg:polar", arrays_to(lambda polar: lambda A: polar(A)[0]), devices=("cpu",)),
-    "scipy.orthogonal_procrustes": Peer("scipy.linalg:orthogonal_procrustes", arrays_to(_procrustes), devices=("cpu",)),
+    "orthogonal_procrustes": Peer("scipy.linalg:orthogonal_procrustes", arrays_to(_procrustes), devices=("cpu",)),
     "roma.procrustes": Peer("roma:procrustes", tensors_to(_square), classes=32),
     "geoopt.projx": Peer("geoopt:Stiefel", tensors_to(lambda Stiefel: Stiefel().projx)),
     "geotorch.Stiefel": Peer(
@@ -238,5 +241,3 @@ PEERS: Mapping[str, Peer] = {
     ),
 }
 """The peers by name, in the order of the table. etfopt comes first: ratios are of other times over its own."""
-
-KNOWN = Registry("peer", {name: peer.path for name, peer in PEERS.items()})
