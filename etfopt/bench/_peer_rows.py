@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,6 +31,9 @@ REPEATS = 9
 
 LEAST = 0.5
 """Least seconds for the rounds of a problem, so that short calls are medians of many."""
+
+FAR = 50.0
+"""A peer so many times slower than etfopt is timed once."""
 
 NOT_ASKED = "not asked: too large, or a dtype, batch or device that it does not take"
 
@@ -84,8 +88,8 @@ def measure(
 ) -> list[PeerRow]:
     """Judge and time etfopt and the named peers on a problem, on so many threads.
 
-    After the first round of calls, none begins that would end after `limit` seconds. A peer whose single call takes a
-    quarter of that is timed once.
+    After the first round of calls, none begins that would end after `limit` seconds. A peer is timed once if a call
+    takes a quarter of that, or fifty times as long as etfopt's: it would take the time of the others.
     """
     torch.set_num_threads(threads)
     where = torch.device(device)
@@ -107,7 +111,8 @@ def measure(
             first_line, _, _ = str(error).partition("\n")
             rows[name] = replace(row, note=f"fails: {type(error).__name__}: {first_line}", failed=True)
             continue
-        slow = max(once.values()) > limit / 4
+        own = max((*taken.get((OURS, "total"), ()), *taken.get((OURS, "forward"), ())), default=math.inf)
+        slow = max(once.values()) > min(limit / 4, FAR * own)
         second_right = None if errors.second is None else errors.second <= problem.tolerance
         rows[name] = replace(row, **vars(errors), right=problem.right(errors), second_right=second_right)
         if slow:

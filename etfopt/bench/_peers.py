@@ -221,14 +221,14 @@ PEERS: Mapping[str, Peer] = {
     OURS: Peer("etfopt.nn", _ours),
     "torch.linalg.polar": Peer("torch:linalg.polar", tensors_to(lambda polar: lambda A: polar(A)[0])),
     "torch.linalg.svd": Peer("torch:linalg.svd", tensors_to(_svd)),
-    "scipy.linalg.polar": Peer("scipy.linalg:polar", arrays_to(lambda polar: lambda A: polar(A)[0]), devices=("cpu",)),
-    "orthogonal_procrustes": Peer("scipy.linalg:orthogonal_procrustes", arrays_to(_procrustes), devices=("cpu",)),
-    "roma.procrustes": Peer("roma:procrustes", tensors_to(_square), classes=32),
-    "geoopt.projx": Peer("geoopt:Stiefel", tensors_to(lambda Stiefel: Stiefel().projx)),
-    "geotorch.Stiefel": Peer(
+    "scipy.polar": Peer("scipy.linalg:polar", arrays_to(lambda polar: lambda A: polar(A)[0]), devices=("cpu",)),
+    "scipy.procrustes": Peer("scipy.linalg:orthogonal_procrustes", arrays_to(_procrustes), devices=("cpu",)),
+    "roma": Peer("roma:procrustes", tensors_to(_square), classes=32),
+    "geoopt": Peer("geoopt:Stiefel", tensors_to(lambda Stiefel: Stiefel().projx)),
+    "geotorch": Peer(
         "geotorch:Stiefel", tensors_to(_parametrised, derivative=False), classes=10, batches=False, dtypes=("float64",)
     ),
-    "pymanopt.TrustRegions": Peer(
+    "pymanopt": Peer(
         "pymanopt", arrays_to(_trust_region), classes=100, batches=False, dtypes=("float64",), devices=("cpu",)
     ),
     "paper": Peer(

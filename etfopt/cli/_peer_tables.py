@@ -14,6 +14,8 @@ from etfopt.cli._tables import LEFT, WHOLE, table
 if TYPE_CHECKING:
     from etfopt.bench.peers import PartRow, PeerRow
 
+LOOK = {**FRAMELESS, "show_edge": False}
+
 ANSWERS = (
     "times: medians, U alone, then U and dL/dH; x: over etfopt's time, above 1 etfopt is faster; errors: ||U'U - I||, "
     "then relative ones of U, dL/dH and, up to C = 10, the second derivative. 'wrong' stands where fewer than 3 digits "
@@ -33,7 +35,7 @@ def answers(rows: Sequence[PeerRow]) -> Iterator[Table]:
         if group is groups[-1]:
             notes.append(ANSWERS)
         caption = "\n".join(notes) or None
-        yield table(title, columns, [_answer(row) for row in asked], caption=caption, **FRAMELESS)
+        yield table(title, columns, [_answer(row) for row in asked], caption=caption, **LOOK)
 
 
 def _answer(row: PeerRow) -> tuple[str, ...]:
@@ -75,7 +77,7 @@ def overview(rows: Sequence[PeerRow]) -> Iterator[Table]:
         ratios = (_ratio(found[name].total, found[name].ratio) if name in found else "-" for name in names)
         cells.append((first.problem, str(first.threads), *ratios))
     caption = "time of the peer over that of etfopt: above 1, etfopt is faster"
-    yield table("Forward and backward, over etfopt", columns, cells, caption=caption, **FRAMELESS)
+    yield table("Forward and backward, over etfopt", columns, cells, caption=caption, **LOOK)
 
 
 def surroundings(rows: Sequence[PartRow], conditions: Mapping[str, object]) -> Iterator[Table]:
@@ -93,7 +95,7 @@ def surroundings(rows: Sequence[PartRow], conditions: Mapping[str, object]) -> I
         for row in rows
     ]
     caption = conditions_line(conditions)
-    yield table("Around the node: a part over its yardstick", columns, cells, caption=caption, **FRAMELESS)
+    yield table("Around the node: a part over its yardstick", columns, cells, caption=caption, **LOOK)
 
 
 def _threads(count: int) -> str:

@@ -124,7 +124,12 @@ def _conditions(names: Sequence[str], threads: Sequence[int], device: str) -> di
 
     modules = dict.fromkeys(["torch", *(as_peer(name).module for name in names)])
     versions = {module: package_version(module) for module in modules}
-    return {**conditions(), **versions, "threads": ", ".join(map(str, threads)), "device": device}
+    about = {**conditions(), **versions, "threads": ", ".join(map(str, threads)), "device": device}
+    if device.startswith("cuda"):
+        import torch
+
+        about["gpu"] = torch.cuda.get_device_name(device)
+    return about
 
 
 def _draw(rows: Sequence[PeerRow], path: Path) -> None:

@@ -127,7 +127,7 @@ def test_every_peer_that_is_there_is_right_on_a_small_problem(term: str, batch: 
             assert row.forward_ratio > 0
             assert (row.total is None) == (row.ratio is None) == (row.derivative is None)
     assert found["etfopt"].ratio == 1
-    assert found["scipy.linalg.polar"].total is None
+    assert found["scipy.polar"].total is None
     assert (found["etfopt"].second is None) == (bool(batch) or term == "rank-deficient")
 
 
@@ -142,8 +142,8 @@ def test_a_fast_wrong_number_has_no_ratio():
 
 def test_where_etfopt_is_wrong_nobody_has_a_ratio(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(_peers, "PEERS", {**PEERS, "etfopt": Peer(OWN, tensors_to(lambda polar: polar))})
-    found = rows_of(Case(12, 4), "scipy.linalg.polar")
-    assert found["scipy.linalg.polar"].right
+    found = rows_of(Case(12, 4), "scipy.polar")
+    assert found["scipy.polar"].right
     assert [row.forward_ratio for row in found.values()] == [None, None]
 
 
@@ -159,14 +159,14 @@ def test_at_collapse_autograd_through_an_svd_is_right_in_u_and_wrong_in_its_deri
 
 def test_a_peer_that_fails_is_a_row_and_the_others_go_on():
     name = f"{__name__}:failing"
-    found = rows_of(Case(12, 4), name, "scipy.linalg.polar")
+    found = rows_of(Case(12, 4), name, "scipy.polar")
     assert found[name].failed
     assert found[name].note == "fails: ZeroDivisionError: of its own"
-    assert found["scipy.linalg.polar"].right
+    assert found["scipy.polar"].right
 
 
 def test_a_slow_peer_is_timed_once():
-    row = measure(PeerProblem(Case(12, 4)), ["scipy.linalg.polar"], 1, 1e-9)[1]
+    row = measure(PeerProblem(Case(12, 4)), ["scipy.polar"], 1, 1e-9)[1]
     assert row.note == "timed once"
     assert row.forward_ratio > 0
 
@@ -198,7 +198,7 @@ def test_blocks_follow_the_rounds_and_the_limit():
 
 
 def test_every_number_of_threads_has_a_process_of_its_own_and_parts_follow():
-    found = list(bench_peers([Case(8, 3)], ["scipy.linalg.polar"], [("distance", "64 x 10")], [1], 0.01))
+    found = list(bench_peers([Case(8, 3)], ["scipy.polar"], [("distance", "64 x 10")], [1], 0.01))
     assert [[row.threads for row in rows] for rows in found] == [[1, 1], [1]]
     assert found[1][0].ratio > 0
     with pytest.raises(InputError, match="threads must be an integer of at least 1; got 0"):
