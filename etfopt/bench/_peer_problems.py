@@ -51,7 +51,19 @@ class Case:
 
 
 def cases(quick: bool = False) -> list[Case]:
-    """Return the problems of the table, small ones first; or some small ones."""
+    """Return the problems of the table, small ones first.
+
+    Parameters
+    ----------
+    quick : bool
+        Only 64 x 10 with the proximal term.
+
+    Returns
+    -------
+    list of Case
+        Single problems up to 2048 x 1000, and batches, in float32 and float64. "random" means are the start of
+        training, "near collapse" and "collapse" its end.
+    """
     if quick:
         return [Case(64, 10, dtype, spectrum) for dtype in TOLERANCES for spectrum in ("random", "near collapse")]
     kinds = [

@@ -7,7 +7,7 @@ import statistics
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from typing import Any, Self
 
@@ -82,51 +82,65 @@ def _quiet() -> Iterator[None]:
         yield
 
 
+@dataclass(frozen=True)
+class _First:
+    """What is known of a peer before its times: its row, its calls, and the seconds that each took at first."""
+
+    row: PeerRow
+    calls: Calls | None = None
+    once: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def seconds(self) -> float:
+        """Of the slower call; infinite where there is none."""
+        return max(self.once.values(), default=math.inf)
+
+
 @_quiet()
 def measure(
     problem: PeerProblem, names: Sequence[str], threads: int = 1, limit: float = 10.0, device: str = "cpu"
 ) -> list[PeerRow]:
-    """Judge and time etfopt and the named peers on a problem, on so many threads.
+    """Judge and time etfopt and the named peers on a problem, in a process that has so many threads.
 
     After the first round of calls, none begins that would end after `limit` seconds. A peer is timed once if a call
     takes a quarter of that, or fifty times as long as etfopt's: it would take the time of the others.
     """
-    torch.set_num_threads(threads)
     where = torch.device(device)
     rows: dict[str, PeerRow] = {}
     runs: dict[tuple[str, str], Callable[[], Any]] = {}
     taken: dict[tuple[str, str], list[float]] = {}
-    for name in dict.fromkeys((OURS, *names)):
-        row = PeerRow.of(problem.case, name, threads, device)
-        if not as_peer(name).takes(problem, where):
-            rows[name] = replace(row, note=NOT_ASKED)
-            continue
-        _warm_up(name, device)
-        try:
-            calls, once, errors = _first(problem, name, where)
-        except InputError as error:
-            rows[name] = replace(row, note=f"refuses: {error.args[0]}")
-            continue
-        except Exception as error:  # what fails is a row
-            first_line, _, _ = str(error).partition("\n")
-            rows[name] = replace(row, note=f"fails: {type(error).__name__}: {first_line}", failed=True)
-            continue
-        own = max((*taken.get((OURS, "total"), ()), *taken.get((OURS, "forward"), ())), default=math.inf)
-        slow = max(once.values()) > min(limit / 4, FAR * own)
-        second_right = None if errors.second is None else errors.second <= problem.tolerance
-        rows[name] = replace(row, **vars(errors), right=problem.right(errors), second_right=second_right)
-        if slow:
-            rows[name] = replace(rows[name], note="timed once")
-        for kind, time in once.items():
-            taken[name, kind] = [time]
-            if not slow:
-                runs[name, kind] = vars(calls)[kind]
+    first = {
+        name: _first(PeerRow.of(problem.case, name, threads, device), problem, where)
+        for name in dict.fromkeys((OURS, *names))
+    }
+    for name, peer in first.items():
+        slow = bool(peer.once) and peer.seconds > min(limit / 4, FAR * first[OURS].seconds)
+        rows[name] = replace(peer.row, note="timed once") if slow else peer.row
+        taken |= {(name, kind): [time] for kind, time in peer.once.items()}
+        runs |= {} if slow else {(name, kind): vars(peer.calls)[kind] for kind in peer.once}
     if runs:
         taken |= blocks_in_turn(runs, REPEATS, LEAST, limit, lambda: wait(where), {key: taken[key][0] for key in runs})
     return [_timed(problem, row, taken, rows[OURS]) for row in rows.values()]
 
 
-def _first(problem: PeerProblem, name: str, device: torch.device) -> tuple[Calls, dict[str, float], Errors]:
+def _first(row: PeerRow, problem: PeerProblem, device: torch.device) -> _First:
+    """Call a peer once, and judge what it returns."""
+    if not as_peer(row.peer).takes(problem, device):
+        return _First(replace(row, note=NOT_ASKED))
+    _warm_up(row.peer, device)
+    try:
+        calls, once, errors = _called(problem, row.peer, device)
+    except InputError as error:
+        return _First(replace(row, note=f"refuses: {error.args[0]}"))
+    except Exception as error:  # what fails is a row
+        first_line, _, _ = str(error).partition("\n")
+        return _First(replace(row, note=f"fails: {type(error).__name__}: {first_line}", failed=True))
+    second_right = None if errors.second is None else errors.second <= problem.tolerance
+    row = replace(row, **vars(errors), right=problem.right(errors), second_right=second_right)
+    return _First(row, calls, once)
+
+
+def _called(problem: PeerProblem, name: str, device: torch.device) -> tuple[Calls, dict[str, float], Errors]:
     """Return the calls of a peer, the seconds that each takes at first, and the worst errors of what they return."""
     calls = as_peer(name).make(as_peer(name).load(), problem, device)
     found: dict[str, Any] = {}
@@ -148,13 +162,13 @@ def _keep(found: dict[str, Any], kind: str, run: Callable[[], Any]) -> None:
 
 
 @cache
-def _warm_up(name: str, device: str) -> None:
+def _warm_up(name: str, device: torch.device) -> None:
     """Run a peer once on tiny problems, so that imports and first calls are behind it."""
     for dtype in ("float32", "float64"):
         with suppress(Exception):  # it will fail on the real problem too, where that becomes a row
             tiny = PeerProblem(Case(8, 4, dtype))
-            if as_peer(name).takes(tiny, torch.device(device)):
-                _first(tiny, name, torch.device(device))
+            if as_peer(name).takes(tiny, device):
+                _called(tiny, name, device)
 
 
 def _array(X: Any) -> Any:

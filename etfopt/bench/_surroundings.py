@@ -116,11 +116,10 @@ nearest head, forward and backward, at batch 128. metric: an update of `NeuralCo
 
 
 def measure_part(name: str, size: str, threads: int = 1, limit: float = 10.0, device: str = "cpu") -> PartRow | None:
-    """Time a part beside its yardstick on so many threads; None where what it needs is not installed."""
+    """Time a part beside its yardstick, in a process that has so many threads; None where a package is missing."""
     part = PARTS[name]
     if not find_spec(part.needs):
         return None
-    torch.set_num_threads(threads)
     where = torch.device(device)
     torch.manual_seed(0)
     pair = part.make(where, *part.sizes[size])

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from etfopt.cli._bench_tables import FRAMELESS, NUMBER, conditions_line, duration
+from etfopt.cli._bench_tables import FRAMELESS, NUMBER, duration
 from etfopt.cli._tables import LEFT, WHOLE, table
 
 if TYPE_CHECKING:
@@ -80,8 +80,8 @@ def overview(rows: Sequence[PeerRow]) -> Iterator[Table]:
     yield table("Forward and backward, over etfopt", columns, cells, caption=caption, **LOOK)
 
 
-def surroundings(rows: Sequence[PartRow], conditions: Mapping[str, object]) -> Iterator[Table]:
-    """Tabulate the parts of the library beside their yardsticks, with the conditions as caption."""
+def surroundings(rows: Sequence[PartRow]) -> Iterator[Table]:
+    """Tabulate the parts of the library beside their yardsticks."""
     columns = {"part": WHOLE, "threads": NUMBER, "time": NUMBER, "yardstick": LEFT, "its time": NUMBER, "ratio": NUMBER}
     cells = [
         (
@@ -94,8 +94,8 @@ def surroundings(rows: Sequence[PartRow], conditions: Mapping[str, object]) -> I
         )
         for row in rows
     ]
-    caption = conditions_line(conditions)
-    yield table("Around the node: a part over its yardstick", columns, cells, caption=caption, **LOOK)
+    if rows:
+        yield table("Around the node: a part over its yardstick", columns, cells, **LOOK)
 
 
 def _threads(count: int) -> str:

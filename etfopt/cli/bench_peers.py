@@ -10,15 +10,18 @@ import typer
 
 from etfopt.cli import _peer_tables as tables
 from etfopt.cli._app import Overwrite, Quiet, hand_over, interruptible, one_of, progress
+from etfopt.cli._bench_tables import conditions_line
 from etfopt.cli._measuring import Device
 from etfopt.errors import InputError, require_extra
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from etfopt.bench.peers import PartRow, PeerRow
 
 __all__ = ["bench_peers"]
+
+PRINTED = Path("-")
 
 PICTURES = (".png", ".svg", ".pdf")
 
@@ -66,8 +69,6 @@ def bench_peers(
     from etfopt.bench.node import usable_device
     from etfopt.bench.peers import OURS, PARTS, PeerRow, cases, line_up
     from etfopt.bench.peers import bench_peers as run
-    from etfopt.bench.timing import as_records
-    from etfopt.files import strict_json, write_atomically
 
     known = [name for name in only or () if name not in PARTS]
     names, missing = line_up(known) if known or not only else ([], {})
@@ -78,7 +79,7 @@ def bench_peers(
     counts = threads or ([1] if quick else sorted({1, os.cpu_count() or 1}))
     limit = (1.0 if quick else 60.0) if seconds is None else seconds
     usable_device(device)
-    _check(json, figure, overwrite)
+    _check(json, figure, overwrite, bool(problems))
     peers: list[PeerRow] = []
     surroundings: list[PartRow] = []
     total = len(counts) * (len(problems) + len(parts))
@@ -87,30 +88,45 @@ def bench_peers(
             for row in rows:
                 peers.append(row) if isinstance(row, PeerRow) else surroundings.append(row)
             step()
-    about = _conditions(names, counts, device)
+    _report(peers, surroundings, missing, _conditions(names, counts, device), json, figure)
+    if any(row.failed or (row.peer == OURS and row.right is False) for row in peers):
+        raise typer.Exit(1)
+
+
+def _report(
+    peers: Sequence[PeerRow],
+    surroundings: Sequence[PartRow],
+    missing: Mapping[str, str],
+    about: Mapping[str, object],
+    json: Path | None,
+    figure: Path | None,
+) -> None:
+    """Write the files and print the tables, or the document."""
+    from etfopt.bench.timing import as_records
+    from etfopt.files import strict_json, write_atomically
+
     document = {"conditions": about, "left_out": missing, "rows": as_records(peers), "parts": as_records(surroundings)}
-    notes = [f"{name} is left out: {reason}" for name, reason in missing.items()]
-    printed = json is not None and str(json) == "-"
-    if json is not None and not printed:
+    notes = [conditions_line(about), *(f"{name} is left out: {reason}" for name, reason in missing.items())]
+    if json is not None and json != PRINTED:
         write_atomically(json, strict_json(document).encode())
         notes.append(f"wrote {json}")
     if figure is not None:
         _draw(peers, figure)
         notes.append(f"wrote {figure}")
-    shown = [*tables.answers(peers), *tables.overview(peers), *tables.surroundings(surroundings, about)]
-    hand_over(document, shown, notes, printed)
-    if any(row.failed or (row.peer == OURS and row.right is False) for row in peers):
-        raise typer.Exit(1)
+    shown = [*tables.answers(peers), *tables.overview(peers), *tables.surroundings(surroundings)]
+    hand_over(document, shown, notes, json == PRINTED)
 
 
-def _check(json: Path | None, figure: Path | None, overwrite: bool) -> None:
+def _check(json: Path | None, figure: Path | None, overwrite: bool, drawn: bool) -> None:
     """Refuse files that cannot be written before anything is timed."""
     if figure is not None:
         if figure.suffix not in PICTURES:
             raise InputError(f"figure = {str(figure)!r} has no format; end it in one of: {', '.join(PICTURES)}")
+        if not drawn:
+            raise InputError(f"figure = {str(figure)!r} would be empty: --only names no peer; leave out --figure")
         require_extra("plots", "matplotlib")
     for path in (json, figure):
-        if path is None or str(path) == "-":
+        if path is None or path == PRINTED:
             continue
         if not path.parent.is_dir():
             raise InputError(f"{path}: there is no folder {path.parent}; make it first")
@@ -124,7 +140,7 @@ def _conditions(names: Sequence[str], threads: Sequence[int], device: str) -> di
 
     modules = dict.fromkeys(["torch", *(as_peer(name).module for name in names)])
     versions = {module: package_version(module) for module in modules}
-    about = {**conditions(), **versions, "threads": ", ".join(map(str, threads)), "device": device}
+    about: dict[str, object] = {**conditions(), **versions, "threads": ", ".join(map(str, threads)), "device": device}
     if device.startswith("cuda"):
         import torch
 

@@ -235,6 +235,8 @@ def test_the_command_writes_numbers_and_a_picture_and_fails_where_a_peer_does(tm
     assert picture.read_text().startswith("<?xml")
     assert "Forward and backward, over etfopt" in done.output
     assert isinstance(runner.invoke(app, words).exception, InputError)  # the files are there
+    empty = runner.invoke(app, ["bench", "peers", "--only", "distance", "--figure", str(tmp_path / "none.svg")])
+    assert "would be empty" in str(empty.exception)
     printed = runner.invoke(app, ["bench", "peers", "--only", f"{__name__}:failing", "--threads", "1", "--json", "-"])
     assert printed.exit_code == 1
     assert json.loads(printed.stdout)["rows"][1]["failed"]

@@ -162,7 +162,7 @@ def long_tables() -> list[Table]:
                          for name, loop in loops.LOOPS.items() for head in loops.HEADS], about),
         *comparison([row], about, width=80),
         *answers(peer_rows()), *overview(peer_rows()), *surroundings([pytest.importorskip("etfopt.bench.peers").PartRow(
-            "distance", "2048 x 1000", "nearest_etf, forward alone", "cpu", 2, 1.234e-2, 1.234e-2, 123.45)], about),
+            "distance", "2048 x 1000", "nearest_etf, forward alone", "cpu", 2, 1.234e-2, 1.234e-2, 123.45)]),
         spreads({head: dict.fromkeys(report.QUANTITIES, spread) for head in ("learned", "fixed", "nearest")}, "t", 60),
         solution_table(etfopt.nearest_etf(np.random.default_rng(0).standard_normal((64, 10)))),
         verdicts([(claim, evidence)], "12 s, seed 0"),
