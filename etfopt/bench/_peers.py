@@ -54,7 +54,8 @@ class Peer:
         """Whether it is asked for this problem on this device."""
         case = problem.case
         fits = self.classes >= case.C and (self.batches or not case.batch)
-        return fits and case.dtype in self.dtypes and device.type in self.devices
+        known = case.dtype in self.dtypes and (device.type, case.dtype) != ("mps", "float64")
+        return fits and known and device.type in self.devices
 
     def load(self) -> Any:
         """Import what the path names; raises `ImportError` or `AttributeError`."""
