@@ -14,7 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from etfopt._registry import Registry
-from etfopt.errors import require_extra
+from etfopt.errors import MissingExtraError, require_extra
 
 require_extra("torch", "torch")
 
@@ -103,6 +103,8 @@ def line_up(names: Sequence[str] = ()) -> tuple[list[str], dict[str, str]]:
             with warnings.catch_warnings(action="ignore"):  # of packages about themselves
                 peer.load()
             there.append(name)
+        except MissingExtraError as error:
+            missing[name] = str(error)
         except ModuleNotFoundError:
             missing[name] = "not installed"
         except (ImportError, AttributeError) as error:
