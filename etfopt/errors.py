@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from importlib.util import find_spec
 
 __all__ = ["ConvergenceError", "EtfoptError", "InputError", "MissingExtraError", "require_extra"]
@@ -73,3 +74,22 @@ def require_extra(extra: str, *modules: str) -> None:
             f"run: pip install 'etfopt[{extra}]'",
             name=missing[0],
         )
+
+
+def choices(value: object, known: Iterable[str]) -> str:
+    """Return the remedy for an unknown name: the nearest of the known ones, if one is near, and all of them."""
+    known = list(known)
+    return f"{nearest(value, known)}choose one of: {', '.join(known)}"
+
+
+def nearest(value: object, known: Iterable[str]) -> str:
+    """Return a question that ends in a space, "did you mean 'this'? ", or nothing where no known name is near."""
+    from difflib import get_close_matches
+
+    spelt = {name.lower(): name for name in known}
+    near = get_close_matches(str(value).lower()[:LONGEST_NAME], spelt, n=1, cutoff=0.65)
+    return "".join(f"did you mean {spelt[word]!r}? " for word in near)
+
+
+LONGEST_NAME = 100
+"""A longer value is not compared with names: that takes time, and it is no name."""

@@ -15,7 +15,7 @@ import etfopt
 from etfopt._scalars import as_integer
 from etfopt.cli import _tables as tables
 from etfopt.cli._app import AsJson, Quiet, console, hand_over, interruptible, one_of, progress
-from etfopt.errors import InputError, require_extra
+from etfopt.errors import InputError, choices, require_extra
 
 if TYPE_CHECKING:
     from theory.registry import Claim, Evidence
@@ -81,7 +81,7 @@ def _chosen(wanted: list[str] | None, known: tuple[str, ...]) -> tuple[str, ...]
     """Return the claims asked for, in the order of the registry."""
     for name in wanted or ():
         if name not in known:
-            raise InputError(f"--claim = {name!r} is not known; choose one of: {', '.join(known)}")
+            raise InputError(f"--claim = {name!r} is not known", "claim", name, choices(name, known))
     return tuple(name for name in known if not wanted or name in wanted)
 
 

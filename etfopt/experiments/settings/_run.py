@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from pydantic import model_validator
 
-from etfopt.errors import InputError
+from etfopt.errors import InputError, nearest
 from etfopt.experiments.settings._companions import completed, left_open, named
 from etfopt.experiments.settings._data import DataConfig
 from etfopt.experiments.settings._model import BackboneConfig, HeadConfig, LossConfig
@@ -177,7 +177,7 @@ class TrainConfig(Section):
                 table[key or topic] = typed(value, known[name].annotation) if isinstance(value, str) else value
             else:
                 near = [known_name for known_name in known if key and known_name.startswith(f"{topic}.")]
-                raise InputError(f"unknown setting {name}; known are: {', '.join(near or known)}")
+                raise InputError(f"unknown setting {name}; {nearest(name, known)}known are: {', '.join(near or known)}")
         return type(self).from_dict(values)
 
     @property
