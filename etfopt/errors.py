@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from importlib.util import find_spec
 
@@ -87,7 +88,8 @@ def nearest(value: object, known: Iterable[str]) -> str:
     from difflib import get_close_matches
 
     spelt = {name.lower(): name for name in known}
-    near = get_close_matches(str(value).lower()[:LONGEST_NAME], spelt, n=1, cutoff=0.65)
+    word = str(value).lower()[:LONGEST_NAME]
+    near = get_close_matches(word, spelt, n=1, cutoff=0.65) if re.search("[a-z]", word) else []  # numbers are no slips
     return "".join(f"did you mean {spelt[word]!r}? " for word in near)
 
 

@@ -19,6 +19,7 @@ from etfopt.errors import InputError
 
 if TYPE_CHECKING:
     from rich.table import Table
+    from rich.text import Text
 
 HELP = """The nearest simplex equiangular tight frame: solve, certify, train.
 
@@ -109,15 +110,15 @@ def say(line: str) -> None:
     console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-def hand_over(document: Path | object, shown: Iterable[Table], lines: Iterable[str], as_json: bool) -> None:
-    """Print a document (or the JSON file that holds it), or else tables and lines."""
+def hand_over(document: Path | object, shown: Iterable[Table | Text], lines: Iterable[str], as_json: bool) -> None:
+    """Print a document (or the JSON file that holds it), or else tables, texts and lines."""
     if as_json:
         from etfopt.files import strict_json
 
         # flushed here, where a pipe that is closed ends the command quietly, and not when the interpreter exits
         print(document.read_text() if isinstance(document, Path) else strict_json(document), end="", flush=True)
         return
-    for table in shown:
-        console.print(table)
+    for one in shown:
+        console.print(one)
     for line in lines:
         say(line)

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from etfopt.cli._diagnosis import Check, Extra
     from etfopt.experiments.studies._numbers import Spread
     from etfopt.experiments.studies._progress import Progress
-    from etfopt.solution import Solution
     from theory.registry import Claim, Evidence, Residual
 
 Options = Mapping[str, Any]
@@ -29,12 +28,6 @@ SHOWN = ("epochs_to_99", "epochs_to_100", "test_accuracy_second", "cosine_margin
 LAYERS = 5
 """Layers side by side in a table."""
 
-CERTIFIED = (
-    *("gap", "relative_gap", "feasibility", "stationarity", "curvature", "margin", "unique", "etf_unique"),
-    *("distance_bound", "etf_distance_bound"),
-)
-"""What is printed of a certificate."""
-
 
 def table(title: str | None, columns: Mapping[str, Options], rows: Iterable[Sequence[str]], **look: Any) -> Table:
     """Return a table with these columns, by their headings, and these rows of cells."""
@@ -44,48 +37,6 @@ def table(title: str | None, columns: Mapping[str, Options], rows: Iterable[Sequ
     for row in rows:
         made.add_row(*row)
     return made
-
-
-def facts(solution: Solution) -> dict[str, str | float | bool]:
-    """Return what is known of a solution, by name."""
-    problem, certificate = solution.problem, solution.certificate
-    return {
-        "d": problem.d,
-        "C": problem.C,
-        "dtype": str(problem.dtype),
-        "solver": solution.stats.solver,
-        "seconds": solution.stats.seconds,
-        **{name: getattr(solution, name) for name in ("converged", "objective", "scale", "distance")},
-        **{name: getattr(certificate, name) for name in CERTIFIED},
-        **({"held": certificate.held} if problem.held else {}),
-    }
-
-
-def solution_table(solution: Solution) -> Table:
-    """Tabulate a certified solution."""
-    from etfopt.assignment import is_simplex
-
-    certificate = solution.certificate
-    etf = "unique" if certificate.etf_unique else "not unique"
-    rotation = "unique" if certificate.unique else "not unique"
-    weighted, least = ("", "from H") if solution.problem.weights is None else ("weighted ", "weighted,")
-    free = "the frame ignores a direction of it" if certificate.etf_unique else "H leaves a direction of it free"
-    rows = [
-        ("distance", f"{solution.distance:.6g}", f"{least} to the nearest ETF of any size"),
-        ("scale", f"{solution.scale:.6g}", "size of that ETF"),
-        ("objective", f"{solution.objective:.6g}", f"{weighted}||H - UF||^2 and the proximal term"),
-        ("gap", f"{certificate.gap:.1e}", "excess objective, up to rounding"),
-        ("relative gap", f"{certificate.relative_gap:.1e}", "gap over the nuclear norm of A"),
-        ("feasibility", f"{certificate.feasibility:.1e}", "||U'U - I||"),
-        ("margin", f"{certificate.margin:.3g}", "smallest singular value of A"),
-        ("ETF", etf, f"||UF - U*F|| <= {certificate.etf_distance_bound:.1e}"),
-        ("U", rotation, free if rotation != "unique" else f"||U - U*|| <= {certificate.distance_bound:.1e}"),
-        *([("held", f"{certificate.held:.1e}", "by how much held vertices moved")] if solution.problem.held else []),
-        ("verdict", "optimal" if solution.converged else "NOT optimal", f"{solution.stats.solver}, certified"),
-    ]
-    what = "simplex ETF" if is_simplex(solution.problem) else "rotation of the frame"
-    title = f"Nearest {what} of {solution.problem.C} classes in {solution.problem.d} dimensions"
-    return table(title, {"": FOLD, "value": RIGHT, "meaning": {"style": "dim"}}, rows)
 
 
 def measures(record: Mapping[str, float], title: str) -> Table:

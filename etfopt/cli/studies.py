@@ -24,6 +24,7 @@ from etfopt.cli._app import (
     require_folder,
     say,
 )
+from etfopt.cli._solution_tables import solution_table, verdict
 from etfopt.errors import InputError
 
 if TYPE_CHECKING:
@@ -135,6 +136,7 @@ def demo(
     with interruptible(lambda: kept), progress(epochs * len(study.runs()), quiet or as_json) as step:
         result = run_demo(study, out, on_epoch=step, overwrite=overwrite)
     title = f"digits, {epochs} epochs: median and range over {len(study.seeds)} seeds"
-    shown = (tables.spreads(result.report.spreads, title, epochs), tables.solution_table(result.nearest))
+    spreads = tables.spreads(result.report.spreads, title, epochs)
+    shown = (spreads, verdict(result.nearest), solution_table(result.nearest))
     wrote = f"wrote {out}/report/ and a folder for each run, in {time.perf_counter() - start:.0f} s"
     hand_over(out / "report" / "report.json", shown, [wrote], as_json)

@@ -171,7 +171,8 @@ def metrics_named(names: Sequence[str]) -> list[Make]:
     for name in others:
         if name not in METRICS and ":" not in name:
             raise InputError(
-                f"--measures {name!r} is not known; {nearest(name, [*METRICS, *CATALOG])}choose a metric ({METRICS.listed}), a measure "
+                f"--measures {name!r} is not known; {nearest(name, [*METRICS, *CATALOG])}"
+                f"choose a metric ({METRICS.listed}), a measure "
                 f"({', '.join(key for key in CATALOG if not CATALOG[key].frame)}), or all"
             )
     if framed := [key for key in keys if key != "all" and CATALOG[key].frame]:

@@ -22,7 +22,8 @@ from etfopt.cli._bench_tables import (
     statistics_costs,
     unit_costs,
 )
-from etfopt.cli._tables import measures, solution_table, spreads, verdicts
+from etfopt.cli._solution_tables import solution_table
+from etfopt.cli._tables import measures, spreads, verdicts
 
 
 def lines(table: Table) -> list[str]:
