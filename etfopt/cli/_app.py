@@ -42,9 +42,9 @@ app = typer.Typer(
     rich_markup_mode="markdown",  # paragraphs flow with the width of the terminal
     help=HELP,
 )
-AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
+AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
 Overwrite: TypeAlias = Annotated[bool, typer.Option("--overwrite", help="Replace earlier results in the folder.")]
-Quiet: TypeAlias = Annotated[bool, typer.Option("--quiet", help="No progress bar.")]
+Quiet: TypeAlias = Annotated[bool, typer.Option("--quiet", help="Show no progress.")]
 
 # a file or a pipe has no width: tables are not to be cut there
 console = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 120)

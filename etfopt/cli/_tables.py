@@ -25,6 +25,18 @@ WHOLE: Options = {"no_wrap": True}
 SHOWN = ("epochs_to_99", "epochs_to_100", "test_accuracy_second", "cosine_margin", "nc1", "nc2", "nc3", "step_ms")
 """Quantities of the demonstration's table."""
 
+EIGHT = {
+    "test_accuracy": ("test accuracy", "share of right predictions"),
+    "train_accuracy": ("training accuracy", "the same on the training split, as below"),
+    "test_loss": ("test loss", "mean over samples"),
+    "train_loss": ("training loss", "mean over samples"),
+    "train_nc1": ("NC1", "spread within classes over spread between"),
+    "train_nc2_means": ("NC2", "distance of the class means from a simplex"),
+    "train_nc3": ("NC3", "distance of classifier times means from it"),
+    "train_cosine_margin": ("cosine margin", "lead of the right class over the next"),
+}
+"""The measures that are printed unasked, with their names and meanings."""
+
 LAYERS = 5
 """Layers side by side in a table."""
 
@@ -37,6 +49,13 @@ def table(title: str | None, columns: Mapping[str, Options], rows: Iterable[Sequ
     for row in rows:
         made.add_row(*row)
     return made
+
+
+def summary(record: Mapping[str, float], title: str) -> Table:
+    """Tabulate the eight measures of the last record of a run that matter most."""
+    rows = [(name, f"{record[key]:.4g}", meaning) for key, (name, meaning) in EIGHT.items()]
+    caption = "NC1, NC2 and NC3 are zero at collapse"
+    return table(title, {"measure": LEFT, "value": RIGHT, "meaning": {"style": "dim"}}, rows, caption=caption)
 
 
 def measures(record: Mapping[str, float], title: str) -> Table:

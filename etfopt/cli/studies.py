@@ -16,24 +16,25 @@ from etfopt.cli._app import (
     AsJson,
     Overwrite,
     Quiet,
-    console,
     hand_over,
     interruptible,
     progress,
     require_file,
     require_folder,
-    say,
 )
 from etfopt.cli._solution_tables import solution_table, verdict
 from etfopt.errors import InputError
 
 if TYPE_CHECKING:
+    from etfopt.experiments.studies._progress import Progress
     from etfopt.experiments.studies.runs import Outcome
 
 __all__ = ["demo", "report", "train_study"]
 
 
-def train_study(path: Path, out: Path, jobs: int, dry_run: bool, quiet: bool, machine: dict[str, Any]) -> None:
+def train_study(
+    path: Path, out: Path, jobs: int, dry_run: bool, quiet: bool, as_json: bool, machine: dict[str, Any]
+) -> None:
     """Train what is not finished of a study; end with status 1 if a run has failed."""
     require_file(path)
     require_folder(out)
@@ -46,28 +47,38 @@ def train_study(path: Path, out: Path, jobs: int, dry_run: bool, quiet: bool, ma
     folder = out / study.name
     before = progress_of(folder, study.runs())
     if dry_run:
-        console.print(tables.planned(before, f"{study.title}: {folder}/"))
+        hand_over(_states(folder, before), [tables.planned(before, f"{study.title}: {folder}/")], [], as_json)
         return
     todo = [p for p in before if p.state in (State.NEW, State.STARTED)]
     diverged = [p.run for p in before if p.state is State.DIVERGED]
     failed = [f"{run.folder}: {divergence(folder / run.folder, run.config)}" for run in diverged]
     epochs = sum(p.run.config.training.epochs - p.epochs for p in todo)
     kept = f"Kept: {folder}/, every finished epoch. To go on: the same command"
-    with interruptible(lambda: kept), progress(epochs, quiet) as step:
+    with interruptible(lambda: kept), progress(epochs, quiet or as_json) as step:
         ended = run_study(study, folder, jobs=jobs, on_epoch=step, **machine)
     failed += [f"{outcome.run.folder}: {outcome.error}" for outcome in ended if outcome.error]
-    _print_end(len(before), len(before) - len(todo) - len(diverged), ended, failed, folder)
+    for line in failed:
+        print(line, file=sys.stderr)
+    said = [_ending(len(before), len(before) - len(todo) - len(diverged), ended, len(failed), folder)]
     if len(failed) < len(before):
-        say(_write_report(folder, folder / "report"))
+        said.append(_write_report(folder, folder / "report"))
+    hand_over(_states(folder, progress_of(folder, study.runs())), [], said, as_json)
     if failed:
         raise typer.Exit(1)
 
 
-def _print_end(planned: int, done: int, ended: Sequence[Outcome], failed: Sequence[str], folder: Path) -> None:
-    for line in failed:
-        print(line, file=sys.stderr)
+def _ending(planned: int, done: int, ended: Sequence[Outcome], failed: int, folder: Path) -> str:
     trained = sum(outcome.error is None for outcome in ended)
-    say(f"{planned} runs: {trained} trained now, {done} finished before, {len(failed)} failed. Written to {folder}/")
+    return f"{planned} runs: {trained} trained now, {done} finished before, {failed} failed. Written to {folder}/"
+
+
+def _states(folder: Path, runs: Sequence[Progress]) -> dict[str, Any]:
+    """Return the state of a study and of its runs, for JSON."""
+    found = [
+        {"run": p.run.folder, "state": p.state.value, "epochs": p.epochs, "planned": p.run.config.training.epochs}
+        for p in runs
+    ]
+    return {"path": str(folder), "runs": found}
 
 
 def _write_report(

@@ -21,6 +21,9 @@ from etfopt.experiments.settings.names import FOLDER
 LARGEST_HEAD = 2**29
 """Weights of a classifier: 2 GiB in float32."""
 
+ENDLESS = 10**9
+"""Epochs of no run."""
+
 LARGEST = 2**20
 """Bytes of a configuration: 1 MiB."""
 
@@ -179,6 +182,45 @@ class TrainConfig(Section):
                 near = [known_name for known_name in known if key and known_name.startswith(f"{topic}.")]
                 raise InputError(f"unknown setting {name}; {nearest(name, known)}known are: {', '.join(near or known)}")
         return type(self).from_dict(values)
+
+    def prolonged(self, epochs: int) -> Self:
+        """Return the record of the same run with another number of epochs: both train their common epochs alike.
+
+        Parameters
+        ----------
+        epochs : int
+            Passes over the training split, at least 1.
+
+        Returns
+        -------
+        TrainConfig
+            With ``training.epochs`` replaced.
+
+        Raises
+        ------
+        InputError
+            If the learning rate depends on the number of epochs, as that of a cosine does; or the number is refused.
+        """
+        planned = self.training.epochs
+        if self.schedule.uses_length and epochs != planned:
+            raise InputError(
+                f"training.epochs = {epochs}: this run is planned for {planned} epochs, and the rate of its "
+                f"schedule.name = {self.schedule.name!r} falls to zero by the last of them. Continued to {epochs} "
+                f"epochs, it would not be a run of {epochs} epochs",
+                "epochs",
+                epochs,
+                f"train anew with --config RUN/config.json --epochs {epochs} --out ANOTHER; runs with the schedule "
+                "'constant' or 'step' can be continued",
+            )
+        return self.model_copy(update={"training": self.training.model_copy(update={"epochs": epochs})})
+
+    def course(self) -> str:
+        """Return the `digest` of all that decides how an epoch is trained.
+
+        Runs of equal course that differ in ``training.epochs`` train their common epochs alike, so the shorter can be
+        continued. The number of epochs counts only if the schedule uses it.
+        """
+        return self.digest() if self.schedule.uses_length else self.prolonged(ENDLESS).digest()
 
     @property
     def label(self) -> str:

@@ -83,6 +83,11 @@ class ScheduleConfig(Section):
     decay: float = setting(0.1, "Of step.", gt=0, le=1)
     interval: Literal["epoch", "step"] = setting("epoch", "When the rate changes; with step, after every batch.")
 
+    @property
+    def uses_length(self) -> bool:
+        """Whether the rate in an epoch depends on how many epochs are planned: a cosine ends with the run."""
+        return self.name == "cosine"
+
     @model_validator(mode="after")
     def _go_together(self) -> ScheduleConfig:
         if (self.name == "step") != bool(self.milestones):
