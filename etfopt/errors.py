@@ -87,10 +87,12 @@ def nearest(value: object, known: Iterable[str]) -> str:
     """Return a question that ends in a space, "did you mean 'this'? ", or nothing where no known name is near."""
     from difflib import get_close_matches
 
-    spelt = {name.lower(): name for name in known}
     word = str(value).lower()[:LONGEST_NAME]
+    spelt = {name.lower(): name for name in known}
     near = get_close_matches(word, spelt, n=1, cutoff=0.65) if re.search("[a-z]", word) else []  # numbers are no slips
-    return "".join(f"did you mean {spelt[word]!r}? " for word in near)
+    # "optimizer.speed" and "optimizer.name" have their topic in common, and nothing else
+    near = [name for name in near if get_close_matches(word.split(".")[-1], [name.split(".")[-1]])]
+    return "".join(f"did you mean {spelt[name]!r}? " for name in near)
 
 
 LONGEST_NAME = 100

@@ -59,9 +59,7 @@ def test_an_unfinished_run_takes_another_number_of_epochs_too(tmp_path: Path, di
 def test_a_schedule_that_ends_with_the_run_is_refused_and_nothing_changes(tmp_path: Path, digits) -> None:
     train(small(1), tmp_path, images=digits)
     before = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
-    with pytest.raises(
-        InputError, match=r"training.epochs = 2: .* 'cosine' falls .*; train anew with .*'step'"
-    ):
+    with pytest.raises(InputError, match=r"training.epochs = 2: .* 'cosine' falls .*; train anew with .*'step'"):
         resume(tmp_path, epochs=2, images=digits)
     assert resume(tmp_path, epochs=1, images=digits).trained == 0
     assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == before
