@@ -142,15 +142,20 @@ def compare(
     seeds: Annotated[int | None, typer.Option(help="Random starts of each local solver. [5; 1 if quick]")] = None,
     limit: Annotated[float, typer.Option(help="Seconds for each run.")] = 20.0,
     quick: Annotated[bool, typer.Option("--quick", help="Only the small problems, from one start.")] = False,
+    everything: Annotated[
+        bool | None,
+        typer.Option("--all/--overall", help="Print a table for each problem too, or not. [--all; --overall if quick]"),
+    ] = None,
     out: Annotated[Path, typer.Option(help="Folder for the numbers and the figures.")] = Path("runs/compare"),
     overwrite: Overwrite = False,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
-    """Compare all solvers on a grid of problems, each run in its own cell and judged by the certificate.
+    """Compare all solvers on a grid of problems; the certificate decides what counts as solved.
 
-    Local solvers start from the same random points; direct ones run once. A solver that fails is a row. The whole grid
-    takes about two minutes on two cores, --quick some ten seconds.
+    The last table ranks the solvers over all problems; profiles.png in the folder is its picture. Iterative solvers
+    start from the same random points, direct ones run once. Failures are rows. The whole grid takes about two minutes
+    on two cores, --quick ten seconds.
 
     ```
     etfopt compare --quick
@@ -164,6 +169,8 @@ def compare(
     from etfopt.bench.lineup import line_up
     from etfopt.bench.problems import choose_problems
     from etfopt.bench.report import write_report
+    from etfopt.bench.standings import Standings
+    from etfopt.bench.summary import summarise
     from etfopt.bench.timing import conditions
 
     problems = choose_problems(problem or (), means or (), quick)
@@ -190,5 +197,7 @@ def compare(
             if rows:
                 settings = {"seeds": seeds, "limit": limit, "cells": len(grid), "left_out": left_out}
                 files += write_report(rows, entrants, settings, out, figures=find_spec("matplotlib") is not None)
-    shown = tables.comparison(rows, conditions(), width=console.width)
+    everything = not quick if everything is None else everything
+    shown = [*tables.comparison(rows, conditions(), width=console.width)] if everything else []
+    shown.append(tables.overall(Standings(summarise(rows))))
     hand_over(files[0], shown, wrote(files, left_out if len(files) > 1 else [*left_out, NO_FIGURES]), as_json)

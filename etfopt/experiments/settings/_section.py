@@ -70,6 +70,21 @@ class Section(BaseModel):
         """Return the record with some fields replaced, checked like any other; pydantic's own checks nothing."""
         return type(self)(**{**dict(self), **(update or {})})
 
+    def __repr__(self) -> str:
+        """Return the settings that differ from their defaults."""
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self._changed())})"
+
+    __str__ = __repr__
+
+    def _changed(self) -> Iterator[tuple[str, Any]]:
+        """Yield the settings that differ from their defaults, by names such as "optimizer.learning_rate"."""
+        for name, field in type(self).model_fields.items():
+            value = getattr(self, name)
+            if isinstance(value, Section):
+                yield from ((f"{name}.{inner}", v) for inner, v in value._changed())
+            elif value != field.get_default(call_default_factory=True):
+                yield name, value
+
     def __eq__(self, other: object) -> bool:
         return type(self) is type(other) and self._text() == other._text()
 
