@@ -8,18 +8,15 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeAlias
+from typing import Annotated, TypeAlias
 
 import typer
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from etfopt import __version__
+from etfopt.cli._logging import App
 from etfopt.errors import InputError
-
-if TYPE_CHECKING:
-    from rich.table import Table
-    from rich.text import Text
 
 HELP = """The nearest simplex equiangular tight frame: solve, certify, train.
 
@@ -36,7 +33,7 @@ status 2 is a mistake in what was typed or an extra that is not installed, 1 som
 SIGTERM.
 """
 
-app = typer.Typer(
+app = App(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",  # paragraphs flow with the width of the terminal
@@ -110,7 +107,7 @@ def say(line: str) -> None:
     console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-def hand_over(document: Path | object, shown: Iterable[Table | Text], lines: Iterable[str], as_json: bool) -> None:
+def hand_over(document: Path | object, shown: Iterable[RenderableType], lines: Iterable[str], as_json: bool) -> None:
     """Print a document (or the JSON file that holds it), or else tables, texts and lines."""
     if as_json:
         from etfopt.files import strict_json

@@ -10,7 +10,6 @@ from rich.markup import escape
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from etfopt.cli._diagnosis import Check, Extra
     from etfopt.experiments.studies._numbers import Spread
     from etfopt.experiments.studies._progress import Progress
     from theory.registry import Claim, Evidence, Residual
@@ -157,31 +156,3 @@ def residuals(found: Iterable[Residual], title: str) -> Table:
     for value, tolerance, what in found:
         made.add_row(f"{value:.3e}", f"{tolerance:.3e}", what, style=None if value <= tolerance else "bold red")
     return made
-
-
-# --- the doctor ----------------------------------------------------------------------------------------------------
-
-
-def platform(facts: Mapping[str, str]) -> Table:
-    """Tabulate versions, processor and devices."""
-    return table(None, {}, [(name, escape(value)) for name, value in facts.items()], show_header=False)
-
-
-def extras(found: Iterable[Extra]) -> Table:
-    """Tabulate what each extra asks for and what is installed."""
-    rows = [(e.extra, escape(e.requirement), e.installed or "[yellow]missing[/]") for e in found]
-    return table("Extras", dict.fromkeys(("extra", "asks for", "installed"), LEFT), rows)
-
-
-def checks(found: Iterable[Check]) -> Table:
-    """Tabulate the self-checks."""
-    rows = [
-        (
-            check.name,
-            f"{check.figure:.1e}",
-            f"{check.tolerance:.0e}",
-            "[green]passed[/]" if check.passed else f"[bold red]failed[/] {escape(check.broken)}",
-        )
-        for check in found
-    ]
-    return table("Self-check", {"check": FOLD, "figure": RIGHT, "at most": RIGHT, "": FOLD}, rows)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.console import RenderableType
 
 from etfopt.cli import _solution_tables as tables
 from etfopt.cli._app import AsJson, hand_over, one_of
@@ -112,7 +113,10 @@ def solve(
     if out is not None and solution.converged:
         save_solution(solution, out)
     wrote = [] if out is None else [f"wrote {out}" if solution.converged else f"{out} was not written"]
-    shown = [tables.verdict(solution, method.gap_tolerance(problem)), tables.solution_table(solution)]
+    shown: list[RenderableType] = [
+        tables.verdict(solution, method.gap_tolerance(problem)),
+        tables.solution_table(solution),
+    ]
     hand_over(tables.facts(solution), shown, wrote, as_json)
     if not solution.converged:
         raise typer.Exit(1)

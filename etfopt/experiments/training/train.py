@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -35,6 +36,8 @@ from etfopt.experiments.training.shares import share
 from etfopt.files import StorageError, make_folder
 
 __all__ = ["RunProgress", "RunResult", "kept", "resume", "train"]
+
+LOG = logging.getLogger(__name__)
 
 
 def train(
@@ -152,6 +155,7 @@ def train(
             return load_run(path)
         if rank == 0:
             begin(path, config, start, computer)
+        LOG.info("%s: %s, epochs %d to %d, digest %s", path, config, start.epoch + 1, epochs, config.digest())
         with seeded(config.seed, rank), _ending(path, recorder, rank):
             _fit(trainer, model, images, start)
             means = read_means(path / MEANS_BY_EPOCH, epochs + 1)
