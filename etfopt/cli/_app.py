@@ -26,11 +26,12 @@ etfopt frame --dim 512 --classes 1000  # the best frame for these sizes
 etfopt train --head nearest            # a network on handwritten digits
 etfopt measure features.npz            # collapse of saved features
 etfopt demo                            # three heads, a table, two figures
+etfopt doctor                          # does the installation work?
 ```
 
-`etfopt COMMAND --help` has examples of each. Tables go to standard output, progress and errors to standard error; exit
-status 2 is a mistake in what was typed or an extra that is not installed, 1 something that failed, 130 Ctrl-C, 143
-SIGTERM.
+`etfopt COMMAND --help` shows examples. Results go to standard output, progress and errors to standard error. `--json`
+prints one JSON object. Exit status: 2 for a wrong option or a missing extra, 1 for a failure, 130 after Ctrl-C, 143
+after SIGTERM.
 """
 
 app = App(

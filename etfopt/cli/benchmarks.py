@@ -124,7 +124,7 @@ def compare(
     problem: Annotated[
         list[str] | None,
         typer.Option(
-            help="A family (random, collapsed, tight, digits, ...) or one problem of it, as in tight-3x4; may be given "
+            help="A family of problems (random, collapsed, tight, ...) or one problem, as tight-3x4; may be given "
             "again. [all]",
             autocompletion=one_of(_problems),
         ),
@@ -132,19 +132,24 @@ def compare(
     solver: Annotated[
         list[str] | None,
         typer.Option(
-            help="A solver (procrustes, trust-region, scs, ...); may be given again. [all that are installed]",
+            help="A solver (procrustes, trust-region, scs, ...); may be given again. [all installed ones]",
             autocompletion=one_of(_solvers),
         ),
     ] = None,
     means: Annotated[
-        list[Path] | None, typer.Option(help="Class means of your own, d x C (.npy, .npz, .csv); may be given again.")
+        list[Path] | None, typer.Option(help="Your own class means, d x C (.npy, .npz, .csv); may be given again.")
     ] = None,
-    seeds: Annotated[int | None, typer.Option(help="Random starts of each local solver. [5; 1 if quick]")] = None,
+    seeds: Annotated[
+        int | None, typer.Option(help="Random starts of each iterative solver. [5; 1 with --quick]")
+    ] = None,
     limit: Annotated[float, typer.Option(help="Seconds for each run.")] = 20.0,
-    quick: Annotated[bool, typer.Option("--quick", help="Only the small problems, from one start.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Solve only the small problems, from one start.")] = False,
     everything: Annotated[
         bool | None,
-        typer.Option("--all/--overall", help="Print a table for each problem too, or not. [--all; --overall if quick]"),
+        typer.Option(
+            "--all/--overall",
+            help="Print a table for each problem too, or the last one alone. [--all; with --quick --overall]",
+        ),
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder for the numbers and the figures.")] = Path("runs/compare"),
     overwrite: Overwrite = False,

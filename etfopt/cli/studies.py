@@ -98,16 +98,18 @@ def _write_report(
 def report(
     runs: Annotated[Path, typer.Argument(metavar="RUNS", help="Folder of a study, or of runs named VARIANT-seedN.")],
     baseline: Annotated[
-        list[str] | None, typer.Option(help="A variant to compare with; may be given again. [the study's]")
+        list[str] | None, typer.Option(help="Compare with this variant; may be given again. [the study's]")
     ] = None,
     epochs: Annotated[
         tuple[int, int] | None,
-        typer.Option(metavar="A B", help="The two epochs of the table of test accuracies. [a quarter of all, and all]"),
+        typer.Option(
+            metavar="A B", help="Two epochs at which test accuracies are tabulated. [a quarter of all, and all]"
+        ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the report. [RUNS/report]")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write tables, paired differences between seeds, figures and all numbers of a study into one folder.
+    """Write the report of a study: tables, paired differences between seeds, figures and all numbers, in one folder.
 
     ```
     etfopt report runs/heads-on-mnist
@@ -129,9 +131,9 @@ def demo(
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
-    """Train three heads with three seeds on handwritten digits, and certify the nearest ETF of what they learned.
+    """Train three heads with three seeds on handwritten digits, and certify the ETF nearest to their class means.
 
-    Takes about a minute on two cores. Given again, it continues where it was stopped.
+    Takes about a minute on two cores. The same command resumes a stopped demo.
 
     ```
     etfopt demo
