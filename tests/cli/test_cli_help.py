@@ -1,5 +1,6 @@
 """The command line as a stranger meets it: help with examples that parse, errors that help, completion."""
 
+import json
 import re
 import shlex
 import subprocess
@@ -7,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 pytest.importorskip("typer")
@@ -169,3 +171,21 @@ def test_names_numbers_and_paths_are_refused_without_importing_torch(line: str, 
     assert done.stderr.startswith("error: ")
     assert EARLY[line] in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: " ".join(path) or "etfopt")
+def test_every_command_prints_json_shows_its_log_and_can_be_quiet(path: tuple[str, ...]) -> None:
+    options = {option for parameter in found(path).params for option in parameter.opts}
+    assert "--verbose" in options
+    if path:
+        assert "--json" in options
+    if path and path not in (("solve",), ("report",), ("doctor",)):  # which show no progress
+        assert "--quiet" in options
+
+
+def test_verbose_shows_the_log_on_standard_error_and_leaves_the_output_alone(tmp_path: Path) -> None:
+    np.save(tmp_path / "means.npy", np.eye(5, 3))
+    for words in (("--verbose", "solve", "means.npy", "--json"), ("solve", "means.npy", "--json", "--verbose")):
+        done = run(*words, cwd=tmp_path)
+        assert re.fullmatch(r"\d\d:\d\d:\d\d etfopt\.solution: NearestETF\(.*\): Procrustes took .*\n", done.stderr)
+        assert json.loads(done.stdout)["converged"]

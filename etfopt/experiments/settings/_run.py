@@ -44,7 +44,7 @@ class TrainConfig(Section):
 
     seed: int = setting(
         0,
-        "Seeds the backbone, the head, the order of the batches and the augmentation, each from its own generator.",
+        "Seed of backbone, head, order of the batches and augmentation; each has its own generator.",
         option=True,
         ge=0,
         le=2**64 - 1,
