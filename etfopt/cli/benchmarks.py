@@ -168,18 +168,19 @@ def compare(
     etfopt compare --means means.npy --solver procrustes --solver scs
     ```
     """
+    from etfopt.bench.lineup import line_up
+    from etfopt.bench.problems import choose_problems
+
+    problems = choose_problems(problem or (), means or (), quick)  # what is typed wrongly is refused soon
+    entrants, left_out = line_up(solver or (), limit)
     from etfopt.bench._measure import Row
     from etfopt.bench.compare import cells
     from etfopt.bench.compare import compare as run
-    from etfopt.bench.lineup import line_up
-    from etfopt.bench.problems import choose_problems
     from etfopt.bench.report import write_report
     from etfopt.bench.standings import Standings
     from etfopt.bench.summary import summarise
     from etfopt.bench.timing import conditions
 
-    problems = choose_problems(problem or (), means or (), quick)
-    entrants, left_out = line_up(solver or (), limit)
     seeds = (1 if quick else 5) if seeds is None else seeds
     grid = cells(problems, entrants, seeds)
     written = ["compare.json", "convergence.png", "profiles.png"]
