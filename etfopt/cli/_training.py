@@ -111,9 +111,20 @@ def train(
     _print_result(result, everything, as_json)
 
 
-OUTPUT = ("quiet", "as_json", "everything")
-STUDYING = ("study", "out", "jobs", "dry_run", "threads", "quiet", "as_json", "accelerator", "precision", "logger")
-RESUMING = ("resume", "epochs", "from_epoch", "threads", *OUTPUT, "accelerator", "devices", "precision", "logger")
+OUTPUT = ("quiet", "verbose", "as_json")
+STUDYING = ("study", "out", "jobs", "dry_run", "threads", *OUTPUT, "accelerator", "precision", "logger")
+RESUMING = (
+    "resume",
+    "epochs",
+    "from_epoch",
+    "threads",
+    *OUTPUT,
+    "everything",
+    "accelerator",
+    "devices",
+    "precision",
+    "logger",
+)
 
 
 def _trained(config: TrainConfig, path: Path, quiet: bool, **options: Any) -> RunResult:

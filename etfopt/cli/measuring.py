@@ -17,7 +17,9 @@ __all__ = ["measure"]
 def measure(
     features: Annotated[
         list[Path],
-        typer.Argument(help="Files with features (n, d): .npz, .npy or .safetensors, of one or several layers."),
+        typer.Argument(
+            metavar="FILES", help="Files with features (n, d): .npz, .npy or .safetensors, of one or several layers."
+        ),
     ],
     labels: Annotated[
         Path | None, typer.Option(help="Class indices (n,). [the key 'labels' beside the features]")

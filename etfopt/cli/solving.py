@@ -21,7 +21,9 @@ __all__ = ["solve"]
 
 
 def solve(
-    means: Annotated[Path, typer.Argument(help="Class means H, d x C, one column a class: .npy, .npz or .csv.")],
+    means: Annotated[
+        Path, typer.Argument(metavar="MEANS", help="Class means H, d x C, one column a class: .npy, .npz or .csv.")
+    ],
     key: Annotated[str | None, typer.Option(help="The array of an .npz that holds H. [the only one]")] = None,
     transpose: Annotated[bool, typer.Option("--transpose", help="Read the rows of the file as classes.")] = False,
     reduced: Annotated[

@@ -1,6 +1,7 @@
 """etfopt train --resume, called in this process: what it takes up, what it refuses, what it says."""
 
 import json
+import logging
 import signal
 import subprocess
 import sys
@@ -58,9 +59,13 @@ def test_a_run_is_continued_to_more_epochs_and_a_pipe_gets_a_line_for_each(tmp_p
     arguments = ("--out", tmp_path, "--schedule", "constant", "--set", "backbone.width=16")
     done = call(*arguments, "--epochs", 1)
     assert done.exit_code == 0, done.output
-    done = CliRunner().invoke(app, ["train", "--resume", str(tmp_path), "--epochs", "3", "--json"])
+    done = CliRunner().invoke(app, ["train", "--resume", str(tmp_path), "--epochs", "3", "--json", "--verbose"])
+    logging.getLogger("etfopt").setLevel(logging.NOTSET)
     assert json.loads(done.stdout)["trained"] == 2
-    assert [line.partition(":")[0] for line in done.stderr.splitlines()] == ["epoch 2 of 3", "epoch 3 of 3"]
+    told = [line for line in done.stderr.splitlines() if " etfopt." not in line]
+    assert [line.partition(":")[0] for line in told] == ["epoch 2 of 3", "epoch 3 of 3"]
+    assert f"etfopt.experiments.training.train: {tmp_path}: TrainConfig(" in done.stderr
+    assert "epochs 2 to 3" in done.stderr
 
 
 def test_what_cannot_be_resumed_is_refused(tmp_path: Path) -> None:

@@ -219,6 +219,11 @@ class TrainConfig(Section):
 
         Runs of equal course that differ in ``training.epochs`` train their common epochs alike, so the shorter can be
         continued. The number of epochs counts only if the schedule uses it.
+
+        Returns
+        -------
+        str
+            16 hexadecimal digits.
         """
         return self.digest() if self.schedule.uses_length else self.prolonged(ENDLESS).digest()
 
