@@ -38,7 +38,7 @@ class Shown(nn.Module):
 
 
 def _short(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else repr(value)
+    return repr(float(f"{value:.4g}") if isinstance(value, float) else value)
 
 
 class LoadChecked(Shown):
