@@ -78,7 +78,7 @@ class Standings(tuple[Standing, ...]):
                 one.solver,
                 f"{one.certified} of {one.runs}",
                 "-" if math.isinf(one.slowdown) else f"{_short(one.slowdown)} x",
-                "-" if one.seconds is None else f"{1e3 * one.seconds:.3g} ms",
+                "-" if one.seconds is None else _time(one.seconds),
                 "-" if one.relative_gap is None else f"{max(one.relative_gap, 0):.0e}",
             )
             for one in self
@@ -94,6 +94,10 @@ class Standings(tuple[Standing, ...]):
 
 HEADINGS = ("solver", "certified", "slowdown", "time", "worst gap")
 """Headings of `Standings.cells`."""
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds:.3g} s" if seconds >= 1 else f"{1e3 * seconds:.3g} ms"
 
 
 def _short(value: float) -> str:

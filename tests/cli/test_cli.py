@@ -135,7 +135,14 @@ def test_compare_tabulates_every_pair_and_says_where_the_rest_is(folder: Path) -
     done = run(*arguments, "--solver", "procrustes", "--solver", "trust-region", cwd=folder)
     assert done.returncode == 0, done.stderr
     assert "Warning" not in done.stderr
-    for words in ("tight-3x4: d = 3, C = 4, r = 3", "means: d = 8, C = 3", "1 of 1", "of 2", "wrote here/compare.json"):
+    for words in (
+        "tight-3x4: d = 3, C = 4, r = 3",
+        "means: d = 8, C = 3",
+        "1 of 1",
+        "of 2",
+        "wrote here/compare.json",
+        "All problems",
+    ):
         assert words in done.stdout
     for name in ("convergence.png", "profiles.png"):
         assert (folder / "here" / name).read_bytes().startswith(b"\x89PNG")
