@@ -32,7 +32,7 @@ def test_dir_lists_the_public_names_before_they_are_imported_and_help_gives_a_to
 WITHOUT = """
 import importlib.util, pydoc
 found = importlib.util.find_spec
-importlib.util.find_spec = lambda name, *rest: None if name in ("torch", "torchmetrics") else found(name, *rest)
+importlib.util.find_spec = lambda name, *rest: None if name in ("torch", "torchmetrics", "matplotlib") else found(name, *rest)
 import etfopt
 print(*dir(etfopt))
 pydoc.render_doc(etfopt)
@@ -42,7 +42,7 @@ pydoc.render_doc(etfopt)
 def test_help_works_where_pytorch_is_not_installed() -> None:
     names = succeeds(WITHOUT).split()
     assert "frames" in names
-    assert not {"nn", "metrics"} & {*names}
+    assert not {"nn", "metrics", "plotting"} & {*names}
 
 
 def shown() -> list[object]:
