@@ -21,13 +21,14 @@ from etfopt.cli._app import (
     progress,
     require_file,
     require_folder,
+    say,
 )
 from etfopt.cli._solution_tables import solution_table, verdict
 from etfopt.errors import InputError
 
 if TYPE_CHECKING:
     from etfopt.experiments.studies._progress import Progress
-    from etfopt.experiments.studies.runs import Outcome
+    from etfopt.experiments.studies.plan import Study
 
 __all__ = ["demo", "report", "train_study"]
 
@@ -35,41 +36,63 @@ __all__ = ["demo", "report", "train_study"]
 def train_study(
     path: Path, out: Path, jobs: int, dry_run: bool, quiet: bool, as_json: bool, machine: dict[str, Any]
 ) -> None:
-    """Train what is not finished of a study; end with status 1 if a run has failed."""
+    """Train what is not finished of a study, its tuning first; end with status 1 if a run has failed."""
     require_file(path)
     require_folder(out)
-    from etfopt.experiments.studies._progress import State, divergence
     from etfopt.experiments.studies._progress import progress as progress_of
     from etfopt.experiments.studies.plan_file import read_study
-    from etfopt.experiments.studies.runs import run_study
+    from etfopt.experiments.studies.tuning import TUNING, chosen
 
     study = read_study(path)
-    folder = out / study.name
-    before = progress_of(folder, study.runs())
+    folder, quiet = out / study.name, quiet or as_json
+    if study.tuning is not None:
+        if dry_run:
+            tried = progress_of(folder / TUNING, study.tuning.runs())
+            if any(p.state.value in ("new", "started") for p in tried):
+                left = f"{len(study.seeds) * len(study.variants)} runs of the study follow"
+                said = f"{left}, with the settings that these {len(tried)} choose"
+                _show_plan(study.tuning, folder / TUNING, tried, [said], as_json)
+                return
+        else:
+            _, said = _train_missing(study.tuning, folder / TUNING, jobs, quiet, machine)
+            if not as_json:
+                say(said)
+        study = chosen(study, folder)
     if dry_run:
-        hand_over(_states(folder, before), [tables.planned(before, f"{study.title}: {folder}/")], [], as_json)
+        _show_plan(study, folder, progress_of(folder, study.runs()), [], as_json)
         return
+    failed, said = _train_missing(study, folder, jobs, quiet, machine)
+    lines = [said, *([_write_report(folder, folder / "report")] if failed < len(study.runs()) else [])]
+    hand_over(_states(folder, progress_of(folder, study.runs())), [], lines, as_json)
+    if failed:
+        raise typer.Exit(1)
+
+
+def _show_plan(study: Study, folder: Path, runs: Sequence[Progress], lines: Sequence[str], as_json: bool) -> None:
+    """List the runs of a study."""
+    hand_over(_states(folder, runs), [tables.planned(runs, f"{study.title}: {folder}/")], lines, as_json)
+
+
+def _train_missing(study: Study, folder: Path, jobs: int, quiet: bool, machine: dict[str, Any]) -> tuple[int, str]:
+    """Train what is not finished of a study; return how many runs have failed, now or before, and a summary."""
+    from etfopt.experiments.studies._progress import State, divergence
+    from etfopt.experiments.studies._progress import progress as progress_of
+    from etfopt.experiments.studies.runs import run_study
+
+    before = progress_of(folder, study.runs())
     todo = [p for p in before if p.state in (State.NEW, State.STARTED)]
     diverged = [p.run for p in before if p.state is State.DIVERGED]
     failed = [f"{run.folder}: {divergence(folder / run.folder, run.config)}" for run in diverged]
     epochs = sum(p.run.config.training.epochs - p.epochs for p in todo)
     kept = f"Kept: {folder}/, every finished epoch. To go on: the same command"
-    with interruptible(lambda: kept), progress(epochs, quiet or as_json) as step:
+    with interruptible(lambda: kept), progress(epochs, quiet) as step:
         ended = run_study(study, folder, jobs=jobs, on_epoch=step, **machine)
     failed += [f"{outcome.run.folder}: {outcome.error}" for outcome in ended if outcome.error]
     for line in failed:
         print(line, file=sys.stderr)
-    said = [_ending(len(before), len(before) - len(todo) - len(diverged), ended, len(failed), folder)]
-    if len(failed) < len(before):
-        said.append(_write_report(folder, folder / "report"))
-    hand_over(_states(folder, progress_of(folder, study.runs())), [], said, as_json)
-    if failed:
-        raise typer.Exit(1)
-
-
-def _ending(planned: int, done: int, ended: Sequence[Outcome], failed: int, folder: Path) -> str:
-    trained = sum(outcome.error is None for outcome in ended)
-    return f"{planned} runs: {trained} trained now, {done} finished before, {failed} failed. Written to {folder}/"
+    trained, done = sum(outcome.error is None for outcome in ended), len(before) - len(todo) - len(diverged)
+    counts = f"{trained} trained now, {done} finished before, {len(failed)} failed"
+    return len(failed), f"{len(before)} runs: {counts}. Written to {folder}/"
 
 
 def _states(folder: Path, runs: Sequence[Progress]) -> dict[str, Any]:

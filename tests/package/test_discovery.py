@@ -32,7 +32,8 @@ def test_dir_lists_the_public_names_before_they_are_imported_and_help_gives_a_to
 WITHOUT = """
 import importlib.util, pydoc
 found = importlib.util.find_spec
-importlib.util.find_spec = lambda name, *rest: None if name in ("torch", "torchmetrics", "matplotlib") else found(name, *rest)
+absent = ("torch", "torchmetrics", "matplotlib")
+importlib.util.find_spec = lambda name, *rest: None if name in absent else found(name, *rest)
 import etfopt
 print(*dir(etfopt))
 pydoc.render_doc(etfopt)

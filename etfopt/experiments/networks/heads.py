@@ -94,7 +94,7 @@ class PlainHead(nn.Module):
 AnyHead = Head | PlainHead
 
 
-def build_head(config: HeadConfig, dim: int, num_classes: int, seed: int) -> AnyHead:
+def build_head(config: HeadConfig, dim: int, num_classes: int, seed: int, counts: Tensor | None = None) -> AnyHead:
     """Return the head that the settings name.
 
     It is called with d and C, with ``head.options``, and with each of the other settings that it has a parameter for.
@@ -107,6 +107,8 @@ def build_head(config: HeadConfig, dim: int, num_classes: int, seed: int) -> Any
         d and C.
     seed : int
         Of a random rotation.
+    counts : Tensor, shape (C,), optional
+        Training samples of each class. The frame "seli" needs them.
 
     Returns
     -------
@@ -128,6 +130,8 @@ def build_head(config: HeadConfig, dim: int, num_classes: int, seed: int) -> Any
     offers = {name: value for name, value in config if name not in ("name", "options") and value is not None}
     if config.statistics != "paper":
         del offers["averaging"]  # a rule of the paper's means
+    if config.frame == "seli":
+        offers["counts"] = counts
     if config.rotation == "random":
         offers["generator"] = torch.Generator().manual_seed(seed)
     made = called(HEADS.load(config.name), "head", dim, num_classes, offers=offers, options=config.options)

@@ -61,6 +61,15 @@ class DataConfig(Section):
         identity=False,
         min_length=1,
     )
+    validation: float | None = setting(
+        None,
+        "Share of every class of the training split that takes the place of the test split, which is then not looked "
+        "at: for choosing settings. It is held out after `subset`, and before `imbalance` and `label_noise`. 0.2 is a "
+        "good value.",
+        since="0.2",
+        gt=0,
+        le=0.9,
+    )
     root: str = setting("data", "Folder of the data sets that torchvision reads.", min_length=1)
     download: bool = setting(False, "Whether torchvision may download what is missing there.")
     classes: int = setting(10, "C of the unconstrained-features model.", ge=2)
@@ -92,6 +101,8 @@ class DataConfig(Section):
             raise InputError(f"data.augmentation = {self.augmentation!r}: 'ufm' has no images; use 'none'")
         if self.test_subset is not None:
             raise InputError(f"data.test_subset = {self.test_subset}: 'ufm' has no test images; leave it out")
+        if self.validation is not None:
+            raise InputError(f"data.validation = {self.validation:g}: 'ufm' has no images to hold out; leave it out")
 
     @property
     def known_classes(self) -> int | None:

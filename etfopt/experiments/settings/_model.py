@@ -135,7 +135,8 @@ class HeadConfig(Section):
     )
     frame: FrameName | None = setting(
         None,
-        f"Frame of the fixed and the nearest head: {FRAMES.listed}. None: reduced, or simplex with the paper's means.",
+        f"Frame of the fixed and the nearest head: {FRAMES.listed}. None: reduced, or simplex with the paper's means. "
+        "seli is the geometry of imbalanced classes, from the training split's numbers of samples.",
         option=True,
         since="0.2",
     )
@@ -164,7 +165,7 @@ class HeadConfig(Section):
         return self
 
     def rows(self, C: int) -> int:
-        """Return how many rows the frame of a simplex has; 0 where there is none, or another frame.
+        """Return how many rows a simplex or SELI has; 0 where there is none, or another frame.
 
         Parameters
         ----------
@@ -176,7 +177,7 @@ class HeadConfig(Section):
         int
         """
         frame = self.frame or self.options.get("frame") or ("simplex" if self.statistics == "paper" else "reduced")
-        if self.name not in ("fixed", "nearest") or frame not in ("simplex", "reduced"):
+        if self.name not in ("fixed", "nearest") or frame not in ("simplex", "reduced", "seli"):
             return 0
         return C if frame == "simplex" and not self.options.get("reduced") else C - 1
 
@@ -186,7 +187,17 @@ class LossConfig(Section):
 
     name: LossName = setting(
         "cross-entropy",
-        f"Loss: {LOSSES.listed}. dot-regression suits heads whose rows are an ETF; its temperature is 1.",
+        f"Loss: {LOSSES.listed}. dot-regression suits heads whose rows are an ETF; its temperature is 1. "
+        "logit-adjustment is for imbalanced classes: cross-entropy of the logits plus "
+        "``loss.options.tau`` times the log of the class shares; its default tau = 1 is the balanced softmax.",
         option=True,
     )
     options: Options = setting(Frozen(), "Keyword arguments of the loss.", since="0.2")
+    distance_weight: float = setting(
+        0.0,
+        "lambda: in training, adds lambda times the distance of the batch's class means to their nearest simplex ETF, "
+        "see `etfopt.nn.ETFDistance`. The distance is relative to the size of the means, at most 1. Recorded losses "
+        "leave it out. 0 is off; 0.1 to 1 are worth a try.",
+        since="0.2",
+        ge=0,
+    )

@@ -92,6 +92,11 @@ class TrainConfig(Section):
                 f"the classifier of C = {C} classes and d = {d} features has {C * d:.3g} weights; at most "
                 f"{LARGEST_HEAD:.3g} are taken: set backbone.dim or the number of classes smaller"
             )
+        if self.loss.distance_weight and d < C - 1:
+            raise InputError(
+                f"loss.distance_weight = {self.loss.distance_weight:g} needs a simplex of C = {C} classes; set "
+                f"backbone.dim to at least {C - 1}, got {d}, or leave it out"
+            )
         if d < (r := self.head.rows(C)):
             frame = "'reduced'" if d == C - 1 else "'best', which is no simplex"
             raise InputError(

@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Mapping, Sequence
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
+from etfopt.experiments.studies._cells import ACCURACIES, PERCENT, SPEED, kind_of, plain, spread_text, table_text
 from etfopt.experiments.studies._comparisons import Pair
-from etfopt.experiments.studies._numbers import QUANTITIES, Spread
+from etfopt.experiments.studies._numbers import COLLAPSE, QUANTITIES, TAILS
+from etfopt.experiments.studies._tried import at_edges, is_chosen, tried_with
 from etfopt.experiments.studies.statistics import LEVEL, RESAMPLES, Comparison, Steadiness
 
 if TYPE_CHECKING:
     from etfopt.experiments.studies.report import Report
 
-ACCURACIES = {"test_accuracy_first": 0, "test_accuracy_second": 1}
-SPEED = ("epochs_to_99", "epochs_to_100", "epochs_to_margin_1")
-COLLAPSE = ("cosine_margin", "nc1", "nc2", "nc3", "equinorm_difference")
-COST = ("step_ms", "step_mib")
+COST = ("step_ms", "step_mib", "head_kib")
 
 
 def markdown(report: Report, figures: Mapping[str, str]) -> str:
     """Return the page."""
     study = report.collected.study
     parts = [
-        f"# {_plain(study.title)}",
-        f"*{_plain(study.question)}*" if study.question else "",
+        f"# {plain(study.title)}",
+        f"*{plain(study.question)}*" if study.question else "",
         study.setup,
         *_incomplete(report),
         f"## Findings\n\n{study.findings}" if study.findings else "",
@@ -36,37 +34,29 @@ def markdown(report: Report, figures: Mapping[str, str]) -> str:
         _table(report, SPEED),
         "## Collapse after the last epoch\n\nMeasures of the training split.",
         _table(report, COLLAPSE),
+        *_tails(report),
         "## Time and memory of a training step\n\nForward, backward and update on the machine of the runs: the median "
-        "time, and the most memory that tensors made in a step took at a time, activations and gradients included.",
+        "time, and the most memory that tensors made in a step took at a time, activations and gradients included. The "
+        "head's memory is that of its parameters and buffers.",
         _table(report, COST),
+        *_tuning(report),
         *_paired(report),
         *_steadiness(report),
         *(["## Figures"] if figures else []),
-        *(f"![{_plain(caption)}]({name})\n\n{_plain(caption)}" for name, caption in figures.items()),
+        *(f"![{plain(caption)}]({name})\n\n{plain(caption)}" for name, caption in figures.items()),
         *_origins(report.origins),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
-
-
-def _plain(text: str) -> str:
-    """Return text so that Markdown shows it as it is, also in a table."""
-    return re.sub(r"([\\`*_\[\]<>|#])", r"\\\1", text)
-
-
-def _rows(head: Sequence[str], rows: Sequence[Sequence[str]], words: int = 1) -> str:
-    """Return a table whose first columns are words, and numbers the others."""
-    lines = [list(head), [*["---"] * words, *["---:"] * (len(head) - words)], *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _incomplete(report: Report) -> list[str]:
     found, parts = report.collected, []
     if found.missing:
         planned = len(found.missing) + len(found.diverged) + sum(map(len, found.runs.values()))
-        runs = "; ".join(f"{_plain(name)} ({done})" for name, done in found.missing.items())
+        runs = "; ".join(f"{plain(name)} ({done})" for name, done in found.missing.items())
         parts.append(f"**Not finished: {len(found.missing)} of {planned} runs**, which are left out below: {runs}.")
     if found.diverged:
-        runs = "\n".join(f"- {_plain(name)}: {_plain(said)}" for name, said in found.diverged.items())
+        runs = "\n".join(f"- {plain(name)}: {plain(said)}" for name, said in found.diverged.items())
         parts.append(f"**Diverged: {len(found.diverged)} runs**, which are left out below:\n\n{runs}")
     return parts
 
@@ -81,36 +71,75 @@ def _accuracies(report: Report) -> str:
         *(f"{split}, epoch {epoch}" for split in ("training", "test") for epoch in (first, second)),
     ]
     rows = [
-        [_plain(name), str(len(report.values[name])), *(_spread(row[key], "percent") for key in keys)]
+        [plain(name), str(len(report.values[name])), *(spread_text(row[key], "percent") for key in keys)]
         for name, row in report.spreads.items()
     ]
-    return _rows(head, rows)
+    return table_text(head, rows)
 
 
 def _table(report: Report, keys: Sequence[str]) -> str:
     lengths = {variant.name: variant.config.training.epochs for variant in report.collected.study.variants}
     rows = [
-        [_plain(name), *(_spread(row[key], "epochs" if key in SPEED else "number", lengths[name]) for key in keys)]
+        [plain(name), *(spread_text(row[key], kind_of(key), lengths[name]) for key in keys)]
         for name, row in report.spreads.items()
     ]
-    return _rows(["variant", *(QUANTITIES[key] for key in keys)], rows)
+    return table_text(["variant", *(QUANTITIES[key] for key in keys)], rows)
 
 
-def _spread(spread: Spread, kind: str, epochs: int = 0) -> str:
-    values = [_number(value, kind, epochs) for value in (spread.median, spread.low, spread.high)]
-    return values[0] if len(set(values)) == 1 else f"{values[0]} ({values[1]} to {values[2]})"
+def _tails(report: Report) -> list[str]:
+    """Return the table of imbalanced classes, if there are any."""
+    rows = {name: row for name, row in report.spreads.items() if row.keys() & TAILS.keys()}
+    if not rows:
+        return []
+    text = (
+        "## Head, middle and tail classes\n\nAfter the last epoch. The head is the third of the classes with the most "
+        "training samples, the tail the third with the fewest (rounded down), the middle the rest. Accuracies are "
+        "means over the classes of a group. Distances are squared, of the training split's class means to the simplex "
+        "and to SELI for these numbers of samples, at the best rotation, size and shift, over the means' squared norm."
+    )
+    table = [
+        [plain(name), *(spread_text(row[key], kind_of(key)) if key in row else "-" for key in TAILS)]
+        for name, row in rows.items()
+    ]
+    return [text, table_text(["variant", *TAILS.values()], table)]
 
 
-def _number(value: float, kind: str, epochs: int = 0) -> str:
-    if math.isnan(value):
-        return "-"
-    if math.isinf(value):
-        return f"\\>{epochs}"
-    if kind == "percent":
-        return f"{100 * value:.2f} %"
-    if kind == "epochs":
-        return f"{value:g}"
-    return f"{value:.1e}" if abs(value) < 1e-3 else f"{value:#.3g}"
+def _tuning(report: Report) -> list[str]:
+    """Return every value that was tried for every variant, a column a combination, and what was chosen in bold."""
+    if not report.tried:
+        return []
+    first, study = report.tried[0], report.collected.study
+    share, seeds = first.config.data.validation or 0.0, list(first.accuracies)
+    only = ", ".join(f"{plain(name)} = {plain(str(value))}" for name, value in tried_with(study, first).items())
+    text = (
+        "## Tuning\n\nThese settings were chosen for every variant alone, by the mean validation accuracy after the "
+        f"last epoch over {_count(len(seeds), 'seed')} that the study does not use "
+        f"({', '.join(map(str, seeds))}); of equally good ones the first. The validation split is {100 * share:g} % of "
+        "every class of the training split, the same for all variants; no test image was looked at. "
+        f"{f'These runs had {only}. ' * bool(only)}The chosen one is bold, with the range over seeds where there are "
+        "several. The study's runs train on the whole training split."
+    )
+    if edges := at_edges(study, report.tried):
+        text += f" **At an end of what was tried**, so that a value beyond may be better: {plain('; '.join(edges))}."
+    columns = list(dict.fromkeys(t.values for t in report.tried))
+    rows: dict[str, dict[str, str]] = {}
+    for t in report.tried:
+        cell = _tried(list(t.accuracies.values()))
+        rows.setdefault(t.variant, {})[t.values] = f"**{cell}**" if is_chosen(study, t) else cell
+    table = [[plain(name), *(row[values] for values in columns)] for name, row in rows.items()]
+    return [text, table_text(["variant", *map(plain, columns)], table)]
+
+
+def _tried(accuracies: Sequence[float | None]) -> str:
+    values = [value for value in accuracies if value is not None]
+    if len(values) < len(accuracies):
+        return "diverged"
+    low, mean, high = (f"{100 * x:.2f}" for x in (min(values), fmean(values), max(values)))
+    return f"{mean} %" if low == high else f"{mean} % ({low} to {high})"
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n} {what}{'s' * (n != 1)}"
 
 
 def _paired(report: Report) -> list[str]:
@@ -126,7 +155,7 @@ def _paired(report: Report) -> list[str]:
         "last; pairs with such an epoch are censored: their difference is a bound, or says nothing where both have one."
     )
     head = ["variant", "baseline", "quantity", "pairs", "mean", "median", "interval", "p", "censored"]
-    return [text, *sorted(notes), _rows(head, [_pair(p, report.epochs[p.variant]) for p in pairs], 3)]
+    return [text, *sorted(notes), table_text(head, [_pair(p, report.epochs[p.variant]) for p in pairs], 3)]
 
 
 def few_seeds(n: int) -> str | None:
@@ -142,8 +171,8 @@ def few_seeds(n: int) -> str | None:
 
 def _names(pair: Pair[Any], epochs: tuple[int, int]) -> list[str]:
     place = ACCURACIES.get(pair.quantity)
-    quantity = QUANTITIES[pair.quantity] if place is None else f"test top-1, epoch {epochs[place]}"
-    return [_plain(pair.variant), _plain(pair.baseline), quantity]
+    quantity = {**QUANTITIES, **TAILS}[pair.quantity] if place is None else f"test top-1, epoch {epochs[place]}"
+    return [plain(pair.variant), plain(pair.baseline), quantity]
 
 
 def _steadiness(report: Report) -> list[str]:
@@ -157,11 +186,11 @@ def _steadiness(report: Report) -> list[str]:
         "variant differs less from seed to seed than the baseline. Pairs in which an epoch never came are left out."
     )
     head = ["variant", "baseline", "quantity", "pairs", "deviation", "baseline's", "ratio", "interval", "p"]
-    return [text, _rows(head, [_spread_pair(p, report.epochs[p.variant]) for p in pairs], 3)]
+    return [text, table_text(head, [_spread_pair(p, report.epochs[p.variant]) for p in pairs], 3)]
 
 
 def _spread_pair(pair: Pair[Steadiness], epochs: tuple[int, int]) -> list[str]:
-    found, unit = pair.result, 100 if pair.quantity in ACCURACIES else 1
+    found, unit = pair.result, 100 if pair.quantity in PERCENT else 1
     return [
         *_names(pair, epochs),
         str(len(found.seeds)),
@@ -174,7 +203,7 @@ def _spread_pair(pair: Pair[Steadiness], epochs: tuple[int, int]) -> list[str]:
 
 
 def _pair(pair: Pair[Comparison], epochs: tuple[int, int]) -> list[str]:
-    found, percent = pair.result, pair.quantity in ACCURACIES
+    found, percent = pair.result, pair.quantity in PERCENT
 
     def text(value: float) -> str:
         return f"{100 * value:+.2f}" if percent else f"{value:+.3g}"
@@ -197,6 +226,6 @@ def _origins(origins: Sequence[Mapping[str, Any]]) -> list[str]:
         revision = f"revision {git['revision'][:12]}{' with changes' * git['dirty']}" if git else "no revision known"
         lines.append(
             f"- etfopt {origin['etfopt']}, {revision}; torch {origin['torch']}, Python {origin['python']}, "
-            f"{_plain(str(origin['platform']))}; {origin['accelerator']}, {origin['precision']}"
+            f"{plain(str(origin['platform']))}; {origin['accelerator']}, {origin['precision']}"
         )
     return ["## Made with", "\n".join(lines)] if lines else []

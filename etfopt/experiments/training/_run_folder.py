@@ -97,8 +97,8 @@ def _described(path: Path) -> str:
     return f"{config.data.name}, head {config.head.name}, seed {config.seed}, {config.training.epochs} epochs planned"
 
 
-def begin(path: Path, config: TrainConfig, start: Start, machine: Machine) -> None:
-    """Prepare the folder of a run that starts or resumes."""
+def begin(path: Path, config: TrainConfig, start: Start, machine: Machine, head_bytes: int) -> None:
+    """Prepare the folder of a run that starts or resumes; the memory of its head is written down with the start."""
     starts = read_starts(path) if start.epoch else []
     try:
         for file in [*_torn(path), *(_ahead(path, start.epoch) if start.epoch else _files(path))]:
@@ -110,7 +110,7 @@ def begin(path: Path, config: TrainConfig, start: Start, machine: Machine) -> No
     if not start.epoch or config_of(path).training.epochs != config.training.epochs:
         write_config(path, config)
     planned = {"epoch": start.epoch, "epochs": config.training.epochs, "seed": config.seed}
-    here = {**planned, **asdict(machine), **environment()}
+    here = {**planned, "head_bytes": head_bytes, **asdict(machine), **environment()}
     write_json(path / ENVIRONMENT, {"starts": [*starts, here]})
 
 

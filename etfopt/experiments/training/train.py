@@ -154,7 +154,7 @@ def train(
                 finish(path, config)
             return load_run(path)
         if rank == 0:
-            begin(path, config, start, computer)
+            begin(path, config, start, computer, model.head_bytes)
         LOG.info("%s: %s, epochs %d to %d, digest %s", path, config, start.epoch + 1, epochs, config.digest())
         with seeded(config.seed, rank), _ending(path, recorder, rank):
             _fit(trainer, model, images, start)
@@ -256,12 +256,13 @@ def _build(config: TrainConfig, images: Images, backbone: nn.Module | None = Non
         backbone = build_backbone(config.backbone, images.train[0:2][0], len(images.train), backbone)
         if config.optimizer.name == "agd":
             orthogonal_(backbone)
-        head = build_head(config.head, config.backbone.feature_dim, images.num_classes, config.seed)
+        counts = torch.bincount(images.train.labels, minlength=images.num_classes)
+        head = build_head(config.head, config.backbone.feature_dim, images.num_classes, config.seed, counts)
         if config.optimizer.name == "agd":
             for rows in head.parameters():
                 if rows.ndim > 1:  # AGD refuses others
                     nn.init.orthogonal_(rows)
-    model = Classifier(backbone, head, config)
+    model = Classifier(backbone, head, config, counts)
     # what these refuse, they refuse before anything is written
     build_schedule(build_optimizer(model, config.optimizer), config.schedule, config.training.epochs)
     return model

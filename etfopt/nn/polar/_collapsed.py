@@ -25,8 +25,8 @@ import torch
 from torch import Tensor
 
 from etfopt._torch import full_precision
+from etfopt.nn.polar._factors import RowMap, unchanged
 from etfopt.nn.polar._gram import gram
-from etfopt.nn.polar._linear_term import RowMap, unchanged
 
 BINOMIAL = (1.0, -1 / 2, 3 / 8, -5 / 16, 35 / 128, -63 / 256, 231 / 1024, -429 / 2048)
 """Of x^k in (1 + x)^(-1/2). They alternate and fall, so what is left out is less than its first term over 1 - |x|."""
