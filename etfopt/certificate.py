@@ -122,11 +122,15 @@ class Certificate(Described):
 
     def _rows(self) -> Rows:
         tolerance = f"(feasible up to {self.feasibility_tolerance:.1e})"
+        rotation = f"; ||U - U*|| at most {self.distance_bound:.1e}" if self.unique else ""
+        unique = f"U and the ETF (margin {self.margin:.1e})" if self.unique else "neither U nor the ETF"
+        if self.etf_unique and not self.unique:
+            unique = "the ETF; the frame ignores a direction of U"
         return [
             ("feasibility", f"{self.feasibility:.1e} {tolerance}"),
             ("gap", f"{self.gap:.1e} (relative {self.relative_gap:.1e})"),
-            ("||U - U*||", f"at most {self.distance_bound:.1e}; of the ETF at most {self.etf_distance_bound:.1e}"),
-            ("unique", f"U: {self.unique}, ETF: {self.etf_unique} (margin {self.margin:.1e})"),
+            ("||UF - U*F||", f"at most {self.etf_distance_bound:.1e}{rotation}"),
+            ("unique", unique),
             ("critical", f"stationarity {self.stationarity:.1e}, curvature {self.curvature:.1e}"),
             *([("held", f"off by {self.held:.1e} {tolerance}")] if self.held else []),
         ]

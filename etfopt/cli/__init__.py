@@ -12,11 +12,11 @@ from etfopt.errors import EtfoptError, InputError, MissingExtraError, require_ex
 
 require_extra("cli", "typer", "rich")
 
-import typer
 from rich.console import Console
 from rich.text import Text
 
 from etfopt.cli._app import app
+from etfopt.cli._logging import App
 from etfopt.cli.bench_heads import bench_head, bench_loops
 from etfopt.cli.bench_measures import bench_measures
 from etfopt.cli.bench_peers import bench_peers
@@ -51,7 +51,7 @@ for command in (report, measure, demo, compare, verify, doctor):  # in the order
     app.command()(command)
 
 # "bench" is a command and the name of five more
-benches = typer.Typer(invoke_without_command=True, pretty_exceptions_enable=False, rich_markup_mode="markdown")
+benches = App(invoke_without_command=True, pretty_exceptions_enable=False, rich_markup_mode="markdown")
 benches.callback()(bench)
 benches.command("node")(bench_node)
 benches.command("head")(bench_head)

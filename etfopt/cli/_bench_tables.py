@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from etfopt.bench.loops import LoopRow
     from etfopt.bench.node import NodeRow
     from etfopt.bench.pipelines import Row
+    from etfopt.bench.standings import Standings
     from etfopt.bench.summary import Summary
     from etfopt.bench.units import UnitRow
 
@@ -171,6 +173,22 @@ def comparison(rows: Sequence[ComparisonRow], conditions: Mapping[str, object], 
         caption = Text("\n".join(notes)) if notes else None
         look: dict[str, Any] = {"box": box.SIMPLE_HEAD, "pad_edge": False, "caption_justify": "left"}
         yield table(title, columns, cells, caption=caption, **look)
+
+
+BAR, DECADE = 9, 2
+"""Longest bar of the overall table, and how much of it a factor of ten takes."""
+
+
+def overall(standings: Standings) -> Table:
+    """Tabulate how all solvers did on all problems, with a bar for the logarithm of the slowdown."""
+    columns = {"solver": WHOLE, "certified": NUMBER, "slowdown": NUMBER, "time": NUMBER, "worst gap": NUMBER}
+    cells = [
+        (*row, "#" * min(BAR, 1 + round(DECADE * math.log10(one.slowdown))) if math.isfinite(one.slowdown) else "")
+        for one, row in zip(standings, standings.cells(), strict=True)
+    ]
+    note = "slowdown: median over the problems of the time over that of the fastest solver, and its logarithm as a bar"
+    look = FRAMELESS | {"pad_edge": False}
+    return table("All problems", {**columns, "bar": WHOLE}, cells, caption=note, **look)
 
 
 COMPARED = {"time": 0, "range": 118, "gap": 0, "stat.": 100, "in UF": 0, "iter.": 0}

@@ -27,8 +27,11 @@ def folder(tmp_path: Path) -> Path:
 def test_solve_prints_a_certified_answer(folder: Path) -> None:
     done = run("solve", "means.npy", cwd=folder)
     assert done.returncode == 0, done.stderr
-    for word in ("distance", "relative gap", "margin", "unique", "optimal"):
+    assert done.stdout.startswith("certified: within 1e-16 of the optimum (relative gap)\n")
+    for word in ("distance", "relative gap", "ETF", "unique", "Procrustes"):
         assert word in done.stdout
+    for alarm in ("not unique", "margin"):  # the frame ignores a direction of U, and the ETF is unique
+        assert alarm not in done.stdout
 
 
 def test_solve_saves_what_it_prints(folder: Path) -> None:
@@ -119,7 +122,7 @@ def test_demo_writes_table_and_figures(folder: Path) -> None:
     done = run("demo", "--epochs", "2", cwd=folder)
     assert done.returncode == 0, done.stderr
     assert "Warning" not in done.stderr
-    for word in ("learned", "fixed", "nearest", "NC3", "optimal"):
+    for word in ("learned", "fixed", "nearest", "NC3", "certified: within"):
         assert word in done.stdout
     report = folder / "runs" / "demo" / "report"
     for name in ("curves-1.png", "cosines.png"):
@@ -132,7 +135,14 @@ def test_compare_tabulates_every_pair_and_says_where_the_rest_is(folder: Path) -
     done = run(*arguments, "--solver", "procrustes", "--solver", "trust-region", cwd=folder)
     assert done.returncode == 0, done.stderr
     assert "Warning" not in done.stderr
-    for words in ("tight-3x4: d = 3, C = 4, r = 3", "means: d = 8, C = 3", "1 of 1", "of 2", "wrote here/compare.json"):
+    for words in (
+        "tight-3x4: d = 3, C = 4, r = 3",
+        "means: d = 8, C = 3",
+        "1 of 1",
+        "of 2",
+        "wrote here/compare.json",
+        "All problems",
+    ):
         assert words in done.stdout
     for name in ("convergence.png", "profiles.png"):
         assert (folder / "here" / name).read_bytes().startswith(b"\x89PNG")

@@ -12,18 +12,22 @@ from rich.table import Table
 
 import etfopt
 from etfopt.bench.pipelines import Row
+from etfopt.bench.standings import Standings
+from etfopt.bench.summary import Summary, summarise
 from etfopt.bench.units import UnitRow
 from etfopt.cli._bench_tables import (
     comparison,
     head_costs,
     loop_accuracies,
     node_costs,
+    overall,
     pipelines,
     statistics_costs,
     unit_costs,
 )
 from etfopt.cli._peer_tables import answers, overview, surroundings
-from etfopt.cli._tables import measures, solution_table, spreads, verdicts
+from etfopt.cli._solution_tables import solution_table
+from etfopt.cli._tables import EIGHT, measures, spreads, summary, verdicts
 
 
 def lines(table: Table) -> list[str]:
@@ -147,6 +151,7 @@ def long_tables() -> list[Table]:
         "dtype": "float64", "solver": "procrustes-newton-schulz",
         "status": measure.Status.FAILED, "message": "a message", "termination": "",
     })  # fmt: skip
+    solved = Summary("p", "procrustes-newton-schulz", 123, 123, *[0.1234] * 3, 1e-12, 1e-9, 0.1, 12.0, "")
     paper = {"paper_forward": 123.4, "paper_backward": 123.4, "ratio": 1234567.0, "paper_memory": 5 * 2**50}
     checked = {"steps": 1, "gap": 0.0, "paper_gap": 0.0, "gradient_error": 0.0, "memory": 123 * 2**20}
     about = {"python": "3.11.7", "machine": "x86_64", "date": "2026-11-23"}
@@ -163,9 +168,11 @@ def long_tables() -> list[Table]:
         *comparison([row], about, width=80),
         *answers(peer_rows()), *overview(peer_rows()), *surroundings([pytest.importorskip("etfopt.bench.peers").PartRow(
             "distance", "2048 x 1000", "nearest_etf, forward alone", "cpu", 2, 1.234e-2, 1.234e-2, 123.45)]),
+        overall(Standings([*summarise([row]), solved])),
         spreads({head: dict.fromkeys(report.QUANTITIES, spread) for head in ("learned", "fixed", "nearest")}, "t", 60),
         solution_table(etfopt.nearest_etf(np.random.default_rng(0).standard_normal((64, 10)))),
         verdicts([(claim, evidence)], "12 s, seed 0"),
+        summary(dict.fromkeys(EIGHT, 0.1234567), "t"),
         measures({f"{split}_{name}": 0.123456 for split in ("train", "test") for name in ("accuracy", "nc1")}, "t"),
     ]  # fmt: skip
 
@@ -178,3 +185,10 @@ def test_every_table_fits_eighty_columns_with_no_word_cut_off():
         text = capture.get()
         assert "…" not in text, text
         assert max(map(len, text.splitlines())) <= 80, text
+
+
+def test_the_overall_table_draws_the_slowdown_as_a_bar():
+    lines_of = [Summary("p", name, 1, 1, seconds, *[None] * 6, "") for name, seconds in (("a", 1.0), ("b", 100.0))]
+    cells = [text.split() for text in lines(overall(Standings(lines_of)))]
+    assert ["a", "1", "of", "1", "1", "x", "1", "s", "-", "#"] in cells
+    assert ["b", "1", "of", "1", "100", "x", "100", "s", "-", "#####"] in cells

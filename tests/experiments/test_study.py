@@ -94,7 +94,10 @@ def test_a_study_survives_being_written_and_read():
         ({"variants": [{"name": "a"}, {"name": "b"}]}, "variants 'a' and 'b' have the same configuration"),
         ({"variants": [{"name": "a b"}, {"name": "A-b", **FIXED}]}, "variants 'a b' and 'A-b' have the same folder"),
         ({"variants": [{"name": "a", "seed": 3}]}, "variant 'a': seed is not set here"),
-        ({"variants": [{"name": "a", "head.nam": "fixed"}]}, "variant 'a': unknown setting head.nam; known are"),
+        (
+            {"variants": [{"name": "a", "head.nam": "fixed"}]},
+            "variant 'a': unknown setting head.nam; did you mean 'head.name'",
+        ),
         ({"variants": [{"name": "a", "head.name": "best"}]}, "variant 'a': head.name = 'best' is not known"),
         ({"variants": [{"name": "a", "backbone.dim": 3}]}, "variant 'a': .*dim = 3 is smaller"),
         ({"grid": {"head.name": ["fixed"]}}, "head.name is set by the variant and by the grid"),

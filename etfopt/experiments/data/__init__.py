@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 from etfopt.experiments.data.decoding import ImageFiles, decoded
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from etfopt.experiments.settings import DataConfig
 
 __all__ = ["EpochBatches", "Images", "Split", "batches", "load_images"]
+
+LOG = logging.getLogger(__name__)
 
 
 def load_images(config: DataConfig) -> Images:
@@ -57,4 +60,5 @@ def load_images(config: DataConfig) -> Images:
         train, test = decoded((train, test), kept, config)
     else:
         train, test = kept[0].of(train), kept[1].of(test)
+    LOG.info("%s: %d training and %d test samples of %d classes", config.name, len(train.labels), len(test.labels), C)
     return standardized(train, test, C)

@@ -63,8 +63,8 @@ def refuse_occupied(path: Path, *, overwrite: bool) -> None:
 
 
 def refuse_other_settings(path: Path, config: TrainConfig) -> None:
-    """Refuse to resume a run in a folder that holds a run with other settings."""
-    if _files(path) and config_of(path).digest() != config.digest():
+    """Refuse to resume a run in a folder that holds a run with other settings than the number of epochs."""
+    if _files(path) and config_of(path).course() != config.course():
         raise InputError(
             f"{path}: is a run of another configuration, {_described(path)}; choose another folder, or replace "
             "it with --overwrite"
@@ -107,9 +107,10 @@ def begin(path: Path, config: TrainConfig, start: Start, machine: Machine, head_
         raise InputError(
             f"{path}: cannot be cleared of the earlier run: {error.strerror}; remove it yourself"
         ) from error
-    if not start.epoch:
+    if not start.epoch or config_of(path).training.epochs != config.training.epochs:
         write_config(path, config)
-    here = {"epoch": start.epoch, "seed": config.seed, "head_bytes": head_bytes, **asdict(machine), **environment()}
+    planned = {"epoch": start.epoch, "epochs": config.training.epochs, "seed": config.seed}
+    here = {**planned, "head_bytes": head_bytes, **asdict(machine), **environment()}
     write_json(path / ENVIRONMENT, {"starts": [*starts, here]})
 
 
@@ -143,6 +144,9 @@ def resume_from(path: Path, config: TrainConfig, identity: Identity, from_epoch:
             "folder. Checkpoints of etfopt 0.1 are single files: only etfopt 0.1 continues from them"
         )
     epoch = next((e for e, file in checkpoints(path / "checkpoints").items() if file == checkpoint), 0)
+    if epoch >= config.training.epochs != config_of(path).training.epochs:
+        message = f"{path}: {epoch} epochs are finished; epochs = {config.training.epochs} leaves none to train"
+        raise InputError(message, "epochs", config.training.epochs, f"pass a number above {epoch}")
     if epoch:
         read_means(path / MEANS_BY_EPOCH, epoch + 1)
     return Start(checkpoint, epoch)
