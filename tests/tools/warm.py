@@ -5,6 +5,7 @@ on as one that was started: with a session, an environment and streams of its ow
 the end of its interpreter.
 """
 
+import atexit
 import functools
 import json
 import select
@@ -42,7 +43,9 @@ for line in sys.stdin:
 
 @functools.cache
 def _server() -> subprocess.Popen[bytes]:
-    return subprocess.Popen([sys.executable, "-c", SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
+    server = subprocess.Popen([sys.executable, "-c", SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
+    atexit.register(server.__exit__, None, None, None)  # which closes its input, and so ends it
+    return server
 
 
 class Forked:
