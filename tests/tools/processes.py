@@ -13,8 +13,8 @@ import torch
 import torch.distributed as dist
 
 Cases = dict[str, Callable[[int, int], object]]
-SHARED = ["torch.distributed.fsdp", "torch._dynamo", "etfopt.nn", "etfopt.metrics"]
-"""What most cases import: one process does so for all of them, and they are forked from it before it runs anything."""
+SHARED = ["torch.distributed.fsdp", "torch._dynamo", "torchmetrics"]
+"""What others wrote and most cases import: one process does so for all, which are forked from it."""
 
 
 def run_cases(cases: Cases, names: list[str], rank: int, size: int, folder: Path) -> None:

@@ -26,6 +26,7 @@ for line in sys.stdin:
     os.chdir(asked["cwd"])
     os.environ.clear()
     os.environ.update(asked["env"])
+    sys.path[1:1] = os.environ["PYTHONPATH"].split(os.pathsep)
     opened = [os.open(path, os.O_RDWR | os.O_NOCTTY) for path in asked["streams"]]
     print(os.getpid(), flush=True)
     for number, stream in enumerate(opened):
