@@ -1,6 +1,6 @@
 # Two commands do everything on a fresh machine: `make demo` and `make test`.
 .DEFAULT_GOAL := help
-.PHONY: help demo test newest oldest notebooks study summary mutate coverage lint format audit docs wheel pictures check lock licences clean
+.PHONY: help demo test newest oldest gpu notebooks study summary mutate coverage lint format audit docs wheel pictures check lock licences clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -51,6 +51,9 @@ newest: $(UV) ## the suite with the newest versions that pyproject.toml allows (
 
 oldest: $(UV) ## the suite with the lowest versions that pyproject.toml allows (build/oldest.txt names them)
 	$(call suite_resolved_to,lowest-direct)
+
+gpu: $(READY) ## what needs a GPU, in less than eight minutes: tests, peers, a study (notebooks/results/gpu/)
+	PYTHON=$(BIN)/python sh notebooks/gpu.sh
 
 notebooks: $(READY) ## execute the notebooks anew and write them with their outputs
 	$(BIN)/python -m tests.tools.notebook_runs

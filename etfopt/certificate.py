@@ -188,7 +188,7 @@ def _certified_holding(problem: NearestETF, held: Held, U: Float64Array) -> Cert
         inner,
         feasibility=feasibility(U),
         distance_bound=math.hypot(inner.distance_bound, beside),
-        etf_distance_bound=inner.etf_distance_bound + float(np.linalg.norm(problem.F, 2)) * beside,
+        etf_distance_bound=inner.etf_distance_bound + problem._frame_norm * beside,
         feasibility_tolerance=_feasibility_tolerance(problem.d, problem.r, problem.unit),
         held=off,
     )
@@ -229,9 +229,7 @@ def _certified(problem: NearestETF, U: Float64Array) -> Certificate:
         unique=rank == problem.r,
         etf_unique=etf_unique,
         distance_bound=bound(margin) if rank == problem.r else math.inf,
-        etf_distance_bound=(
-            float(np.linalg.norm(problem.F, 2)) * bound(float(svd.S[rank - 1])) + hidden if etf_unique else math.inf
-        ),
+        etf_distance_bound=(problem._frame_norm * bound(float(svd.S[rank - 1])) + hidden if etf_unique else math.inf),
         feasibility_tolerance=_feasibility_tolerance(problem.d, problem.r, problem.unit),
     )
 

@@ -49,7 +49,7 @@ def test_all_commands_are_met() -> None:
     assert {path[0] for path in PATHS if path} == {
         *("solve", "frame", "train", "report", "demo", "compare", "verify", "doctor", "bench", "measure")
     }
-    assert {("bench", "node"), ("bench", "head"), ("bench", "loops")} <= set(PATHS)
+    assert {("bench", "node"), ("bench", "head"), ("bench", "loops"), ("bench", "peers")} <= set(PATHS)
 
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: " ".join(path) or "etfopt")
@@ -127,7 +127,7 @@ def test_help_comes_without_importing_torch(command: str, tmp_path: Path) -> Non
     ("line", "offered"),
     [
         ("etfopt ver", ["verify"]),
-        ("etfopt bench ", ["node", "head", "loops", "measures"]),
+        ("etfopt bench ", ["node", "head", "loops", "measures", "peers"]),
         ("etfopt solve --tr", ["--transpose"]),
         ("etfopt train --head n", ["nearest"]),
         ("etfopt train --optimizer ada", ["adam", "adamw"]),

@@ -3,8 +3,6 @@
 import json
 import logging
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -19,6 +17,7 @@ from etfopt.errors import ConvergenceError, EtfoptError, InputError, MissingExtr
 from etfopt.experiments.training.train import train
 from etfopt.files import StorageError
 from tests.tools.runs import small
+from tests.tools.terminal import run_forked
 
 
 def call(*arguments: object):
@@ -81,8 +80,7 @@ def test_what_cannot_be_resumed_is_refused(tmp_path: Path) -> None:
 def test_a_run_that_diverges_is_a_failure_and_does_not_advise_to_resume_it(tmp_path: Path) -> None:
     """It would diverge again, whether an epoch was finished or not; what was typed is no mistake, so not status 2."""
     arguments = ["train", "--set", "optimizer.learning_rate=1e30", "--set", "backbone.width=16", "--quiet"]
-    command = [sys.executable, "-m", "etfopt", *arguments, "--out", str(tmp_path / "run")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = run_forked(*arguments, "--out", str(tmp_path / "run"), cwd=tmp_path)
     assert done.returncode == 1, done.stderr
     assert f"Kept: {tmp_path}/run/; no epoch was finished. A resumed run would diverge again: train with" in done.stderr
     assert "Lower optimizer.learning_rate = 1e+30" in done.stderr

@@ -81,7 +81,7 @@ def near_collapse(A: Tensor, square: Tensor, trace: float, apart: bool) -> Colla
     if _terms(max(spread, 0) * (r - 1) / math.sqrt(r), rounding) is None:
         return None
     v, theta, sigma = _apart(A, square, trace) if apart else (A.new_zeros(r), trace / r, trace / r)
-    if not sigma <= min(r, 100) ** 2 * theta:  # as in `etfopt.nn.polar._routes`, where one value is faint
+    if not sigma <= min(r, 100) ** 2 * theta:  # a fainter one would spread its rounding by way of T
         return None
     E = torch.addr(square, v, v, beta=1 / sigma, alpha=1 - theta / sigma)
     E.diagonal().sub_(1)
