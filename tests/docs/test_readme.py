@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests import ROOT
-from tests.tools.terminal import run
+from tests.tools.terminal import run_forked
 
 README = (ROOT / "README.md").read_text()
 PYTHON = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
@@ -32,7 +32,7 @@ def test_etfopt_commands_of_the_readme_run_in_order(tmp_path: Path) -> None:
     commands = [line.split("#")[0].split() for line in SHELL if line.startswith("etfopt ")]
     assert commands
     for command in commands:
-        done = run(*command[1:], cwd=tmp_path)
+        done = run_forked(*command[1:], cwd=tmp_path)
         assert done.returncode == 0, done.stderr
 
 
