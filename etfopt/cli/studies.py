@@ -50,7 +50,7 @@ def train_study(path: Path, out: Path, jobs: int, dry_run: bool, quiet: bool, ma
     todo = [p for p in before if p.state in (State.NEW, State.STARTED)]
     diverged = [p.run for p in before if p.state is State.DIVERGED]
     failed = [f"{run.folder}: {divergence(folder / run.folder, run.config)}" for run in diverged]
-    epochs = sum(p.run.config.training.epochs - p.epochs for p in todo)
+    epochs = sum(p.run.config.epochs - p.epochs for p in todo)
     kept = f"Kept: {folder}/, every finished epoch. To go on: the same command"
     with interruptible(lambda: kept), progress(epochs, quiet) as step:
         ended = run_study(study, folder, jobs=jobs, on_epoch=step, **machine)

@@ -17,7 +17,7 @@ from etfopt.experiments.data.images import Labelled
 if TYPE_CHECKING:
     from etfopt.experiments.settings import DataConfig
 
-__all__ = ["Selection", "class_shares", "for_testing", "held_out", "selected"]
+__all__ = ["Selection", "class_shares", "for_testing", "held_out", "ranks_in_class", "selected"]
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def selected(labels: Tensor, num_classes: int, config: DataConfig) -> Selection:
     and of 20 images a class, or two imbalance factors, are nested.
     """
     generator = torch.Generator().manual_seed(config.seed)
-    ranks = _ranks(labels, num_classes, generator)
+    ranks = ranks_in_class(labels, num_classes, generator)
     counts = torch.bincount(labels, minlength=num_classes)
     if config.subset is not None:
         counts = _fewer(counts, config.subset, f"data.subset = {config.subset}", config.name, "training")
@@ -63,7 +63,7 @@ def for_testing(labels: Tensor, num_classes: int, config: DataConfig) -> Selecti
     size = config.test_subset
     if size is None:
         return Selection(torch.arange(len(labels)), labels)
-    ranks = _ranks(labels, num_classes, torch.Generator().manual_seed(config.seed))
+    ranks = ranks_in_class(labels, num_classes, torch.Generator().manual_seed(config.seed))
     counts = torch.bincount(labels, minlength=num_classes)
     counts = _fewer(counts, size, f"data.test_subset = {size}", config.name, "the test")
     indices = (ranks < counts[labels]).nonzero().flatten()
@@ -92,13 +92,13 @@ def class_shares(C: int, kind: str, factor: float) -> Tensor:
 
 def held_out(labels: Tensor, num_classes: int, share: float, seed: int) -> Tensor:
     """Return which samples a stratified split holds out: of every class the share, at least one, never all."""
-    ranks = _ranks(labels, num_classes, torch.Generator().manual_seed(seed))
+    ranks = ranks_in_class(labels, num_classes, torch.Generator().manual_seed(seed))
     counts = torch.bincount(labels, minlength=num_classes)
     number = torch.minimum((counts * share).round().long().clamp(min=1), counts - 1)
     return ranks < number[labels]
 
 
-def _ranks(labels: Tensor, num_classes: int, generator: torch.Generator) -> Tensor:
+def ranks_in_class(labels: Tensor, num_classes: int, generator: torch.Generator) -> Tensor:
     """Return for each sample its place in a random order of its class."""
     ranks = torch.empty_like(labels)
     for c in range(num_classes):

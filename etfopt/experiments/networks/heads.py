@@ -94,7 +94,9 @@ class PlainHead(nn.Module):
 AnyHead = Head | PlainHead
 
 
-def build_head(config: HeadConfig, dim: int, num_classes: int, seed: int) -> AnyHead:
+def build_head(
+    config: HeadConfig, dim: int, num_classes: int, seed: int, capacity: int | None = None
+) -> AnyHead:
     """Return the head that the settings name.
 
     It is called with d and C, with ``head.options``, and with each of the other settings that it has a parameter for.
@@ -107,6 +109,8 @@ def build_head(config: HeadConfig, dim: int, num_classes: int, seed: int) -> Any
         d and C.
     seed : int
         Of a random rotation.
+    capacity : int, optional
+        The largest number of classes that may come, for a head that holds its classes when others come.
 
     Returns
     -------
@@ -126,6 +130,8 @@ def build_head(config: HeadConfig, dim: int, num_classes: int, seed: int) -> Any
     torch.Size([10, 12])
     """
     offers = {name: value for name, value in config if name not in ("name", "options") and value is not None}
+    if capacity is not None:
+        offers["capacity"] = capacity
     if config.statistics != "paper":
         del offers["averaging"]  # a rule of the paper's means
     if config.rotation == "random":

@@ -15,6 +15,7 @@ from etfopt.experiments.settings._data import DataConfig
 from etfopt.experiments.settings._model import BackboneConfig, HeadConfig, LossConfig
 from etfopt.experiments.settings._options import guessed
 from etfopt.experiments.settings._section import Section, setting, typed
+from etfopt.experiments.settings._sessions import SessionsConfig
 from etfopt.experiments.settings._training import OptimizerConfig, ScheduleConfig, TrainingConfig
 from etfopt.experiments.settings.names import FOLDER
 
@@ -53,11 +54,13 @@ class TrainConfig(Section):
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     training: TrainingConfig = TrainingConfig()
+    sessions: SessionsConfig = SessionsConfig()
 
     @model_validator(mode="after")
     def _go_together(self) -> TrainConfig:
         self._check_backbone()
         self._check_optimizer()
+        self._check_sessions()
         epochs, last = self.training.epochs, max([self.schedule.warmup, *self.schedule.milestones])
         if last >= epochs:
             raise InputError(
@@ -69,6 +72,11 @@ class TrainConfig(Section):
         if (C := self.data.known_classes) is not None:  # before any data are read
             self.check_room(C)
         return self
+
+    @property
+    def epochs(self) -> int:
+        """Number of epochs of the whole run: those of the base session, and of all later ones."""
+        return self.training.epochs + self.sessions.count * self.sessions.epochs
 
     def check_room(self, C: int) -> None:
         """Refuse a classifier that is too large, or has too few dimensions for its frame.
@@ -83,6 +91,7 @@ class TrainConfig(Section):
         InputError
             If so, with the setting to change.
         """
+        self.sessions.base(C)
         d = self.backbone.feature_dim
         if C * d > LARGEST_HEAD:
             raise InputError(
@@ -118,6 +127,27 @@ class TrainConfig(Section):
         for reason, holds in reasons.items():
             if holds:
                 raise InputError(f"optimizer.name = 'agd': {reason}")
+
+    def _check_sessions(self) -> None:
+        if not self.sessions.count:
+            if self.head.growth != "least" or self.head.growth_weight != 1:
+                raise InputError(
+                    "head.growth and head.growth_weight say what a head does when classes come; set sessions.count too"
+                )
+            return
+        reasons = {
+            "loader: it has no images of classes; use other data": self.data.name == "ufm",
+            "schedule: it starts anew in each; use 'constant' or 'cosine', without warm-up, by epoch": (
+                self.schedule.name == "step" or self.schedule.warmup > 0 or self.schedule.interval != "epoch"
+            ),
+            "statistics of the paper, which have no place for new classes; use head.statistics = 'running'": (
+                self.head.statistics == "paper" and self.head.name in ("fixed", "nearest")
+            ),
+            "label noise or imbalance; leave them out": self.data.label_noise > 0 or self.data.imbalance != "none",
+        }
+        for reason, holds in reasons.items():
+            if holds:
+                raise InputError(f"sessions.count = {self.sessions.count} does not go with this {reason}")
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
@@ -164,7 +194,7 @@ class TrainConfig(Section):
         left_open(values, settings, type(self)().to_dict())
         for name, value in settings.items():
             topic, _, key = str(name).partition(".")
-            table = values.get(topic) if key else values
+            table = values.setdefault(topic, {}) if name in known and key else values
             if key.startswith("options.") and f"{topic}.options" in known:
                 *tables, option = key.removeprefix("options.").split(".")
                 inner = values[topic].setdefault("options", {})
@@ -173,7 +203,7 @@ class TrainConfig(Section):
                 if not option or not isinstance(inner, dict):
                     raise InputError(f"{name}: there is no such option; write it as in {topic}.options.depth=3")
                 inner[option] = guessed(value) if isinstance(value, str) else value
-            elif name in known and isinstance(table, dict):
+            elif name in known:
                 table[key or topic] = typed(value, known[name].annotation) if isinstance(value, str) else value
             else:
                 near = [known_name for known_name in known if key and known_name.startswith(f"{topic}.")]

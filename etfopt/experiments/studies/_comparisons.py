@@ -82,7 +82,7 @@ def comparisons(study: Study, found: Found, baselines: Sequence[str]) -> list[Pa
     If a run never reached a level, its epoch counts as one after the last: the difference is then a bound, and the
     pair is counted as censored.
     """
-    lengths = {variant.name: variant.config.training.epochs for variant in study.variants}
+    lengths = {variant.name: variant.config.epochs for variant in study.variants}
 
     def result(ours: str, theirs: str, quantity: str) -> Comparison:
         never = 1.0 + max(lengths[ours], lengths[theirs])

@@ -88,7 +88,7 @@ def _accuracies(report: Report) -> str:
 
 
 def _table(report: Report, keys: Sequence[str]) -> str:
-    lengths = {variant.name: variant.config.training.epochs for variant in report.collected.study.variants}
+    lengths = {variant.name: variant.config.epochs for variant in report.collected.study.variants}
     rows = [
         [_plain(name), *(_spread(row[key], "epochs" if key in SPEED else "number", lengths[name]) for key in keys)]
         for name, row in report.spreads.items()

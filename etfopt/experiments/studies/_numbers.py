@@ -100,7 +100,7 @@ def _planned(folder: Path) -> Collected:
         elif p.state is State.DIVERGED:
             found.diverged[p.run.folder] = str(divergence(path, p.run.config))
         else:
-            found.missing[p.run.folder] = f"{p.epochs} of {p.run.config.training.epochs} epochs"
+            found.missing[p.run.folder] = f"{p.epochs} of {p.run.config.epochs} epochs"
     return found
 
 
@@ -125,7 +125,7 @@ def _loose(folder: Path) -> Collected:
         if run.finished:
             runs[name].append(run)
         else:
-            missing[path.name] = f"{max(len(run.history) - 1, 0)} of {config.training.epochs} epochs"
+            missing[path.name] = f"{max(len(run.history) - 1, 0)} of {config.epochs} epochs"
     for found in runs.values():
         found.sort(key=lambda run: run.config.seed)
     seeds = sorted({run.config.seed for found in runs.values() for run in found})
@@ -144,7 +144,7 @@ def _loaded(path: Path) -> RunResult:
 
 def two_epochs(study: Study, epochs: tuple[int, int] | None) -> dict[str, tuple[int, int]]:
     """Return for each variant the two epochs of its table: those asked for, or a quarter of all and all."""
-    lengths = {variant.name: variant.config.training.epochs for variant in study.variants}
+    lengths = {variant.name: variant.config.epochs for variant in study.variants}
     if epochs is None:
         return {name: (max(1, length // 4), length) for name, length in lengths.items()}
     first, second = epochs

@@ -69,7 +69,7 @@ class RunResult:
     @property
     def finished(self) -> bool:
         """Whether all epochs of the configuration were trained."""
-        return bool(self.history) and self.history[-1]["epoch"] == self.config.training.epochs
+        return bool(self.history) and self.history[-1]["epoch"] == self.config.epochs
 
     def margins(self, split: str = "train") -> np.ndarray[tuple[int], np.dtype[np.float64]]:
         """Return the sorted cosine margins after the last epoch, for the curve P_CM.

@@ -15,6 +15,7 @@ from torch import nn
 
 from etfopt.errors import ConvergenceError, InputError
 from etfopt.experiments.data import Images, batches, load_images
+from etfopt.experiments.data.sessions import Session, sessions_of
 from etfopt.experiments.networks.backbones import build_backbone
 from etfopt.experiments.networks.heads import build_head
 from etfopt.experiments.networks.optimizers import build_optimizer, build_schedule, orthogonal_
@@ -25,6 +26,7 @@ from etfopt.experiments.training._random_states import RandomStates, seeded
 from etfopt.experiments.training._recorder import MEANS_BY_EPOCH, Recorder
 from etfopt.experiments.training._records import config_of, locked, refuse_locked
 from etfopt.experiments.training._run_folder import Start, begin, finish, kept, refuse_occupied, resume_from
+from etfopt.experiments.training._sessions import last_layer
 from etfopt.experiments.training._termination import heeding_sigterm
 from etfopt.experiments.training.classifier import Classifier
 from etfopt.experiments.training.loggers import RunLogger
@@ -126,7 +128,10 @@ def train(
     with quiet_lightning():
         build_trainer(computer, config.training, (), progress_bar=False)  # refused before data are read
     images = load_images(config.data) if images is None else images
-    epochs, model = config.training.epochs, _build(config, images, backbone)  # refused before anything changes
+    if config.sessions.count and computer.devices > 1:
+        raise InputError(f"devices = {computer.devices}: a run in sessions is for one device; leave devices out")
+    epochs, sessions = config.epochs, sessions_of(images, config)
+    model = _build(config, images, backbone)  # refused before anything changes
     identity = Identity(config.digest(), computer.devices, computer.precision)
     with ExitStack() as stack:
         heed = stack.enter_context(heeding_sigterm())
@@ -148,7 +153,10 @@ def train(
         if rank == 0:
             begin(path, config, start, computer)
         with seeded(config.seed, rank), _ending(path, recorder, rank):
-            _fit(trainer, model, images, start)
+            for session in sessions:
+                model.enter(session)
+                if session.end >= start.epoch:
+                    _fit(trainer, model, session, start)
             means = read_means(path / MEANS_BY_EPOCH, epochs + 1)
             if rank == 0:
                 recorder.write_results(means[-1])
@@ -210,20 +218,28 @@ def resume(path: Path, **options: Any) -> RunResult:
     return train(config_of(path), path, resume=True, **options)
 
 
-def _fit(trainer: pl.Trainer, model: Classifier, images: Images, start: Start) -> None:
-    """Measure, unless that was done before, then train; an interruption surfaces as one."""
+def _fit(trainer: pl.Trainer, model: Classifier, session: Session, start: Start) -> None:
+    """Measure, unless that was done before, then train a session; an interruption surfaces as one.
+
+    The trainer goes on from session to session. A run that resumes at the end of one loads its checkpoint there, and
+    trains no epoch of it.
+    """
     config, rank, size = model.config, trainer.global_rank, trainer.world_size
-    whole = batches(images.train, config.training.batch_size, config.seed, config.data.batches)
+    train, test = session.splits()
+    whole = batches(train, config.training.batch_size, config.seed, config.data.batches)
     training = share(whole, rank, size, training=True)
     order: Any = training.sampler
-    order.set_epoch(start.epoch)  # Lightning says so, too, but after it has started the loader
-    splits = [share(batches(split), rank, size, training=False) for split in (images.train, images.test)]
+    resumed = session.start < start.epoch
+    # Lightning says so, too, but after it has started the loader
+    order.set_epoch(start.epoch if resumed else session.start)
+    splits = [share(batches(split), rank, size, training=False) for split in (train, test)]
+    trainer.fit_loop.max_epochs = session.end
     # Lightning casts after it has loaded a checkpoint, which would round 64-bit weights to 32
     trainer.strategy.precision_plugin.convert_module(model)
     try:
-        if not start.epoch:
+        if not (start.epoch or session.number):
             trainer.validate(model, splits, verbose=False)
-        trainer.fit(model, training, splits, ckpt_path=start.checkpoint, weights_only=True)
+        trainer.fit(model, training, splits, ckpt_path=start.checkpoint if resumed else None, weights_only=True)
     except SIGTERMException:
         raise
     except SystemExit:
@@ -239,11 +255,15 @@ def _build(config: TrainConfig, images: Images, backbone: nn.Module | None = Non
         backbone = build_backbone(config.backbone, images.train[0:2][0], len(images.train), backbone)
         if config.optimizer.name == "agd":
             orthogonal_(backbone)
-        head = build_head(config.head, config.backbone.feature_dim, images.num_classes, config.seed)
+        C = images.num_classes
+        capacity = C if config.head.growth == "held" else None
+        head = build_head(config.head, config.backbone.feature_dim, config.sessions.base(C), config.seed, capacity)
         if config.optimizer.name == "agd":
             for rows in head.parameters():
                 if rows.ndim > 1:  # AGD refuses others
                     nn.init.orthogonal_(rows)
+    if config.sessions.backbone == "last-layer":
+        last_layer(backbone)
     model = Classifier(backbone, head, config)
     # what these refuse, they refuse before anything is written
     build_schedule(build_optimizer(model, config.optimizer), config.schedule, config.training.epochs)
