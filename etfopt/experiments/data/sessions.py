@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from etfopt.errors import InputError
-from etfopt.experiments.data.images import Images, Labelled, Split
+from etfopt.experiments.data.images import Images, Split
 from etfopt.experiments.data.selection import ranks_in_class
 
 if TYPE_CHECKING:
@@ -109,7 +109,8 @@ def sessions_of(images: Images, config: TrainConfig) -> list[Session]:
     generator = torch.Generator().manual_seed(config.seed)
     drawn = plan.count and plan.order == "drawn"
     order = torch.randperm(C, generator=generator) if drawn else torch.arange(C)
-    images = Images(*(_renumbered(split, order.argsort()) for split in (images.train, images.test)), C)
+    number_of = order.argsort()
+    images = Images(_renumbered(images.train, number_of), _renumbered(images.test, number_of), C)
     labels, tested = images.train.labels, images.test.labels
     rank = ranks_in_class(labels, C, generator) if plan.count else torch.zeros_like(labels)
     came = torch.bincount(labels, minlength=C)

@@ -94,9 +94,7 @@ class PlainHead(nn.Module):
 AnyHead = Head | PlainHead
 
 
-def build_head(
-    config: HeadConfig, dim: int, num_classes: int, seed: int, capacity: int | None = None
-) -> AnyHead:
+def build_head(config: HeadConfig, dim: int, num_classes: int, seed: int, capacity: int | None = None) -> AnyHead:
     """Return the head that the settings name.
 
     It is called with d and C, with ``head.options``, and with each of the other settings that it has a parameter for.

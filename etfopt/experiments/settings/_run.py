@@ -15,7 +15,7 @@ from etfopt.experiments.settings._data import DataConfig
 from etfopt.experiments.settings._model import BackboneConfig, HeadConfig, LossConfig
 from etfopt.experiments.settings._options import guessed
 from etfopt.experiments.settings._section import Section, setting, typed
-from etfopt.experiments.settings._sessions import SessionsConfig
+from etfopt.experiments.settings._sessions import SessionsConfig, check_sessions
 from etfopt.experiments.settings._training import OptimizerConfig, ScheduleConfig, TrainingConfig
 from etfopt.experiments.settings.names import FOLDER
 
@@ -60,7 +60,7 @@ class TrainConfig(Section):
     def _go_together(self) -> TrainConfig:
         self._check_backbone()
         self._check_optimizer()
-        self._check_sessions()
+        check_sessions(self)
         epochs, last = self.training.epochs, max([self.schedule.warmup, *self.schedule.milestones])
         if last >= epochs:
             raise InputError(
@@ -127,27 +127,6 @@ class TrainConfig(Section):
         for reason, holds in reasons.items():
             if holds:
                 raise InputError(f"optimizer.name = 'agd': {reason}")
-
-    def _check_sessions(self) -> None:
-        if not self.sessions.count:
-            if self.head.growth != "least" or self.head.growth_weight != 1:
-                raise InputError(
-                    "head.growth and head.growth_weight say what a head does when classes come; set sessions.count too"
-                )
-            return
-        reasons = {
-            "loader: it has no images of classes; use other data": self.data.name == "ufm",
-            "schedule: it starts anew in each; use 'constant' or 'cosine', without warm-up, by epoch": (
-                self.schedule.name == "step" or self.schedule.warmup > 0 or self.schedule.interval != "epoch"
-            ),
-            "statistics of the paper, which have no place for new classes; use head.statistics = 'running'": (
-                self.head.statistics == "paper" and self.head.name in ("fixed", "nearest")
-            ),
-            "label noise or imbalance; leave them out": self.data.label_noise > 0 or self.data.imbalance != "none",
-        }
-        for reason, holds in reasons.items():
-            if holds:
-                raise InputError(f"sessions.count = {self.sessions.count} does not go with this {reason}")
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import model_validator
 
 from etfopt.errors import InputError
 from etfopt.experiments.settings._section import Section, setting
 from etfopt.experiments.settings._training import LARGEST_RATE
+
+if TYPE_CHECKING:
+    from etfopt.experiments.settings._run import TrainConfig
 
 
 class SessionsConfig(Section):
@@ -81,3 +84,26 @@ class SessionsConfig(Section):
                 "classes for the base session, which needs 2; set one of them smaller"
             )
         return base
+
+
+def check_sessions(config: TrainConfig) -> None:
+    """Refuse settings that do not go with sessions, or that need them."""
+    if not config.sessions.count:
+        if config.head.growth != "least" or config.head.growth_weight != 1:
+            raise InputError(
+                "head.growth and head.growth_weight say what a head does when classes come; set sessions.count too"
+            )
+        return
+    reasons = {
+        "loader: it has no images of classes; use other data": config.data.name == "ufm",
+        "schedule: it starts anew in each; use 'constant' or 'cosine', without warm-up, by epoch": (
+            config.schedule.name == "step" or config.schedule.warmup > 0 or config.schedule.interval != "epoch"
+        ),
+        "statistics of the paper, which have no place for new classes; use head.statistics = 'running'": (
+            config.head.statistics == "paper" and config.head.name in ("fixed", "nearest")
+        ),
+        "label noise or imbalance; leave them out": config.data.label_noise > 0 or config.data.imbalance != "none",
+    }
+    for reason, holds in reasons.items():
+        if holds:
+            raise InputError(f"sessions.count = {config.sessions.count} does not go with this {reason}")

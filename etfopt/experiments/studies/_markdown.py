@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from etfopt.experiments.studies._cells import number, plain, spread, table
 from etfopt.experiments.studies._comparisons import Pair
 from etfopt.experiments.studies._numbers import QUANTITIES, Spread
+from etfopt.experiments.studies._sessions import SESSION_QUANTITIES, accuracy_curves, in_sessions
 from etfopt.experiments.studies.statistics import LEVEL, RESAMPLES, Comparison, Steadiness
 
 if TYPE_CHECKING:
     from etfopt.experiments.studies.report import Report
 
 ACCURACIES = {"test_accuracy_first": 0, "test_accuracy_second": 1}
+PERCENT = {*ACCURACIES, *SESSION_QUANTITIES}
 SPEED = ("epochs_to_99", "epochs_to_100", "epochs_to_margin_1")
 COLLAPSE = ("cosine_margin", "nc1", "nc2", "nc3", "equinorm_difference")
 COST = ("step_ms", "step_mib")
@@ -24,11 +25,26 @@ def markdown(report: Report, figures: Mapping[str, str]) -> str:
     """Return the page."""
     study = report.collected.study
     parts = [
-        f"# {_plain(study.title)}",
-        f"*{_plain(study.question)}*" if study.question else "",
+        f"# {plain(study.title)}",
+        f"*{plain(study.question)}*" if study.question else "",
         study.setup,
         *_incomplete(report),
         f"## Findings\n\n{study.findings}" if study.findings else "",
+        *(_session_tables(report) if in_sessions(study) else _epoch_tables(report)),
+        "## Time and memory of a training step\n\nForward, backward and update on the machine of the runs: the median "
+        "time, and the most memory that tensors made in a step took at a time, activations and gradients included.",
+        _table(report, COST),
+        *_paired(report),
+        *_steadiness(report),
+        *(["## Figures"] if figures else []),
+        *(f"![{plain(caption)}]({name})\n\n{plain(caption)}" for name, caption in figures.items()),
+        *_origins(report.origins),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _epoch_tables(report: Report) -> list[str]:
+    return [
         "## Top-1 at two epochs\n\nMedian over seeds, and range.",
         _accuracies(report),
         "## Epochs to reach\n\nTraining accuracy of 99 % and 100 %, and a mean cosine margin of 1.0 on the training "
@@ -36,37 +52,40 @@ def markdown(report: Report, figures: Mapping[str, str]) -> str:
         _table(report, SPEED),
         "## Collapse after the last epoch\n\nMeasures of the training split.",
         _table(report, COLLAPSE),
-        "## Time and memory of a training step\n\nForward, backward and update on the machine of the runs: the median "
-        "time, and the most memory that tensors made in a step took at a time, activations and gradients included.",
-        _table(report, COST),
-        *_paired(report),
-        *_steadiness(report),
-        *(["## Figures"] if figures else []),
-        *(f"![{_plain(caption)}]({name})\n\n{_plain(caption)}" for name, caption in figures.items()),
-        *_origins(report.origins),
     ]
-    return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _plain(text: str) -> str:
-    """Return text so that Markdown shows it as it is, also in a table."""
-    return re.sub(r"([\\`*_\[\]<>|#])", r"\\\1", text)
-
-
-def _rows(head: Sequence[str], rows: Sequence[Sequence[str]], words: int = 1) -> str:
-    """Return a table whose first columns are words, and numbers the others."""
-    lines = [list(head), [*["---"] * words, *["---:"] * (len(head) - words)], *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+def _session_tables(report: Report) -> list[str]:
+    curves = accuracy_curves(report.collected)
+    count = max((len(run) for runs in curves.values() for run in runs), default=0)
+    medians = {name: [Spread.of(column) for column in zip(*runs, strict=True)] for name, runs in curves.items() if runs}
+    summary = [
+        [plain(name), str(len(report.values[name])), *(spread(row[key], "percent") for key in SESSION_QUANTITIES)]
+        for name, row in report.spreads.items()
+    ]
+    return [
+        "## Accuracy over the sessions\n\nTest top-1 on all classes so far; median over seeds, and range. The average "
+        "is over all sessions, the base session included. Older classes are those of earlier sessions, newest classes "
+        "those of the session: both averaged over the sessions after the base. Forgetting is, averaged over all "
+        "sessions but the last, the highest accuracy on the session's classes after any session but the last, minus "
+        "that after the last one (Chaudhry et al., 2018).",
+        table(["variant", "seeds", *SESSION_QUANTITIES.values()], summary),
+        "## After every session\n\nTest top-1 on all classes so far, median over seeds; 0 is the base session.",
+        table(
+            ["variant", *map(str, range(count))],
+            [[plain(name), *(number(x.median, "percent") for x in row)] for name, row in medians.items()],
+        ),
+    ]
 
 
 def _incomplete(report: Report) -> list[str]:
     found, parts = report.collected, []
     if found.missing:
         planned = len(found.missing) + len(found.diverged) + sum(map(len, found.runs.values()))
-        runs = "; ".join(f"{_plain(name)} ({done})" for name, done in found.missing.items())
+        runs = "; ".join(f"{plain(name)} ({done})" for name, done in found.missing.items())
         parts.append(f"**Not finished: {len(found.missing)} of {planned} runs**, which are left out below: {runs}.")
     if found.diverged:
-        runs = "\n".join(f"- {_plain(name)}: {_plain(said)}" for name, said in found.diverged.items())
+        runs = "\n".join(f"- {plain(name)}: {plain(said)}" for name, said in found.diverged.items())
         parts.append(f"**Diverged: {len(found.diverged)} runs**, which are left out below:\n\n{runs}")
     return parts
 
@@ -81,36 +100,19 @@ def _accuracies(report: Report) -> str:
         *(f"{split}, epoch {epoch}" for split in ("training", "test") for epoch in (first, second)),
     ]
     rows = [
-        [_plain(name), str(len(report.values[name])), *(_spread(row[key], "percent") for key in keys)]
+        [plain(name), str(len(report.values[name])), *(spread(row[key], "percent") for key in keys)]
         for name, row in report.spreads.items()
     ]
-    return _rows(head, rows)
+    return table(head, rows)
 
 
 def _table(report: Report, keys: Sequence[str]) -> str:
     lengths = {variant.name: variant.config.epochs for variant in report.collected.study.variants}
     rows = [
-        [_plain(name), *(_spread(row[key], "epochs" if key in SPEED else "number", lengths[name]) for key in keys)]
+        [plain(name), *(spread(row[key], "epochs" if key in SPEED else "number", lengths[name]) for key in keys)]
         for name, row in report.spreads.items()
     ]
-    return _rows(["variant", *(QUANTITIES[key] for key in keys)], rows)
-
-
-def _spread(spread: Spread, kind: str, epochs: int = 0) -> str:
-    values = [_number(value, kind, epochs) for value in (spread.median, spread.low, spread.high)]
-    return values[0] if len(set(values)) == 1 else f"{values[0]} ({values[1]} to {values[2]})"
-
-
-def _number(value: float, kind: str, epochs: int = 0) -> str:
-    if math.isnan(value):
-        return "-"
-    if math.isinf(value):
-        return f"\\>{epochs}"
-    if kind == "percent":
-        return f"{100 * value:.2f} %"
-    if kind == "epochs":
-        return f"{value:g}"
-    return f"{value:.1e}" if abs(value) < 1e-3 else f"{value:#.3g}"
+    return table(["variant", *(QUANTITIES[key] for key in keys)], rows)
 
 
 def _paired(report: Report) -> list[str]:
@@ -126,7 +128,7 @@ def _paired(report: Report) -> list[str]:
         "last; pairs with such an epoch are censored: their difference is a bound, or says nothing where both have one."
     )
     head = ["variant", "baseline", "quantity", "pairs", "mean", "median", "interval", "p", "censored"]
-    return [text, *sorted(notes), _rows(head, [_pair(p, report.epochs[p.variant]) for p in pairs], 3)]
+    return [text, *sorted(notes), table(head, [_pair(p, report.epochs[p.variant]) for p in pairs], 3)]
 
 
 def few_seeds(n: int) -> str | None:
@@ -143,7 +145,7 @@ def few_seeds(n: int) -> str | None:
 def _names(pair: Pair[Any], epochs: tuple[int, int]) -> list[str]:
     place = ACCURACIES.get(pair.quantity)
     quantity = QUANTITIES[pair.quantity] if place is None else f"test top-1, epoch {epochs[place]}"
-    return [_plain(pair.variant), _plain(pair.baseline), quantity]
+    return [plain(pair.variant), plain(pair.baseline), quantity]
 
 
 def _steadiness(report: Report) -> list[str]:
@@ -157,11 +159,11 @@ def _steadiness(report: Report) -> list[str]:
         "variant differs less from seed to seed than the baseline. Pairs in which an epoch never came are left out."
     )
     head = ["variant", "baseline", "quantity", "pairs", "deviation", "baseline's", "ratio", "interval", "p"]
-    return [text, _rows(head, [_spread_pair(p, report.epochs[p.variant]) for p in pairs], 3)]
+    return [text, table(head, [_spread_pair(p, report.epochs[p.variant]) for p in pairs], 3)]
 
 
 def _spread_pair(pair: Pair[Steadiness], epochs: tuple[int, int]) -> list[str]:
-    found, unit = pair.result, 100 if pair.quantity in ACCURACIES else 1
+    found, unit = pair.result, 100 if pair.quantity in PERCENT else 1
     return [
         *_names(pair, epochs),
         str(len(found.seeds)),
@@ -174,7 +176,7 @@ def _spread_pair(pair: Pair[Steadiness], epochs: tuple[int, int]) -> list[str]:
 
 
 def _pair(pair: Pair[Comparison], epochs: tuple[int, int]) -> list[str]:
-    found, percent = pair.result, pair.quantity in ACCURACIES
+    found, percent = pair.result, pair.quantity in PERCENT
 
     def text(value: float) -> str:
         return f"{100 * value:+.2f}" if percent else f"{value:+.3g}"
@@ -197,6 +199,6 @@ def _origins(origins: Sequence[Mapping[str, Any]]) -> list[str]:
         revision = f"revision {git['revision'][:12]}{' with changes' * git['dirty']}" if git else "no revision known"
         lines.append(
             f"- etfopt {origin['etfopt']}, {revision}; torch {origin['torch']}, Python {origin['python']}, "
-            f"{_plain(str(origin['platform']))}; {origin['accelerator']}, {origin['precision']}"
+            f"{plain(str(origin['platform']))}; {origin['accelerator']}, {origin['precision']}"
         )
     return ["## Made with", "\n".join(lines)] if lines else []

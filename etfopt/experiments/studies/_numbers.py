@@ -11,6 +11,7 @@ from pathlib import Path
 
 from etfopt.errors import InputError
 from etfopt.experiments.studies._progress import STUDY, State, divergence, load_study, progress
+from etfopt.experiments.studies._sessions import SESSION_QUANTITIES, session_quantities
 from etfopt.experiments.studies.plan import Study, Variant
 from etfopt.experiments.training.results import RunResult, load_run
 
@@ -29,8 +30,11 @@ QUANTITIES = {
     "equinorm_difference": "WH-equinorm",
     "step_ms": "ms a step",
     "step_mib": "MiB a step",
+    **SESSION_QUANTITIES,
 }
-"""Names of what is reported of a run; measures without an epoch are those of the training split after the last one."""
+"""Names of what is reported of a run; measures without an epoch are those of the training split after the last one.
+
+Of a run in sessions only those of sessions are reported, and the cost of a step."""
 
 
 @dataclass(frozen=True)
@@ -155,6 +159,9 @@ def two_epochs(study: Study, epochs: tuple[int, int] | None) -> dict[str, tuple[
 
 def quantities(run: RunResult, epochs: tuple[int, int]) -> dict[str, float | None]:
     """Return all `QUANTITIES` of a run; None is an epoch that never came."""
+    cost: dict[str, float | None] = {"step_ms": run.step_ms, "step_mib": run.step_bytes / 2**20}
+    if run.config.sessions.count:
+        return session_quantities(run) | cost
     first, second = (run.history[epoch] for epoch in epochs)
     last = run.history[-1]
     return {
@@ -166,6 +173,5 @@ def quantities(run: RunResult, epochs: tuple[int, int]) -> dict[str, float | Non
         "epochs_to_100": run.epochs_to(1.0),
         "epochs_to_margin_1": run.epochs_to(1.0, "train_cosine_margin"),
         **{key: last[f"train_{key}"] for key in ("cosine_margin", "nc1", "nc2", "nc3", "equinorm_difference")},
-        "step_ms": run.step_ms,
-        "step_mib": run.step_bytes / 2**20,
+        **cost,
     }

@@ -8,19 +8,18 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
-from pytorch_lightning.utilities.exceptions import SIGTERMException
 from torch import nn
 
 from etfopt.errors import ConvergenceError, InputError
-from etfopt.experiments.data import Images, batches, load_images
-from etfopt.experiments.data.sessions import Session, sessions_of
+from etfopt.experiments.data import Images, load_images
+from etfopt.experiments.data.sessions import sessions_of
 from etfopt.experiments.networks.backbones import build_backbone
 from etfopt.experiments.networks.heads import build_head
 from etfopt.experiments.networks.optimizers import build_optimizer, build_schedule, orthogonal_
 from etfopt.experiments.settings import Machine, TrainConfig
 from etfopt.experiments.training._checkpoints import EpochCheckpoint, Identity
+from etfopt.experiments.training._fitting import fit_sessions
 from etfopt.experiments.training._means import read_means
 from etfopt.experiments.training._random_states import RandomStates, seeded
 from etfopt.experiments.training._recorder import MEANS_BY_EPOCH, Recorder
@@ -32,7 +31,6 @@ from etfopt.experiments.training.classifier import Classifier
 from etfopt.experiments.training.loggers import RunLogger
 from etfopt.experiments.training.machine import build_trainer, process_rank, quiet_lightning, use_threads
 from etfopt.experiments.training.results import RunResult, load_run
-from etfopt.experiments.training.shares import share
 from etfopt.files import StorageError, make_folder
 
 __all__ = ["RunResult", "kept", "resume", "train"]
@@ -153,10 +151,7 @@ def train(
         if rank == 0:
             begin(path, config, start, computer)
         with seeded(config.seed, rank), _ending(path, recorder, rank):
-            for session in sessions:
-                model.enter(session)
-                if session.end >= start.epoch:
-                    _fit(trainer, model, session, start)
+            fit_sessions(trainer, model, sessions, start)
             means = read_means(path / MEANS_BY_EPOCH, epochs + 1)
             if rank == 0:
                 recorder.write_results(means[-1])
@@ -216,35 +211,6 @@ def resume(path: Path, **options: Any) -> RunResult:
         If the folder is of no run, or as `train` says.
     """
     return train(config_of(path), path, resume=True, **options)
-
-
-def _fit(trainer: pl.Trainer, model: Classifier, session: Session, start: Start) -> None:
-    """Measure, unless that was done before, then train a session; an interruption surfaces as one.
-
-    The trainer goes on from session to session. A run that resumes at the end of one loads its checkpoint there, and
-    trains no epoch of it.
-    """
-    config, rank, size = model.config, trainer.global_rank, trainer.world_size
-    train, test = session.splits()
-    whole = batches(train, config.training.batch_size, config.seed, config.data.batches)
-    training = share(whole, rank, size, training=True)
-    order: Any = training.sampler
-    resumed = session.start < start.epoch
-    # Lightning says so, too, but after it has started the loader
-    order.set_epoch(start.epoch if resumed else session.start)
-    splits = [share(batches(split), rank, size, training=False) for split in (train, test)]
-    trainer.fit_loop.max_epochs = session.end
-    # Lightning casts after it has loaded a checkpoint, which would round 64-bit weights to 32
-    trainer.strategy.precision_plugin.convert_module(model)
-    try:
-        if not (start.epoch or session.number):
-            trainer.validate(model, splits, verbose=False)
-        trainer.fit(model, training, splits, ckpt_path=start.checkpoint if resumed else None, weights_only=True)
-    except SIGTERMException:
-        raise
-    except SystemExit:
-        # Lightning turns Ctrl-C into a bare exit
-        raise KeyboardInterrupt from None
 
 
 def _build(config: TrainConfig, images: Images, backbone: nn.Module | None = None) -> Classifier:
