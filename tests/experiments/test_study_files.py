@@ -13,10 +13,12 @@ FILES = sorted(FOLDER.glob("*.toml"))
 DIGESTS = {
     **{"batches": "0a5fb9cee958d7b4", "cifar10-small": "0f184ee267ff664f", "cifar10": "9e4a7fa087f1c5aa"},
     **{"cost": "35e5f7c12590a7d8", "gradients": "171f38a99dcfec6f", "heads": "01bebde2f50b9095"},
+    **{"incremental-omniglot": "437d5cec3576c87a", "incremental-cifar10": "7f63f70d541f41c4"},
     **{"imbalance-cifar10": "0d9394e804ca5a32", "imbalance-mnist5k": "91a47646904afba0"},
     **{"omniglot": "cceaa2414a9192b0", "ufm-1000": "d0bb103a15058ed9", "ufm": "704db384edb140b7"},
 }
-"""Of the digests of all runs of each study, as version 0.1 computed them: by these, recorded runs are known."""
+"""Of the digests of all runs of each study, as the first version that had it computed them: recorded runs are known
+by these."""
 
 CLASSES = {"imagefolder:data/omniglot": 242, "imagefolder:data/cifar10": 10}
 """Of folders of images, which may not be there."""

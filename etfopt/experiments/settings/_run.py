@@ -15,7 +15,7 @@ from etfopt.experiments.settings._data import DataConfig
 from etfopt.experiments.settings._model import BackboneConfig, HeadConfig, LossConfig
 from etfopt.experiments.settings._options import guessed
 from etfopt.experiments.settings._section import Section, setting, typed
-from etfopt.experiments.settings._sessions import SessionsConfig, check_sessions
+from etfopt.experiments.settings._sessions import SessionsConfig
 from etfopt.experiments.settings._training import OptimizerConfig, ScheduleConfig, TrainingConfig
 from etfopt.experiments.settings.names import FOLDER
 
@@ -60,7 +60,7 @@ class TrainConfig(Section):
     def _go_together(self) -> TrainConfig:
         self._check_backbone()
         self._check_optimizer()
-        check_sessions(self)
+        self.sessions.check_with(self.data, self.head, self.schedule)
         epochs, last = self.training.epochs, max([self.schedule.warmup, *self.schedule.milestones])
         if last >= epochs:
             raise InputError(

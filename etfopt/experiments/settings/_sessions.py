@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from pydantic import model_validator
 
 from etfopt.errors import InputError
+from etfopt.experiments.settings._data import DataConfig
+from etfopt.experiments.settings._model import HeadConfig
 from etfopt.experiments.settings._section import Section, setting
-from etfopt.experiments.settings._training import LARGEST_RATE
-
-if TYPE_CHECKING:
-    from etfopt.experiments.settings._run import TrainConfig
+from etfopt.experiments.settings._training import LARGEST_RATE, ScheduleConfig
 
 
 class SessionsConfig(Section):
@@ -38,6 +37,9 @@ class SessionsConfig(Section):
         "What later sessions train below the head: all, the last linear layer, or nothing. Normalisation layers that "
         "are not trained keep their statistics.",
         since="0.2",
+    )
+    batch_size: int | None = setting(
+        None, "Samples of a step in later sessions, which have few images; None is that of training.", since="0.2", ge=2
     )
     learning_rate: float | None = setting(
         None, "Learning rate of later sessions; None is that of the optimiser.", since="0.2", gt=0, le=LARGEST_RATE
@@ -85,25 +87,34 @@ class SessionsConfig(Section):
             )
         return base
 
+    def check_with(self, data: DataConfig, head: HeadConfig, schedule: ScheduleConfig) -> None:
+        """Refuse settings that do not go with sessions, or that need them.
 
-def check_sessions(config: TrainConfig) -> None:
-    """Refuse settings that do not go with sessions, or that need them."""
-    if not config.sessions.count:
-        if config.head.growth != "least" or config.head.growth_weight != 1:
-            raise InputError(
-                "head.growth and head.growth_weight say what a head does when classes come; set sessions.count too"
-            )
-        return
-    reasons = {
-        "loader: it has no images of classes; use other data": config.data.name == "ufm",
-        "schedule: it starts anew in each; use 'constant' or 'cosine', without warm-up, by epoch": (
-            config.schedule.name == "step" or config.schedule.warmup > 0 or config.schedule.interval != "epoch"
-        ),
-        "statistics of the paper, which have no place for new classes; use head.statistics = 'running'": (
-            config.head.statistics == "paper" and config.head.name in ("fixed", "nearest")
-        ),
-        "label noise or imbalance; leave them out": config.data.label_noise > 0 or config.data.imbalance != "none",
-    }
-    for reason, holds in reasons.items():
-        if holds:
-            raise InputError(f"sessions.count = {config.sessions.count} does not go with this {reason}")
+        Parameters
+        ----------
+        data, head, schedule : Section
+            Of the same run.
+
+        Raises
+        ------
+        InputError
+            If so.
+        """
+        if not self.count:
+            if head.growth != "least" or head.growth_weight != 1:
+                raise InputError(
+                    "head.growth and head.growth_weight say what a head does when classes come; set sessions.count too"
+                )
+            return
+        reasons = {
+            "data.name = 'ufm': use images": data.name == "ufm",
+            "label noise or an imbalance: leave them out": data.label_noise > 0 or data.imbalance != "none",
+            "a schedule of steps or with a warm-up, since each session has its own: use 'constant' or 'cosine', by "
+            "epoch": schedule.name == "step" or schedule.warmup > 0 or schedule.interval != "epoch",
+            "head.statistics = 'paper', which has no place for new classes: use 'running'": (
+                head.statistics == "paper" and head.name in ("fixed", "nearest")
+            ),
+        }
+        for reason, holds in reasons.items():
+            if holds:
+                raise InputError(f"sessions.count = {self.count} does not go with {reason}")

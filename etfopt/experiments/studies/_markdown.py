@@ -56,7 +56,7 @@ def _epoch_tables(report: Report) -> list[str]:
 
 
 def _session_tables(report: Report) -> list[str]:
-    curves = accuracy_curves(report.collected)
+    curves = accuracy_curves(report.collected.runs)
     count = max((len(run) for runs in curves.values() for run in runs), default=0)
     medians = {name: [Spread.of(column) for column in zip(*runs, strict=True)] for name, runs in curves.items() if runs}
     summary = [

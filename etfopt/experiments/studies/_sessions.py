@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
 
 from etfopt.experiments.settings import TrainConfig
 from etfopt.experiments.studies.plan import Study
 from etfopt.experiments.training._sessions import NEW, OF_SESSION, OLD
 from etfopt.experiments.training.results import RunResult
-
-if TYPE_CHECKING:
-    from etfopt.experiments.studies._numbers import Collected
 
 SESSION_QUANTITIES = {
     "average_accuracy": "average",
@@ -36,11 +33,11 @@ def last_epochs(config: TrainConfig) -> list[int]:
     return [config.training.epochs + number * plan.epochs for number in range(plan.count + 1)]
 
 
-def accuracy_curves(found: Collected) -> dict[str, list[list[float]]]:
+def accuracy_curves(runs: Mapping[str, Sequence[RunResult]]) -> dict[str, list[list[float]]]:
     """Return the accuracy on all classes so far after every session, of each run of each variant."""
     return {
-        name: [[run.history[epoch]["test_accuracy"] for epoch in last_epochs(run.config)] for run in runs]
-        for name, runs in found.runs.items()
+        name: [[run.history[epoch]["test_accuracy"] for epoch in last_epochs(run.config)] for run in group]
+        for name, group in runs.items()
     }
 
 

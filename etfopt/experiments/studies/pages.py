@@ -96,7 +96,7 @@ def _lines(found: Collected) -> Iterator[str]:
 
 def _session_figure(report: Report, folder: Path) -> dict[Path, str]:
     """Draw the accuracy over the sessions, a panel for every cell of the grid; return the caption."""
-    curves = {name: runs for name, runs in accuracy_curves(report.collected).items() if runs}
+    curves = {name: runs for name, runs in accuracy_curves(report.collected.runs).items() if runs}
     cells: dict[str, dict[str, list[list[float]]]] = {}
     for variant in report.collected.study.variants:
         if variant.name in curves:

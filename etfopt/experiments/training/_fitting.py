@@ -31,7 +31,8 @@ def _fit(trainer: pl.Trainer, model: Classifier, session: Session, start: Start)
     """Measure, unless that was done before, then train a session; an interruption surfaces as one."""
     config, rank, size = model.config, trainer.global_rank, trainer.world_size
     train, test = session.splits()
-    whole = batches(train, config.training.batch_size, config.seed, config.data.batches)
+    samples = (session.number and config.sessions.batch_size) or config.training.batch_size
+    whole = batches(train, samples, config.seed, config.data.batches)
     training = share(whole, rank, size, training=True)
     order: Any = training.sampler
     resumed = session.start < start.epoch
