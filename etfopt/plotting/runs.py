@@ -103,7 +103,18 @@ def styles(labels: Sequence[str]) -> dict[str, Style]:
 
 
 def draw_band(axes: Axes, x: Array, values: Array, label: str, style: Style) -> None:
-    """Draw median and range of values, shape (runs, points)."""
+    """Draw median and range of values over runs.
+
+    Parameters
+    ----------
+    axes : Axes
+    x : ndarray, shape (points,)
+    values : ndarray, shape (runs, points)
+    label : str
+        For the legend.
+    style : dict
+        Keyword arguments of matplotlib's ``plot``, with a colour.
+    """
     values = np.maximum(values, FLOOR) if axes.get_yscale() == "log" else values
     axes.plot(x, np.median(values, axis=0), label=label, **style)
     axes.fill_between(x, values.min(axis=0), values.max(axis=0), color=style["color"], alpha=0.15, linewidth=0)

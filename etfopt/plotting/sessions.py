@@ -50,7 +50,7 @@ def draw_session_page(cells: Mapping[str, Mapping[str, ArrayLike]], *, figure: F
 
     Parameters
     ----------
-    cells : mapping of str to mapping
+    cells : mapping of str to mapping of str to array_like, shape (runs, sessions)
         The curves of each panel by its title; the labels are those of the first one.
     figure : Figure, optional
         An empty one; by default one of a size that fits.

@@ -78,7 +78,7 @@ class Split(Dataset[tuple[Tensor, Tensor]]):
 
         Parameters
         ----------
-        indices : Tensor of int64
+        indices : Tensor, shape (m,), int64
             Which.
 
         Returns

@@ -30,7 +30,7 @@ class Session:
         Epochs of the run that are finished before and after it.
     ends : tuple of int
         Number of classes after each session of the run, the later ones included.
-    train, test : Tensor of int64
+    train, test : Tensor, shapes (m,) and (k,), int64
         Which images of the splits it trains on and is tested on.
     images : Images
         All images, with classes numbered in the order in which they come.

@@ -120,8 +120,9 @@ class Classifier(pl.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Finish the measures of both splits."""
-        session = self.session
-        apart = session_accuracies(session, *self.test_measures.right_by_class(self.head)) if session else {}
+        apart = {}
+        if self.session is not None and len(self.session.ends) > 1:
+            apart = session_accuracies(self.session, *self.test_measures.right_by_class(self.head))
         self.measured = {"train": self.train_measures.finish(self.head), "test": self.test_measures.finish(self.head)}
         self.measured["test"].values.update(apart)
 
