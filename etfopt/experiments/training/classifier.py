@@ -63,7 +63,7 @@ class Classifier(pl.LightningModule):
         self.session = session
         if not session.number:
             return
-        grow(self.head, session.classes - session.old, self.config.head, self.config.seed + session.number)
+        grow(self.head, session.classes - session.old, self.config.head, (self.config.seed + session.number) % 2**64)
         self.train_measures, self.test_measures = SplitMeasures(self.head), SplitMeasures(self.head)
         freeze(self.backbone, self.config.sessions.backbone)
 
