@@ -100,8 +100,9 @@ def sessions_of(images: Images, config: TrainConfig) -> list[Session]:
     >>> from etfopt.experiments.data.sessions import sessions_of
     >>> from etfopt.experiments.settings import TrainConfig
     >>> config = TrainConfig().with_settings({"sessions.count": 3, "sessions.classes": 2, "sessions.images": 5})
-    >>> [(session.classes, len(session.train)) for session in sessions_of(load_images(config.data), config)]
-    [(4, 571), (6, 10), (8, 10), (10, 10)]
+    >>> base, *later = sessions_of(load_images(config.data), config)
+    >>> base.classes, [(session.classes, len(session.train)) for session in later]
+    (4, [(6, 10), (8, 10), (10, 10)])
     """
     plan, C, first = config.sessions, images.num_classes, config.training.epochs
     base = plan.base(C)
