@@ -13,7 +13,7 @@ FILES = sorted(FOLDER.glob("*.toml"))
 DIGESTS = {
     **{"batches": "0a5fb9cee958d7b4", "cifar10-small": "0f184ee267ff664f", "cifar10": "9e4a7fa087f1c5aa"},
     **{"cost": "35e5f7c12590a7d8", "gradients": "171f38a99dcfec6f", "heads": "01bebde2f50b9095"},
-    **{"incremental-omniglot": "3c0969c587f666d1", "incremental-cifar10": "1a726cefd0ea9e3c"},
+    **{"incremental-omniglot": "3c0969c587f666d1", "incremental-cifar10": "ef261340bc2e7279"},
     **{"imbalance-cifar10": "0d9394e804ca5a32", "imbalance-mnist5k": "91a47646904afba0"},
     **{"omniglot": "cceaa2414a9192b0", "ufm-1000": "d0bb103a15058ed9", "ufm": "704db384edb140b7"},
 }
