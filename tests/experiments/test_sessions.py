@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 
 from etfopt.errors import InputError
 from etfopt.experiments.data import Images
@@ -143,15 +144,20 @@ def test_random_vertices_leave_the_old_ones_at_their_best_places_and_no_vertex_m
     assert not torch.allclose(places[0][5:], places[1][5:], atol=0.1)
 
 
-def test_a_small_growth_weight_leaves_the_old_vertices_where_growth_has_put_them():
-    moved = {}
+def test_a_small_growth_weight_lets_the_old_classes_decide():
+    stayed, reached = {}, {}
     for weight in (1e-4, 0.999):
         head = trained(NearestETFHead(16, 5))
         before = head.weight
         grow(head, 3, HeadConfig(growth_weight=weight), 0)
-        trained(head, 7)
-        moved[weight] = float((before * head.weight[:5]).sum(dim=1).mean())
-    assert moved[1e-4] > moved[0.999]
+        torch.manual_seed(7)
+        means, labels = functional.normalize(torch.randn(3, 16)), torch.arange(3).repeat(4)
+        for _ in range(3):
+            head(means[labels], labels + 5)
+        stayed[weight] = float((before * head.weight[:5]).sum(dim=1).mean())
+        reached[weight] = float((means * head.weight[5:]).sum(dim=1).mean())
+    assert stayed[1e-4] > stayed[0.999] + 0.01
+    assert reached[1e-4] < reached[0.999] - 0.01
 
 
 def test_new_rows_of_a_learned_head_depend_on_the_seed_alone():
