@@ -1,6 +1,6 @@
 # Two commands do everything on a fresh machine: `make demo` and `make test`.
 .DEFAULT_GOAL := help
-.PHONY: help demo test newest oldest notebooks study mutate coverage lint format audit docs wheel pictures check lock licences clean
+.PHONY: help demo test newest oldest gpu notebooks study summary mutate coverage lint format audit docs wheel pictures check lock licences clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -52,12 +52,19 @@ newest: $(UV) ## the suite with the newest versions that pyproject.toml allows (
 oldest: $(UV) ## the suite with the lowest versions that pyproject.toml allows (build/oldest.txt names them)
 	$(call suite_resolved_to,lowest-direct)
 
+gpu: $(READY) ## what needs a GPU, in less than eight minutes: tests, peers, a study (notebooks/results/gpu/)
+	PYTHON=$(BIN)/python sh notebooks/gpu.sh
+
 notebooks: $(READY) ## execute the notebooks anew and write them with their outputs
 	$(BIN)/python -m tests.tools.notebook_runs
 
 study: $(READY) ## train notebooks/studies/NAME.toml and publish its report: make study NAME=heads
 	$(BIN)/etfopt train notebooks/studies/$(NAME).toml
 	$(BIN)/etfopt report runs/$(NAME) --out notebooks/results/$(NAME)
+	$(BIN)/python docs/summary.py
+
+summary: $(READY) ## write the summary of all published studies anew: notebooks/results/summary/
+	$(BIN)/python docs/summary.py
 
 mutate: $(READY) ## break the code on purpose, some hundred times, and see that the tests notice
 	$(BIN)/python -m tests.tools.mutation --jobs 2 --json build/mutation.json
@@ -85,7 +92,7 @@ audit: $(READY) ## look the pinned versions up among known vulnerabilities
 	$(BIN)/python .ci/audit.py
 
 docs: $(READY) ## build the documentation (build/docs/index.html); a warning is an error
-	$(BIN)/python -m sphinx -W --keep-going -q -b html docs build/docs
+	$(BIN)/python -m sphinx -E -W --keep-going -q -b html docs build/docs
 
 wheel: $(READY) ## build the wheel and try it with each extra alone, outside the checkout (EXTRA=torch: one)
 	$(BIN)/python .ci/wheel.py $(if $(EXTRA),--extra $(EXTRA))
@@ -93,6 +100,8 @@ wheel: $(READY) ## build the wheel and try it with each extra alone, outside the
 pictures: $(READY) ## run the demonstration and draw README's pictures from it (docs/images/)
 	mkdir -p build && $(BIN)/etfopt demo --out build/demo --overwrite --quiet > build/demo.txt
 	$(BIN)/python docs/pictures.py build/demo.txt build/demo/report/curves-1.png
+	$(BIN)/python docs/idea_picture.py
+	$(BIN)/python docs/gallery.py
 
 check: lint audit docs test ## all that CI runs
 

@@ -10,6 +10,7 @@ HEAD = """# Dependencies and data
 
 Versions are those of `constraints.txt`; licences are what each package's metadata states (`make licences` writes this
 page anew).
+`sphinx-mathjax-offline` holds MathJax 3.2.2, under the Apache License 2.0.
 
 ## Data
 

@@ -11,6 +11,8 @@ ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "docs")]  # theory/ and generated.py are no installed packages
 
 import generated  # noqa: E402 - after the path
+import messages  # noqa: E402 - after the path
+import offline  # noqa: E402 - after the path
 
 import etfopt  # noqa: E402 - after the path
 from theory import registry  # noqa: E402 - after the path
@@ -24,6 +26,7 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
     "sphinx.ext.mathjax",
+    "sphinx-mathjax-offline",  # MathJax itself, so that mathematics shows without a network
     "numpydoc",
     "myst_nb",
     "sphinx_copybutton",
@@ -32,7 +35,10 @@ myst_enable_extensions = ["dollarmath", "colon_fence"]
 myst_heading_anchors = 3
 nb_execution_mode = "off"  # the notebooks are shown with the outputs that they are kept with
 nb_merge_streams = True
+smartquotes = False  # --option is no dash
 templates_path = ["_templates"]
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 exclude_patterns = ["_build"]
 html_theme = "pydata_sphinx_theme"
 html_title = f"etfopt {release}"
@@ -43,7 +49,19 @@ html_theme_options = {
     "footer_start": ["copyright"],
     "footer_end": [],
 }
-html_sidebars = {"index": [], "install": [], "comparison": []}
+SINGLE = (
+    "index",
+    "install",
+    "start",
+    "comparison",
+    "gallery",
+    "cheatsheet",
+    "promises",
+    "glossary",
+    "messages",
+    "commands",
+)
+html_sidebars = {page: [] for page in SINGLE}
 html_show_sourcelink = False
 
 autosummary_generate = True
@@ -61,6 +79,7 @@ def _write_theory(_app: object) -> None:
     folder.mkdir(exist_ok=True)
     pages = []
     for claim in registry.claims():
+        short = re.split(r"[:,]", claim.title, maxsplit=1)[0]
         sections = {
             "Statement": claim.statement,
             "Assumptions": claim.assumptions,
@@ -71,7 +90,7 @@ def _write_theory(_app: object) -> None:
         body = "\n\n".join(f"## {heading}\n\n{text}" for heading, text in sections.items())
         check = f"## Check\n\n```sh\netfopt verify --claim {claim.id}\n```"
         (folder / f"{claim.id}.md").write_text(f"# {claim.title}\n\n{body}\n\n{check}\n")
-        pages.append(claim.id)
+        pages.append(f"{short} <{claim.id}>")
     toctree = "\n".join(["```{toctree}", ":maxdepth: 1", "", *pages, "```"])
     (folder / "index.md").write_text(f"{INTRODUCTION}\n\n{toctree}\n")
 
@@ -90,20 +109,22 @@ def _copy_notebooks(_app: object) -> None:
 
 INTRODUCTION = """# Theory
 
-Every claim that the code rests on is a file of the folder `theory/`: stated, proved, and checked on adversarial cases
-by `etfopt verify`. These pages are those files' docstrings. Any case of a check can be run again from its seed."""
+The folder `theory/` has a file for every claim that the code rests on. Its docstring, shown here, states and proves the
+claim; `etfopt verify` checks it on adversarial cases, and repeats any case from its seed."""
 
 
 NOTEBOOKS = """# Notebooks
 
-Each is a pair in the folder `notebooks/`: a script in cells, which is what is edited, and the same with the outputs of
-one run on the CPU, shown here. The tests execute them all, and what they claim they assert."""
+The library at work, with the outputs of one run on the CPU. The folder `notebooks/` has each notebook twice: as a
+script to edit, and with outputs. The tests execute them all, and every claim is asserted in its cell."""
 
 
-def _write_results_and_commands(_app: object) -> None:
+def _write_generated(_app: object) -> None:
+    """Write the pages of results, commands and messages."""
     notebooks, docs = ROOT / "notebooks", ROOT / "docs"
     generated.write_results(notebooks / "results", notebooks / "studies", docs / "results")
     generated.write_commands(docs / "commands.md")
+    messages.write_messages(docs / "messages.md")
 
 
 def _link_theory(_app: object, _what: str, _name: str, _object: object, _options: object, lines: list[str]) -> None:
@@ -111,9 +132,17 @@ def _link_theory(_app: object, _what: str, _name: str, _object: object, _options
     lines[:] = [re.sub(r"``theory/(\w+)\.py``", r":doc:`theory/\1.py </theory/\1>`", line) for line in lines]
 
 
+def _require_offline(app: object, error: Exception | None) -> None:
+    """Fail where a page loads anything from another host."""
+    found = [] if error else offline.outside(Path(app.outdir))  # type: ignore[attr-defined] # as below
+    if found:
+        raise RuntimeError("pages load from other hosts: " + "; ".join(found[:5]))
+
+
 def setup(app: object) -> None:
     """Connect what is written before the build."""
-    app.connect("builder-inited", _write_results_and_commands)  # type: ignore[attr-defined] # as below
+    app.connect("builder-inited", _write_generated)  # type: ignore[attr-defined] # as below
     app.connect("autodoc-process-docstring", _link_theory)  # type: ignore[attr-defined] # as below
     app.connect("builder-inited", _write_theory)  # type: ignore[attr-defined] # Sphinx is not imported for one name
     app.connect("builder-inited", _copy_notebooks)  # type: ignore[attr-defined] # as above
+    app.connect("build-finished", _require_offline)  # type: ignore[attr-defined] # as above

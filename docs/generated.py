@@ -15,11 +15,11 @@ ROOT = Path(__file__).parents[1]
 
 INTRODUCTION = """# Results
 
-What training shows. A study is a file that names variants and seeds; the library trains them, and the report computes
-tables, paired differences and figures from the runs alone. The page of a study ends with its file and the commands that
-make it again; only the findings are written by hand. Other pages are notes on screenings, and say what they rest on."""
+What training shows. A study is a file of variants and seeds. The library trains them all, and computes the tables,
+paired differences and figures of each page from the runs. Only the findings are written by hand. Each page ends with
+the file of its study and the commands that repeat it. Pages of notes describe screenings, and say what they rest on."""
 
-NONE_YET = "No study has been published yet. The files of those that are planned lie in `notebooks/studies/`."
+NONE_YET = "No study has been published yet. The planned ones are in `notebooks/studies/`."
 
 
 @dataclass(frozen=True)
@@ -58,12 +58,15 @@ def write_results(results: Path, studies: Path, target: Path) -> list[Page]:
     Returns
     -------
     list of Page
-        By name.
+        The summary, then by name.
     """
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
     pages = []
-    for folder in sorted(results.iterdir()) if results.is_dir() else []:
+    folders = (
+        sorted(results.iterdir(), key=lambda path: (path.name != "summary", path.name)) if results.is_dir() else []
+    )
+    for folder in folders:
         page = _page(folder, studies / f"{folder.name}.toml")
         if page is None:
             continue
@@ -85,7 +88,8 @@ def _page(folder: Path, study: Path) -> Page | None:
         text = (folder / "report.md").read_text().rstrip() + "\n\n" + _again(folder.name, study)
         return Page(folder.name, *(said.get(key, "").strip() for key in ("title", "question", "findings")), text)
     if (folder / "README.md").exists():
-        text = (folder / "README.md").read_text()
+        # what is report.md in the repository is the index of a folder here
+        text = (folder / "README.md").read_text().replace("/report.md)", "/index.md)")
         title = re.search(r"^# (.+)$", text, re.MULTILINE)
         conclusion = re.search(r"^## Conclusion\n+(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
         findings = conclusion[1].strip() if conclusion else ""
@@ -96,9 +100,9 @@ def _page(folder: Path, study: Path) -> Page | None:
 def _again(name: str, study: Path) -> str:
     commands = f"etfopt train notebooks/studies/{name}.toml\netfopt report runs/{name}"
     parts = [
-        "## Make this page again",
-        "The first command trains what is not finished, and can be stopped and given again; it ends with this page in "
-        f"`runs/{name}/report/`, which the second writes anew.",
+        "## Repeat this study",
+        "The first command trains what is missing; stop it at any time and run it again to continue. It ends with this "
+        f"page in `runs/{name}/report/`. The second command only writes the page.",
         f"```sh\n{commands}\n```",
     ]
     if study.exists():

@@ -1,8 +1,33 @@
-"""etfopt: the nearest simplex equiangular tight frame, solved exactly, certified and differentiable."""
+"""The nearest simplex equiangular tight frame (ETF): solved exactly, certified and differentiable.
+
+A tour, with class means H of shape (d, C), one column a class::
+
+    solution = etfopt.nearest_etf(H)         # the nearest ETF, by the closed form
+    solution.etf, solution.weight            # (d, C) and (C, d): the rows of weight classify
+    solution.certificate                     # how far from optimal it can be
+    etfopt.nearest_etf(H, frame="best")      # another frame where d < C - 1
+    etfopt.nearest_etf(H, weights=counts)    # classes of different weight
+    etfopt.solve(etfopt.NearestETF(H), "trust-region")    # an iterative solver
+    etfopt.grow(solution, new_means)         # new classes; the old vertices stay
+
+Modules, imported when they are first used:
+
+- `etfopt.frames`: frames by name, with largest cosine and bound; ``best_frame(d, C)`` chooses one.
+- `etfopt.solvers`: the closed form, trust region, gradient methods, convex relaxation.
+- `etfopt.nn`: heads that replace ``nn.Linear``, and the differentiable ``nearest_etf``. Needs PyTorch.
+- `etfopt.metrics`: measures of neural collapse. Needs torchmetrics.
+- `etfopt.plotting`: figures. Needs matplotlib.
+- `etfopt.experiments`, `etfopt.bench`: training runs and studies, comparisons of solvers.
+- `etfopt.files`: read class means, save solutions and frames.
+
+In a shell, ``etfopt --help`` lists the commands and ``etfopt doctor`` checks the installation. The package logs to
+``logging.getLogger("etfopt")`` and prints nothing.
+"""
 
 from __future__ import annotations
 
 import importlib
+import logging
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +63,11 @@ __all__ = [
     "solve",
 ]
 
+logging.getLogger(__name__).addHandler(logging.NullHandler())  # the program decides what is shown, and where
+
+MODULES = {"files": "", "frames": "", "solvers": "", "nn": "torch", "metrics": "torchmetrics", "plotting": "matplotlib"}
+"""Modules that ``dir`` lists, if the package that they need is installed: ``help`` imports all that it lists."""
+
 # NumPy and SciPy are imported when one of these is asked for: `etfopt train --help` needs neither
 HOMES = {
     "certificate": ("Certificate", "certify"),
@@ -62,4 +92,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    found = (name for name, needed in MODULES.items() if not needed or find_spec(needed))
+    return sorted({*__all__, *found, *(name for name in globals() if name.startswith("__"))})

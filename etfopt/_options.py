@@ -7,7 +7,7 @@ import warnings
 from typing import Self
 
 from etfopt._registry import Registry
-from etfopt._scalars import as_integer, as_positive, as_real
+from etfopt._scalars import as_choice, as_integer, as_positive, as_real
 from etfopt.errors import InputError
 
 METHODS = ("auto", "svd", "gram", "newton-schulz")
@@ -227,9 +227,7 @@ def as_ignored(value: object, num_classes: int) -> int:
 
 def as_statistics(value: object) -> str:
     """Return the name of a way to keep class means, or raise `InputError`."""
-    if isinstance(value, str) and value in STATISTICS:
-        return value
-    raise InputError(f"statistics = {value!r} is not known; choose one of: {', '.join(STATISTICS)}")
+    return as_choice(value, "statistics", STATISTICS)
 
 
 def as_memory(value: object) -> float:
@@ -249,6 +247,4 @@ def as_shrinkage(value: object, name: str) -> float:
 
 def as_method(value: object) -> str:
     """Return the name of a method, or raise `InputError`."""
-    if isinstance(value, str) and value in METHODS:
-        return value
-    raise InputError(f"method = {value!r} is not known; choose one of: {', '.join(METHODS)}")
+    return as_choice(value, "method", METHODS)

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from etfopt.errors import InputError
+from etfopt.errors import InputError, choices
 
 IMPORT_PATH = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 
@@ -39,7 +39,7 @@ class Registry:
         if isinstance(name, str) and (name in self.paths or IMPORT_PATH.fullmatch(name)):
             return name
         said = argument or self.kind
-        remedy = f"choose one of: {', '.join(self.paths)}; or name your own by its import path, package.module:name"
+        remedy = f"{choices(name, self.paths)}; or name your own by its import path, package.module:name"
         raise InputError(f"{said} = {name!r} is not known", said, name, remedy)
 
     def load(self, name: str, argument: str = "") -> Any:

@@ -76,11 +76,15 @@ def frame_ignores(problem: NearestETF, null: Array, smallest: float, F: Array | 
     columns of the frame. Proofs: ``theory/gauge.py``, 1, ``theory/closed_form.py`` and, for absent classes,
     ``theory/weights.py``.
     """
-    rank, F = (problem.frame_rank, problem.F) if F is None else (numerical_rank(F), F)
+    if F is None:
+        rank, F, norm = problem.frame_rank, problem.F, problem._frame_norm
+    else:
+        rank, norm = numerical_rank(F), float(np.linalg.norm(F, 2))
     # a null space larger than that of F' holds something that a frame sees, however small its entries there
     if null.shape[1] > problem.r - rank:
         return False
     # Rounding turns the basis by rounding / smallest. A faint proximal term turns it by up to the root of that
     # before its own singular values rise above rounding.
     tolerance = np.sqrt(problem.scaled_linear_term.rounding / smallest) if smallest > 0 else 0.0
-    return bool(np.linalg.norm(null.T @ F, 2) <= tolerance * np.linalg.norm(F, 2))
+    seen = null.T @ F
+    return bool(np.linalg.norm(seen, None if len(seen) == 1 else 2) <= tolerance * norm)

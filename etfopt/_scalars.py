@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from numbers import Integral, Real
 from typing import Any
 
-from etfopt.errors import InputError
+from etfopt.errors import InputError, choices
 
 PAPER_DELTA = 1e-3
 """Proximal weight of Markou, Ajanthan and Gould (2024), for class means of norm 1."""
@@ -39,9 +39,9 @@ def as_integer(value: object, name: str, at_least: int) -> int:
 
 def as_choice(value: Any, name: str, known: Sequence[str]) -> str:
     """Return `value` if it is one of the known words, or raise `InputError`."""
-    if value not in known:
-        raise InputError(f"{name} = {value!r} is not known", name, value, f"choose one of: {', '.join(known)}")
-    return str(value)
+    if not (isinstance(value, str) and value in known):
+        raise InputError(f"{name} = {value!r} is not known", name, value, choices(value, known))
+    return value
 
 
 def proximal_weight(delta: float | None, shape: tuple[int, int], *, has_prox: bool) -> float:

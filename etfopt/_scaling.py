@@ -106,6 +106,11 @@ def rescaled(Y: Array | np.floating[Any] | float, e: int) -> Float64Array:
     """Return 2**e Y, infinite where it is out of range."""
     if e == 0:
         return np.asarray(Y, dtype=np.float64)
+    if not isinstance(Y, np.ndarray):  # of a number, this takes a third of the time
+        try:
+            return np.asarray(math.ldexp(Y, e))
+        except OverflowError:
+            return np.asarray(math.copysign(math.inf, Y))
     with np.errstate(over="ignore"):
         # a product rounds as ldexp does, and is faster, where the factor itself is in range
         return np.asarray(Y * 2.0**e if -1022 <= e <= 1023 else np.ldexp(Y, e), dtype=np.float64)

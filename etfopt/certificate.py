@@ -122,11 +122,15 @@ class Certificate(Described):
 
     def _rows(self) -> Rows:
         tolerance = f"(feasible up to {self.feasibility_tolerance:.1e})"
+        rotation = f"; ||U - U*|| at most {self.distance_bound:.1e}" if self.unique else ""
+        unique = f"U and the ETF (margin {self.margin:.1e})" if self.unique else "neither U nor the ETF"
+        if self.etf_unique and not self.unique:
+            unique = "the ETF; the frame ignores a direction of U"
         return [
             ("feasibility", f"{self.feasibility:.1e} {tolerance}"),
             ("gap", f"{self.gap:.1e} (relative {self.relative_gap:.1e})"),
-            ("||U - U*||", f"at most {self.distance_bound:.1e}; of the ETF at most {self.etf_distance_bound:.1e}"),
-            ("unique", f"U: {self.unique}, ETF: {self.etf_unique} (margin {self.margin:.1e})"),
+            ("||UF - U*F||", f"at most {self.etf_distance_bound:.1e}{rotation}"),
+            ("unique", unique),
             ("critical", f"stationarity {self.stationarity:.1e}, curvature {self.curvature:.1e}"),
             *([("held", f"off by {self.held:.1e} {tolerance}")] if self.held else []),
         ]
@@ -184,7 +188,7 @@ def _certified_holding(problem: NearestETF, held: Held, U: Float64Array) -> Cert
         inner,
         feasibility=feasibility(U),
         distance_bound=math.hypot(inner.distance_bound, beside),
-        etf_distance_bound=inner.etf_distance_bound + float(np.linalg.norm(problem.F, 2)) * beside,
+        etf_distance_bound=inner.etf_distance_bound + problem._frame_norm * beside,
         feasibility_tolerance=_feasibility_tolerance(problem.d, problem.r, problem.unit),
         held=off,
     )
@@ -225,9 +229,7 @@ def _certified(problem: NearestETF, U: Float64Array) -> Certificate:
         unique=rank == problem.r,
         etf_unique=etf_unique,
         distance_bound=bound(margin) if rank == problem.r else math.inf,
-        etf_distance_bound=(
-            float(np.linalg.norm(problem.F, 2)) * bound(float(svd.S[rank - 1])) + hidden if etf_unique else math.inf
-        ),
+        etf_distance_bound=(problem._frame_norm * bound(float(svd.S[rank - 1])) + hidden if etf_unique else math.inf),
         feasibility_tolerance=_feasibility_tolerance(problem.d, problem.r, problem.unit),
     )
 

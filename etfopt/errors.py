@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from importlib.util import find_spec
 
 __all__ = ["ConvergenceError", "EtfoptError", "InputError", "MissingExtraError", "require_extra"]
@@ -73,3 +75,25 @@ def require_extra(extra: str, *modules: str) -> None:
             f"run: pip install 'etfopt[{extra}]'",
             name=missing[0],
         )
+
+
+def choices(value: object, known: Iterable[str]) -> str:
+    """Return the remedy for an unknown name: the nearest of the known ones, if one is near, and all of them."""
+    known = list(known)
+    return f"{nearest(value, known)}choose one of: {', '.join(known)}"
+
+
+def nearest(value: object, known: Iterable[str]) -> str:
+    """Return a question that ends in a space, "did you mean 'this'? ", or nothing where no known name is near."""
+    from difflib import get_close_matches
+
+    word = str(value).lower()[:LONGEST_NAME]
+    spelt = {name.lower(): name for name in known}
+    near = get_close_matches(word, spelt, n=1, cutoff=0.65) if re.search("[a-z]", word) else []  # numbers are no slips
+    # "optimizer.speed" and "optimizer.name" have their topic in common, and nothing else
+    near = [name for name in near if get_close_matches(word.split(".")[-1], [name.split(".")[-1]])]
+    return "".join(f"did you mean {spelt[name]!r}? " for name in near)
+
+
+LONGEST_NAME = 100
+"""A longer value is not compared with names: that takes time, and it is no name."""

@@ -211,6 +211,12 @@ class NearestETF:
         """Numerical rank of the frame."""
         return self.C - 1 if self._simplex else numerical_rank(self.F)
 
+    @cached_property
+    @own_errstate
+    def _frame_norm(self) -> float:
+        """Spectral norm of the frame, of the simplex (up to rounding) the 1/sqrt(C-1) of ``theory/simplex.py``."""
+        return 1 / math.sqrt(self.C - 1) if self._simplex else float(np.linalg.norm(self.F, 2))
+
     @property
     def dtype(self) -> np.dtype[np.floating]:
         """Working dtype, that of H. U is returned in it, and accuracy is promised in its rounding unit."""

@@ -2,6 +2,7 @@ r"""Solve a nearest-ETF problem: run a solver, certify its answer, and return th
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -24,6 +25,8 @@ from etfopt.solvers.base import Candidate, Solver, Stats, Termination
 from etfopt.solvers.procrustes import Procrustes
 
 __all__ = ["Solution", "nearest_etf", "solve"]
+
+LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -174,6 +177,10 @@ def solve(
     certificate = certify(problem, U)
     converged = certificate.optimal(solver.gap_tolerance(problem))
     solution = Solution(problem, U, candidate.termination, certificate, candidate.stats, converged)
+    stats, gap = candidate.stats, certificate.relative_gap
+    LOG.debug("%r: %s took %.2g s, relative gap %.1e", problem, stats.solver, stats.seconds, gap)
+    if stats.fallback:
+        LOG.info("%s fell back to another method: %s", stats.solver, stats.fallback)
     if throw and not converged:
         raise ConvergenceError(_rejection(solution, solver), solution)
     return solution

@@ -1,5 +1,6 @@
 """Hypothesis profiles and seeded generators: no test touches a global random state."""
 
+import gc
 import os
 
 import numpy as np
@@ -13,6 +14,15 @@ settings.register_profile("deep", max_examples=5000, deadline=None)
 # for tests/tools/mutation.py: that a test fails is enough, the simplest example is not wanted
 settings.register_profile("mutants", settings.get_profile("dev"), phases=[Phase.explicit, Phase.generate])
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
+
+
+gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """Leave what was imported and collected out of every search for garbage: it stays, and there is much of it."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture

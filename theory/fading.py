@@ -8,11 +8,11 @@ $T_0 = 19999$.
 
 1. *Weights.* $\bar H_t = \sum_k\omega_{t,k}H_k$ with $\omega_{t,k} = a_k\prod_{j=k+1}^t(1-a_j)$, which sum to 1.
 
-| rule | $\omega_{t,k}$ | batches in effect, $1/\sum_k\omega_{t,k}^2$ | mean age $\sum_k\omega_{t,k}(t-k)$ |
-| --- | --- | --- | --- |
-| $2/(t+1)$ | $2k/(t(t+1))$ | $3t(t+1)/(2(2t+1)) \approx 3t/4$ | $(t-1)/3$ |
-| $1/t$ | $1/t$ | t | $(t-1)/2$ |
-| constant a, $q = 1-a$ | $aq^{t-k}$, $q^{t-1}$ for k = 1 | tends to $(2-a)/a$ | tends to $(1-a)/a$ |
+   | rule | $\omega_{t,k}$ | batches in effect, $1/\sum_k\omega_{t,k}^2$ | mean age $\sum_k\omega_{t,k}(t-k)$ |
+   | --- | --- | --- | --- |
+   | $2/(t+1)$ | $2k/(t(t+1))$ | $3t(t+1)/(2(2t+1)) \approx 3t/4$ | $(t-1)/3$ |
+   | $1/t$ | $1/t$ | t | $(t-1)/2$ |
+   | constant a, $q = 1-a$ | $aq^{t-k}$, $q^{t-1}$ for k = 1 | tends to $(2-a)/a$ | tends to $(1-a)/a$ |
 
    So the release's "EMA" forgets nothing: it grows its memory with t. Only after $T_0$ it is one, of rate $10^{-4}$:
    $\omega_{t,k} = \omega_{T_0,k}q^{t-T_0}$ for $k \le T_0$, and from 15000 batches in effect it tends to 19999.
@@ -21,8 +21,8 @@ $T_0 = 19999$.
    $\Gamma = (g - \langle g, H\rangle H)/\|\bar H_t\|_F$. The gradient with respect to the batch is
    $dL/dH_t = a_t\Gamma$, and for a sample i of class c, with $n_c$ of the n samples of the batch,
 
-$$\frac{dL}{df_i} = a_t\Bigl[\frac{\Gamma_c}{n_c} + \frac1n\Bigl(\sum_{j\ \mathrm{never\ seen}}\Gamma_j -
-   \sum_{j\ \mathrm{in\ the\ batch}}\Gamma_j\Bigr)\Bigr].$$
+   $$\frac{dL}{df_i} = a_t\Bigl[\frac{\Gamma_c}{n_c} + \frac1n\Bigl(\sum_{j\ \mathrm{never\ seen}}\Gamma_j -
+      \sum_{j\ \mathrm{in\ the\ batch}}\Gamma_j\Bigr)\Bigr].$$
 
    A class that was seen before and is absent keeps its column and adds nothing. The normalisation removes the
    component along $\bar H_t$, which is $\langle g, H\rangle = -\delta\langle D_A[G], U_{prox}\rangle$
@@ -42,8 +42,8 @@ $$\frac{dL}{df_i} = a_t\Bigl[\frac{\Gamma_c}{n_c} + \frac1n\Bigl(\sum_{j\ \mathr
    where $x_0$ is what filled the column before: $\mu_G$ of batch $t_1 - 1$. If it is in each batch with probability p
    independently, then under the release's rule before the floor
 
-$$E\,\omega_0 = \frac{\Gamma(T+2-2p)}{\Gamma(2-2p)\,\Gamma(T+2)} \sim \frac{T^{-2p}}{\Gamma(2-2p)}, \qquad
-   E[\omega_{(s)} \mid s] = v_s = \frac{2}{s+1}\,\frac{\Gamma(T+2-2p)\,\Gamma(s+2)}{\Gamma(s+2-2p)\,\Gamma(T+2)}$$
+   $$E\,\omega_0 = \frac{\Gamma(T+2-2p)}{\Gamma(2-2p)\,\Gamma(T+2)} \sim \frac{T^{-2p}}{\Gamma(2-2p)}, \qquad
+      E[\omega_{(s)} \mid s] = v_s = \frac{2}{s+1}\,\frac{\Gamma(T+2-2p)\,\Gamma(s+2)}{\Gamma(s+2-2p)\,\Gamma(T+2)}$$
 
    is the expected weight at time T of a visit at step s, and $v_{s+1}/v_s = (s+1)/(s+2-2p)$: later visits weigh more
    exactly if p > 1/2, all weigh 2/(T+1) if p = 1/2, **earlier ones weigh more if p < 1/2**. For p = 0.01 at the step
@@ -52,7 +52,7 @@ $$E\,\omega_0 = \frac{\Gamma(T+2-2p)}{\Gamma(2-2p)\,\Gamma(T+2)} \sim \frac{T^{-
    $\Gamma(m)\Gamma(1+2/P)/\Gamma(m+2/P) \sim \Gamma(1+2/P)\,m^{-2/P}$ among m, so that at most
    $m^{4/P}/\Gamma(1+2/P)^2\,(1+o(1))$ visits are in effect, fewer than in proportion for P > 4: 1.26 of 200 for P =
    100. The rate $2/(n_c+1)$, with a counter $n_c$ of the class's own visits, gives its k-th of m visits 2k/(m(m+1))
-        and nothing to $x_0$, whatever the schedule. The package has the global counter, as the release does.
+   and nothing to $x_0$, whatever the schedule. The package has the global counter, as the release does.
 
 ## Assumptions
 

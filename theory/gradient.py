@@ -20,15 +20,15 @@ $s_1 \ge \dots \ge s_r = s > 0$, and write $D_A = D_{U_*,B_*}$.
 4. *Second derivative.* With $V = D_A[X]$, $W = D_A[E]$, $\Lambda = U_*'(X - VB_*)$, $\dot B = U_*'(E - WB_*)$ and
    $\Sigma = -\mathrm{sym}(W'V)$,
 
-$$D^2\pi(A)[X, E] = U_*\Sigma - D_A[V\dot B + W\Lambda + U_*\Sigma B_*], \qquad
-   \|D^2\pi(A)[X,E]\|_F \le \frac{3\sqrt2}{s^2}\|X\|_F\|E\|_F .$$
+   $$D^2\pi(A)[X, E] = U_*\Sigma - D_A[V\dot B + W\Lambda + U_*\Sigma B_*], \qquad
+      \|D^2\pi(A)[X,E]\|_F \le \frac{3\sqrt2}{s^2}\|X\|_F\|E\|_F .$$
 
 5. *Inexact solutions.* $D_{U,B}$ is the exact derivative at another linear term, UB. If
    $\varepsilon = \|A - UB\|_F < s$ (for $B = \mathrm{sym}(U'A)$ this is the norm of the Riemannian gradient that the
    solver left), then
 
-$$\|D_{U,B}[G] - D_A[G]\|_F \le \frac{3\sqrt2\,\varepsilon}{s(s-\varepsilon)}\|G\|_F, \qquad
-   \|U - U_*\|_F \le \frac{2\varepsilon}{s + \lambda_{min}(B)} \le \frac{2\varepsilon}{2s - \varepsilon},$$
+   $$\|D_{U,B}[G] - D_A[G]\|_F \le \frac{3\sqrt2\,\varepsilon}{s(s-\varepsilon)}\|G\|_F, \qquad
+      \|U - U_*\|_F \le \frac{2\varepsilon}{s + \lambda_{min}(B)} \le \frac{2\varepsilon}{2s - \varepsilon},$$
 
    to first order $3\sqrt2\,\varepsilon/s^2$, and no power of $\varepsilon/s$ or s is better. With dL/dU itself taken
    at U in place of $U_*$, and $\ell$-Lipschitz, $2\ell\varepsilon/(s(2s-\varepsilon))$ is added. dL/dH multiplies
@@ -40,8 +40,8 @@ $$\|D_{U,B}[G] - D_A[G]\|_F \le \frac{3\sqrt2\,\varepsilon}{s(s-\varepsilon)}\|G
    $U_{prox}n$ from the range of X, $a = (1-\rho^2)^{1/2}$. For a linear loss $\langle G_E, UF\rangle$, $dL/dH$ tends
    to its value for the reduced frame without a proximal term, with
 
-$$\lim_{\delta\to0}\frac{\|g_\delta - g_0\|_F}{\delta} \le \frac{2\|F\|_2^2\|G_E\|_F}{\sigma^2}
-   \Bigl(3\sqrt{2(r-1)} + \frac{a^2}{\rho}[d>r] + (1+\sqrt2)\,a + 1\Bigr).$$
+   $$\lim_{\delta\to0}\frac{\|g_\delta - g_0\|_F}{\delta} \le \frac{2\|F\|_2^2\|G_E\|_F}{\sigma^2}
+      \Bigl(3\sqrt{2(r-1)} + \frac{a^2}{\rho}[d>r] + (1+\sqrt2)\,a + 1\Bigr).$$
 
    So no $1/\delta$ leaks, and in units of $\|F\|_2^2\|G_E\|/\sigma$ the error is $O(\delta/\sigma)$ with a constant
    for a near proximal point, where $\rho = 1$. The promise "at most $30\,\delta$" is **false** for a far one: for C =

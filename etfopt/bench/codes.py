@@ -85,7 +85,7 @@ def bench_codes(
     pairs : sequence of pair of int
         d and C of each code.
     seed, starts : int
-        As in `etfopt.frames.code`.
+        Seed of the random starts and their number, see `etfopt.frames.code`.
     on_step : callable, optional
         Called after every code.
 

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from etfopt._arrays import Array, Float64Array, Seed, as_generator, as_matrix
-from etfopt.errors import InputError
+from etfopt.errors import InputError, nearest
 from etfopt.files import load_matrix
 from etfopt.frames import simplex_etf
 from etfopt.geometry import random_stiefel
@@ -192,7 +192,7 @@ def choose_problems(names: Sequence[str] = (), files: Sequence[Path] = (), quick
         if name not in known:
             families = ", ".join([*FAMILIES, "digits"])
             raise InputError(
-                f"problem = {name!r} is not known; choose a family ({families}) or one of: "
+                f"problem = {name!r} is not known; {nearest(name, known)}choose a family ({families}) or one of: "
                 f"{', '.join(entry.name for entry in grid)}"
             )
     if names:

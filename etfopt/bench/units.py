@@ -50,12 +50,15 @@ class UnitRow:
 
 
 def means_and_prox(d: int, C: int, spectrum: str, rng: Seed) -> tuple[Array, Array]:
-    """Return class means of norm 1, random or a simplex ETF and 1 % noise, and a proximal point near their U."""
+    """Return class means of norm 1 and a proximal point; both near one U unless the means are random.
+
+    "near collapse" is a simplex ETF and 1 % noise, "collapse" is the ETF alone.
+    """
     rng = as_generator(rng, "rng")
     U = random_stiefel(d, C, rng)
     noise = rng.standard_normal((d, C))
     noise /= np.linalg.norm(noise)
-    H = noise if spectrum == "random" else U @ simplex_etf(C) + 0.01 * noise
+    H = noise if spectrum == "random" else U @ simplex_etf(C) + 0.01 * noise * (spectrum == "near collapse")
     return H / np.linalg.norm(H), U
 
 

@@ -12,13 +12,14 @@ from etfopt.errors import EtfoptError, InputError, MissingExtraError, require_ex
 
 require_extra("cli", "typer", "rich")
 
-import typer
 from rich.console import Console
 from rich.text import Text
 
 from etfopt.cli._app import app
+from etfopt.cli._logging import App
 from etfopt.cli.bench_heads import bench_head, bench_loops
 from etfopt.cli.bench_measures import bench_measures
+from etfopt.cli.bench_peers import bench_peers
 from etfopt.cli.benchmarks import bench, bench_node, compare
 from etfopt.cli.doctor import doctor
 from etfopt.cli.framing import frame
@@ -49,13 +50,14 @@ except MissingExtraError as error:
 for command in (report, measure, demo, compare, verify, doctor):  # in the order of --help
     app.command()(command)
 
-# "bench" is a command and the name of four more
-benches = typer.Typer(invoke_without_command=True, pretty_exceptions_enable=False, rich_markup_mode="markdown")
+# "bench" is a command and the name of five more
+benches = App(invoke_without_command=True, pretty_exceptions_enable=False, rich_markup_mode="markdown")
 benches.callback()(bench)
 benches.command("node")(bench_node)
 benches.command("head")(bench_head)
 benches.command("loops")(bench_loops)
 benches.command("measures")(bench_measures)
+benches.command("peers")(bench_peers)
 app.add_typer(benches, name="bench")
 
 

@@ -8,17 +8,15 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeAlias
+from typing import Annotated, TypeAlias
 
 import typer
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from etfopt import __version__
+from etfopt.cli._logging import App
 from etfopt.errors import InputError
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 HELP = """The nearest simplex equiangular tight frame: solve, certify, train.
 
@@ -28,22 +26,23 @@ etfopt frame --dim 512 --classes 1000  # the best frame for these sizes
 etfopt train --head nearest            # a network on handwritten digits
 etfopt measure features.npz            # collapse of saved features
 etfopt demo                            # three heads, a table, two figures
+etfopt doctor                          # does the installation work?
 ```
 
-`etfopt COMMAND --help` has examples of each. Tables go to standard output, progress and errors to standard error; exit
-status 2 is a mistake in what was typed or an extra that is not installed, 1 something that failed, 130 Ctrl-C, 143
-SIGTERM.
+`etfopt COMMAND --help` shows examples. Results go to standard output, progress and errors to standard error. `--json`
+prints one JSON object. Exit status: 2 for a wrong option or a missing extra, 1 for a failure, 130 after Ctrl-C, 143
+after SIGTERM.
 """
 
-app = typer.Typer(
+app = App(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",  # paragraphs flow with the width of the terminal
     help=HELP,
 )
-AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
+AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
 Overwrite: TypeAlias = Annotated[bool, typer.Option("--overwrite", help="Replace earlier results in the folder.")]
-Quiet: TypeAlias = Annotated[bool, typer.Option("--quiet", help="No progress bar.")]
+Quiet: TypeAlias = Annotated[bool, typer.Option("--quiet", help="Show no progress.")]
 
 # a file or a pipe has no width: tables are not to be cut there
 console = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 120)
@@ -109,15 +108,15 @@ def say(line: str) -> None:
     console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-def hand_over(document: Path | object, shown: Iterable[Table], lines: Iterable[str], as_json: bool) -> None:
-    """Print a document (or the JSON file that holds it), or else tables and lines."""
+def hand_over(document: Path | object, shown: Iterable[RenderableType], lines: Iterable[str], as_json: bool) -> None:
+    """Print a document (or the JSON file that holds it), or else tables, texts and lines."""
     if as_json:
         from etfopt.files import strict_json
 
         # flushed here, where a pipe that is closed ends the command quietly, and not when the interpreter exits
         print(document.read_text() if isinstance(document, Path) else strict_json(document), end="", flush=True)
         return
-    for table in shown:
-        console.print(table)
+    for one in shown:
+        console.print(one)
     for line in lines:
         say(line)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from etfopt.bench.loops import LoopRow
     from etfopt.bench.node import NodeRow
     from etfopt.bench.pipelines import Row
+    from etfopt.bench.standings import Standings
     from etfopt.bench.summary import Summary
     from etfopt.bench.units import UnitRow
 
@@ -33,16 +35,16 @@ def pipelines(rows: Sequence[Row], conditions: Mapping[str, object]) -> Table:
         (
             str(row.d),
             str(row.C),
-            *("cannot run" if time is None else _seconds(time) for time in [*row.seconds.values()][:2]),
+            *("cannot run" if time is None else duration(time) for time in [*row.seconds.values()][:2]),
             "-" if row.ratio is None else f"{row.ratio:,.0f} x",
             _bytes(row.memory),
             _bytes(row.paper_memory),
-            _seconds(row.linear),
+            duration(row.linear),
         )
         for row in rows
     ]
     title = "One step, forward + backward, closed form against the paper's pipeline"
-    return table(title, columns, cells, caption=_conditions(conditions))
+    return table(title, columns, cells, caption=conditions_line(conditions))
 
 
 def unit_costs(rows: Sequence[UnitRow]) -> Iterator[Table]:
@@ -57,8 +59,8 @@ def unit_costs(rows: Sequence[UnitRow]) -> Iterator[Table]:
             (
                 row.dtype if i == 0 or row.dtype != group[i - 1].dtype else "",
                 row.method if row.method == row.route else f"{row.method} ({row.route})",
-                _seconds(row.forward),
-                _seconds(row.backward),
+                duration(row.forward),
+                duration(row.backward),
                 *(f"{row.total / unit:.3g}" for unit in (row.square, row.product, row.linear)),
             )
             for i, row in enumerate(group)
@@ -82,15 +84,15 @@ def node_costs(rows: Sequence[NodeRow], conditions: Mapping[str, object]) -> Tab
         (
             f"{row.d} x {row.C}, {row.spectrum}",
             row.method,
-            _seconds(row.forward),
-            _seconds(row.total),
+            duration(row.forward),
+            duration(row.total),
             f"{row.total / row.product:.3g}",
             f"{row.total / row.linear:.3g}",
             f"{row.memory:.2g}",
         )
         for row in rows
     ]
-    return table("The node, float32", columns, cells, caption=_conditions(conditions), **FRAMELESS)
+    return table("The node, float32", columns, cells, caption=conditions_line(conditions), **FRAMELESS)
 
 
 def head_costs(rows: Sequence[HeadRow], conditions: Mapping[str, object]) -> Table:
@@ -101,21 +103,21 @@ def head_costs(rows: Sequence[HeadRow], conditions: Mapping[str, object]) -> Tab
             row.head,
             str(row.C),
             str(row.batch),
-            _seconds(row.step),
+            duration(row.step),
             f"{row.ratio:.3f} x",
-            _seconds(row.alone),
+            duration(row.alone),
             f"{row.share:+.3%}",
         )
         for row in rows
     ]
     title = "A training step of ResNet-18, 32 x 32 images"
-    return table(title, {"head": WHOLE, **dict.fromkeys(numbers, NUMBER)}, cells, caption=_conditions(conditions))
+    return table(title, {"head": WHOLE, **dict.fromkeys(numbers, NUMBER)}, cells, caption=conditions_line(conditions))
 
 
 def statistics_costs(rows: Sequence[StatisticsRow]) -> Table:
     """Tabulate what running statistics cost beside the paper's."""
     cells = [
-        (f"{row.batch} x {row.d}", str(row.C), _seconds(row.running), _seconds(row.paper), f"{row.ratio:.3f} x")
+        (f"{row.batch} x {row.d}", str(row.C), duration(row.running), duration(row.paper), f"{row.ratio:.3f} x")
         for row in rows
     ]
     columns = {"features": WHOLE, **dict.fromkeys(("C", "running", "paper", "ratio"), NUMBER)}
@@ -132,7 +134,7 @@ def loop_accuracies(rows: Sequence[LoopRow], conditions: Mapping[str, object]) -
         for loop, title in titles.items()
     ]
     columns = {"loop": LEFT, **dict.fromkeys((head.replace(", ", ",\n") for head in heads), NUMBER)}
-    caption = f"test accuracy in per cent: median over the seeds, and range; {_conditions(conditions)}"
+    caption = f"test accuracy in per cent: median over the seeds, and range; {conditions_line(conditions)}"
     # six heads in eighty columns: the box parts them by a space
     return table("Accuracy after training", columns, cells, caption=caption, **FRAMELESS | {"padding": 0})
 
@@ -142,7 +144,7 @@ def _accuracies(row: LoopRow) -> str:
     return f"{median}\n[dim]{low}-{high}[/dim]"
 
 
-def _conditions(conditions: Mapping[str, object]) -> str:
+def conditions_line(conditions: Mapping[str, object]) -> str:
     return ", ".join(
         f"{key} {value:.3g}" if isinstance(value, float) else f"{key} {value}" for key, value in conditions.items()
     )
@@ -167,10 +169,26 @@ def comparison(rows: Sequence[ComparisonRow], conditions: Mapping[str, object], 
         cells = [[row[name] for name in columns] for row in found]
         notes = list(dict.fromkeys(row.message for row in group if row.message))
         if problem == problems[-1]:
-            notes += [COMPARISON_NOTE, _conditions(conditions)]
+            notes += [COMPARISON_NOTE, conditions_line(conditions)]
         caption = Text("\n".join(notes)) if notes else None
         look: dict[str, Any] = {"box": box.SIMPLE_HEAD, "pad_edge": False, "caption_justify": "left"}
         yield table(title, columns, cells, caption=caption, **look)
+
+
+BAR, DECADE = 9, 2
+"""Longest bar of the overall table, and how much of it a factor of ten takes."""
+
+
+def overall(standings: Standings) -> Table:
+    """Tabulate how all solvers did on all problems, with a bar for the logarithm of the slowdown."""
+    columns = {"solver": WHOLE, "certified": NUMBER, "slowdown": NUMBER, "time": NUMBER, "worst gap": NUMBER}
+    cells = [
+        (*row, "#" * min(BAR, 1 + round(DECADE * math.log10(one.slowdown))) if math.isfinite(one.slowdown) else "")
+        for one, row in zip(standings, standings.cells(), strict=True)
+    ]
+    note = "slowdown: median over the problems of the time over that of the fastest solver, and its logarithm as a bar"
+    look = FRAMELESS | {"pad_edge": False}
+    return table("All problems", {**columns, "bar": WHOLE}, cells, caption=note, **look)
 
 
 COMPARED = {"time": 0, "range": 118, "gap": 0, "stat.": 100, "in UF": 0, "iter.": 0}
@@ -194,7 +212,7 @@ def _compared(line: Summary) -> dict[str, str]:
     certified = f"{line.certified} of {line.runs}"
     return {
         "solver": line.solver,
-        "time": "-" if line.seconds is None else _seconds(line.seconds),
+        "time": "-" if line.seconds is None else duration(line.seconds),
         "range": _span(line.fastest or 0.0, line.slowest or 0.0) if span else "",
         "gap": power(line.relative_gap),
         "stat.": power(line.relative_stationarity),
@@ -204,7 +222,7 @@ def _compared(line: Summary) -> dict[str, str]:
     }
 
 
-def _seconds(value: float) -> str:
+def duration(value: float) -> str:
     unit, size = _unit(value)
     return f"{value / size:.3g} {unit}"
 

@@ -68,11 +68,12 @@ def extras() -> list[Extra]:
         extra = re.search(r"""extra == ['"]([^'"]+)['"]""", marker)
         name = re.match(r"[\w.-]+", requirement)
         if extra and name and extra[1] not in ("all", "dev") and name[0] != "etfopt":
-            found.append(Extra(extra[1], requirement.strip(), _version(name[0])))
+            found.append(Extra(extra[1], requirement.strip(), version_of(name[0])))
     return sorted(found)
 
 
-def _version(name: str) -> str:
+def version_of(name: str) -> str:
+    """Return the installed version of a package; empty if there is none."""
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
@@ -81,7 +82,7 @@ def _version(name: str) -> str:
 
 def devices() -> list[str]:
     """Return PyTorch's devices with their names; none where PyTorch is missing, or what it says if it does not load."""
-    if not _version("torch"):
+    if not version_of("torch"):
         return []
     try:
         torch = import_module("torch")

@@ -10,10 +10,8 @@ from rich.markup import escape
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from etfopt.cli._diagnosis import Check, Extra
     from etfopt.experiments.studies._numbers import Spread
     from etfopt.experiments.studies._progress import Progress
-    from etfopt.solution import Solution
     from theory.registry import Claim, Evidence, Residual
 
 Options = Mapping[str, Any]
@@ -26,14 +24,20 @@ WHOLE: Options = {"no_wrap": True}
 SHOWN = ("epochs_to_99", "epochs_to_100", "test_accuracy_second", "cosine_margin", "nc1", "nc2", "nc3", "step_ms")
 """Quantities of the demonstration's table."""
 
+EIGHT = {
+    "test_accuracy": ("test accuracy", "share of right predictions"),
+    "train_accuracy": ("training accuracy", "the same on the training split, as below"),
+    "test_loss": ("test loss", "mean over samples"),
+    "train_loss": ("training loss", "mean over samples"),
+    "train_nc1": ("NC1", "spread within classes over spread between"),
+    "train_nc2_means": ("NC2", "distance of the class means from a simplex"),
+    "train_nc3": ("NC3", "distance of classifier times means from it"),
+    "train_cosine_margin": ("cosine margin", "lead of the right class over the next"),
+}
+"""The measures that are printed unasked, with their names and meanings."""
+
 LAYERS = 5
 """Layers side by side in a table."""
-
-CERTIFIED = (
-    *("gap", "relative_gap", "feasibility", "stationarity", "curvature", "margin", "unique", "etf_unique"),
-    *("distance_bound", "etf_distance_bound"),
-)
-"""What is printed of a certificate."""
 
 
 def table(title: str | None, columns: Mapping[str, Options], rows: Iterable[Sequence[str]], **look: Any) -> Table:
@@ -46,46 +50,11 @@ def table(title: str | None, columns: Mapping[str, Options], rows: Iterable[Sequ
     return made
 
 
-def facts(solution: Solution) -> dict[str, str | float | bool]:
-    """Return what is known of a solution, by name."""
-    problem, certificate = solution.problem, solution.certificate
-    return {
-        "d": problem.d,
-        "C": problem.C,
-        "dtype": str(problem.dtype),
-        "solver": solution.stats.solver,
-        "seconds": solution.stats.seconds,
-        **{name: getattr(solution, name) for name in ("converged", "objective", "scale", "distance")},
-        **{name: getattr(certificate, name) for name in CERTIFIED},
-        **({"held": certificate.held} if problem.held else {}),
-    }
-
-
-def solution_table(solution: Solution) -> Table:
-    """Tabulate a certified solution."""
-    from etfopt.assignment import is_simplex
-
-    certificate = solution.certificate
-    etf = "unique" if certificate.etf_unique else "not unique"
-    rotation = "unique" if certificate.unique else "not unique"
-    weighted, least = ("", "from H") if solution.problem.weights is None else ("weighted ", "weighted,")
-    free = "the frame ignores a direction of it" if certificate.etf_unique else "H leaves a direction of it free"
-    rows = [
-        ("distance", f"{solution.distance:.6g}", f"{least} to the nearest ETF of any size"),
-        ("scale", f"{solution.scale:.6g}", "size of that ETF"),
-        ("objective", f"{solution.objective:.6g}", f"{weighted}||H - UF||^2 and the proximal term"),
-        ("gap", f"{certificate.gap:.1e}", "excess objective, up to rounding"),
-        ("relative gap", f"{certificate.relative_gap:.1e}", "gap over the nuclear norm of A"),
-        ("feasibility", f"{certificate.feasibility:.1e}", "||U'U - I||"),
-        ("margin", f"{certificate.margin:.3g}", "smallest singular value of A"),
-        ("ETF", etf, f"||UF - U*F|| <= {certificate.etf_distance_bound:.1e}"),
-        ("U", rotation, free if rotation != "unique" else f"||U - U*|| <= {certificate.distance_bound:.1e}"),
-        *([("held", f"{certificate.held:.1e}", "by how much held vertices moved")] if solution.problem.held else []),
-        ("verdict", "optimal" if solution.converged else "NOT optimal", f"{solution.stats.solver}, certified"),
-    ]
-    what = "simplex ETF" if is_simplex(solution.problem) else "rotation of the frame"
-    title = f"Nearest {what} of {solution.problem.C} classes in {solution.problem.d} dimensions"
-    return table(title, {"": FOLD, "value": RIGHT, "meaning": {"style": "dim"}}, rows)
+def summary(record: Mapping[str, float], title: str) -> Table:
+    """Tabulate the eight measures of the last record of a run that matter most."""
+    rows = [(name, f"{record[key]:.4g}", meaning) for key, (name, meaning) in EIGHT.items()]
+    caption = "NC1, NC2 and NC3 are zero at collapse"
+    return table(title, {"measure": LEFT, "value": RIGHT, "meaning": {"style": "dim"}}, rows, caption=caption)
 
 
 def measures(record: Mapping[str, float], title: str) -> Table:
@@ -187,31 +156,3 @@ def residuals(found: Iterable[Residual], title: str) -> Table:
     for value, tolerance, what in found:
         made.add_row(f"{value:.3e}", f"{tolerance:.3e}", what, style=None if value <= tolerance else "bold red")
     return made
-
-
-# --- the doctor ----------------------------------------------------------------------------------------------------
-
-
-def platform(facts: Mapping[str, str]) -> Table:
-    """Tabulate versions, processor and devices."""
-    return table(None, {}, [(name, escape(value)) for name, value in facts.items()], show_header=False)
-
-
-def extras(found: Iterable[Extra]) -> Table:
-    """Tabulate what each extra asks for and what is installed."""
-    rows = [(e.extra, escape(e.requirement), e.installed or "[yellow]missing[/]") for e in found]
-    return table("Extras", dict.fromkeys(("extra", "asks for", "installed"), LEFT), rows)
-
-
-def checks(found: Iterable[Check]) -> Table:
-    """Tabulate the self-checks."""
-    rows = [
-        (
-            check.name,
-            f"{check.figure:.1e}",
-            f"{check.tolerance:.0e}",
-            "[green]passed[/]" if check.passed else f"[bold red]failed[/] {escape(check.broken)}",
-        )
-        for check in found
-    ]
-    return table("Self-check", {"check": FOLD, "figure": RIGHT, "at most": RIGHT, "": FOLD}, rows)

@@ -124,7 +124,7 @@ def compare(
     problem: Annotated[
         list[str] | None,
         typer.Option(
-            help="A family (random, collapsed, tight, digits, ...) or one problem of it, as in tight-3x4; may be given "
+            help="A family of problems (random, collapsed, tight, ...) or one problem, as tight-3x4; may be given "
             "again. [all]",
             autocompletion=one_of(_problems),
         ),
@@ -132,25 +132,35 @@ def compare(
     solver: Annotated[
         list[str] | None,
         typer.Option(
-            help="A solver (procrustes, trust-region, scs, ...); may be given again. [all that are installed]",
+            help="A solver (procrustes, trust-region, scs, ...); may be given again. [all installed ones]",
             autocompletion=one_of(_solvers),
         ),
     ] = None,
     means: Annotated[
-        list[Path] | None, typer.Option(help="Class means of your own, d x C (.npy, .npz, .csv); may be given again.")
+        list[Path] | None, typer.Option(help="Your own class means, d x C (.npy, .npz, .csv); may be given again.")
     ] = None,
-    seeds: Annotated[int | None, typer.Option(help="Random starts of each local solver. [5; 1 if quick]")] = None,
+    seeds: Annotated[
+        int | None, typer.Option(help="Random starts of each iterative solver. [5; 1 with --quick]")
+    ] = None,
     limit: Annotated[float, typer.Option(help="Seconds for each run.")] = 20.0,
-    quick: Annotated[bool, typer.Option("--quick", help="Only the small problems, from one start.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Solve only the small problems, from one start.")] = False,
+    everything: Annotated[
+        bool | None,
+        typer.Option(
+            "--all/--overall",
+            help="Print a table for each problem too, or the last one alone. [--all; with --quick --overall]",
+        ),
+    ] = None,
     out: Annotated[Path, typer.Option(help="Folder for the numbers and the figures.")] = Path("runs/compare"),
     overwrite: Overwrite = False,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
-    """Compare all solvers on a grid of problems, each run in its own cell and judged by the certificate.
+    """Compare all solvers on a grid of problems; the certificate decides what counts as solved.
 
-    Local solvers start from the same random points; direct ones run once. A solver that fails is a row. The whole grid
-    takes about two minutes on two cores, --quick some ten seconds.
+    The last table ranks the solvers over all problems; profiles.png in the folder is its picture. Iterative solvers
+    start from the same random points, direct ones run once. Failures are rows. The whole grid takes about two minutes
+    on two cores, --quick ten seconds.
 
     ```
     etfopt compare --quick
@@ -158,16 +168,19 @@ def compare(
     etfopt compare --means means.npy --solver procrustes --solver scs
     ```
     """
+    from etfopt.bench.lineup import line_up
+    from etfopt.bench.problems import choose_problems
+
+    problems = choose_problems(problem or (), means or (), quick)  # what is typed wrongly is refused soon
+    entrants, left_out = line_up(solver or (), limit)
     from etfopt.bench._measure import Row
     from etfopt.bench.compare import cells
     from etfopt.bench.compare import compare as run
-    from etfopt.bench.lineup import line_up
-    from etfopt.bench.problems import choose_problems
     from etfopt.bench.report import write_report
+    from etfopt.bench.standings import Standings
+    from etfopt.bench.summary import summarise
     from etfopt.bench.timing import conditions
 
-    problems = choose_problems(problem or (), means or (), quick)
-    entrants, left_out = line_up(solver or (), limit)
     seeds = (1 if quick else 5) if seeds is None else seeds
     grid = cells(problems, entrants, seeds)
     written = ["compare.json", "convergence.png", "profiles.png"]
@@ -190,5 +203,7 @@ def compare(
             if rows:
                 settings = {"seeds": seeds, "limit": limit, "cells": len(grid), "left_out": left_out}
                 files += write_report(rows, entrants, settings, out, figures=find_spec("matplotlib") is not None)
-    shown = tables.comparison(rows, conditions(), width=console.width)
+    everything = not quick if everything is None else everything
+    shown = [*tables.comparison(rows, conditions(), width=console.width)] if everything else []
+    shown.append(tables.overall(Standings(summarise(rows))))
     hand_over(files[0], shown, wrote(files, left_out if len(files) > 1 else [*left_out, NO_FIGURES]), as_json)

@@ -26,7 +26,7 @@ CHEAP = 200
 
 def frame(
     dim: Annotated[int, typer.Option(help="Number of features d.")],
-    classes: Annotated[int | None, typer.Option(help="Number of classes C. [that of --counts]")] = None,
+    classes: Annotated[int | None, typer.Option(help="Number of classes C. [as many as --counts]")] = None,
     counts: Annotated[
         str | None,
         typer.Option(help="Samples of each class, as 500,100,20 or in a file (.npy, .npz, .csv). [equal]"),
@@ -36,17 +36,19 @@ def frame(
         typer.Option("--margin/--no-margin", help="Compute the one-vs-rest margin rho. [up to 200 classes]"),
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the search for a code.")] = 0,
-    starts: Annotated[int | None, typer.Option(help="Most random starts of that search. [what takes seconds]")] = None,
-    out: Annotated[Path | None, typer.Option(help="Save the frame here: .npy, or .npz with its bounds.")] = None,
+    starts: Annotated[int | None, typer.Option(help="Random starts of that search. [as many as take seconds]")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Save the frame in this file: .npy, or .npz with its bounds.")
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file of --out.")] = False,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
-    """Find the best known frame for d features and C classes, and say what is proven about it.
+    """Find the best known frame for d features and C classes, and print what is proven about it.
 
-    For C <= d + 1 it is the simplex, up to C = 2d orthogonal simplices, for d = 2 a polygon; for other sizes it is
-    computed, and kept in the folder ETFOPT_CACHE (~/.cache/etfopt). Ctrl-C ends that search with the best code so far.
-    Unequal counts give a pair, one frame for the class means and one for the classifier.
+    For C <= d + 1 it is the simplex. Up to C = 2d it is a set of orthogonal simplices, and for d = 2 a polygon. For
+    other sizes it is computed once, and saved in the folder ETFOPT_CACHE (~/.cache/etfopt). Ctrl-C ends that search
+    with the best frame so far. Unequal counts give a pair: one frame for the class means, one for the classifier.
 
     ```
     etfopt frame --dim 512 --classes 1000 --out frame.npy

@@ -17,7 +17,9 @@ __all__ = ["measure"]
 def measure(
     features: Annotated[
         list[Path],
-        typer.Argument(help="Files with features (n, d): .npz, .npy or .safetensors. Several layers at once."),
+        typer.Argument(
+            metavar="FILES", help="Files with features (n, d): .npz, .npy or .safetensors, of one or several layers."
+        ),
     ],
     labels: Annotated[
         Path | None, typer.Option(help="Class indices (n,). [the key 'labels' beside the features]")
@@ -26,15 +28,15 @@ def measure(
     bias: Annotated[Path | None, typer.Option(help="Classifier bias (C,). [the key 'bias', or none]")] = None,
     key: Annotated[
         list[str] | None,
-        typer.Option(help="Array that holds features; may be given again. [all but labels, weight and bias]"),
+        typer.Option(help="Measure this array of the files; may be given again. [all but labels, weight and bias]"),
     ] = None,
     classifier_of: Annotated[
-        str | None, typer.Option(help="Layer that the classifier multiplies, by its name in the table. [the only one]")
+        str | None, typer.Option(help="Name of the layer that the classifier multiplies. [the only one]")
     ] = None,
     classes: Annotated[
         int | None, typer.Option(help="Number of classes C. [rows of the weight, or one more than the largest label]")
     ] = None,
-    ignore_index: Annotated[int, typer.Option(help="Label of samples that count nowhere.")] = -100,
+    ignore_index: Annotated[int, typer.Option(help="Ignore samples with this label.")] = -100,
     measures: Annotated[
         list[str] | None,
         typer.Option(
@@ -43,13 +45,14 @@ def measure(
         ),
     ] = None,
     batch_size: Annotated[int, typer.Option(help="Rows read at a time.")] = 4096,
-    out: Annotated[Path | None, typer.Option(help="Save what --json prints here.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Save the JSON object in this file.")] = None,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
-    """Measure the collapse of saved features, a layer at a time, without loading a file whole.
+    """Measure neural collapse of saved features, layer by layer.
 
-    Files hold arrays under the keys features, labels, weight and bias, or several layers under names of their own.
+    A file holds arrays under the keys features, labels, weight and bias, or several layers under other names. Large
+    files are read in parts.
 
     ```
     etfopt measure features.npz

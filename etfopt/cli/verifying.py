@@ -14,8 +14,8 @@ import typer
 import etfopt
 from etfopt._scalars import as_integer
 from etfopt.cli import _tables as tables
-from etfopt.cli._app import AsJson, Quiet, console, hand_over, interruptible, one_of, progress
-from etfopt.errors import InputError, require_extra
+from etfopt.cli._app import AsJson, Quiet, hand_over, interruptible, one_of, progress
+from etfopt.errors import InputError, choices, require_extra
 
 if TYPE_CHECKING:
     from theory.registry import Claim, Evidence
@@ -27,24 +27,25 @@ def verify(
     claim: Annotated[
         list[str] | None,
         typer.Option(
-            help="A claim (simplex, duality, certificate, ...); may be given again. [all]",
+            help="Check this claim alone (simplex, duality, ...); may be given again. [all]",
             autocompletion=one_of(lambda: find_registry(None).CLAIMS),
         ),
     ] = None,
     budget: Annotated[int, typer.Option(help="Cases for each claim.")] = 1000,
     seed: Annotated[int, typer.Option(help="Seed of the cases.")] = 0,
     case: Annotated[
-        str | None, typer.Option("--case", help="PART:SEED: run one case of one claim again and print all it finds.")
+        str | None, typer.Option("--case", help="Run one case of one claim, PART:SEED, and print all that it finds.")
     ] = None,
     theory: Annotated[
-        Path | None, typer.Option(help="The folder theory/ of a checkout. [beside the package, or here]")
+        Path | None, typer.Option(help="The folder theory/ of a checkout. [next to the package, or here]")
     ] = None,
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
-    """Check every claim of theory/ on adversarial cases, and print the worst of each; exit status 1 if one fails.
+    """Check every claim of theory/ on adversarial cases, and print the worst case of each.
 
-    A claim draws the same cases whether it is checked alone or with the others. About two minutes on two cores.
+    Exit status 1 means that a claim fails. Each claim draws the same cases alone or with the others. Takes about two
+    minutes on two cores.
 
     ```
     etfopt verify
@@ -57,7 +58,7 @@ def verify(
     registry = find_registry(theory)
     names = _chosen(claim, registry.CLAIMS)
     if case is not None:
-        _replay(registry, names if claim else (), case)
+        _replay(registry, names if claim else (), case, as_json)
         return
     start = time.perf_counter()
     found: list[tuple[Claim, Evidence]] = []
@@ -72,7 +73,8 @@ def verify(
             found.append((one, registry.verify(one, budget, seed)))
             step()
     table = tables.verdicts(found, f"{time.perf_counter() - start:.0f} s, seed {seed}")
-    hand_over([tables.verdict(*row) for row in found], [table], tables.counterexamples(found), as_json)
+    document = {"seed": seed, "budget": budget, "claims": [tables.verdict(*row) for row in found]}
+    hand_over(document, [table], tables.counterexamples(found), as_json)
     if not all(evidence.holds for _, evidence in found):
         raise typer.Exit(1)
 
@@ -81,11 +83,11 @@ def _chosen(wanted: list[str] | None, known: tuple[str, ...]) -> tuple[str, ...]
     """Return the claims asked for, in the order of the registry."""
     for name in wanted or ():
         if name not in known:
-            raise InputError(f"--claim = {name!r} is not known; choose one of: {', '.join(known)}")
+            raise InputError(f"--claim = {name!r} is not known", "claim", name, choices(name, known))
     return tuple(name for name in known if not wanted or name in wanted)
 
 
-def _replay(registry: Any, names: tuple[str, ...], case: str) -> None:
+def _replay(registry: Any, names: tuple[str, ...], case: str, as_json: bool) -> None:
     """Run one case again and print all its residuals."""
     part, _, seed = case.rpartition(":")
     if len(names) != 1 or not part or not seed.isdecimal():
@@ -95,7 +97,8 @@ def _replay(registry: Any, names: tuple[str, ...], case: str) -> None:
     if part not in parts:
         raise InputError(f"--case = {case!r}: {one.id} has no part {part!r}; choose one of: {', '.join(parts)}")
     residuals = registry.replay(one, part, int(seed))
-    console.print(tables.residuals(residuals, f"{one.id}, {part}, seed {seed}"))
+    document = {"claim": one.id, "part": part, "seed": int(seed), "residuals": [one._asdict() for one in residuals]}
+    hand_over(document, [tables.residuals(residuals, f"{one.id}, {part}, seed {seed}")], [], as_json)
     if not all(residual.value <= residual.tolerance for residual in residuals):
         raise typer.Exit(1)
 

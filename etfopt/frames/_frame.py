@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from etfopt._arrays import Array, Float64Array, as_matrix
+from etfopt._display import Rows, Tabulated
 from etfopt.errors import InputError
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ class FrameCertificate:
 
 
 @dataclass(frozen=True, eq=False)
-class Frame:
+class Frame(Tabulated):
     r"""C vectors, one column each, with what is known about them.
 
     A Frame is accepted wherever a matrix F is: ``etfopt.nearest_etf(H, frame=frame)``. ``numpy.asarray(frame)`` is F.
@@ -131,9 +132,22 @@ class Frame:
         return np.array(self.F, dtype=dtype) if changed or copy else self.F
 
     def __repr__(self) -> str:
+        cosine = f"largest cosine {self.largest_cosine:.6g}"
+        return f"Frame({self.name!r}, r={self.r}, C={self.C}, {cosine}, {self._known()})"
+
+    def _known(self) -> str:
         c = self.certificate
-        known = "proven optimal" if c.proven else f"at most {c.gap:.2g} above the smallest possible"
-        return f"Frame({self.name!r}, r={self.r}, C={self.C}, largest cosine {c.largest_cosine:.6g}, {known})"
+        return "proven optimal" if c.proven else f"at most {c.gap:.2g} above the smallest possible"
+
+    def _rows(self) -> Rows:
+        return [
+            ("name", self.name),
+            ("vectors C", str(self.C)),
+            ("rows r", str(self.r)),
+            ("largest cosine", f"{self.largest_cosine:.6g}"),
+            ("optimality", self._known()),
+            *([("reason", self.reason)] if self.reason else []),
+        ]
 
     @property
     def r(self) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import scipy.optimize
@@ -45,8 +45,8 @@ class Margin:
     rho: float
     lower_bound: float
     nearest: int
-    distances: Float64Array
-    bounds: Float64Array
+    distances: Float64Array = field(repr=False)
+    bounds: Float64Array = field(repr=False)
 
     @property
     def gap(self) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from os import PathLike
 from typing import TYPE_CHECKING
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from etfopt.frames._search import Progress, Search
 
 __all__ = ["code"]
+
+LOG = logging.getLogger(__name__)
 
 
 def code(
@@ -89,6 +92,7 @@ def code(
         return exact
     found = load(folder, d, C, seed, starts)
     if found is None:
+        LOG.info("searching for %d vectors in %d dimensions, %d starts", C, d, starts)
         found, complete = _computed(d, C, seed, starts, progress)
         if complete:
             store(folder, found, seed, starts)

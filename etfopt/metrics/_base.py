@@ -34,6 +34,9 @@ class Float64Metric(ByKeyword, Metric):
         # a MetricCollection unites metrics whose states are equal after the first batch, whatever they would leave out
         self.add_floats("ignored_label", 1, value=float(self.ignore_index), reduce=last_set)
 
+    def extra_repr(self) -> str:  # of `nn.Module`, for ``repr``
+        return f"num_classes={self.num_classes}, dim={self.dim}"
+
     def __getnewargs__(self) -> tuple[()]:  # torchmetrics would hand over the letters of a name
         return ()
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from etfopt.errors import InputError
+from etfopt.errors import InputError, choices
 from etfopt.metrics._outputs import CHANNELS, POOLS, Pool, as_features, as_plain, axis_of, first_tensor
 
 
@@ -52,4 +52,4 @@ class Reading:
 def require_known(name: str, value: object, known: tuple[str, ...]) -> None:
     """Raise `InputError` if the value of an option is not among those known."""
     if value not in known:
-        raise InputError(f"{name} = {value!r} is not known; choose one of: {', '.join(known)}")
+        raise InputError(f"{name} = {value!r} is not known", name, value, choices(value, known))

@@ -16,7 +16,7 @@ from torch import Tensor
 from etfopt._options import METRICS, as_ignored
 from etfopt._scalars import as_integer
 from etfopt._torch import require_labels
-from etfopt.errors import InputError
+from etfopt.errors import InputError, nearest
 from etfopt.files import Rows, open_rows
 from etfopt.metrics._catalog import CATALOG
 from etfopt.metrics._layerwise import LayerResults, Make, said_of
@@ -171,7 +171,8 @@ def metrics_named(names: Sequence[str]) -> list[Make]:
     for name in others:
         if name not in METRICS and ":" not in name:
             raise InputError(
-                f"--measures {name!r} is not known; choose a metric ({METRICS.listed}), a measure "
+                f"--measures {name!r} is not known; {nearest(name, [*METRICS, *CATALOG])}"
+                f"choose a metric ({METRICS.listed}), a measure "
                 f"({', '.join(key for key in CATALOG if not CATALOG[key].frame)}), or all"
             )
     if framed := [key for key in keys if key != "all" and CATALOG[key].frame]:

@@ -26,7 +26,7 @@ class PrincipalSubspace(NamedTuple):
     variances : Tensor, shape (d,)
         Variance along all d principal directions, non-increasing.
     mean : Tensor, shape (d,)
-        Of the features.
+        Mean of the training features.
     scale : Tensor, shape (d,)
         What every coordinate is divided by: its standard deviation, or 1 without `standardize`.
     standardized : bool
@@ -118,7 +118,7 @@ def principal_subspace(features: Tensor, k: int, standardize: bool = False) -> P
     Parameters
     ----------
     features : Tensor, shape (n, d)
-        Of the training data, n >= 2.
+        Features of the training data, n >= 2.
     k : int
         Number of directions, 1 to d. The paper takes as many as explain 90 % of the variance; at collapse they are
         C - 1.
@@ -178,7 +178,7 @@ def neco_score(
     Parameters
     ----------
     features : Tensor, shape (n, d)
-        Of the samples to score.
+        Features of the samples to score.
     subspace : PrincipalSubspace
         From the training features. With `standardize` the features are centred and scaled as those were.
     logits : Tensor, shape (n, C), optional

@@ -24,7 +24,9 @@ def require_matrix(X: Tensor, name: str) -> None:
 def require_batches(**given: Tensor | None) -> None:
     """Check that batches fit: sizes in front of the two axes of a matrix, or the one of weights, are equal, or 1."""
     batches = [
-        (name, tuple(X.shape), X.shape[: -1 if name == "weights" else -2]) for name, X in given.items() if X is not None
+        (name, tuple(X.shape), X.shape[: -1 if name == "weights" else -2])
+        for name, X in given.items()
+        if X is not None and X.dim() > (1 if name == "weights" else 2)
     ]
     for (name, shape, batch), (other, other_shape, other_batch) in combinations(batches, 2):
         if any(m != n and 1 not in (m, n) for m, n in zip(batch[::-1], other_batch[::-1], strict=False)):

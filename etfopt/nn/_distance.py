@@ -16,7 +16,7 @@ from etfopt._torch import full_precision, require_floats, working_dtype
 from etfopt.errors import InputError
 from etfopt.frames import simplex_etf
 from etfopt.nn._arguments import masked, require_batches, require_classes, require_frame, usable_weights
-from etfopt.nn.polar._distance import distance
+from etfopt.nn.minimiser._distance import distance
 
 
 def etf_distance(

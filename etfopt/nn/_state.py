@@ -34,7 +34,11 @@ class Shown(nn.Module):
 
     def extra_repr(self) -> str:
         """Return the attributes that ``repr`` shows."""
-        return ", ".join(f"{name}={getattr(self, name)!r}" for name in self._shown)
+        return ", ".join(f"{name}={_short(getattr(self, name))}" for name in self._shown)
+
+
+def _short(value: object) -> str:
+    return repr(float(f"{value:.4g}") if isinstance(value, float) else value)
 
 
 class LoadChecked(Shown):

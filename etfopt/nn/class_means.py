@@ -48,7 +48,7 @@ class ClassMeans(RunningMeans):
         False for each process alone, or a group. The reduction is differentiable, and every process holds the same
         means; see `etfopt.nn._ranks` for the gradient.
     device, dtype : torch.device and torch.dtype, optional
-        Of the buffers, which are at least float32.
+        Where the buffers live, and their dtype, which is float32 at least.
 
     Raises
     ------

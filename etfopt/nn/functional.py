@@ -22,9 +22,9 @@ from etfopt.nn._arguments import (
     usable_weights,
 )
 from etfopt.nn._distance import etf_distance
-from etfopt.nn.polar._held import as_held
-from etfopt.nn.polar._linear_term import on_frame, size_of
-from etfopt.nn.polar._minimiser import minimiser
+from etfopt.nn.minimiser import minimiser
+from etfopt.nn.minimiser._held import as_held
+from etfopt.nn.minimiser._linear_term import on_frame, size_of
 from etfopt.nn.polar._node import polar
 
 __all__ = ["etf_distance", "frame_tensor", "nearest_etf", "on_frame", "polar_factor"]
@@ -38,16 +38,18 @@ def polar_factor(A: Tensor, method: str = "auto") -> Tensor:
     A : Tensor, shape (..., d, r), d >= r
         Real floating point. float16 and bfloat16 are computed in float32 and cast back.
     method : "auto", "svd", "gram" or "newton-schulz"
-        How the factor is found, always to the same accuracy. On the CPU, a method hands a matrix that it cannot handle
-        to the next more robust one. On a GPU and in traces that would mean to wait: there the factor of such a matrix
-        and its derivatives are NaN, and the other matrices of a batch are right.
+        How the factor is found, always to the same accuracy. A method hands a matrix that it cannot handle to the next
+        more robust one where values may be looked at.
 
-        - "auto": "gram" on the CPU, "svd" in compiled and traced graphs. On a GPU "newton-schulz", then a check of its
-          accuracy, which waits once, and "svd" where it fails.
+        - "auto": on the CPU "gram", in NumPy for fewer than 64 columns. On a GPU "newton-schulz", then a check of its
+          accuracy, which waits once, and "svd" where it fails. "svd" in compiled and traced graphs.
         - "svd" handles every matrix.
-        - "gram" is the eigendecomposition of A'A, for condition numbers up to 8e3.
+        - "gram" is the eigendecomposition of A'A, for condition numbers up to 2r, one faint singular value apart;
+          "svd" for other matrices and in traces.
         - "newton-schulz" is a fixed number of matrix products, forward and backward, that never waits for a GPU and
           compiles without graph breaks. For condition numbers up to 3e3 in float32 and 1e5 in float64, r up to 1000.
+          On a GPU and in traces nobody looks: the factor of a matrix beyond and its derivatives are NaN, and the other
+          matrices of a batch are right.
           (`etfopt.solvers.Procrustes` has another algorithm of this name, for matrices near collapse.)
 
         Products of float32 keep the digits of float32 whatever ``torch.set_float32_matmul_precision`` allows. Compiled
@@ -132,10 +134,10 @@ def nearest_etf(
         :math:`U_0`, on the manifold, such as the U of an earlier call. It is a constant. Required with `hold`.
     method : "auto", "svd", "gram" or "newton-schulz"
         How the polar factor of :math:`A = 2HDF' + \delta U_{prox}`, D = diag(w), is found, see `polar_factor`. The
-        direction that the simplex does not see has a singular value of at most delta, too small for "newton-schulz" and
-        "gram" where delta is tiny; without a proximal term they leave that direction out and fill it in afterwards.
-        "auto" takes a few products for one problem of 64 columns and more near collapse, and waits for a GPU two to six
-        times.
+        direction that the simplex does not see has a singular value of at most delta, too small for "newton-schulz"
+        where delta is tiny; without a proximal term "newton-schulz" and "gram" leave that direction out and fill it in
+        afterwards. "auto" takes a few products for one problem of 64 columns and more near collapse, and waits for a
+        GPU two to six times.
 
     Returns
     -------

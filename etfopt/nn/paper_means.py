@@ -35,13 +35,17 @@ class PaperClassMeans(RunningMeans):
         paper's release; "cumulative" is :math:`1/t`, the plain mean over batches; a number in (0, 1] is a constant
         rate after :math:`a_1 = 1`; any other string is the import path of your own, see `etfopt.nn.averaging`. The
         smaller the last rates, the less of the gradient is left.
-    ignore_index, synchronize, device, dtype
-        As in `ClassMeans`.
+    ignore_index : int
+        Label of samples that do not count, as in `torch.nn.CrossEntropyLoss`.
+    synchronize : bool or ProcessGroup
+        Whose batches count as one under torch.distributed: True for the default group, False for each process alone.
+    device, dtype : torch.device and torch.dtype, optional
+        Where the buffers live, and their dtype, which is float32 at least.
 
     Raises
     ------
     InputError
-        As in `ClassMeans`.
+        If an argument is out of range; in `forward` if features or labels do not fit, before any state changes.
 
     Notes
     -----

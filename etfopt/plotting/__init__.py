@@ -18,6 +18,7 @@ from etfopt.plotting.growth import draw_growth
 from etfopt.plotting.layers import draw_layers, layer_values
 from etfopt.plotting.pipelines import draw_pipelines
 from etfopt.plotting.profiles import draw_profile, draw_profile_page
+from etfopt.plotting.ratios import draw_ratios
 from etfopt.plotting.runs import PANELS, draw_margins, draw_measure, draw_off_diagonal, draw_page
 from etfopt.plotting.sessions import draw_session_page, draw_sessions
 from etfopt.plotting.solvers import draw_convergence, draw_convergence_page, solver_styles
@@ -42,6 +43,7 @@ __all__ = [
     "draw_pipelines",
     "draw_profile",
     "draw_profile_page",
+    "draw_ratios",
     "draw_session_page",
     "draw_sessions",
     "layer_values",

@@ -90,7 +90,7 @@ def draw_frame(
     H : array_like, shape (d, C), d = 2 or 3
         Class means, one column a class.
     etf : array_like, shape (d, C), optional
-        Of the size to be drawn: ``solution.scale * solution.etf`` is the nearest of any size.
+        An ETF, of the size to be drawn: ``solution.scale * solution.etf`` is the nearest of any size.
     samples : sequence of array_like, shape (n_c, d)
         Features of each class, one row a sample, drawn as dots.
     limit : float, optional

@@ -169,7 +169,7 @@ def _require_null(A: Array, null: Array, S: Float64Array) -> None:
 def _complement(P: Array, k: int) -> Array:
     """Return k orthonormal columns orthogonal to the range of P, whose columns span it with unit singular values."""
     # in no special position, and with columns that are independent within what P leaves
-    E = np.random.default_rng(0).standard_normal((len(P), k)).astype(P.dtype)
+    E = np.cos(np.outer(np.arange(1.0, len(P) + 1), np.arange(1.0, k + 1))).astype(P.dtype)
     for _ in range(2):  # once is not enough where P leaves little room
         E = E - P @ (P.T @ E)
         E = np.linalg.qr(E)[0] if k > 1 else E / np.linalg.norm(E)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, NamedTuple
 
 from etfopt._arrays import Array
@@ -68,7 +68,7 @@ class Stats:
     solver: str
     seconds: float
     iterations: int = 0
-    trace: tuple[TracePoint, ...] = ()
+    trace: tuple[TracePoint, ...] = field(default=(), repr=False)
     fallback: str = ""
 
 

@@ -1,5 +1,7 @@
 """The command line as a stranger meets it: help with examples that parse, errors that help, completion."""
 
+import json
+import logging
 import re
 import shlex
 import subprocess
@@ -7,10 +9,12 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 pytest.importorskip("typer")
 from typer.main import get_command
+from typer.testing import CliRunner
 
 from etfopt.cli import app
 from tests.tools.terminal import MAIN, command, environment, run
@@ -45,7 +49,7 @@ def test_all_commands_are_met() -> None:
     assert {path[0] for path in PATHS if path} == {
         *("solve", "frame", "train", "report", "demo", "compare", "verify", "doctor", "bench", "measure")
     }
-    assert {("bench", "node"), ("bench", "head"), ("bench", "loops")} <= set(PATHS)
+    assert {("bench", "node"), ("bench", "head"), ("bench", "loops"), ("bench", "peers")} <= set(PATHS)
 
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: " ".join(path) or "etfopt")
@@ -123,7 +127,7 @@ def test_help_comes_without_importing_torch(command: str, tmp_path: Path) -> Non
     ("line", "offered"),
     [
         ("etfopt ver", ["verify"]),
-        ("etfopt bench ", ["node", "head", "loops", "measures"]),
+        ("etfopt bench ", ["node", "head", "loops", "measures", "peers"]),
         ("etfopt solve --tr", ["--transpose"]),
         ("etfopt train --head n", ["nearest"]),
         ("etfopt train --optimizer ada", ["adam", "adamw"]),
@@ -141,6 +145,8 @@ def test_bash_completes_commands_options_and_values_without_importing_torch(line
 
 EARLY = {
     "train --head best": "head.name = 'best' is not known; choose one of: fixed, learned, nearest",
+    "train --head neerest": "head.name = 'neerest' is not known; did you mean 'nearest'? choose one of: fixed",
+    "solve file --solver nope": "--solver = 'nope' is not known; choose one of: conjugate-gradient",
     "train --data imagefolder:nowhere": "nowhere: there is no such folder",
     "train --data cats": "data.name = 'cats' is not known; choose one of: digits",
     "train --set optimizer.learning_rate=-1": "optimizer.learning_rate must be finite and above 0",
@@ -165,3 +171,24 @@ def test_names_numbers_and_paths_are_refused_without_importing_torch(line: str, 
     assert done.stderr.startswith("error: ")
     assert EARLY[line] in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: " ".join(path) or "etfopt")
+def test_every_command_prints_json_shows_its_log_and_can_be_quiet(path: tuple[str, ...]) -> None:
+    options = {option for parameter in found(path).params for option in parameter.opts}
+    assert "--verbose" in options
+    if path:
+        assert "--json" in options
+    if path and path not in (("solve",), ("report",), ("doctor",)):  # which show no progress
+        assert "--quiet" in options
+
+
+@pytest.mark.parametrize("words", ["--verbose solve", "solve --verbose"])
+def test_verbose_shows_the_log_on_standard_error_and_leaves_the_output_alone(words: str, tmp_path: Path) -> None:
+    np.save(tmp_path / "means.npy", np.eye(5, 3))
+    try:
+        done = CliRunner().invoke(app, [*words.split(), str(tmp_path / "means.npy"), "--json"])
+    finally:
+        logging.getLogger("etfopt").setLevel(logging.NOTSET)
+    assert re.fullmatch(r"\d\d:\d\d:\d\d etfopt\.solution: NearestETF\(.*\): Procrustes took .*\n", done.stderr)
+    assert json.loads(done.stdout)["converged"]

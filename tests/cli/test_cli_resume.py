@@ -1,9 +1,8 @@
 """etfopt train --resume, called in this process: what it takes up, what it refuses, what it says."""
 
 import json
+import logging
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -18,6 +17,7 @@ from etfopt.errors import ConvergenceError, EtfoptError, InputError, MissingExtr
 from etfopt.experiments.training.train import train
 from etfopt.files import StorageError
 from tests.tools.runs import small
+from tests.tools.terminal import run_forked
 
 
 def call(*arguments: object):
@@ -39,12 +39,32 @@ def test_a_stopped_run_is_resumed_and_a_finished_one_left_alone(tmp_path: Path) 
     done = call("--resume", tmp_path, "--from-epoch", 1)
     assert done.exit_code == 0, done.output
     assert f"Written to {tmp_path}/" in done.stdout
-    assert "numerical_rank" in done.stdout
+    assert "cosine margin" in done.stdout
+    assert "numerical_rank" not in done.stdout
     lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["epoch"] for line in lines] == [0, 1, 2]
     done = call("--resume", tmp_path)
     assert done.exit_code == 0, done.output
     assert f"{tmp_path} is finished, 2 of 2 epochs: nothing was done" in done.stderr
+    assert "numerical_rank" in call("--resume", tmp_path, "--all").stdout
+    said = refused("--resume", tmp_path, "--epochs", 3)
+    assert "this run is planned for 2 epochs" in said
+    found = json.loads(call("--resume", tmp_path, "--json").stdout)
+    assert (found["epochs"], found["trained"], found["measures"]["epoch"]) == (2, 0, 2)
+    assert found["config"]["training"]["epochs"] == 2
+
+
+def test_a_run_is_continued_to_more_epochs_and_a_pipe_gets_a_line_for_each(tmp_path: Path) -> None:
+    arguments = ("--out", tmp_path, "--schedule", "constant", "--set", "backbone.width=16")
+    done = call(*arguments, "--epochs", 1)
+    assert done.exit_code == 0, done.output
+    done = CliRunner().invoke(app, ["train", "--resume", str(tmp_path), "--epochs", "3", "--json", "--verbose"])
+    logging.getLogger("etfopt").setLevel(logging.NOTSET)
+    assert json.loads(done.stdout)["trained"] == 2
+    told = [line for line in done.stderr.splitlines() if " etfopt." not in line]
+    assert [line.partition(":")[0] for line in told] == ["epoch 2 of 3", "epoch 3 of 3"]
+    assert f"etfopt.experiments.training.train: {tmp_path}: TrainConfig(" in done.stderr
+    assert "epochs 2 to 3" in done.stderr
 
 
 def test_what_cannot_be_resumed_is_refused(tmp_path: Path) -> None:
@@ -60,8 +80,7 @@ def test_what_cannot_be_resumed_is_refused(tmp_path: Path) -> None:
 def test_a_run_that_diverges_is_a_failure_and_does_not_advise_to_resume_it(tmp_path: Path) -> None:
     """It would diverge again, whether an epoch was finished or not; what was typed is no mistake, so not status 2."""
     arguments = ["train", "--set", "optimizer.learning_rate=1e30", "--set", "backbone.width=16", "--quiet"]
-    command = [sys.executable, "-m", "etfopt", *arguments, "--out", str(tmp_path / "run")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = run_forked(*arguments, "--out", str(tmp_path / "run"), cwd=tmp_path)
     assert done.returncode == 1, done.stderr
     assert f"Kept: {tmp_path}/run/; no epoch was finished. A resumed run would diverge again: train with" in done.stderr
     assert "Lower optimizer.learning_rate = 1e+30" in done.stderr

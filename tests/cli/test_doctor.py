@@ -25,7 +25,19 @@ def test_a_sound_installation_passes_and_says_with_what() -> None:
     assert report["platform"]["numpy"]
     assert {"riemannian", "convex", "torch", "cli"} <= {extra["extra"] for extra in report["extras"]}
     for word in ("numpy", "relative gap", "pymanopt", "passed"):
-        assert word in run().output
+        assert word in run("--all").output
+
+
+def test_a_sound_installation_fits_a_screen_and_so_does_a_bare_one(monkeypatch) -> None:
+    monkeypatch.setattr(_app.console, "_width", 80)
+    found = run()
+    assert found.output.startswith(f"All {2 + len(diagnosis.devices())} checks passed.")
+    monkeypatch.setattr(diagnosis, "version_of", lambda _name: "")  # no extra is whole
+    bare = run()
+    assert bare.output.count("missing") == len({extra.extra for extra in diagnosis.extras()})
+    for lines in (found.output.splitlines(), bare.output.splitlines()):
+        assert len(lines) <= 24
+        assert max(map(len, lines)) <= 80
 
 
 def test_a_wrong_gradient_fails_and_sets_the_exit_status(monkeypatch) -> None:

@@ -151,7 +151,7 @@ REFUSED = {
     ),
     "features that are labels": (["labels.npy", "--labels", "labels.npy"], "labels.npy: has shape (90,) and dtype"),
     "an unknown key": (["layers.npz", "--key", "middle"], "--key 'middle' is in no file; the files hold 'early'"),
-    "an unknown metric": (["all.npz", "--measures", "nc9"], "--measures 'nc9' is not known; choose a metric (collapse"),
+    "an unknown metric": (["all.npz", "--measures", "nc9"], "'nc9' is not known; did you mean 'ncc'? choose a metric"),
     "whose classifier": (["layers.npz"], "the weight may belong to early or late; name the layer that it multiplies"),
     "whose classifier, of one that is left out": (
         ["layers.npz", "--key", "early"], "may belong to early or late; name"

@@ -8,11 +8,14 @@ import pytest
 
 pytest.importorskip("typer")
 
+import typer
+
 from etfopt import InputError
 from etfopt.cli._lists import classes
-from etfopt.cli._tables import solution_table
+from etfopt.cli._solution_tables import solution_table
 from etfopt.cli.framing import frame
 from etfopt.cli.solving import solve
+from etfopt.frames import seli
 from etfopt.solution import nearest_etf
 from tests.cli.test_tables import line
 from tests.tools import terminal
@@ -66,8 +69,33 @@ def test_the_table_says_what_is_held_and_what_the_frame_is(rng) -> None:
 
 
 @pytest.mark.parametrize(
+    ("solver", "why"), [("Stub", "the relative gap is"), ("Infeasible", "U is off the manifold by")]
+)
+@pytest.mark.usefixtures("folder")
+def test_an_answer_that_is_not_certified_is_shown_and_not_saved(solver: str, why: str, capsys) -> None:
+    options = {"reduced": True, "solver": f"tests.tools.stub_solvers:{solver}", "out": Path("out.npz")}
+    with pytest.raises(typer.Exit) as ended:
+        solve(Path("means.npy"), **options)
+    assert ended.value.exit_code == 1
+    said = " ".join(capsys.readouterr().out.split())
+    assert said.startswith(f"not certified: {why}")
+    assert "use --solver procrustes" in said
+    assert "out.npz was not written" in said
+    assert not Path("out.npz").exists()
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_pair_of_frames_gives_that_of_the_means(capsys) -> None:
+    frame(dim=8, counts="6,5,4,3,2,1", margin=False, out=Path("pair.npz"))
+    capsys.readouterr()
+    found = facts(capsys, frame="pair.npz")
+    assert found["distance"] == nearest_etf(np.load("means.npy"), frame=seli([6, 5, 4, 3, 2, 1]).F_H).distance
+
+
+@pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"solver": "procustes"}, "^--solver = 'procustes' is not known; did you mean 'procrustes'"),
         ({"weights": "1,2"}, r"^--weights has shape \(2,\); it must be \(6,\), one number a class"),
         ({"weights": "1,-2,0,1,1,1"}, "^--weights holds negative values, the first of class 1: -2"),
         ({"weights": "1;2"}, "^--weights '1;2' is no list of numbers; write numbers separated by commas, as 1,1,2,0"),

@@ -12,17 +12,22 @@ from rich.table import Table
 
 import etfopt
 from etfopt.bench.pipelines import Row
+from etfopt.bench.standings import Standings
+from etfopt.bench.summary import Summary, summarise
 from etfopt.bench.units import UnitRow
 from etfopt.cli._bench_tables import (
     comparison,
     head_costs,
     loop_accuracies,
     node_costs,
+    overall,
     pipelines,
     statistics_costs,
     unit_costs,
 )
-from etfopt.cli._tables import measures, solution_table, spreads, verdicts
+from etfopt.cli._peer_tables import answers, overview, surroundings
+from etfopt.cli._solution_tables import solution_table
+from etfopt.cli._tables import EIGHT, measures, spreads, summary, verdicts
 
 
 def lines(table: Table) -> list[str]:
@@ -86,6 +91,34 @@ def test_a_loop_shows_the_median_and_the_range_of_each_head():
     assert ["accumulation", "25.0-100", "25.0-100"] in text
 
 
+def peer_rows():
+    peers = pytest.importorskip("etfopt.bench.peers")
+    case = peers.Case(2048, 1000, "float64", "near collapse", "rank-deficient")
+    errors = {"orthonormality": 1e-15, "distance": 2e-15, "right": True}
+    return [
+        peers.PeerRow.of(case, "etfopt", 2, "cpu", forward=2.34e-3, total=4.56e-3, forward_ratio=1.0, ratio=1.0,
+                         **errors, derivative=3e-15, second=1e-9, second_right=True),
+        peers.PeerRow.of(case, "torch.linalg.polar", 2, "cpu", forward=3e-3, total=1e-3, forward_ratio=1.5, **errors,
+                         derivative=math.inf, second=0.2, second_right=False),
+        peers.PeerRow.of(case, "scipy.procrustes", 2, "cpu", forward=0.1234, forward_ratio=250.0, **errors),
+        peers.PeerRow.of(case, "roma", 2, "cpu", note="not asked"),
+        peers.PeerRow.of(case, "paper", 2, "cpu", note="fails: MemoryError: much", failed=True),
+    ]  # fmt: skip
+
+
+def test_a_wrong_answer_stands_in_place_of_its_ratio_and_a_dash_for_what_there_is_not():
+    (table,) = answers(peer_rows())
+    words = [text.split() for text in lines(table) if text.strip()]
+    shown = {name: rest for name, *rest in words if len(rest) > 7 and rest[0][0].isdigit()}
+    assert shown["etfopt"] == ["2.34", "ms", "1.00", "4.56", "ms", "1.00", "1e-15", "2e-15", "3e-15", "1e-09"]
+    assert shown["torch.linalg.polar"] == ["3", "ms", "1.50", "1", "ms", "wrong", "1e-15", "2e-15", "inf", "wrong"]
+    assert shown["scipy.procrustes"] == ["123", "ms", "250", "-", "-", "1e-15", "2e-15", "-", "-"]
+    assert "roma" not in "\n".join(lines(table))
+    assert "paper fails: MemoryError: much" in "\n".join(lines(table))
+    (table,) = overview(peer_rows())
+    assert next(text for text in lines(table) if "2048" in text).split()[-2:] == ["2", "wrong"]
+
+
 def test_an_epoch_that_was_never_reached_is_more_than_all_of_them():
     report = pytest.importorskip("etfopt.experiments.studies._numbers")
     rest = dict.fromkeys(report.QUANTITIES, report.Spread(0.5, 1e-5, 2.0))
@@ -118,6 +151,7 @@ def long_tables() -> list[Table]:
         "dtype": "float64", "solver": "procrustes-newton-schulz",
         "status": measure.Status.FAILED, "message": "a message", "termination": "",
     })  # fmt: skip
+    solved = Summary("p", "procrustes-newton-schulz", 123, 123, *[0.1234] * 3, 1e-12, 1e-9, 0.1, 12.0, "")
     paper = {"paper_forward": 123.4, "paper_backward": 123.4, "ratio": 1234567.0, "paper_memory": 5 * 2**50}
     checked = {"steps": 1, "gap": 0.0, "paper_gap": 0.0, "gradient_error": 0.0, "memory": 123 * 2**20}
     about = {"python": "3.11.7", "machine": "x86_64", "date": "2026-11-23"}
@@ -132,9 +166,13 @@ def long_tables() -> list[Table]:
         loop_accuracies([loops.LoopRow(name, loop.title, head, (), 0.5, 0.1234, 0.4321, 1.0, ())
                          for name, loop in loops.LOOPS.items() for head in loops.HEADS], about),
         *comparison([row], about, width=80),
+        *answers(peer_rows()), *overview(peer_rows()), *surroundings([pytest.importorskip("etfopt.bench.peers").PartRow(
+            "distance", "2048 x 1000", "nearest_etf, forward alone", "cpu", 2, 1.234e-2, 1.234e-2, 123.45)]),
+        overall(Standings([*summarise([row]), solved])),
         spreads({head: dict.fromkeys(report.QUANTITIES, spread) for head in ("learned", "fixed", "nearest")}, "t", 60),
         solution_table(etfopt.nearest_etf(np.random.default_rng(0).standard_normal((64, 10)))),
         verdicts([(claim, evidence)], "12 s, seed 0"),
+        summary(dict.fromkeys(EIGHT, 0.1234567), "t"),
         measures({f"{split}_{name}": 0.123456 for split in ("train", "test") for name in ("accuracy", "nc1")}, "t"),
     ]  # fmt: skip
 
@@ -147,3 +185,10 @@ def test_every_table_fits_eighty_columns_with_no_word_cut_off():
         text = capture.get()
         assert "…" not in text, text
         assert max(map(len, text.splitlines())) <= 80, text
+
+
+def test_the_overall_table_draws_the_slowdown_as_a_bar():
+    lines_of = [Summary("p", name, 1, 1, seconds, *[None] * 6, "") for name, seconds in (("a", 1.0), ("b", 100.0))]
+    cells = [text.split() for text in lines(overall(Standings(lines_of)))]
+    assert ["a", "1", "of", "1", "1", "x", "1", "s", "-", "#"] in cells
+    assert ["b", "1", "of", "1", "100", "x", "100", "s", "-", "#####"] in cells

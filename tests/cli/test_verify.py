@@ -48,7 +48,9 @@ def test_the_table_names_the_claim_its_cases_and_the_verdict() -> None:
 
 def test_json_carries_all_that_the_table_shows_and_the_seed() -> None:
     done = verify("--claim", "simplex", "--budget", "20", "--json", "--seed", "4")
-    (row,) = json.loads(done.stdout)
+    found = json.loads(done.stdout)
+    assert (found["seed"], found["budget"]) == (4, 20)
+    (row,) = found["claims"]
     assert row["claim"] == "simplex"
     assert row["cases"] == 20
     assert row["holds"] is True
@@ -56,6 +58,8 @@ def test_json_carries_all_that_the_table_shows_and_the_seed() -> None:
     again = verify("--claim", "simplex", "--case", f"{row['part']}:{row['seed']}")
     assert again.exit_code == 0
     assert f"{row['worst']:.3e}" in again.output
+    case = json.loads(verify("--claim", "simplex", "--case", f"{row['part']}:{row['seed']}", "--json").stdout)
+    assert row["worst"] in [residual["value"] for residual in case["residuals"]]
 
 
 @pytest.mark.usefixtures("broken")
@@ -68,7 +72,7 @@ def test_a_counterexample_is_shown_can_be_seen_again_and_sets_the_exit_status() 
     assert again.exit_code == 1
     assert "at most one" in again.output
     assert "always fine" in again.output
-    row = json.loads(verify("--budget", "40", "--json").stdout)[0]
+    row = json.loads(verify("--budget", "40", "--json").stdout)["claims"][0]
     assert row["holds"] is False
     assert math.isfinite(row["worst"])
 

@@ -8,6 +8,7 @@ import pytest
 
 import etfopt
 from etfopt import InputError, NearestETF, nearest_etf
+from etfopt.errors import choices
 
 
 @pytest.mark.parametrize("travel", [copy.copy, copy.deepcopy, lambda error: pickle.loads(pickle.dumps(error))])
@@ -16,6 +17,19 @@ def test_the_fields_of_an_error_travel_with_it(travel):
     assert (error.argument, error.value, error.remedy) == ("H", (), "pass a matrix")
     assert str(error) == "H is empty; pass a matrix"
     assert error.args == ("H is empty",)
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        *(("neerest", "nearest"), ("NEAREST", "nearest"), ("Orthplex", "orthoplex"), ("a.rat", "a.rate")),
+        *(("best", ""), ("1411", ""), (None, ""), ("a.speed", "")),
+    ],
+)
+def test_the_nearest_name_is_offered_and_only_if_it_is_near(typed, offered):
+    known = ["nearest", "learned", "orthoplex", "1410", "a.rate", "a.name"]
+    question = f"did you mean {offered!r}? " if offered else ""
+    assert choices(typed, known) == f"{question}choose one of: {', '.join(known)}"
 
 
 CASES = {

@@ -63,6 +63,13 @@ def everything(scale: float, frame: str, solver: Solver, dtype: type) -> dict[st
     return found
 
 
+@functools.cache
+def usual(scale: float, frame: str, method: str, dtype: type) -> dict[str, object]:
+    """What comes out under NumPy's own error handling."""
+    with np.errstate(divide="warn", over="warn", under="ignore", invalid="ignore"):
+        return everything(scale, frame, Procrustes(method), dtype)
+
+
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 @pytest.mark.parametrize("frame", FRAMES)
 def test_the_closed_form_and_its_derivatives_do_not_depend_on_it(state: str, frame: str, dtype: type) -> None:
@@ -70,10 +77,7 @@ def test_the_closed_form_and_its_derivatives_do_not_depend_on_it(state: str, fra
     # 1e-310 is zero in float32
     scales = SCALES if dtype == np.float64 else [scale ** (1 / 8) for scale in SCALES]
     for scale, method in itertools.product(scales, ("auto", "svd", "gram", "newton-schulz")):
-        found = everything(scale, frame, Procrustes(method), dtype)
-        with np.errstate(divide="warn", over="warn", under="ignore", invalid="ignore"):
-            expected = everything(scale, frame, Procrustes(method), dtype)
-        np.testing.assert_equal(found, expected)
+        np.testing.assert_equal(everything(scale, frame, Procrustes(method), dtype), usual(scale, frame, method, dtype))
 
 
 def test_a_weight_has_unit_rows_for_a_frame_of_any_size(state: str) -> None:

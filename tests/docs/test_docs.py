@@ -14,7 +14,7 @@ from tests import ROOT
 torch = pytest.importorskip("torch")
 LOOPBACK = "lo0" if sys.platform == "darwin" else "lo"
 DOCS = ROOT / "docs"
-GENERATED = {"theory", "api", "results", "notebooks", "commands.md"}
+GENERATED = {"theory", "api", "results", "notebooks", "commands.md", "messages.md"}
 PAGES = [page for page in sorted(DOCS.rglob("*.md")) if not GENERATED & set(page.parts)]
 BLOCKS = {
     str(page.relative_to(DOCS)): blocks
@@ -52,9 +52,12 @@ def test_the_program_for_many_processes_runs_as_printed(tmp_path: Path) -> None:
 def test_the_study_that_is_shown_is_one() -> None:
     from etfopt.experiments.studies.plan_file import parse_study
 
-    (text,) = re.findall(r"^```toml\n(.*?)^```", (DOCS / "howto" / "study.md").read_text(), re.MULTILINE | re.DOTALL)
+    page = (DOCS / "howto" / "study.md").read_text()
+    text, tuning = re.findall(r"^```toml\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
     study = parse_study(tomllib.loads(text), "heads")
     assert len(study.runs()) == 2 * 2 * len(study.seeds)
+    tuned = parse_study(tomllib.loads(text + tuning), "heads")
+    assert len(tuned.tuning.runs()) == 2 * 2 * 3 * 2 * len(tuned.tuning.seeds)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)

@@ -27,7 +27,7 @@ seeds = [0]
 base = { "training.epochs" = 1, "backbone.width" = 16, "backbone.dim" = 12 }
 variants = [{ name = "nearest" }, { name = "fixed", "head.name" = "fixed" }]
 """
-NOTES = "# Notes\n\n## Conclusion\n\nIt was seen.\n\n## Rest\n\nMore.\n"
+NOTES = "# Notes\n\n## Conclusion\n\nIt was seen.\n\n## Rest\n\nMore, [of a study](../small/report.md).\n"
 CONF = """
 extensions = ["myst_parser"]
 myst_enable_extensions = ["dollarmath", "colon_fence"]
@@ -69,7 +69,7 @@ def test_the_index_says_what_each_study_asked_and_found(published: Path, tmp_pat
     for said in ("Two heads, one epoch", "*Do pages of results build?*", "Nothing can be told after **one epoch**."):
         assert said in text
     assert "## Notes\n\nIt was seen.\n\n[Tables" in text
-    assert "More." not in text
+    assert "More" not in text
     assert "raw" not in text
 
 

@@ -16,6 +16,7 @@ def test_the_version_is_semantic_and_the_same_everywhere() -> None:
     assert re.fullmatch(r"\d+\.\d+\.\d+", etfopt.__version__)
     (cited,) = re.findall(r"^version: (.*)$", CITATION, re.MULTILINE)
     assert cited == etfopt.__version__
+    assert f"version = {{{etfopt.__version__}}}" in README
     assert SECTIONS[1].startswith(f"[{etfopt.__version__}] - ")
 
 
@@ -41,17 +42,18 @@ def test_every_linter_of_ci_is_a_hook_and_every_hook_a_linter_of_ci() -> None:
     assert {line.removesuffix(" --check") if line.startswith("ruff") else line for line in linters} == hooks
 
 
-def test_the_pictures_of_the_readme_are_there_and_small() -> None:
-    pictures = re.findall(r"!\[([^\]]+)\]\(([^)]+)\)", README)
-    assert len(pictures) >= 2
-    for description, path in pictures:
-        assert len(description) > 20
+def test_the_pictures_of_the_readme_are_there_described_and_small() -> None:
+    described = re.findall(r"!\[([^\]]+)\]\(([^)]+)\)", README)
+    described += [(alt, path) for path, alt in re.findall(r'<img src="([^"]+)" width="800" alt="([^"]+)"', README)]
+    assert len(described) >= 3
+    assert all(len(description) > 20 for description, _ in described)
+    for path in [path for _, path in described] + re.findall(r'srcset="([^"]+)"', README):
         content = (ROOT / path).read_bytes()
-        assert content.startswith(b"\x89PNG")
+        assert content.startswith((b"\x89PNG", b"<?xml")), path
         assert len(content) < 200_000, path
 
 
 def test_every_relative_link_of_the_front_pages_leads_somewhere() -> None:
-    for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md"):
+    for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "CODE_OF_CONDUCT.md", "SECURITY.md"):
         for target in re.findall(r"\]\(([^)#]+)[^)]*\)", (ROOT / name).read_text(encoding="utf-8")):
             assert target.startswith("https://") or (ROOT / target).exists(), f"{name}: {target}"

@@ -35,6 +35,7 @@ def together(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_two_processes_measure_what_one_measures(head: str, together: Path, tmp_path: Path):
     one, two = run(tmp_path, head), load_run(together / head)
     assert len(two.history) == 3
+    assert "test_accuracy_tail" in two.history[-1]
     for ours, theirs in zip(two.history, one.history, strict=True):
         assert ours == pytest.approx(theirs, rel=1e-9, abs=1e-12)
     np.testing.assert_allclose(two.class_means, one.class_means, rtol=0, atol=1e-12)

@@ -81,7 +81,11 @@ def test_without_a_name_nothing_is_logged_and_an_overwritten_log_is_gone(tmp_pat
 @pytest.mark.parametrize(
     ("logger", "error", "message"),
     [
-        ("tensorbord", InputError, "logger = 'tensorbord' is not known; choose one of: none, csv, tensorboard, wandb"),
+        (
+            "tensorbord",
+            InputError,
+            r"logger = 'tensorbord' is not known; did you mean 'tensorboard'\? choose one of: none, csv",
+        ),
         ("nowhere.at:All", InputError, "logger = 'nowhere.at:All': there is no module nowhere"),
         ("wandb", MissingExtraError, "logger = 'wandb' needs wandb; run: pip install wandb"),
     ],

@@ -1,7 +1,6 @@
 """Backbone, data, head, loss and optimiser of one's own, by import path, from a folder outside the checkout."""
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from etfopt.experiments.data import load_images
 from etfopt.experiments.networks.heads import build_head
 from etfopt.experiments.settings import DataConfig, HeadConfig, TrainConfig
 from etfopt.experiments.training.train import train
-from tests.tools.terminal import command, environment
+from tests.tools.terminal import run_forked
 
 PARTS = '''
 import numpy as np, torch
@@ -85,8 +84,7 @@ def parts(folder: Path, monkeypatch) -> str:
 
 
 def etfopt_train(*arguments: str, cwd: Path) -> str:
-    words = command("train", *arguments)
-    done = subprocess.run(words, cwd=cwd, env=environment(), capture_output=True, text=True, check=False, timeout=250)
+    done = run_forked("train", *arguments, cwd=cwd)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -6,6 +6,7 @@ import pytest
 
 from etfopt.errors import InputError
 from etfopt.experiments.settings import TrainConfig
+from etfopt.experiments.studies._comparisons import pairs
 from etfopt.experiments.studies.plan import Study
 from etfopt.experiments.studies.plan_file import parse_study, read_study
 
@@ -37,6 +38,24 @@ def test_base_variant_and_grid_make_a_configuration_each():
     assert all(run.config.seed == run.seed for run in runs)
     assert runs[-1].folder == "nearest-data.batches=stratified-seed3"
     assert len({run.folder for run in runs}) == 8
+
+
+def test_a_variant_can_keep_to_a_part_of_the_grid():
+    grid = {"backbone.dim": [12, 16], "training.epochs": [1, 2]}
+    extra = {"name": "wide", "head.name": "fixed", "only": {"backbone.dim": [16]}}
+    study = parse_study({**TWO, "grid": grid, "variants": [{"name": "learned", "head.name": "learned"}, extra]}, "two")
+    assert [v.cell for v in study.variants if v.head == "wide"] == [
+        f"backbone.dim=16, training.epochs={n}" for n in (1, 2)
+    ]
+    assert [v.config.backbone.dim for v in study.variants if v.head == "wide"] == [16, 16]
+    assert len(study.variants) == 6
+    names = {v.name for v in study.variants}
+    assert len(pairs(study, ["learned"])) == 2  # the wide ones alone have a learned one beside them, and are not it
+    assert pairs(study, ["backbone.dim=12, training.epochs=1"]) == [
+        (f"learned, backbone.dim={d}, training.epochs={n}", "learned, backbone.dim=12, training.epochs=1")
+        for d, n in ((12, 2), (16, 1), (16, 2))
+    ]
+    assert {name for pair in pairs(study, ["learned"]) for name in pair} <= names
 
 
 def test_a_grid_alone_is_a_study_and_none_is_not():
@@ -75,12 +94,20 @@ def test_a_study_survives_being_written_and_read():
         ({"variants": [{"name": "a"}, {"name": "b"}]}, "variants 'a' and 'b' have the same configuration"),
         ({"variants": [{"name": "a b"}, {"name": "A-b", **FIXED}]}, "variants 'a b' and 'A-b' have the same folder"),
         ({"variants": [{"name": "a", "seed": 3}]}, "variant 'a': seed is not set here"),
-        ({"variants": [{"name": "a", "head.nam": "fixed"}]}, "variant 'a': unknown setting head.nam; known are"),
+        (
+            {"variants": [{"name": "a", "head.nam": "fixed"}]},
+            "variant 'a': unknown setting head.nam; did you mean 'head.name'",
+        ),
         ({"variants": [{"name": "a", "head.name": "best"}]}, "variant 'a': head.name = 'best' is not known"),
         ({"variants": [{"name": "a", "backbone.dim": 3}]}, "variant 'a': .*dim = 3 is smaller"),
         ({"grid": {"head.name": ["fixed"]}}, "head.name is set by the variant and by the grid"),
         ({"grid": {"data.batches": "shuffled"}}, "grid: data.batches must be a non-empty list"),
         ({"grid": {"data.batches": ["shuffled", "shuffled"]}}, "grid: data.batches = .* has a value twice"),
+        (
+            {"variants": [{"name": "a", "only": {"backbone.dim": [12]}}]},
+            "variant 'a': only: backbone.dim = 12 is not in",
+        ),
+        ({"variants": [{"name": "a", "only": 3}]}, "variant 'a': only must be a table"),
         ({"grid": {"seed": [1, 2]}}, "grid: seed is not set here"),
         ({"grid": {"data.batches": ["odd"]}}, "variant 'learned, tau 5, data.batches=odd': data.batches = 'odd'"),
     ],

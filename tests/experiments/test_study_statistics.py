@@ -23,7 +23,7 @@ differences = st.lists(st.integers(-20, 20).map(lambda k: k / 10), min_size=1, m
 
 
 def fake(seed: int, accuracies: list[float]) -> RunResult:
-    keys = ("cosine_margin", "nc1", "nc2", "nc3", "equinorm_difference")
+    keys = ("cosine_margin", "nc1", "nc2", "nc3", "equinorm_difference", "etf_distance_means")
     history = [
         {"epoch": e, "train_accuracy": a, "test_accuracy": a / 2, **{f"train_{k}": a + seed for k in keys}}
         for e, a in enumerate(accuracies)

@@ -15,7 +15,7 @@ from tests.tools.strategies import means_with, orthonormal, spectrum, with_spect
 torch = pytest.importorskip("torch")
 
 from etfopt.nn.functional import etf_distance, frame_tensor
-from etfopt.nn.polar import _distance
+from etfopt.nn.minimiser import _distance
 from tests.tools.node_cases import DTYPES, METHODS, looking, numpy
 
 Tensor = torch.Tensor

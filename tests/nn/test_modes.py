@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -267,22 +267,36 @@ def test_the_table_names_every_mode_and_subject():
     assert set(table()) == {(mode, subject) for mode in MODES for subject in SUBJECTS}
 
 
+def serve() -> None:
+    """Answer names of functions with what they return, each in a fork of this process: the compiler is loaded once."""
+    torch.compile(torch.sin, backend="aot_eager")(X)
+    torch.compiler.reset()
+    for name in sys.stdin:
+        if os.fork() == 0:
+            print(json.dumps(globals()[name.strip()]()), flush=True)
+            break
+        if os.wait()[1]:
+            break
+
+
 @pytest.fixture(scope="module")
-def compiled_outcomes() -> Callable[[str], dict]:
+def compiled_outcomes() -> Iterator[Callable[[str], dict]]:
     """What compilation gives, in a fresh process: late in a long test run it has been seen to lose the gradient."""
+    folders = [str(Path(etfopt.__file__).parents[1]), str(ROOT)]
+    script = f"import sys; sys.path[:0] = {folders!r}; from tests.nn import test_modes; test_modes.serve()"
+    # Lightning sets this on import: a CUDA build of PyTorch 2.13 without a device then drops tangents in graphs
+    env = {name: value for name, value in os.environ.items() if name != "PYTORCH_NVML_BASED_CUDA_CHECK"}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-c", script], env=env, **pipes) as server:
 
-    @functools.cache
-    def run(call: str) -> dict:
-        folders = [str(Path(etfopt.__file__).parents[1]), str(ROOT)]
-        script = f"import json; from tests.nn import test_modes; print(json.dumps(test_modes.{call}))"
-        command = [sys.executable, "-c", f"import sys; sys.path[:0] = {folders!r}; {script}"]
-        # Lightning sets this on import: a CUDA build of PyTorch 2.13 without a device then drops tangents in graphs
-        env = {name: value for name, value in os.environ.items() if name != "PYTORCH_NVML_BASED_CUDA_CHECK"}
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=280, env=env)
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout.splitlines()[-1])
+        @functools.cache
+        def run(name: str) -> dict:
+            print(name, file=server.stdin, flush=True)
+            line = server.stdout.readline()
+            assert line, f"{name} failed: its error is in the captured output"
+            return json.loads(line)
 
-    return run
+        yield run
 
 
 HESSIAN = "compile of func.hessian"
@@ -337,10 +351,10 @@ def compile_networks() -> dict:
 
 @pytest.mark.parametrize("subject", SUBJECTS)
 @pytest.mark.parametrize("mode", MODES)
-def test_every_cell_of_the_table_is_what_happens(mode, subject, compiled_outcomes):
+def test_every_cell_of_the_table_is_what_happens(mode, subject, request):
     if mode.startswith("compile"):
         group = "products" if subject == "products" else "hessians" if mode == HESSIAN else "others"
-        found = compiled_outcomes(f"compile_{group}()")[mode][subject]
+        found = request.getfixturevalue("compiled_outcomes")(f"compile_{group}")[mode][subject]
     else:
         found = [outcome(mode, fresh, x) for fresh, x in SUBJECTS[subject]]
         told = {"right"} if subject == "fixed" and mode.startswith("checkpoint") else {table()[mode, subject]}
@@ -349,11 +363,11 @@ def test_every_cell_of_the_table_is_what_happens(mode, subject, compiled_outcome
 
 
 def test_transforms_of_products_alone_compile_to_one_graph(compiled_outcomes):
-    assert compiled_outcomes("compile_whole()")["alike"] == {"grad": True, "jvp": True, "vmap": True}
+    assert compiled_outcomes("compile_whole")["alike"] == {"grad": True, "jvp": True, "vmap": True}
 
 
 def test_a_compiled_distance_is_differentiable_once_and_says_so(compiled_outcomes):
-    assert "does not currently support double backward" in compiled_outcomes("compile_whole()")["distance twice"]
+    assert "does not currently support double backward" in compiled_outcomes("compile_whole")["distance twice"]
 
 
 @pytest.mark.parametrize("transform", ["grad", "jacrev", "jacfwd", "hessian", "vmap"])
@@ -393,7 +407,7 @@ def steps_alike(make: type[nn.Module]) -> bool:
 
 @pytest.mark.parametrize("make", HEADS)
 def test_a_network_compiles_with_its_head_in_training_and_steps_as_uncompiled(make, compiled_outcomes):
-    assert compiled_outcomes("compile_networks()")[make.__name__]
+    assert compiled_outcomes("compile_networks")[make.__name__]
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")

@@ -17,7 +17,7 @@ torch = pytest.importorskip("torch")
 from torch.autograd import gradcheck, gradgradcheck
 
 from etfopt.nn.functional import frame_tensor, nearest_etf, polar_factor
-from etfopt.nn.polar._held import as_held
+from etfopt.nn.minimiser._held import as_held
 from tests.tools.node_cases import DTYPES, METHODS, looking, norm, numpy
 
 Tensor = torch.Tensor

@@ -13,7 +13,8 @@ torch = pytest.importorskip("torch")
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from etfopt.nn.functional import frame_tensor, nearest_etf, on_frame
-from etfopt.nn.polar import _single
+from etfopt.nn.minimiser import _single
+from etfopt.nn.polar._few import FEW
 from tests.tools.node_cases import DTYPES
 
 SHAPES = {"few": (9, 4), "square": (5, 5), "some": (60, 40), "many": (130, 100)}
@@ -165,34 +166,14 @@ class Dispatched(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def test_one_problem_takes_one_node_and_at_most_forty_five_operations(shape, rng):
+def test_one_problem_takes_one_node_and_few_operations(shape, rng):
     H, prox, G = draw(shape, rng, torch.float32)
     H.requires_grad_()
     with Dispatched() as dispatched:
         U = nearest_etf(H, prox, 0.05)
         torch.autograd.grad(U, H, G)
     assert U.grad_fn.name() == f"{_single._Node.__name__}Backward"
-    assert dispatched.count <= 45
-
-
-def outputs(H: torch.Tensor, prox: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """U and the linear term behind it, as they leave the node."""
-    return _single._Node.apply(H, prox, 0.3, None)
-
-
-def test_a_cotangent_of_the_linear_term_is_pulled_back_and_left_alone(shape, rng):
-    H, prox, G = (X.requires_grad_() for X in draw(shape, rng))
-    cotangent = G.detach().clone()
-    found = torch.autograd.grad(outputs(H, prox)[1], (H, prox), cotangent)
-    assert torch.equal(cotangent, G)
-    torch.testing.assert_close(found, (G - G.mean(dim=-1, keepdim=True), 0.3 * G))
-
-
-def test_cotangents_of_both_outputs_add_up(shape, rng):
-    H, prox, G = (X.requires_grad_() for X in draw(shape, rng))
-    both = torch.autograd.grad(outputs(H, prox), (H, prox), (G, G))
-    each = [torch.autograd.grad(outputs(H, prox)[k], (H, prox), G) for k in range(2)]
-    torch.testing.assert_close(both, tuple(sum(parts) for parts in zip(*each, strict=True)))
+    assert dispatched.count <= (20 if shape[1] < FEW else 95)  # few columns are a matter of NumPy
 
 
 def test_one_set_of_means_may_have_many_proximal_points(rng):

@@ -54,10 +54,18 @@ def test_products_alone_never_wait(found):
     assert {wait for case in of(found, "newton-schulz").values() for wait in case["waits"]} == set()
 
 
-@pytest.mark.parametrize(("method", "decomposition"), [("svd", "_linalg_svd"), ("gram", "_linalg_eigh")])
-def test_decompositions_wait_for_themselves_alone(found, method, decomposition):
+LOOKS = {"_local_scalar_dense", "tolist"}
+WAITS = {"svd": {"_linalg_svd"}, "gram": {"_linalg_eigh", *LOOKS}}
+"""A decomposition waits in any case; "gram" then looks whether it may be trusted, and else takes the SVD."""
+
+
+@pytest.mark.parametrize("method", WAITS)
+def test_decompositions_wait_for_themselves_and_a_look_at_what_they_found(found, method):
     for name, case in of(found, method).items():
-        assert set(case["waits"]) == {decomposition}, name
+        masked = (
+            {"_linalg_svd"} if name == "gram weights" else set()
+        )  # without some classes A has several null directions
+        assert WAITS[method] - LOOKS | masked <= set(case["waits"]) <= WAITS[method] | masked, name
 
 
 def test_the_default_looks_at_few_values_and_decomposes_nothing(found):
@@ -69,7 +77,11 @@ def test_the_default_looks_at_few_values_and_decomposes_nothing(found):
 @pytest.mark.parametrize("method", METHODS)
 def test_held_classes_wait_for_one_small_decomposition_more(found, method):
     waits, plain = (found["cases"][name]["waits"] for name in (f"hold {method}", f"{method} weights"))
-    assert sorted(waits) == sorted([*plain, "_linalg_svd"])
+    if method == "gram":  # which takes the SVD for the plain problem, and not for the smaller one
+        assert waits.count("_linalg_svd") == 1
+        assert len(waits) <= len(plain) + 1
+    else:
+        assert sorted(waits) == sorted([*plain, "_linalg_svd"])
 
 
 @pytest.mark.parametrize("name", HEADS)
@@ -79,7 +91,7 @@ def test_a_step_of_training_waits_as_its_method_does(found, name):
     if method == "auto":
         assert waits == ["_local_scalar_dense"] * 2  # one in each of the two steps
     else:
-        assert set(waits) == {"svd": {"_linalg_svd"}, "gram": {"_linalg_eigh"}}.get(method, set())
+        assert set(waits) == WAITS.get(method, set())
 
 
 @pytest.mark.parametrize("name", HEADS[1:])

@@ -29,6 +29,7 @@ from etfopt.plotting import (
     draw_page,
     draw_profile,
     draw_profile_page,
+    draw_ratios,
     save,
 )
 from etfopt.plotting.runs import styles
@@ -284,6 +285,14 @@ def test_frames_and_growth_that_cannot_be_drawn_are_refused() -> None:
             draw()
 
 
+def test_ratios_are_drawn_where_there_are_any():
+    axes = draw_ratios(["one", "two", "three"], {"a": [0.5, None, 2.0], "b": [None, None, None]})
+    (points,) = [line for line in axes.lines if line.get_label() == "a"]
+    np.testing.assert_array_equal(points.get_xydata(), [[0.5, 0], [2.0, 2]])
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["a"]
+    assert [text.get_text() for text in axes.get_yticklabels()] == ["one", "two", "three"]
+
+
 # --- all -----------------------------------------------------------------------------------------------------------
 
 DRAWN: dict[str, Callable] = {
@@ -296,6 +305,7 @@ DRAWN: dict[str, Callable] = {
     "draw_frame": lambda **on: draw_frame(np.eye(2), **on),
     "draw_code": lambda **on: draw_code(polygon(5), **on),
     "draw_cosine_histogram": lambda **on: draw_cosine_histogram({"pentagon": polygon(5)}, **on),
+    "draw_ratios": lambda **on: draw_ratios(["one"], {"a": [2.0]}, **on),
     "draw_growth": lambda **on: draw_growth(np.eye(3, 2), np.eye(3), **on),
 }
 

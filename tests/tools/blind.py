@@ -7,7 +7,7 @@ from unittest import mock
 MODULES = (
     "etfopt._torch",
     "etfopt.nn.pooling",
-    "etfopt.nn.polar._single",
+    "etfopt.nn.minimiser._single",
     "etfopt.nn._ranks",
     "etfopt.nn.heads._rotation",
     "etfopt.nn._state",
@@ -15,7 +15,7 @@ MODULES = (
     "etfopt.nn._targets",
     "etfopt.nn.heads._following",
     "etfopt.nn.polar._node",
-    "etfopt.nn.polar._held",
+    "etfopt.nn.minimiser._held",
     "etfopt.nn._arguments",
 )
 

@@ -25,8 +25,8 @@ def plain(_config: object, images: torch.Tensor, *_: object) -> nn.Module:
 
 
 def data() -> Images:
-    """Digits in float64, a number of them that leaves unequal shares."""
-    images = load_images(DataConfig(name="digits"))
+    """Digits with a tail in float64, a number of them that leaves unequal shares."""
+    images = load_images(DataConfig(name="digits", imbalance="exp", imbalance_factor=0.4))
     for split, n in ((images.train, 601), (images.test, 99)):
         split.pixels, split.labels = (x[:n] for x in split.tensors)
         split.pixels, split.mean = split.pixels.double(), None

@@ -27,6 +27,7 @@ NEEDS = {  # a module and all below it; the longest name that fits counts, and w
     "etfopt.bench.loops": "experiments",
     "etfopt.bench.measures": "metrics",
     "etfopt.bench.node": "torch",
+    "etfopt.bench.peers": "torch",
     "etfopt.bench.pipelines": "riemannian",
 }
 

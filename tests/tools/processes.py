@@ -13,6 +13,8 @@ import torch
 import torch.distributed as dist
 
 Cases = dict[str, Callable[[int, int], object]]
+SHARED = ["torch.distributed.fsdp", "torch._dynamo", "torchmetrics"]
+"""What others wrote and most cases import: one process does so for all, which are forked from it."""
 
 
 def run_cases(cases: Cases, names: list[str], rank: int, size: int, folder: Path) -> None:
@@ -35,7 +37,8 @@ def run_cases(cases: Cases, names: list[str], rank: int, size: int, folder: Path
 
 def on_processes(cases: Cases, size: int, folder: Path, seconds: float = 150) -> list[dict]:
     """Return the results of every rank; after `seconds` the processes are killed and what is there is returned."""
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(SHARED)
     arguments = [(cases, list(cases), rank, size, folder) for rank in range(size)]
     processes = [context.Process(target=run_cases, args=given, daemon=True) for given in arguments]
     deadline = time.monotonic() + seconds

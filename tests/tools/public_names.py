@@ -114,9 +114,10 @@ def modules() -> list[str]:
 
 
 def referenced() -> list[Any]:
-    """What docs/api.md lists; of a module, all that it exports."""
+    """What the pages of docs/reference/ list; of a module, all that it exports."""
     found: list[Any] = []
-    for block in re.findall(r"```\{eval-rst\}\n(.*?)```", (ROOT / "docs" / "api.md").read_text(), re.DOTALL):
+    text = "\n".join(page.read_text() for page in sorted((ROOT / "docs" / "reference").glob("*.md")))
+    for block in re.findall(r"```\{eval-rst\}\n(.*?)```", text, re.DOTALL):
         current = re.search(r"\.\. currentmodule:: (\S+)", block)
         for entry in re.findall(r"^   (\w[\w.]*)$", block, re.MULTILINE):
             listed = pkgutil.resolve_name(f"{current[1]}.{entry}" if current else entry)

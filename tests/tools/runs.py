@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
+
 from etfopt.experiments.settings import TrainConfig
 
 SMALL = {"backbone.width": 16, "backbone.dim": 12, "training.batch_size": 256}
@@ -29,3 +31,11 @@ def stop_after(epochs: int) -> Callable[[], None]:
             raise Stopped
 
     return count
+
+
+def blobs(wrong: bool) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
+    """Three classes of features, data of one's own; with `wrong`, the labels of the test split are those of others."""
+    generator = np.random.default_rng(0)
+    labels = np.arange(120) % 3
+    rows = np.eye(3, 6)[labels] + generator.normal(size=(120, 6))
+    return (rows[:90], labels[:90]), (rows[90:], (labels[90:] + wrong) % 3)

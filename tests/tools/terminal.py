@@ -7,10 +7,12 @@ import select
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 from tests import ROOT
+from tests.tools.warm import Forked
 
 # a shell in the background hands down an ignored SIGINT
 MAIN = (
@@ -46,19 +48,32 @@ def run(*arguments: str, cwd: Path, main: str = MAIN, **changes: str) -> subproc
     )
 
 
+def run_forked(*arguments: str, cwd: Path, **changes: str) -> subprocess.CompletedProcess[str]:
+    """Do as `run` does, with the imports of others done before."""
+    with tempfile.NamedTemporaryFile("r") as out, tempfile.NamedTemporaryFile("r") as error:
+        process = Forked(MAIN, arguments, cwd, environment(**changes), [os.devnull, out.name, error.name])
+        return subprocess.CompletedProcess(arguments, process.wait(timeout=280), out.read(), error.read())
+
+
 def at_a_terminal(
-    *arguments: str, cwd: Path, interrupt_at: str | None = None, main: str = MAIN, **changes: str
+    *arguments: str, cwd: Path, interrupt_at: str | None = None, main: str = MAIN, forked: bool = False, **changes: str
 ) -> tuple[int, str]:
     """Return the exit status and all that a terminal received; Ctrl-C is typed as soon as a pattern is seen in it."""
     ours, theirs = pty.openpty()
-    process = subprocess.Popen(
-        command(*arguments, main=main),
-        cwd=cwd,
-        env=environment(COLUMNS="80", LINES="24", **changes),
-        stdin=subprocess.DEVNULL,
-        stdout=theirs,
-        stderr=theirs,
-        start_new_session=True,  # Ctrl-C reaches every process of the group
+    env, tty = environment(COLUMNS="80", LINES="24", **changes), os.ttyname(theirs)
+    # Ctrl-C reaches every process of the session
+    process = (
+        Forked(main, arguments, cwd, env, [os.devnull, tty, tty])
+        if forked
+        else subprocess.Popen(
+            command(*arguments, main=main),
+            cwd=cwd,
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=theirs,
+            stderr=theirs,
+            start_new_session=True,
+        )
     )
     os.close(theirs)
     seen, deadline = b"", time.monotonic() + 240
@@ -80,6 +95,6 @@ def at_a_terminal(
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+            process.wait(timeout=60)
         os.close(ours)
     return status, seen.decode(errors="replace").replace("\r\n", "\n")

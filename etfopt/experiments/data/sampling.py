@@ -99,7 +99,7 @@ def batches(
     batch_size : int, optional
         None is the whole split.
     seed : int, optional
-        Of the order; None keeps that of the data.
+        Seed of the order; None keeps the order of the data.
     kind : "shuffled" or "stratified"
         How samples are dealt out.
 

@@ -17,7 +17,15 @@ from etfopt.experiments.data.images import Labelled
 if TYPE_CHECKING:
     from etfopt.experiments.settings import DataConfig
 
-__all__ = ["Selection", "class_shares", "for_testing", "held_out", "ranks_in_class", "selected"]
+__all__ = [
+    "Selection",
+    "class_shares",
+    "for_testing",
+    "for_validation",
+    "held_out",
+    "ranks_in_class",
+    "selected",
+]
 
 
 @dataclass(frozen=True)
@@ -27,7 +35,7 @@ class Selection:
     Attributes
     ----------
     indices : Tensor, shape (m,), int64
-        Of the samples kept, rising.
+        Indices of the samples kept, rising.
     labels : Tensor, shape (m,), int64
         Theirs, label noise included.
     """
@@ -42,20 +50,30 @@ class Selection:
 
 
 def selected(labels: Tensor, num_classes: int, config: DataConfig) -> Selection:
-    """Return a training split after `subset`, then `imbalance`, then `label_noise` of a configuration.
+    """Return a training split after `subset`, `validation`, `imbalance` and `label_noise` of a configuration.
 
     What is kept of a class depends on the seed and the class alone, and fewer images are part of more: subsets of 10
     and of 20 images a class, or two imbalance factors, are nested.
     """
     generator = torch.Generator().manual_seed(config.seed)
     ranks = ranks_in_class(labels, num_classes, generator)
-    counts = torch.bincount(labels, minlength=num_classes)
-    if config.subset is not None:
-        counts = _fewer(counts, config.subset, f"data.subset = {config.subset}", config.name, "training")
+    counts = _without_validation(_at_hand(labels, num_classes, config), config)
     shares = class_shares(num_classes, config.imbalance, config.imbalance_factor)
     counts = (counts * shares + 1e-9).floor().long().clamp(min=1)
     indices = (ranks < counts[labels]).nonzero().flatten()
     return Selection(indices, _noisy(labels[indices], num_classes, config.label_noise, generator))
+
+
+def for_validation(labels: Tensor, num_classes: int, config: DataConfig) -> Selection:
+    """Return the samples of a training split that `validation` of a configuration holds out, with their true labels.
+
+    Of what `subset` keeps of a class they are the last, in the order in which `selected` takes the first.
+    """
+    ranks = ranks_in_class(labels, num_classes, torch.Generator().manual_seed(config.seed))
+    counts = _at_hand(labels, num_classes, config)
+    first = _without_validation(counts, config)
+    indices = ((first[labels] <= ranks) & (ranks < counts[labels])).nonzero().flatten()
+    return Selection(indices, labels[indices])
 
 
 def for_testing(labels: Tensor, num_classes: int, config: DataConfig) -> Selection:
@@ -68,6 +86,32 @@ def for_testing(labels: Tensor, num_classes: int, config: DataConfig) -> Selecti
     counts = _fewer(counts, size, f"data.test_subset = {size}", config.name, "the test")
     indices = (ranks < counts[labels]).nonzero().flatten()
     return Selection(indices, labels[indices])
+
+
+def _at_hand(labels: Tensor, num_classes: int, config: DataConfig) -> Tensor:
+    """Return how many samples of each class `subset` leaves."""
+    counts = torch.bincount(labels, minlength=num_classes)
+    if config.subset is None:
+        return counts
+    return _fewer(counts, config.subset, f"data.subset = {config.subset}", config.name, "training")
+
+
+def _without_validation(counts: Tensor, config: DataConfig) -> Tensor:
+    """Return how many of these samples of each class are left for training."""
+    if config.validation is None:
+        return counts
+    small = int(counts.argmin())
+    if counts[small] < 2:
+        raise InputError(
+            f"data.validation = {config.validation:g}: class {small} of {config.name!r} has {int(counts[small])} for "
+            "training; a validation split needs two of every class, one for each side"
+        )
+    return counts - _share_of(counts, config.validation)
+
+
+def _share_of(counts: Tensor, share: float) -> Tensor:
+    """Return a share of each class, rounded: at least one sample, never all."""
+    return torch.minimum((counts * share).round().long().clamp(min=1), counts - 1)
 
 
 def _fewer(counts: Tensor, size: int, setting: str, name: str, purpose: str) -> Tensor:
@@ -94,8 +138,7 @@ def held_out(labels: Tensor, num_classes: int, share: float, seed: int) -> Tenso
     """Return which samples a stratified split holds out: of every class the share, at least one, never all."""
     ranks = ranks_in_class(labels, num_classes, torch.Generator().manual_seed(seed))
     counts = torch.bincount(labels, minlength=num_classes)
-    number = torch.minimum((counts * share).round().long().clamp(min=1), counts - 1)
-    return ranks < number[labels]
+    return ranks < _share_of(counts, share)[labels]
 
 
 def ranks_in_class(labels: Tensor, num_classes: int, generator: torch.Generator) -> Tensor:

@@ -94,7 +94,14 @@ class PlainHead(nn.Module):
 AnyHead = Head | PlainHead
 
 
-def build_head(config: HeadConfig, dim: int, num_classes: int, seed: int, capacity: int | None = None) -> AnyHead:
+def build_head(
+    config: HeadConfig,
+    dim: int,
+    num_classes: int,
+    seed: int,
+    counts: Tensor | None = None,
+    capacity: int | None = None,
+) -> AnyHead:
     """Return the head that the settings name.
 
     It is called with d and C, with ``head.options``, and with each of the other settings that it has a parameter for.
@@ -107,6 +114,8 @@ def build_head(config: HeadConfig, dim: int, num_classes: int, seed: int, capaci
         d and C.
     seed : int
         Of a random rotation.
+    counts : Tensor, shape (C,), optional
+        Training samples of each class. The frame "seli" needs them.
     capacity : int, optional
         The largest number of classes that may come, for a head that holds its classes when others come.
 
@@ -132,6 +141,8 @@ def build_head(config: HeadConfig, dim: int, num_classes: int, seed: int, capaci
         offers["capacity"] = capacity
     if config.statistics != "paper":
         del offers["averaging"]  # a rule of the paper's means
+    if config.frame == "seli":
+        offers["counts"] = counts
     if config.rotation == "random":
         offers["generator"] = torch.Generator().manual_seed(seed)
     made = called(HEADS.load(config.name), "head", dim, num_classes, offers=offers, options=config.options)

@@ -21,11 +21,13 @@ class DataConfig(Section):
     name: DataName = setting("digits", f"Data set: {DATA.listed}, or {FOLDER}PATH.", option=True)
     batches: Literal["shuffled", "stratified"] = setting(
         "shuffled",
-        "Order of the training samples; stratified deals every class out evenly over the batches of an epoch.",
+        "Order of the training samples; stratified spreads every class evenly over the batches of an epoch.",
         option=True,
     )
     augmentation: Literal["none", "flip-crop", "affine-crop"] = setting(
-        "none", "What is done to every training image; see `etfopt.experiments.data.augment`.", option=True
+        "none",
+        "Random changes of every training image: flips and crops; or rotations, scales and shifts.",
+        option=True,
     )
     subset: int | None = setting(None, "Training images kept of each class.", ge=1)
     test_subset: int | None = setting(None, "Test images kept of each class. Those of training are not touched.", ge=1)
@@ -47,27 +49,32 @@ class DataConfig(Section):
     )
     size: int | None = setting(
         None,
-        "Height and width that image files are scaled and cropped to. None needs them square and alike already.",
+        "Scale and crop image files to this height and width. With none, all must be square and of one size.",
         ge=1,
     )
-    test_share: float = setting(
-        0.2, "Share of every class held out where a folder has no split of its own.", gt=0, le=0.9
-    )
-    memory_gib: float = setting(
-        8.0, "Images that need more GiB of memory than this are refused. With a cache none are.", gt=0
-    )
+    test_share: float = setting(0.2, "Share of every class held out as test split, if a folder has none.", gt=0, le=0.9)
+    memory_gib: float = setting(8.0, "Refuse images that need more GiB of memory, unless there is a cache.", gt=0)
     cache: str | None = setting(
         None,
-        "Folder where decoded image files are kept, and mapped from by later runs; see "
-        "`etfopt.experiments.data.cache`. A run is the same with and without it.",
+        "Folder for decoded image files, which later runs read; see "
+        "`etfopt.experiments.data.cache`. It changes no result.",
         identity=False,
         min_length=1,
+    )
+    validation: float | None = setting(
+        None,
+        "Share of every class of the training split that takes the place of the test split, which is then not looked "
+        "at: for choosing settings. It is held out after `subset`, and before `imbalance` and `label_noise`. 0.2 is a "
+        "good value.",
+        since="0.2",
+        gt=0,
+        le=0.9,
     )
     root: str = setting("data", "Folder of the data sets that torchvision reads.", min_length=1)
     download: bool = setting(False, "Whether torchvision may download what is missing there.")
     classes: int = setting(10, "C of the unconstrained-features model.", ge=2)
     samples: int = setting(100, "Samples of each class of the unconstrained-features model.", ge=1)
-    options: Options = setting(Frozen(), "Keyword arguments for data of one's own.", since="0.2")
+    options: Options = setting(Frozen(), "Keyword arguments of your own data set.", since="0.2")
 
     @model_validator(mode="after")
     def _go_together(self) -> DataConfig:
@@ -94,6 +101,8 @@ class DataConfig(Section):
             raise InputError(f"data.augmentation = {self.augmentation!r}: 'ufm' has no images; use 'none'")
         if self.test_subset is not None:
             raise InputError(f"data.test_subset = {self.test_subset}: 'ufm' has no test images; leave it out")
+        if self.validation is not None:
+            raise InputError(f"data.validation = {self.validation:g}: 'ufm' has no images to hold out; leave it out")
 
     @property
     def known_classes(self) -> int | None:

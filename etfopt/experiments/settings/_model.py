@@ -51,19 +51,19 @@ class BackboneConfig(Section):
 
     name: BackboneName = setting(
         "mlp",
-        f"Network below the head: {BACKBONES.listed}. The name custom stands for a module handed in from Python.",
+        f"Network below the head: {BACKBONES.listed}. custom is a module that you pass in Python.",
         option=True,
     )
     width: int | None = setting(
         None,
-        "Hidden units of the perceptron, or channels of the first stage of a convolutional network, whose later "
-        "stages grow with it: 32 instead of 64 is a width factor of 1/2. None is the network's own, 128 or 64.",
+        "Hidden units of the perceptron, or channels of the first stage of a convolutional network; later "
+        "stages grow with it. None is the network's own, 128 or 64.",
         option=True,
         ge=1,
     )
     dim: int | None = setting(
         None,
-        "Dimension d of the features. Where it is not the network's own, a linear layer is put on top.",
+        "Dimension d of the features. A linear layer is added if the network has another.",
         option=True,
         ge=1,
     )
@@ -75,7 +75,7 @@ class BackboneConfig(Section):
     affine: bool = setting(
         False, "Whether batch normalisation has a scale and a shift; the paper's networks have none."
     )
-    options: Options = setting(Frozen(), "Keyword arguments for a backbone of one's own.", since="0.2")
+    options: Options = setting(Frozen(), "Keyword arguments of your own backbone.", since="0.2")
 
     @model_validator(mode="after")
     def _go_together(self) -> BackboneConfig:
@@ -102,7 +102,7 @@ class HeadConfig(Section):
     )
     statistics: Literal[STATISTICS] = setting(  # type: ignore[valid-type] # stated once
         "running",
-        "How the fixed and the nearest head keep means of the features: running, or paper, the rules of the paper's "
+        "How the fixed and the nearest head track feature means: running, or paper for the rules of the paper's "
         "release.",
         option=True,
         since="0.2",
@@ -112,33 +112,36 @@ class HeadConfig(Section):
         None, "Samples of a class after which the running means forget; None is 64.", since="0.2", gt=0
     )
     rotation: Literal["canonical", "random"] = setting(
-        "canonical", "Of the fixed head: the same for all seeds, or drawn from the run's seed."
+        "canonical", "Rotation of the fixed head: one for all seeds, or drawn from the run's seed."
     )
     delta: float = setting(1e-3, "Proximal weight of the nearest head.", option=True, ge=0)
     averaging: Averaging = setting(
         "paper", f"Rate of the paper's means: a number above 0, at most 1, or {AVERAGINGS.listed}.", option=True
     )
     implicit_gradient: bool = setting(
-        True, "Whether the gradient passes through U*(H), in the nearest head.", option=True
+        True,
+        "Whether the gradient passes through U*(H) of the nearest head; --no-implicit-gradient stops it.",
+        option=True,
     )
     freeze_after: int | None = setting(None, "Steps after which the nearest head keeps its classifier.", ge=0)
     solve_every: int = setting(1, "Steps between two solutions of the nearest head.", ge=1)
     method: Literal[METHODS] = setting("auto", "Route to the polar factor, in the nearest head.")  # type: ignore[valid-type] # stated once
     shrinkage: float = setting(
-        1.0, "Of the nearest head, for many classes of few samples: 0.5 is worth a try, 1 is none.", gt=0, le=1
+        1.0, "Shrinkage of the nearest head; 1 is none. Try 0.5 for many classes of few samples.", gt=0, le=1
     )
     evaluation_shrinkage: float | None = setting(None, "The same in evaluation; 0.01 is worth a try.", gt=0, le=1)
     classify_first: bool = setting(
-        False, "Whether the nearest head classifies a batch before it takes it into its means."
+        False, "Whether the nearest head classifies a batch before it adds the batch to its means."
     )
     frame: FrameName | None = setting(
         None,
-        f"Frame of the fixed and the nearest head: {FRAMES.listed}. None: reduced, or simplex with the paper's means.",
+        f"Frame of the fixed and the nearest head: {FRAMES.listed}. None: reduced, or simplex with the paper's means. "
+        "seli is the geometry of imbalanced classes, from the training split's numbers of samples.",
         option=True,
         since="0.2",
     )
     class_weights: Literal["counts"] | None = setting(
-        None, "Of the nearest head: counts lets each class weigh its number of samples; None is 1 each.", since="0.2"
+        None, "Class weights of the nearest head: counts takes the numbers of samples, None is 1 each.", since="0.2"
     )
     growth: Literal["least", "held", "random"] = setting(
         "least",
@@ -186,7 +189,7 @@ class HeadConfig(Section):
         return self
 
     def rows(self, C: int) -> int:
-        """Return how many rows the frame of a simplex has; 0 where there is none, or another frame.
+        """Return how many rows a simplex or SELI has; 0 where there is none, or another frame.
 
         Parameters
         ----------
@@ -198,7 +201,7 @@ class HeadConfig(Section):
         int
         """
         frame = self.frame or self.options.get("frame") or ("simplex" if self.statistics == "paper" else "reduced")
-        if self.name not in ("fixed", "nearest") or frame not in ("simplex", "reduced"):
+        if self.name not in ("fixed", "nearest") or frame not in ("simplex", "reduced", "seli"):
             return 0
         return C if frame == "simplex" and not self.options.get("reduced") else C - 1
 
@@ -208,8 +211,17 @@ class LossConfig(Section):
 
     name: LossName = setting(
         "cross-entropy",
-        f"Loss: {LOSSES.listed}. dot-regression is meant for heads whose rows are an ETF, at temperature 1, its "
-        "default there.",
+        f"Loss: {LOSSES.listed}. dot-regression suits heads whose rows are an ETF; its temperature is 1. "
+        "logit-adjustment is for imbalanced classes: cross-entropy of the logits plus "
+        "``loss.options.tau`` times the log of the class shares; its default tau = 1 is the balanced softmax.",
         option=True,
     )
     options: Options = setting(Frozen(), "Keyword arguments of the loss.", since="0.2")
+    distance_weight: float = setting(
+        0.0,
+        "lambda: in training, adds lambda times the distance of the batch's class means to their nearest simplex ETF, "
+        "see `etfopt.nn.ETFDistance`. The distance is relative to the size of the means, at most 1. Recorded losses "
+        "leave it out. 0 is off; 0.1 to 1 are worth a try.",
+        since="0.2",
+        ge=0,
+    )

@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from pydantic import model_validator
 
-from etfopt.errors import InputError
+from etfopt.errors import InputError, nearest
 from etfopt.experiments.settings._companions import completed, left_open, named
 from etfopt.experiments.settings._data import DataConfig
 from etfopt.experiments.settings._model import BackboneConfig, HeadConfig, LossConfig
@@ -21,6 +21,9 @@ from etfopt.experiments.settings.names import FOLDER
 
 LARGEST_HEAD = 2**29
 """Weights of a classifier: 2 GiB in float32."""
+
+ENDLESS = 10**9
+"""Epochs of no run."""
 
 LARGEST = 2**20
 """Bytes of a configuration: 1 MiB."""
@@ -42,7 +45,7 @@ class TrainConfig(Section):
 
     seed: int = setting(
         0,
-        "Seeds the backbone, the head, the order of the batches and the augmentation, each from its own generator.",
+        "Seed of backbone, head, order of the batches and augmentation; each has its own generator.",
         option=True,
         ge=0,
         le=2**64 - 1,
@@ -60,7 +63,7 @@ class TrainConfig(Section):
     def _go_together(self) -> TrainConfig:
         self._check_backbone()
         self._check_optimizer()
-        self.sessions.check_with(self.data, self.head, self.schedule)
+        self.sessions.check_with(self.data, self.head, self.loss, self.schedule)
         epochs, last = self.training.epochs, max([self.schedule.warmup, *self.schedule.milestones])
         if last >= epochs:
             raise InputError(
@@ -97,6 +100,11 @@ class TrainConfig(Section):
             raise InputError(
                 f"the classifier of C = {C} classes and d = {d} features has {C * d:.3g} weights; at most "
                 f"{LARGEST_HEAD:.3g} are taken: set backbone.dim or the number of classes smaller"
+            )
+        if self.loss.distance_weight and d < C - 1:
+            raise InputError(
+                f"loss.distance_weight = {self.loss.distance_weight:g} needs a simplex of C = {C} classes; set "
+                f"backbone.dim to at least {C - 1}, got {d}, or leave it out"
             )
         if d < (r := self.head.rows(C)):
             frame = "'reduced'" if d == C - 1 else "'best', which is no simplex"
@@ -186,8 +194,59 @@ class TrainConfig(Section):
                 table[key or topic] = typed(value, known[name].annotation) if isinstance(value, str) else value
             else:
                 near = [known_name for known_name in known if key and known_name.startswith(f"{topic}.")]
-                raise InputError(f"unknown setting {name}; known are: {', '.join(near or known)}")
+                raise InputError(f"unknown setting {name}; {nearest(name, known)}known are: {', '.join(near or known)}")
         return type(self).from_dict(values)
+
+    def prolonged(self, epochs: int) -> Self:
+        """Return the record of the same run with another number of epochs: both train their common epochs alike.
+
+        Parameters
+        ----------
+        epochs : int
+            Passes over the training split, at least 1.
+
+        Returns
+        -------
+        TrainConfig
+            With ``training.epochs`` replaced.
+
+        Raises
+        ------
+        InputError
+            If the learning rate depends on the number of epochs, as that of a cosine does; or the number is refused.
+        """
+        planned = self.training.epochs
+        if self.sessions.count and epochs != planned:
+            raise InputError(
+                f"training.epochs = {epochs}: the later sessions of this run follow on {planned} epochs",
+                "epochs",
+                epochs,
+                "train anew in another folder",
+            )
+        if self.schedule.uses_length and epochs != planned:
+            raise InputError(
+                f"training.epochs = {epochs}: this run is planned for {planned} epochs, and the rate of its "
+                f"schedule.name = {self.schedule.name!r} falls to zero by the last of them. Continued to {epochs} "
+                f"epochs, it would not be a run of {epochs} epochs",
+                "epochs",
+                epochs,
+                f"train anew with --config RUN/config.json --epochs {epochs} --out ANOTHER; runs with the schedule "
+                "'constant' or 'step' can be continued",
+            )
+        return self.model_copy(update={"training": self.training.model_copy(update={"epochs": epochs})})
+
+    def course(self) -> str:
+        """Return the `digest` of all that decides how an epoch is trained.
+
+        Runs of equal course that differ in ``training.epochs`` train their common epochs alike, so the shorter can be
+        continued. The number of epochs counts only if the schedule uses it.
+
+        Returns
+        -------
+        str
+            16 hexadecimal digits.
+        """
+        return self.digest() if self.schedule.uses_length or self.sessions.count else self.prolonged(ENDLESS).digest()
 
     @property
     def label(self) -> str:

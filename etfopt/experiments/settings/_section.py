@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, get_args, get_origin
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
-from etfopt.errors import InputError
+from etfopt.errors import InputError, choices, nearest
 from etfopt.experiments.settings._options import thawed
 
 if TYPE_CHECKING:
@@ -69,6 +69,21 @@ class Section(BaseModel):
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:  # noqa: ARG002 - frozen
         """Return the record with some fields replaced, checked like any other; pydantic's own checks nothing."""
         return type(self)(**{**dict(self), **(update or {})})
+
+    def __repr__(self) -> str:
+        """Return the settings that differ from their defaults."""
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self._changed())})"
+
+    __str__ = __repr__
+
+    def _changed(self) -> Iterator[tuple[str, Any]]:
+        """Yield the settings that differ from their defaults, by names such as "optimizer.learning_rate"."""
+        for name, field in type(self).model_fields.items():
+            value = getattr(self, name)
+            if isinstance(value, Section):
+                yield from ((f"{name}.{inner}", v) for inner, v in value._changed())
+            elif value != field.get_default(call_default_factory=True):
+                yield name, value
 
     def __eq__(self, other: object) -> bool:
         return type(self) is type(other) and self._text() == other._text()
@@ -211,8 +226,9 @@ def _in_our_words(cls: type[Section], error: ValidationError) -> InputError:
         return inner
     prefix = f"{cls.topic()}." if cls.topic() else ""
     if unknown := [f"{prefix}{d['loc'][-1]}" for d in details if d["type"] == "extra_forbidden"]:
-        known = ", ".join(prefix + name for name in cls.model_fields)
-        return InputError(f"unknown setting{'s' * (len(unknown) > 1)} {', '.join(unknown)}; known are: {known}")
+        known = [prefix + name for name in cls.model_fields]
+        said = f"unknown setting{'s' * (len(unknown) > 1)} {', '.join(unknown)}"
+        return InputError(f"{said}; {nearest(unknown[0], known)}known are: {', '.join(known)}")
     name, value = str(details[0]["loc"][0]), details[0]["input"]
     field = cls.model_fields[name]
     if name in cls.sections():
@@ -226,7 +242,7 @@ def _refusal(field: FieldInfo, detail: ErrorDetails, value: Any) -> str:
     kind, ctx = detail["type"], detail.get("ctx", {})
     got = f"got {value!r} of type {type(value).__name__}"
     if kind == "literal_error":
-        return f"= {value!r} is not known; choose one of: {ctx['expected'].replace(chr(39), '').replace(' or ', ', ')}"
+        return f"= {value!r} is not known; {choices(value, get_args(field.annotation))}"
     if kind == "less_than_equal":
         return f"must be at most {ctx['le']:g}; got {value:g}"
     if kind.startswith("int") or (kind.startswith("greater") and isinstance(value, int) and isinstance(least, int)):

@@ -8,7 +8,7 @@ from pydantic import model_validator
 
 from etfopt.errors import InputError
 from etfopt.experiments.settings._data import DataConfig
-from etfopt.experiments.settings._model import HeadConfig
+from etfopt.experiments.settings._model import HeadConfig, LossConfig
 from etfopt.experiments.settings._section import Section, setting
 from etfopt.experiments.settings._training import LARGEST_RATE, ScheduleConfig
 
@@ -87,12 +87,12 @@ class SessionsConfig(Section):
             )
         return base
 
-    def check_with(self, data: DataConfig, head: HeadConfig, schedule: ScheduleConfig) -> None:
+    def check_with(self, data: DataConfig, head: HeadConfig, loss: LossConfig, schedule: ScheduleConfig) -> None:
         """Refuse settings that do not go with sessions, or that need them.
 
         Parameters
         ----------
-        data, head, schedule : Section
+        data, head, loss, schedule : Section
             Of the same run.
 
         Raises
@@ -109,6 +109,9 @@ class SessionsConfig(Section):
         reasons = {
             "data.name = 'ufm': use images": data.name == "ufm",
             "label noise or an imbalance: leave them out": data.label_noise > 0 or data.imbalance != "none",
+            "numbers of samples: use another head.frame than 'seli', and another loss.name than 'logit-adjustment'": (
+                head.frame == "seli" or loss.name == "logit-adjustment"
+            ),
             "a schedule of steps or with a warm-up, since each session has its own: use 'constant' or 'cosine', by "
             "epoch": schedule.name == "step" or schedule.warmup > 0 or schedule.interval != "epoch",
             "head.statistics = 'paper', which has no place for new classes: use 'running'": (

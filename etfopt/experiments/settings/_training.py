@@ -38,15 +38,13 @@ class OptimizerConfig(Section):
     learning_rate: float = setting(
         0.05, "Learning rate at the start, or after the warm-up.", option=True, gt=0, le=LARGEST_RATE
     )
-    momentum: float = setting(0.9, "Of SGD.", ge=0, le=1)
-    nesterov: bool = setting(False, "Whether SGD looks ahead.")
-    beta1: float = setting(0.9, "Of Adam and AdamW: memory of the mean.", ge=0, le=0.999999)
-    beta2: float = setting(0.999, "Of Adam and AdamW: memory of the square.", ge=0, le=0.999999)
-    weight_decay: float = setting(
-        5e-4, "Weight decay, as PyTorch's optimisers mean it.", option=True, ge=0, le=LARGEST_RATE
-    )
+    momentum: float = setting(0.9, "Momentum of SGD.", ge=0, le=1)
+    nesterov: bool = setting(False, "Whether SGD uses Nesterov's momentum.")
+    beta1: float = setting(0.9, "Decay rate of the mean gradient in Adam and AdamW.", ge=0, le=0.999999)
+    beta2: float = setting(0.999, "Decay rate of the squared gradient in Adam and AdamW.", ge=0, le=0.999999)
+    weight_decay: float = setting(5e-4, "Weight decay, as in PyTorch's optimisers.", option=True, ge=0, le=LARGEST_RATE)
     decay: Literal["all", "matrices"] = setting(
-        "all", "What the weight decay acts on; matrices leaves out biases and the parameters of normalisation layers."
+        "all", "Parameters that decay; matrices leaves out biases and normalisation layers."
     )
     gain: float = setting(10.0, "Factor on the steps of AGD; the paper's release takes 10.", gt=0, le=LARGEST_RATE)
     options: Options = setting(Frozen(), "More keyword arguments of the optimiser.", since="0.2")
@@ -73,15 +71,20 @@ class ScheduleConfig(Section):
 
     name: Literal["constant", "cosine", "step"] = setting(
         "cosine",
-        "Schedule of the learning rate; cosine falls to zero as a half cosine by the end of the run.",
+        "Schedule of the learning rate; cosine falls to zero by the end of the run.",
         option=True,
     )
     warmup: float = setting(0.0, "Epochs in which the rate rises.", option=True, ge=0)
     milestones: Annotated[tuple[float, ...], BeforeValidator(_milestones)] = setting(
-        (), "Of step: the epochs, counted from the start of the run, after which the rate is multiplied by `decay`."
+        (), "Epochs, counted from the start, after which the schedule step multiplies the rate by `decay`."
     )
-    decay: float = setting(0.1, "Of step.", gt=0, le=1)
+    decay: float = setting(0.1, "Factor of the schedule step.", gt=0, le=1)
     interval: Literal["epoch", "step"] = setting("epoch", "When the rate changes; with step, after every batch.")
+
+    @property
+    def uses_length(self) -> bool:
+        """Whether the rate in an epoch depends on how many epochs are planned: a cosine ends with the run."""
+        return self.name == "cosine"
 
     @model_validator(mode="after")
     def _go_together(self) -> ScheduleConfig:
@@ -103,6 +106,6 @@ class TrainingConfig(Section):
 
     epochs: int = setting(60, "Passes over the training split.", option=True, ge=1)
     batch_size: int = setting(  # batch normalisation cannot take one sample
-        128, "Samples of a step, over all processes.", option=True, ge=2
+        128, "Samples in a training step, over all processes.", option=True, ge=2
     )
     gradient_clip: float | None = setting(None, "Largest norm of the gradient.", gt=0)

@@ -37,11 +37,16 @@ SETS = "etfopt.experiments.data"
 PACKAGE = Path(etfopt.__file__).parent
 
 HEADS = Registry("head.name", modules_of("etfopt.nn.heads", PACKAGE / "nn" / "heads"))
-FRAMES = Registry("head.frame", modules_of("etfopt.frames", PACKAGE / "frames"))
+FRAMES = Registry("head.frame", {**modules_of("etfopt.frames", PACKAGE / "frames"), "seli": "etfopt.frames:seli"})
+"""The heads take these names; seli depends on the numbers of samples, and is a pair of frames."""
 
 LOSSES = Registry(
     "loss.name",
-    {"cross-entropy": "torch.nn.functional:cross_entropy", "dot-regression": f"{NETWORKS}.losses:dot_regression"},
+    {
+        "cross-entropy": "torch.nn.functional:cross_entropy",
+        "dot-regression": f"{NETWORKS}.losses:dot_regression",
+        "logit-adjustment": f"{NETWORKS}.losses:LogitAdjustment",
+    },
 )
 
 OPTIMIZERS = Registry(
@@ -157,9 +162,9 @@ def known_classes(name: str, classes: int) -> int | None:
     Parameters
     ----------
     name : str
-        Of the data set.
+        Name of the data set.
     classes : int
-        Of the unconstrained-features model.
+        Number of classes of the unconstrained-features model.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""Cells and rows of a report's tables."""
+"""Cells and tables of a report, as Markdown."""
 
 from __future__ import annotations
 
@@ -6,7 +6,12 @@ import math
 import re
 from collections.abc import Sequence
 
-from etfopt.experiments.studies._numbers import Spread
+from etfopt.experiments.studies._numbers import TAILS, Spread
+from etfopt.experiments.studies._sessions import SESSION_QUANTITIES
+
+ACCURACIES = {"test_accuracy_first": 0, "test_accuracy_second": 1}
+PERCENT = (*ACCURACIES, *(name for name in TAILS if "accuracy" in name), *SESSION_QUANTITIES)
+SPEED = ("epochs_to_99", "epochs_to_100", "epochs_to_margin_1")
 
 
 def plain(text: str) -> str:
@@ -14,20 +19,22 @@ def plain(text: str) -> str:
     return re.sub(r"([\\`*_\[\]<>|#])", r"\\\1", text)
 
 
-def table(head: Sequence[str], body: Sequence[Sequence[str]], words: int = 1) -> str:
+def table_text(head: Sequence[str], rows: Sequence[Sequence[str]], words: int = 1) -> str:
     """Return a table whose first columns are words, and numbers the others."""
-    lines = [list(head), [*["---"] * words, *["---:"] * (len(head) - words)], *body]
+    lines = [list(head), [*["---"] * words, *["---:"] * (len(head) - words)], *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def spread(found: Spread, kind: str, epochs: int = 0) -> str:
-    """Return the median, and the range where it is more than that."""
-    values = [number(value, kind, epochs) for value in (found.median, found.low, found.high)]
+def kind_of(key: str) -> str:
+    return "percent" if key in PERCENT else "epochs" if key in SPEED else "number"
+
+
+def spread_text(spread: Spread, kind: str, epochs: int = 0) -> str:
+    values = [number_text(value, kind, epochs) for value in (spread.median, spread.low, spread.high)]
     return values[0] if len(set(values)) == 1 else f"{values[0]} ({values[1]} to {values[2]})"
 
 
-def number(value: float, kind: str, epochs: int = 0) -> str:
-    """Return a number as a cell shows it: as "percent", "epochs" or "number"."""
+def number_text(value: float, kind: str, epochs: int = 0) -> str:
     if math.isnan(value):
         return "-"
     if math.isinf(value):

@@ -16,6 +16,8 @@ COMPARED = ("test_accuracy_first", "test_accuracy_second", "epochs_to_99", "epoc
 
 SESSION_COMPARED = ("average_accuracy", "last_accuracy", "base_accuracy", "later_accuracy", "forgetting")
 """The same of runs in sessions."""
+COMPARED_TAILS = ("test_accuracy_head", "test_accuracy_middle", "test_accuracy_tail")
+"""Those that runs on imbalanced classes have besides."""
 
 STEADY = ("test_accuracy_first", "test_accuracy_second", "epochs_to_99", "cosine_margin")
 """Quantities whose spread between seeds is compared; of runs in sessions none is."""
@@ -36,7 +38,7 @@ class Pair(Generic[Result]):
     variant, baseline : str
         Names of the two variants.
     quantity : str
-        A name in `COMPARED`, or in `STEADY` for the spread between seeds.
+        A name in `COMPARED` or `COMPARED_TAILS`, or in `STEADY` for the spread between seeds.
     result : Comparison or Steadiness
         The comparison of the variant with the baseline.
     """
@@ -51,8 +53,8 @@ def pairs(study: Study, baselines: Sequence[str]) -> list[tuple[str, str]]:
     """Return each variant with those it is compared with; of two that are both baselines, one pair.
 
     A baseline that is the name of a variant of the file stands for that variant in the same cell of the grid; the
-    first one does so by default. The name of a cell stands for the same variant there, and the whole name of a variant
-    for it alone.
+    first one does so by default. A variant without a counterpart is left out. The name of a cell stands for the same
+    variant there, and the whole name of a variant for it alone.
     """
     found: list[tuple[str, str]] = []
     for baseline in baselines or [""]:
@@ -66,10 +68,10 @@ def _pairs(study: Study, baseline: str) -> list[tuple[str, str]]:
     chosen = baseline or heads[0] or names[0]
     if chosen and chosen in heads:
         by_cell = {v.cell: v.name for v in variants if v.head == chosen}
-        return [(v.name, by_cell[v.cell]) for v in variants if v.head != chosen]
+        return [(v.name, by_cell[v.cell]) for v in variants if v.head != chosen and v.cell in by_cell]
     if chosen and chosen in cells:
         by_head = {v.head: v.name for v in variants if v.cell == chosen}
-        return [(v.name, by_head[v.head]) for v in variants if v.cell != chosen]
+        return [(v.name, by_head[v.head]) for v in variants if v.cell != chosen and v.head in by_head]
     if chosen not in names:
         known = ", ".join(map(repr, dict.fromkeys([*filter(None, [*heads, *cells]), *names])))
         raise InputError(f"baseline = {chosen!r} is no variant; choose one of: {known}")
@@ -81,7 +83,9 @@ def _by_seed(found: Found, variant: str, quantity: str) -> dict[int, float | Non
 
 
 def comparisons(study: Study, found: Found, baselines: Sequence[str]) -> list[Pair[Comparison]]:
-    """Compare the variants with their baselines in every quantity of `COMPARED`, or of `SESSION_COMPARED`.
+    """Compare the variants with their baselines in `COMPARED`, or in `SESSION_COMPARED`.
+
+    They are compared in `COMPARED_TAILS` too where both have these.
 
     If a run never reached a level, its epoch counts as one after the last: the difference is then a bound, and the
     pair is counted as censored.
@@ -92,8 +96,16 @@ def comparisons(study: Study, found: Found, baselines: Sequence[str]) -> list[Pa
         never = 1.0 + max(lengths[ours], lengths[theirs])
         return compare(_by_seed(found, ours, quantity), _by_seed(found, theirs, quantity), never)
 
-    compared = SESSION_COMPARED if in_sessions(study) else COMPARED
-    return [Pair(*pair, q, result(*pair, q)) for pair in pairs(study, baselines) for q in compared]
+    def compared(pair: tuple[str, str]) -> tuple[str, ...]:
+        return SESSION_COMPARED if in_sessions(study) else _compared(found, pair)
+
+    return [Pair(*pair, q, result(*pair, q)) for pair in pairs(study, baselines) for q in compared(pair)]
+
+
+def _compared(found: Found, pair: tuple[str, str]) -> tuple[str, ...]:
+    rows = [row for name in pair for row in found[name].values()]
+    imbalanced = rows and all(q in row for row in rows for q in COMPARED_TAILS)
+    return COMPARED + (COMPARED_TAILS if imbalanced else ())
 
 
 def spread_comparisons(study: Study, found: Found, baselines: Sequence[str]) -> list[Pair[Steadiness]]:

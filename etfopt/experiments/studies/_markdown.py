@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from etfopt.experiments.studies._cells import number, plain, spread, table
+from etfopt.experiments.studies._cells import ACCURACIES, PERCENT, SPEED, kind_of, plain, spread_text, table_text
 from etfopt.experiments.studies._comparisons import Pair
-from etfopt.experiments.studies._numbers import QUANTITIES, Spread
-from etfopt.experiments.studies._sessions import SESSION_QUANTITIES, accuracy_curves, in_sessions
+from etfopt.experiments.studies._numbers import COLLAPSE, QUANTITIES, TAILS
+from etfopt.experiments.studies._session_tables import session_tables
+from etfopt.experiments.studies._sessions import in_sessions
+from etfopt.experiments.studies._tried import at_edges, is_chosen, tried_with
 from etfopt.experiments.studies.statistics import LEVEL, RESAMPLES, Comparison, Steadiness
 
 if TYPE_CHECKING:
     from etfopt.experiments.studies.report import Report
 
-ACCURACIES = {"test_accuracy_first": 0, "test_accuracy_second": 1}
-PERCENT = {*ACCURACIES, *SESSION_QUANTITIES}
-SPEED = ("epochs_to_99", "epochs_to_100", "epochs_to_margin_1")
-COLLAPSE = ("cosine_margin", "nc1", "nc2", "nc3", "equinorm_difference")
-COST = ("step_ms", "step_mib")
+COST = ("step_ms", "step_mib", "head_kib")
 
 
 def markdown(report: Report, figures: Mapping[str, str]) -> str:
@@ -30,10 +29,12 @@ def markdown(report: Report, figures: Mapping[str, str]) -> str:
         study.setup,
         *_incomplete(report),
         f"## Findings\n\n{study.findings}" if study.findings else "",
-        *(_session_tables(report) if in_sessions(study) else _epoch_tables(report)),
+        *(session_tables(report) if in_sessions(study) else _epoch_tables(report)),
         "## Time and memory of a training step\n\nForward, backward and update on the machine of the runs: the median "
-        "time, and the most memory that tensors made in a step took at a time, activations and gradients included.",
+        "time, and the most memory that tensors made in a step took at a time, activations and gradients included. The "
+        "head's memory is that of its parameters and buffers.",
         _table(report, COST),
+        *_tuning(report),
         *_paired(report),
         *_steadiness(report),
         *(["## Figures"] if figures else []),
@@ -52,29 +53,7 @@ def _epoch_tables(report: Report) -> list[str]:
         _table(report, SPEED),
         "## Collapse after the last epoch\n\nMeasures of the training split.",
         _table(report, COLLAPSE),
-    ]
-
-
-def _session_tables(report: Report) -> list[str]:
-    curves = accuracy_curves(report.collected.runs)
-    count = max((len(run) for runs in curves.values() for run in runs), default=0)
-    medians = {name: [Spread.of(column) for column in zip(*runs, strict=True)] for name, runs in curves.items() if runs}
-    summary = [
-        [plain(name), str(len(report.values[name])), *(spread(row[key], "percent") for key in SESSION_QUANTITIES)]
-        for name, row in report.spreads.items()
-    ]
-    return [
-        "## Accuracy over the sessions\n\nTest top-1 on all classes so far; median over seeds, and range. The average "
-        "is over all sessions, the base session included. Older classes are those of earlier sessions, newest classes "
-        "those of the session: both averaged over the sessions after the base. Forgetting is, averaged over all "
-        "sessions but the last, the highest accuracy on the session's classes after any session but the last, minus "
-        "that after the last one (Chaudhry et al., 2018).",
-        table(["variant", "seeds", *SESSION_QUANTITIES.values()], summary),
-        "## After every session\n\nTest top-1 on all classes so far, median over seeds; 0 is the base session.",
-        table(
-            ["variant", *map(str, range(count))],
-            [[plain(name), *(number(x.median, "percent") for x in row)] for name, row in medians.items()],
-        ),
+        *_tails(report),
     ]
 
 
@@ -100,19 +79,75 @@ def _accuracies(report: Report) -> str:
         *(f"{split}, epoch {epoch}" for split in ("training", "test") for epoch in (first, second)),
     ]
     rows = [
-        [plain(name), str(len(report.values[name])), *(spread(row[key], "percent") for key in keys)]
+        [plain(name), str(len(report.values[name])), *(spread_text(row[key], "percent") for key in keys)]
         for name, row in report.spreads.items()
     ]
-    return table(head, rows)
+    return table_text(head, rows)
 
 
 def _table(report: Report, keys: Sequence[str]) -> str:
     lengths = {variant.name: variant.config.epochs for variant in report.collected.study.variants}
     rows = [
-        [plain(name), *(spread(row[key], "epochs" if key in SPEED else "number", lengths[name]) for key in keys)]
+        [plain(name), *(spread_text(row[key], kind_of(key), lengths[name]) for key in keys)]
         for name, row in report.spreads.items()
     ]
-    return table(["variant", *(QUANTITIES[key] for key in keys)], rows)
+    return table_text(["variant", *(QUANTITIES[key] for key in keys)], rows)
+
+
+def _tails(report: Report) -> list[str]:
+    """Return the table of imbalanced classes, if there are any."""
+    rows = {name: row for name, row in report.spreads.items() if row.keys() & TAILS.keys()}
+    if not rows:
+        return []
+    text = (
+        "## Head, middle and tail classes\n\nAfter the last epoch. The head is the third of the classes with the most "
+        "training samples, the tail the third with the fewest (rounded down), the middle the rest. Accuracies are "
+        "means over the classes of a group. Distances are squared, of the training split's class means to the simplex "
+        "and to SELI for these numbers of samples, at the best rotation, size and shift, over the means' squared norm."
+    )
+    table = [
+        [plain(name), *(spread_text(row[key], kind_of(key)) if key in row else "-" for key in TAILS)]
+        for name, row in rows.items()
+    ]
+    return [text, table_text(["variant", *TAILS.values()], table)]
+
+
+def _tuning(report: Report) -> list[str]:
+    """Return every value that was tried for every variant, a column a combination, and what was chosen in bold."""
+    if not report.tried:
+        return []
+    first, study = report.tried[0], report.collected.study
+    share, seeds = first.config.data.validation or 0.0, list(first.accuracies)
+    only = ", ".join(f"{plain(name)} = {plain(str(value))}" for name, value in tried_with(study, first).items())
+    text = (
+        "## Tuning\n\nThese settings were chosen for every variant alone, by the mean validation accuracy after the "
+        f"last epoch over {_count(len(seeds), 'seed')} that the study does not use "
+        f"({', '.join(map(str, seeds))}); of equally good ones the first. The validation split is {100 * share:g} % of "
+        "every class of the training split, the same for all variants; no test image was looked at. "
+        f"{f'These runs had {only}. ' * bool(only)}The chosen one is bold, with the range over seeds where there are "
+        "several. The study's runs train on the whole training split."
+    )
+    if edges := at_edges(study, report.tried):
+        text += f" **At an end of what was tried**, so that a value beyond may be better: {plain('; '.join(edges))}."
+    columns = list(dict.fromkeys(t.values for t in report.tried))
+    rows: dict[str, dict[str, str]] = {}
+    for t in report.tried:
+        cell = _tried(list(t.accuracies.values()))
+        rows.setdefault(t.variant, {})[t.values] = f"**{cell}**" if is_chosen(study, t) else cell
+    table = [[plain(name), *(row[values] for values in columns)] for name, row in rows.items()]
+    return [text, table_text(["variant", *map(plain, columns)], table)]
+
+
+def _tried(accuracies: Sequence[float | None]) -> str:
+    values = [value for value in accuracies if value is not None]
+    if len(values) < len(accuracies):
+        return "diverged"
+    low, mean, high = (f"{100 * x:.2f}" for x in (min(values), fmean(values), max(values)))
+    return f"{mean} %" if low == high else f"{mean} % ({low} to {high})"
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n} {what}{'s' * (n != 1)}"
 
 
 def _paired(report: Report) -> list[str]:
@@ -128,7 +163,7 @@ def _paired(report: Report) -> list[str]:
         "last; pairs with such an epoch are censored: their difference is a bound, or says nothing where both have one."
     )
     head = ["variant", "baseline", "quantity", "pairs", "mean", "median", "interval", "p", "censored"]
-    return [text, *sorted(notes), table(head, [_pair(p, report.epochs[p.variant]) for p in pairs], 3)]
+    return [text, *sorted(notes), table_text(head, [_pair(p, report.epochs[p.variant]) for p in pairs], 3)]
 
 
 def few_seeds(n: int) -> str | None:
@@ -144,7 +179,7 @@ def few_seeds(n: int) -> str | None:
 
 def _names(pair: Pair[Any], epochs: tuple[int, int]) -> list[str]:
     place = ACCURACIES.get(pair.quantity)
-    quantity = QUANTITIES[pair.quantity] if place is None else f"test top-1, epoch {epochs[place]}"
+    quantity = {**QUANTITIES, **TAILS}[pair.quantity] if place is None else f"test top-1, epoch {epochs[place]}"
     return [plain(pair.variant), plain(pair.baseline), quantity]
 
 
@@ -159,7 +194,7 @@ def _steadiness(report: Report) -> list[str]:
         "variant differs less from seed to seed than the baseline. Pairs in which an epoch never came are left out."
     )
     head = ["variant", "baseline", "quantity", "pairs", "deviation", "baseline's", "ratio", "interval", "p"]
-    return [text, table(head, [_spread_pair(p, report.epochs[p.variant]) for p in pairs], 3)]
+    return [text, table_text(head, [_spread_pair(p, report.epochs[p.variant]) for p in pairs], 3)]
 
 
 def _spread_pair(pair: Pair[Steadiness], epochs: tuple[int, int]) -> list[str]:

@@ -13,6 +13,7 @@ from etfopt.errors import InputError
 from etfopt.experiments.studies._progress import STUDY, State, divergence, load_study, progress
 from etfopt.experiments.studies._sessions import SESSION_QUANTITIES, session_quantities
 from etfopt.experiments.studies.plan import Study, Variant
+from etfopt.experiments.training._run_folder import read_starts
 from etfopt.experiments.training.results import RunResult, load_run
 
 QUANTITIES = {
@@ -28,13 +29,26 @@ QUANTITIES = {
     "nc2": "NC2",
     "nc3": "NC3",
     "equinorm_difference": "WH-equinorm",
+    "etf_distance_means": "distance to ETF",
     "step_ms": "ms a step",
     "step_mib": "MiB a step",
+    "head_kib": "KiB of the head",
     **SESSION_QUANTITIES,
 }
 """Names of what is reported of a run; measures without an epoch are those of the training split after the last one.
 
 Of a run in sessions only those of sessions are reported, and the cost of a step."""
+
+COLLAPSE = ("cosine_margin", "nc1", "nc2", "nc3", "equinorm_difference", "etf_distance_means")
+
+TAILS = {
+    "test_accuracy_head": "test top-1, head classes",
+    "test_accuracy_middle": "test top-1, middle classes",
+    "test_accuracy_tail": "test top-1, tail classes",
+    "train_distance_to_simplex": "distance to simplex",
+    "train_distance_to_seli": "distance to SELI",
+}
+"""The same of runs on imbalanced classes, by the names of their records, after the last epoch."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +74,7 @@ class Spread:
 
 NEEDED = (
     *("train_accuracy", "test_accuracy", "train_cosine_margin", "train_nc1", "train_nc2", "train_nc3"),
-    "train_equinorm_difference",
+    *("train_equinorm_difference", "train_etf_distance_means"),
 )
 """Measures of every epoch that a report is made of."""
 
@@ -158,8 +172,12 @@ def two_epochs(study: Study, epochs: tuple[int, int] | None) -> dict[str, tuple[
 
 
 def quantities(run: RunResult, epochs: tuple[int, int]) -> dict[str, float | None]:
-    """Return all `QUANTITIES` of a run; None is an epoch that never came."""
-    cost: dict[str, float | None] = {"step_ms": run.step_ms, "step_mib": run.step_bytes / 2**20}
+    """Return all `QUANTITIES` of a run, and those of `TAILS` that it has; None is an epoch that never came."""
+    cost: dict[str, float | None] = {
+        "step_ms": run.step_ms,
+        "step_mib": run.step_bytes / 2**20,
+        "head_kib": _head_bytes(run) / 2**10,
+    }
     if run.config.sessions.count:
         return session_quantities(run) | cost
     first, second = (run.history[epoch] for epoch in epochs)
@@ -172,6 +190,13 @@ def quantities(run: RunResult, epochs: tuple[int, int]) -> dict[str, float | Non
         "epochs_to_99": run.epochs_to(0.99),
         "epochs_to_100": run.epochs_to(1.0),
         "epochs_to_margin_1": run.epochs_to(1.0, "train_cosine_margin"),
-        **{key: last[f"train_{key}"] for key in ("cosine_margin", "nc1", "nc2", "nc3", "equinorm_difference")},
+        **{key: last[f"train_{key}"] for key in COLLAPSE},
         **cost,
+        **{key: last[key] for key in TAILS if key in last},
     }
+
+
+def _head_bytes(run: RunResult) -> float:
+    """Return the bytes of the parameters and buffers of the head; NaN if the run did not write them down."""
+    found = [start["head_bytes"] for start in read_starts(run.path) if "head_bytes" in start]
+    return float(found[-1]) if found else math.nan

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from etfopt.errors import InputError
 from etfopt.experiments.settings import TrainConfig
 
 __all__ = ["Planned", "Study", "Variant"]
+
+LISTS = ("seeds", "baselines", "varied")
+"""Fields of a study that are lists in JSON."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,12 @@ class Study:
     baselines : tuple of str
         Variants that the report compares the others with: names of variants of the file, of cells of the grid, or
         whole names. The default is the first variant.
+    varied : tuple of str
+        Settings that the grid varies.
+    tuning : Study, optional
+        Runs that choose some settings of every variant, with a validation split in place of the test split: the head
+        of each of its variants is the name of one of this study's, and the cell is what is tried. None if nothing is
+        to be chosen, or all is; see `etfopt.experiments.studies.tuning`.
     """
 
     name: str
@@ -87,6 +97,8 @@ class Study:
     seeds: tuple[int, ...]
     variants: tuple[Variant, ...]
     baselines: tuple[str, ...] = ()
+    varied: tuple[str, ...] = ()
+    tuning: Study | None = None
 
     def runs(self) -> list[Planned]:
         """Return all runs; those of a seed together, so that a study that is stopped early compares all it can.
@@ -95,7 +107,17 @@ class Study:
         -------
         list of Planned
             Seed by seed.
+
+        Raises
+        ------
+        InputError
+            If settings are still to be tuned.
         """
+        if self.tuning is not None:
+            raise InputError(
+                f"study {self.name!r}: its settings are still to be tuned; take the study that "
+                "etfopt.experiments.studies.tuning.tune(study, folder) returns"
+            )
         return [
             Planned(v.name, seed, v.config.with_settings({"seed": seed}), f"{v.slug}-seed{seed}")
             for seed in self.seeds
@@ -103,16 +125,18 @@ class Study:
         ]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the study as dictionaries, lists, strings and numbers, for `from_dict`.
+        """Return the study as dictionaries, lists, strings and numbers, for `from_dict`; `tuning` is left out.
 
         Returns
         -------
         dict
             A dictionary for JSON.
         """
+        values = asdict(replace(self, tuning=None))
+        del values["tuning"]
         variants = [{**asdict(v), "config": v.config.to_dict()} for v in self.variants]
-        lists = {"seeds": list(self.seeds), "baselines": list(self.baselines)}
-        return {**asdict(self), **lists, "variants": variants}
+        lists = {key: list(getattr(self, key)) for key in LISTS}
+        return {**values, **lists, "variants": variants}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Study:
@@ -129,5 +153,5 @@ class Study:
             The same study.
         """
         variants = [Variant(**{**v, "config": TrainConfig.from_record(v["config"])}) for v in values["variants"]]
-        tuples = {"seeds": tuple(values["seeds"]), "baselines": tuple(values.get("baselines", ()))}
+        tuples = {key: tuple(values[key] if key == "seeds" else values.get(key, ())) for key in LISTS}
         return cls(**{**values, **tuples, "variants": tuple(variants)})

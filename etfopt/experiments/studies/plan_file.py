@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from etfopt._scalars import as_integer
 from etfopt.errors import InputError
 from etfopt.experiments.settings import TrainConfig
+from etfopt.experiments.studies._plan_values import MOST, cells, grid_of, joined, seeds_of, settings_of, text_of
 from etfopt.experiments.studies.plan import Study, Variant
 from etfopt.files._text import LARGEST_TOML, parse_toml, read_bounded
 
 __all__ = ["parse_study", "read_study"]
 
-KEYS = ("title", "question", "setup", "findings", "baselines", "seeds", "base", "variants", "grid")
-
-
-MOST = 10_000
-"""Variants of a study."""
+KEYS = ("title", "question", "setup", "findings", "baselines", "seeds", "base", "variants", "grid", "tuning")
+OWN = ("name", "only")
+"""Keys of a variant that are no settings."""
+TUNING_KEYS = ("seeds", "validation", "base", "grid")
+VALIDATION = 0.2
+"""Share of the training split that judges settings."""
 
 
 def read_study(path: Path) -> Study:
@@ -60,7 +61,11 @@ def parse_study(values: Mapping[str, Any], name: str) -> Study:
     """Return the study of a dictionary as a file has it.
 
     ``base`` holds settings of `TrainConfig`; ``variants`` is a list of tables, each a ``name`` and the settings that
-    make it; ``grid`` maps settings to lists of values, and every variant is taken with every combination of them.
+    make it; ``grid`` maps settings to lists of values, and every variant is taken with every combination of them, or
+    with those alone that its table ``only`` lists in the same way.
+    ``tuning`` has a ``grid`` of its own, of settings to be chosen for every variant by its accuracy on a share
+    ``validation`` of the training split, 0.2 by default, over ``seeds`` that the study does not use; its ``base`` holds
+    settings of these runs alone, such as fewer epochs.
     Settings are written as dotted names or as nested tables.
 
     Parameters
@@ -78,8 +83,8 @@ def parse_study(values: Mapping[str, Any], name: str) -> Study:
     Raises
     ------
     InputError
-        If a key is unknown or missing, a name, seed, value or configuration is there twice, a setting is set both by a
-        variant and by the grid, a baseline is no variant, or a configuration is refused; the variant is named.
+        If a key is unknown or missing, a name, seed, value or configuration is there twice, a setting is set by two of
+        variant, grid and tuning, a baseline is no variant, or a configuration is refused; the variant is named.
 
     Examples
     --------
@@ -92,11 +97,12 @@ def parse_study(values: Mapping[str, Any], name: str) -> Study:
     """
     if unknown := [key for key in values if key not in KEYS]:
         raise InputError(f"unknown key{'s' * (len(unknown) > 1)} {', '.join(unknown)}; known are: {', '.join(KEYS)}")
-    base, grid = _settings(values.get("base", {}), "base"), _grid(values.get("grid", {}))
+    base, grid = settings_of(values.get("base", {}), "base"), grid_of(values.get("grid", {}))
     for settings, where in ((base, "base"), (grid, "grid")):
         if "seed" in settings:
             raise InputError(f"{where}: seed is not set here; the study's seeds are")
-    variants = tuple(_variants(_named(values.get("variants", [])), base, grid))
+    named, places = _named(values.get("variants", [])), _places(values.get("variants", []), grid)
+    variants = tuple(_variants(named, places, base, grid))
     _refuse_twins(variants)
     baselines = values.get("baselines", [])
     known = dict.fromkeys(filter(None, (getattr(v, part) for part in ("head", "cell", "name") for v in variants)))
@@ -104,64 +110,47 @@ def parse_study(values: Mapping[str, Any], name: str) -> Study:
         raise InputError(
             f"baselines = {baselines!r} must be a list of variants; known are: {', '.join(map(repr, known))}"
         )
-    return Study(
+    study = Study(
         name,
-        _text(values, "title"),
-        _text(values, "question"),
-        _text(values, "setup", ""),
-        _text(values, "findings", ""),
-        _seeds(values.get("seeds")),
+        text_of(values, "title"),
+        text_of(values, "question"),
+        text_of(values, "setup", ""),
+        text_of(values, "findings", ""),
+        seeds_of(values.get("seeds"), "seeds"),
         variants,
         tuple(baselines),
+        tuple(grid),
     )
+    if "tuning" not in values:
+        return study
+    taken = {**grid, **{key: None for own in named.values() for key in own}}
+    return replace(study, tuning=_tuning(values["tuning"], study, taken))
 
 
-def _text(values: Mapping[str, Any], key: str, default: str | None = None) -> str:
-    value = values.get(key, default)
-    if not isinstance(value, str) or (default is None and not value.strip()):
-        raise InputError(f"{key} must be a {'non-empty ' * (default is None)}string; got {value!r}")
-    return " ".join(value.split()) if default is None else value.strip()
-
-
-def _seeds(value: Any) -> tuple[int, ...]:
-    if not isinstance(value, list) or not value:
-        raise InputError(f"seeds must be a non-empty list of integers, such as [0, 1, 2]; got {value!r}")
-    seeds = tuple(as_integer(seed, f"seeds[{i}]", at_least=0) for i, seed in enumerate(value))
-    if twice := sorted({seed for seed in seeds if seeds.count(seed) > 1}):
-        raise InputError(f"seeds: {', '.join(map(str, twice))} is there twice")
-    return seeds
-
-
-def _settings(value: Any, where: str, *, whole_options: bool = True) -> dict[str, Any]:
-    """Return settings by their dotted names, whichever way they are written."""
-    if not isinstance(value, Mapping):
-        raise InputError(f"{where} must be a table of settings; got {value!r}")
-    found: dict[str, Any] = {}
-    for name, item in _leaves(value, whole_options):
-        if name in found:
-            raise InputError(f"{where}: {name} is set twice")
-        found[name] = item
-    return found
-
-
-def _leaves(table: Mapping[str, Any], whole_options: bool, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in table.items():
-        if isinstance(value, Mapping) and not (whole_options and key == "options"):
-            yield from _leaves(value, whole_options, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value
-
-
-def _grid(value: Any) -> dict[str, list[Any]]:
-    grid = _settings(value, "grid", whole_options=False)
-    for name, values in grid.items():
-        if not isinstance(values, list) or not values:
-            raise InputError(f"grid: {name} must be a non-empty list of values; got {values!r}")
-        if len(values) > MOST:
-            raise InputError(f"grid: {name} has {len(values):,} values; at most {MOST:,} are taken: split the study")
-        if any(item in values[:i] for i, item in enumerate(values)):
-            raise InputError(f"grid: {name} = {values!r} has a value twice")
-    return grid
+def _tuning(table: Any, study: Study, taken: Mapping[str, Any]) -> Study:
+    """Return the runs that choose settings for every variant of a study; `taken` are those that tell variants apart."""
+    if not isinstance(table, Mapping) or not table.keys() <= set(TUNING_KEYS):
+        raise InputError(f"tuning must be a table of {', '.join(TUNING_KEYS)}; got {table!r}")
+    grid, seeds = grid_of(table.get("grid", {}), "tuning.grid"), seeds_of(table.get("seeds"), "tuning.seeds")
+    base = settings_of(table.get("base", {}), "tuning.base")
+    if not grid:
+        raise InputError("tuning.grid is empty; give the values to try, as in optimizer.learning_rate = [0.05, 0.1]")
+    if shared := sorted(set(seeds) & set(study.seeds)):
+        raise InputError(
+            f"tuning.seeds: {shared[0]} is a seed of the study; take others, such as {max(study.seeds) + 1}"
+        )
+    for key in (*grid, *base):
+        if key in {"seed", *taken} or (key in grid and key in base):
+            raise InputError(f"tuning: {key} is set by the study already, or twice; a tuned setting is set there alone")
+    if "data.validation" in base or any(v.config.data.validation is not None for v in study.variants):
+        raise InputError("data.validation is set by the tuning, as tuning.validation; leave it out elsewhere")
+    _require_few(len(study.variants) * math.prod(map(len, grid.values())))
+    base["data.validation"] = table.get("validation", VALIDATION)
+    variants = tuple(
+        _variant(v.name, cell, v.config, {**base, **place}) for v in study.variants for cell, place in cells(grid)
+    )
+    _refuse_twins(variants)
+    return Study(study.name, f"{study.title}: tuning", study.question, "", "", seeds, variants, (), tuple(grid))
 
 
 def _named(value: Any) -> dict[str, dict[str, Any]]:
@@ -175,32 +164,55 @@ def _named(value: Any) -> dict[str, dict[str, Any]]:
             raise InputError(f"variants[{i}]: name must be a line with a letter or digit; got {name!r}")
         if name in named:
             raise InputError(f"variant {name!r} is there twice")
-        named[name] = _settings({key: item for key, item in table.items() if key != "name"}, f"variant {name!r}")
+        named[name] = settings_of({key: item for key, item in table.items() if key not in OWN}, f"variant {name!r}")
         if "seed" in named[name]:
             raise InputError(f"variant {name!r}: seed is not set here; the study's seeds are")
     return named
 
 
-def _variants(named: dict[str, dict[str, Any]], base: dict[str, Any], grid: dict[str, list[Any]]) -> Iterator[Variant]:
+def _places(tables: list[Mapping[str, Any]], grid: dict[str, list[Any]]) -> dict[str, dict[str, list[Any]]]:
+    """Return the values of the grid that a variant is taken with, by its name, where it has not all."""
+    places = {}
+    for table in tables:
+        where = f"variant {table['name']!r}: only"
+        places[table["name"]] = grid_of(table.get("only", {}), where)
+        for name, values in places[table["name"]].items():
+            if strange := [value for value in values if value not in grid.get(name, [])]:
+                raise InputError(f"{where}: {name} = {strange[0]!r} is not in the grid; name values that it has")
+    return places
+
+
+def _variants(
+    named: dict[str, dict[str, Any]],
+    places: dict[str, dict[str, list[Any]]],
+    base: dict[str, Any],
+    grid: dict[str, list[Any]],
+) -> Iterator[Variant]:
     if not named and not grid:
         raise InputError("there is nothing to compare: [[variants]], or a [grid], or both are needed")
-    count = math.prod(map(len, grid.values())) * max(len(named), 1)
+    _require_few(math.prod(map(len, grid.values())) * max(len(named), 1))
+    for cell, place in cells(grid):
+        for head, own in (named or {"": {}}).items():
+            if any(place[key] not in values for key, values in places.get(head, {}).items()):
+                continue
+            if both := sorted(own.keys() & place.keys()):
+                raise InputError(f"variant {joined(head, cell)!r}: {both[0]} is set by the variant and by the grid")
+            yield _variant(head, cell, TrainConfig(), {**base, **own, **place})
+
+
+def _variant(head: str, cell: str, start: TrainConfig, settings: Mapping[str, Any]) -> Variant:
+    name = joined(head, cell)
+    try:
+        return Variant(name, head, cell, start.with_settings(settings))
+    except (InputError, TypeError) as error:
+        raise InputError(f"variant {name!r}: {error}") from error
+
+
+def _require_few(count: int) -> None:
     if count > MOST:
         raise InputError(
             f"the grid and the variants make {count:,} variants; at most {MOST:,} are taken: split the study"
         )
-    for values in itertools.product(*grid.values()):
-        place = dict(zip(grid, values, strict=True))
-        cell = ", ".join(f"{key}={value}" for key, value in place.items())
-        for head, own in (named or {"": {}}).items():
-            name = ", ".join(part for part in (head, cell) if part)
-            if both := sorted(own.keys() & place.keys()):
-                raise InputError(f"variant {name!r}: {both[0]} is set by the variant and by the grid")
-            try:
-                config = TrainConfig().with_settings({**base, **own, **place})
-            except (InputError, TypeError) as error:
-                raise InputError(f"variant {name!r}: {error}") from error
-            yield Variant(name, head, cell, config)
 
 
 def _refuse_twins(variants: tuple[Variant, ...]) -> None:

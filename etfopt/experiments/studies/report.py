@@ -10,7 +10,9 @@ from typing import Any
 
 from etfopt.experiments.studies._comparisons import Pair, comparisons, spread_comparisons
 from etfopt.experiments.studies._numbers import Collected, Spread, collect, quantities, two_epochs
+from etfopt.experiments.studies._tried import Tried, is_chosen
 from etfopt.experiments.studies.statistics import Comparison, Steadiness
+from etfopt.experiments.studies.tuning import tried
 from etfopt.experiments.training._run_folder import read_starts
 
 __all__ = ["Report", "make_report"]
@@ -33,6 +35,8 @@ class Report:
     spread_pairs : list of Pair
     origins : list of dict
         Versions and revisions that the runs were made with, without repetition.
+    tried : list of Tried
+        What was tried to choose settings; empty if they were given.
     """
 
     collected: Collected
@@ -42,6 +46,7 @@ class Report:
     pairs: list[Pair[Comparison]]
     spread_pairs: list[Pair[Steadiness]]
     origins: list[dict[str, Any]]
+    tried: list[Tried] = dataclasses.field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything for JSON; an epoch that never came is null there.
@@ -65,6 +70,15 @@ class Report:
             },
             "comparisons": list(map(_pair, self.pairs)),
             "spread_comparisons": list(map(_pair, self.spread_pairs)),
+            "tuning": [
+                {
+                    "variant": t.variant,
+                    "values": t.values,
+                    "validation": {str(seed): accuracy for seed, accuracy in t.accuracies.items()},
+                    "chosen": is_chosen(found.study, t),
+                }
+                for t in self.tried
+            ],
         }
 
 
@@ -107,7 +121,7 @@ def make_report(folder: Path, baselines: Sequence[str] = (), epochs: tuple[int, 
         if rows
     }
     compared = comparisons(found.study, values, baselines), spread_comparisons(found.study, values, baselines)
-    return Report(found, which, values, spreads, *compared, _origins(found))
+    return Report(found, which, values, spreads, *compared, _origins(found), tried(folder))
 
 
 def _origins(found: Collected) -> list[dict[str, Any]]:

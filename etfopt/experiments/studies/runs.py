@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import multiprocessing
 import os
 import signal
@@ -27,6 +28,8 @@ from etfopt.experiments.training.train import train
 from etfopt.files import StorageError
 
 __all__ = ["Outcome", "run_study"]
+
+LOG = logging.getLogger(__name__)
 
 POLL_SECONDS, GRACE_SECONDS = 0.2, 30.0
 
@@ -107,6 +110,7 @@ def run_study(
     ended = []
     with on_sigterm(_leave), closing(start(todo, folder, options, on_epoch)) as outcomes:
         for outcome in outcomes:
+            LOG.info("%s: %s", outcome.run.folder, outcome.error or "trained")
             if on_run:
                 on_run(outcome)
             if isinstance(outcome.error, StorageError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import math
 import statistics
 import time
@@ -21,6 +22,8 @@ from etfopt.experiments.training._records import Record, append_line, write_json
 from etfopt.experiments.training.classifier import Classifier
 from etfopt.experiments.training.loggers import RunLogger
 from etfopt.files import write_atomically
+
+LOG = logging.getLogger(__name__)
 
 LINES = "metrics.jsonl"
 MEANS_BY_EPOCH = "class_means_by_epoch.npy"
@@ -111,6 +114,8 @@ class Recorder(pl.Callback):
         record: Record = {"epoch": epoch}
         for split, found in measured.items():
             record |= {f"{split}_{name}": value for name, value in found.values.items()}
+        told = (record[f"{split}_{name}"] for split in measured for name in ("loss", "accuracy"))
+        LOG.info("%s: epoch %d: loss %.4g, accuracy %.4g; test loss %.4g, accuracy %.4g", self.path, epoch, *told)
         self.history.append(record)
         self.steps_ms.append(self._epoch_ms())
         self.steps_bytes.append(self.step_bytes)

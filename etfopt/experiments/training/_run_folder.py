@@ -63,8 +63,8 @@ def refuse_occupied(path: Path, *, overwrite: bool) -> None:
 
 
 def refuse_other_settings(path: Path, config: TrainConfig) -> None:
-    """Refuse to resume a run in a folder that holds a run with other settings."""
-    if _files(path) and config_of(path).digest() != config.digest():
+    """Refuse to resume a run in a folder that holds a run with other settings than the number of epochs."""
+    if _files(path) and config_of(path).course() != config.course():
         raise InputError(
             f"{path}: is a run of another configuration, {_described(path)}; choose another folder, or replace "
             "it with --overwrite"
@@ -97,8 +97,8 @@ def _described(path: Path) -> str:
     return f"{config.data.name}, head {config.head.name}, seed {config.seed}, {config.epochs} epochs planned"
 
 
-def begin(path: Path, config: TrainConfig, start: Start, machine: Machine) -> None:
-    """Prepare the folder of a run that starts or resumes."""
+def begin(path: Path, config: TrainConfig, start: Start, machine: Machine, head_bytes: int) -> None:
+    """Prepare the folder of a run that starts or resumes; the memory of its head is written down with the start."""
     starts = read_starts(path) if start.epoch else []
     try:
         for file in [*_torn(path), *(_ahead(path, start.epoch) if start.epoch else _files(path))]:
@@ -107,9 +107,10 @@ def begin(path: Path, config: TrainConfig, start: Start, machine: Machine) -> No
         raise InputError(
             f"{path}: cannot be cleared of the earlier run: {error.strerror}; remove it yourself"
         ) from error
-    if not start.epoch:
+    if not start.epoch or config_of(path).training.epochs != config.training.epochs:
         write_config(path, config)
-    here = {"epoch": start.epoch, "seed": config.seed, **asdict(machine), **environment()}
+    planned = {"epoch": start.epoch, "epochs": config.epochs, "seed": config.seed}
+    here = {**planned, "head_bytes": head_bytes, **asdict(machine), **environment()}
     write_json(path / ENVIRONMENT, {"starts": [*starts, here]})
 
 
@@ -143,6 +144,9 @@ def resume_from(path: Path, config: TrainConfig, identity: Identity, from_epoch:
             "folder. Checkpoints of etfopt 0.1 are single files: only etfopt 0.1 continues from them"
         )
     epoch = next((e for e, file in checkpoints(path / "checkpoints").items() if file == checkpoint), 0)
+    if epoch >= config.training.epochs != config_of(path).training.epochs:
+        message = f"{path}: {epoch} epochs are finished; epochs = {config.training.epochs} leaves none to train"
+        raise InputError(message, "epochs", config.training.epochs, f"pass a number above {epoch}")
     if epoch:
         read_means(path / MEANS_BY_EPOCH, epoch + 1)
     return Start(checkpoint, epoch)

@@ -23,6 +23,7 @@ from etfopt.experiments.settings import TrainConfig
 from etfopt.experiments.training._sessions import freeze, session_accuracies
 from etfopt.experiments.training.measures import Measured, SplitMeasures
 from etfopt.experiments.training.shares import share_weight
+from etfopt.nn import ETFDistance
 
 __all__ = ["Classifier"]
 
@@ -39,16 +40,20 @@ class Classifier(pl.LightningModule):
         Images to features, (n, d).
     head : LearnedHead, FixedETFHead or NearestETFHead
     config : TrainConfig
+    counts : Tensor, shape (C,)
+        Training samples of each class.
     """
 
-    def __init__(self, backbone: nn.Module, head: AnyHead, config: TrainConfig) -> None:
+    def __init__(self, backbone: nn.Module, head: AnyHead, config: TrainConfig, counts: Tensor) -> None:
         super().__init__()
         self.backbone = backbone
         self.head = head
         self.config = config
-        self.loss = build_loss(config.loss)
-        self.train_measures = SplitMeasures(head)
-        self.test_measures = SplitMeasures(head)
+        self.loss = build_loss(config.loss, counts)
+        # of any scale, and relative: a fixed size, or a plain distance, would let the network's scale decide
+        self.distance = ETFDistance(free_scale=True, relative=True)
+        self.train_measures = SplitMeasures(head, counts)
+        self.test_measures = SplitMeasures(head, counts)
         self.measured: dict[str, Measured] = {}  # by split, at the last validation
         self.session: Session | None = None
 
@@ -64,8 +69,14 @@ class Classifier(pl.LightningModule):
         if not session.number:
             return
         grow(self.head, session.classes - session.old, self.config.head, (self.config.seed + session.number) % 2**64)
-        self.train_measures, self.test_measures = SplitMeasures(self.head), SplitMeasures(self.head)
+        counts = torch.ones(session.classes)
+        self.train_measures, self.test_measures = (SplitMeasures(self.head, counts) for _ in range(2))
         freeze(self.backbone, self.config.sessions.backbone)
+
+    @property
+    def head_bytes(self) -> int:
+        """Bytes of the head's parameters and buffers."""
+        return sum(tensor.nbytes for tensor in (*self.head.parameters(), *self.head.buffers()))
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits of a batch of images.
@@ -102,7 +113,10 @@ class Classifier(pl.LightningModule):
         key = (self.config.seed, self.current_epoch, batch_idx, self.global_rank)
         images = augmented(images, self.config.data.augmentation, *key)
         with self._diverging(f"step {self.global_step + 1}, in epoch {self.current_epoch + 1}", batch_idx):
-            loss = self.loss(self.head(self.backbone(images), labels), labels)
+            features = self.backbone(images)
+            loss = self.loss(self.head(features, labels), labels)
+            if weight := self.config.loss.distance_weight:
+                loss = loss + weight * self.distance.from_features(self.head.normalize(features), labels)
             if not torch.isfinite(loss):
                 raise InputError(f"the loss is {float(loss.detach())}")
         if not loss.requires_grad:  # all is frozen; the head has taken the batch into its statistics

@@ -12,7 +12,6 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
-from pytorch_lightning.callbacks import RichProgressBar
 
 from etfopt.errors import InputError
 from etfopt.experiments.settings import Machine, TrainingConfig
@@ -21,9 +20,7 @@ from etfopt.experiments.training._checkpoints import AtomicCheckpoints
 __all__ = ["build_trainer", "process_rank", "quiet_lightning", "use_threads"]
 
 
-def build_trainer(
-    machine: Machine, training: TrainingConfig, callbacks: Sequence[pl.Callback], progress_bar: bool
-) -> pl.Trainer:
+def build_trainer(machine: Machine, training: TrainingConfig, callbacks: Sequence[pl.Callback]) -> pl.Trainer:
     """Return the trainer of a run.
 
     Parameters
@@ -34,8 +31,6 @@ def build_trainer(
         Epochs and clipping.
     callbacks : sequence of Callback
         Recorder, checkpoints and the like.
-    progress_bar : bool
-        Whether Lightning draws its own.
 
     Returns
     -------
@@ -59,9 +54,9 @@ def build_trainer(
             sync_batchnorm=on_gpu and machine.devices > 1,
             use_distributed_sampler=False,  # its samplers repeat samples to fill the last batch
             plugins=[AtomicCheckpoints()],
-            callbacks=[*callbacks, *([RichProgressBar(leave=False)] if progress_bar else [])],
+            callbacks=[*callbacks],
             logger=False,
-            enable_progress_bar=progress_bar,
+            enable_progress_bar=False,
             enable_model_summary=False,
             num_sanity_val_steps=0,
         )

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from etfopt.experiments.networks.heads import AnyHead
+from etfopt.experiments.training.tails import TailMeasures, is_imbalanced
 from etfopt.metrics import CosineMargin, NearestMeanMismatch, NeuralCollapse, NumericalRank
 
 __all__ = ["Measured", "SplitMeasures"]
@@ -72,13 +73,16 @@ class SplitMeasures(nn.Module):
     ----------
     head : NearestETFHead, FixedETFHead or LearnedHead
         Gives d and C.
+    counts : Tensor, shape (C,)
+        Training samples of each class. Imbalanced classes have more measures, see `TailMeasures`.
     """
 
-    def __init__(self, head: AnyHead) -> None:
+    def __init__(self, head: AnyHead, counts: Tensor) -> None:
         super().__init__()
         self.loss = _MeanLoss()
         self.collapse = NeuralCollapse(num_classes=head.num_classes, dim=head.dim)
         self.rank = NumericalRank(num_classes=head.num_classes, dim=head.dim)
+        self.tails = TailMeasures(counts, head.dim) if is_imbalanced(counts) else None
         self._kept: list[tuple[Tensor, Tensor]] = []
 
     def update(self, features: Tensor, labels: Tensor, head: AnyHead, loss: Tensor) -> None:
@@ -86,6 +90,8 @@ class SplitMeasures(nn.Module):
         f = head.normalize(features)
         self.collapse.update(f, labels, head.weight, head.bias)
         self.rank.update(f, labels, head.weight, head.bias)
+        if self.tails:
+            self.tails.update(f, labels, head.weight, head.bias)
         self._kept.append((f.detach(), labels))
         self.loss.update(loss, len(labels))
 
@@ -110,6 +116,7 @@ class SplitMeasures(nn.Module):
             "ncc_mismatch": mismatch.compute(),
             "cosine_margin": margin.compute(),
             "numerical_rank": self.rank.compute(),
+            **(self.tails.compute() if self.tails else {}),
         }
         measured = Measured(
             {name: float(value) for name, value in values.items()}, self.collapse.class_means(), margin.sorted().cpu()
@@ -121,4 +128,6 @@ class SplitMeasures(nn.Module):
         """Forget everything."""
         for metric in (self.loss, self.collapse, self.rank):
             metric.reset()
+        if self.tails:
+            self.tails.reset()
         self._kept.clear()

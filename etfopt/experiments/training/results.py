@@ -17,7 +17,7 @@ from etfopt.files import load_matrix
 __all__ = ["RunResult", "load_run"]
 
 
-@dataclass
+@dataclass(repr=False)
 class RunResult:
     """Results of a run.
 
@@ -45,6 +45,11 @@ class RunResult:
     step_bytes: float
     path: Path
     trained: int = 0
+
+    def __repr__(self) -> str:
+        epochs = f"{len(self.history) - 1} of {self.config.epochs} epochs" if self.history else "not begun"
+        found = f", test accuracy {self.history[-1]['test_accuracy']:.4g}" if self.history else ""
+        return f"RunResult({self.config.label}, {epochs}{found}, {self.path})"
 
     def epochs_to(self, value: float, measure: str = "train_accuracy") -> int | None:
         """Return the first epoch after which a measure is at least `value`; None if there is none.

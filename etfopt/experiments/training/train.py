@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -30,10 +31,13 @@ from etfopt.experiments.training._termination import heeding_sigterm
 from etfopt.experiments.training.classifier import Classifier
 from etfopt.experiments.training.loggers import RunLogger
 from etfopt.experiments.training.machine import build_trainer, process_rank, quiet_lightning, use_threads
+from etfopt.experiments.training.progress import Reporter, RunProgress
 from etfopt.experiments.training.results import RunResult, load_run
 from etfopt.files import StorageError, make_folder
 
-__all__ = ["RunResult", "kept", "resume", "train"]
+__all__ = ["RunProgress", "RunResult", "kept", "resume", "train"]
+
+LOG = logging.getLogger(__name__)
 
 
 def train(
@@ -43,7 +47,7 @@ def train(
     images: Images | None = None,
     backbone: nn.Module | None = None,
     on_epoch: Callable[[], None] | None = None,
-    progress_bar: bool = False,
+    on_progress: Callable[[RunProgress], None] | None = None,
     overwrite: bool = False,
     resume: bool = False,
     from_epoch: int | None = None,
@@ -63,14 +67,16 @@ def train(
         For ``config.backbone.name = "custom"``: any module with features of dimension ``config.backbone.dim``.
     on_epoch : callable, optional
         Called after every epoch.
-    progress_bar : bool
-        Whether Lightning draws its own, step by step.
+    on_progress : callable, optional
+        Called with a `RunProgress` after every step and every epoch.
     overwrite : bool
         Whether the files of an earlier run in the folder are removed. Without it, a folder with a run of which an
         epoch is finished is refused. Files that are of no run are never removed.
     resume : bool
-        Go on from the last checkpoint in the folder, if there is one. On the CPU with one thread the weights are those
-        of a run that was never interrupted, to the last bit. A finished run is returned as it is.
+        Continue from the last checkpoint in the folder, if there is one. On the CPU with one thread the weights are
+        those of a run that was never interrupted, to the last bit. A finished run is returned as it is. The folder's
+        run may have been planned for another number of epochs, unless its schedule depends on that number; see
+        `TrainConfig.prolonged`.
     from_epoch : int, optional
         Resume from the checkpoint of this epoch; the last two are kept.
     logger : str
@@ -124,20 +130,22 @@ def train(
         refuse_locked(path)
         refuse_occupied(path, overwrite=overwrite)  # before data are read, which may take long
     with quiet_lightning():
-        build_trainer(computer, config.training, (), progress_bar=False)  # refused before data are read
+        build_trainer(computer, config.training, ())  # refused before data are read
     images = load_images(config.data) if images is None else images
     if config.sessions.count and computer.devices > 1:
         raise InputError(f"devices = {computer.devices}: a run in sessions is for one device; leave devices out")
     epochs, sessions = config.epochs, sessions_of(images, config)
     model = _build(config, images, backbone)  # refused before anything changes
-    identity = Identity(config.digest(), computer.devices, computer.precision)
+    identity = Identity(config.course(), computer.devices, computer.precision)
     with ExitStack() as stack:
         heed = stack.enter_context(heeding_sigterm())
         for context in (quiet_lightning(), use_threads(computer.threads)):
             stack.enter_context(context)
         recorder = Recorder(path, on_epoch, log)
         callbacks = [heed, RandomStates(), recorder, EpochCheckpoint(path / "checkpoints", identity)]
-        trainer = build_trainer(computer, config.training, callbacks, progress_bar)
+        if on_progress is not None:
+            callbacks.append(Reporter(recorder, on_progress, epochs))
+        trainer = build_trainer(computer, config.training, callbacks)
         if rank == 0:
             make_folder(path)
             stack.enter_context(locked(path))
@@ -149,7 +157,8 @@ def train(
                 finish(path, config)
             return load_run(path)
         if rank == 0:
-            begin(path, config, start, computer)
+            begin(path, config, start, computer, model.head_bytes)
+        LOG.info("%s: %s, epochs %d to %d, digest %s", path, config, start.epoch + 1, epochs, config.digest())
         with seeded(config.seed, rank), _ending(path, recorder, rank):
             fit_sessions(trainer, model, sessions, start)
             means = read_means(path / MEANS_BY_EPOCH, epochs + 1)
@@ -190,15 +199,21 @@ def _ending(path: Path, recorder: Recorder, rank: int) -> Iterator[None]:
         recorder.close(status)
 
 
-def resume(path: Path, **options: Any) -> RunResult:
-    """Go on with the run in a folder, as its own configuration says; see `train`.
+def resume(path: Path, *, epochs: int | None = None, **options: Any) -> RunResult:
+    """Continue the run in a folder with its own settings, also to another number of epochs.
+
+    A run of 10 epochs that is continued to 20 equals a run of 20 epochs, to the last bit on the CPU with one thread.
+    Its ``config.json`` then says 20 epochs, and ``environment.json`` has an entry for each start, with the number of
+    epochs that was planned then.
 
     Parameters
     ----------
     path : Path
         Folder of the run.
+    epochs : int, optional
+        Continue to this number of epochs. Default: the number that the run was planned for.
     **options : object
-        As of `train`.
+        Other arguments of `train`.
 
     Returns
     -------
@@ -208,9 +223,11 @@ def resume(path: Path, **options: Any) -> RunResult:
     Raises
     ------
     InputError
-        If the folder is of no run, or as `train` says.
+        If the folder holds no run; if `epochs` is given and the schedule depends on the number of epochs, or as many
+        are finished; or as `train` says.
     """
-    return train(config_of(path), path, resume=True, **options)
+    config = config_of(path)
+    return train(config if epochs is None else config.prolonged(epochs), path, resume=True, **options)
 
 
 def _build(config: TrainConfig, images: Images, backbone: nn.Module | None = None) -> Classifier:
@@ -222,15 +239,17 @@ def _build(config: TrainConfig, images: Images, backbone: nn.Module | None = Non
         if config.optimizer.name == "agd":
             orthogonal_(backbone)
         C = images.num_classes
-        capacity = C if config.head.growth == "held" else None
-        head = build_head(config.head, config.backbone.feature_dim, config.sessions.base(C), config.seed, capacity)
+        base, capacity = config.sessions.base(C), C if config.head.growth == "held" else None
+        # of sessions, each counts its own classes alike
+        counts = torch.ones(base) if config.sessions.count else torch.bincount(images.train.labels, minlength=C)
+        head = build_head(config.head, config.backbone.feature_dim, base, config.seed, counts, capacity)
         if config.optimizer.name == "agd":
             for rows in head.parameters():
                 if rows.ndim > 1:  # AGD refuses others
                     nn.init.orthogonal_(rows)
     if config.sessions.backbone == "last-layer":
         last_layer(backbone)
-    model = Classifier(backbone, head, config)
+    model = Classifier(backbone, head, config, counts)
     # what these refuse, they refuse before anything is written
     build_schedule(build_optimizer(model, config.optimizer), config.schedule, config.training.epochs)
     return model

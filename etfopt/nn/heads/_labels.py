@@ -44,7 +44,7 @@ class TakesLabels(nn.Module):
         Parameters
         ----------
         labels : Tensor, optional
-            As for `forward`, which checks them. None gives none, for a network that is called with or without.
+            What `forward` takes as labels, and checks. None passes none: for code that runs with and without labels.
 
         Returns
         -------

@@ -54,7 +54,7 @@ class Head(LoadChecked, TakesLabels, abc.ABC):
     ignore_index : int
         Label of samples that count in no statistic, as in `torch.nn.CrossEntropyLoss`. Their logits are returned.
     device, dtype : torch.device and torch.dtype, optional
-        Of the parameters and buffers, as for every torch module. A running state is at least float32.
+        Where parameters and buffers live, and their dtype. A running state is at least float32.
 
     Raises
     ------

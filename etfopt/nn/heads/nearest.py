@@ -51,9 +51,9 @@ class NearestETFHead(FollowingHead):
         How the class means are kept: "running" is `ClassMeans`, "paper" are the rules of the paper's release to the
         letter, `PaperClassMeans`, with its square frame and tau = 5 as defaults.
     memory : float, optional
-        Of "running": the number of samples of a class after which its mean has forgotten an old one; default 64.
+        With "running": the number of samples of a class after which its mean has forgotten an old one; default 64.
     averaging : "paper", "cumulative" or float, optional
-        Of "paper": how the class means are averaged over batches.
+        With "paper": how the class means are averaged over batches, see `PaperClassMeans`.
     implicit_gradient : bool
         Whether the gradient through U*(H) is used. False leaves the direct one, and saves a backward pass.
     freeze_after : int, optional
@@ -154,7 +154,7 @@ class NearestETFHead(FollowingHead):
             the classes that the layer predicts, and so is the global mean. Pass them if the features have a common
             offset, as behind a ReLU. Without them the bias of the layer is left out.
         **options
-            Of the constructor.
+            Options of `NearestETFHead`, such as ``temperature`` or ``class_weights``.
 
         Returns
         -------

@@ -25,8 +25,8 @@ import torch
 from torch import Tensor
 
 from etfopt._torch import full_precision
+from etfopt.nn.polar._factors import RowMap, unchanged
 from etfopt.nn.polar._gram import gram
-from etfopt.nn.polar._linear_term import RowMap, unchanged
 
 BINOMIAL = (1.0, -1 / 2, 3 / 8, -5 / 16, 35 / 128, -63 / 256, 231 / 1024, -429 / 2048)
 """Of x^k in (1 + x)^(-1/2). They alternate and fall, so what is left out is less than its first term over 1 - |x|."""
@@ -81,7 +81,7 @@ def near_collapse(A: Tensor, square: Tensor, trace: float, apart: bool) -> Colla
     if _terms(max(spread, 0) * (r - 1) / math.sqrt(r), rounding) is None:
         return None
     v, theta, sigma = _apart(A, square, trace) if apart else (A.new_zeros(r), trace / r, trace / r)
-    if not sigma <= min(r, 100) ** 2 * theta:  # as in `etfopt.nn.polar._routes`, where one value is faint
+    if not sigma <= min(r, 100) ** 2 * theta:  # a fainter one would spread its rounding by way of T
         return None
     E = torch.addr(square, v, v, beta=1 / sigma, alpha=1 - theta / sigma)
     E.diagonal().sub_(1)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from torch import Tensor
 
 from etfopt._torch import require_finite
-from etfopt.nn.polar._gauge import completed, without_gauge
-from etfopt.nn.polar._held import Held
-from etfopt.nn.polar._linear_term import frame_factor, scaled_linear_term, size_of
+from etfopt.nn.minimiser._gauge import completed, without_gauge
+from etfopt.nn.minimiser._held import Held
+from etfopt.nn.minimiser._linear_term import frame_factor, scaled_linear_term, size_of
+from etfopt.nn.minimiser._single import single_minimiser
 from etfopt.nn.polar._node import polar
-from etfopt.nn.polar._single import single_minimiser
 
 
 def minimiser(

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from etfopt._torch import differentiated_again, full_precision, in_forward_mode, outside_graphs, transforms
-from etfopt.nn.polar._linear_term import lasting_product
-from etfopt.nn.polar._minimiser import minimiser
+from etfopt.nn.minimiser._linear_term import lasting_product
+from etfopt.nn.minimiser._minimiser import minimiser
 
 
 def distance(H: Tensor, w: Tensor | None, F: Tensor, size: str, method: str) -> Tensor:

@@ -23,7 +23,7 @@ from torch import Tensor
 from etfopt._torch import visible
 from etfopt.errors import InputError
 from etfopt.frames import simplex_etf
-from etfopt.nn.polar._linear_term import lasting_product
+from etfopt.nn.minimiser._linear_term import lasting_product
 from etfopt.nn.polar._node import polar
 from etfopt.nn.polar._products import poisoned
 

@@ -3,22 +3,12 @@ r"""The linear term of the problem as tensors, up to its size, and products with
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
 from etfopt._torch import full_precision, widened
 from etfopt.errors import InputError
-
-RowMap: TypeAlias = Callable[[Tensor], Tensor]
-"""X -> XF for some F, and so of a product of matrices what it makes of the last factor, which may be far smaller."""
-
-
-def unchanged(X: Tensor) -> Tensor:
-    """Return X: the `RowMap` of F = I."""
-    return X
 
 
 def on_frame(X: Tensor, frame: Tensor | None, *, transpose: bool = False) -> Tensor:
@@ -89,7 +79,9 @@ def linear_term(H: Tensor, prox: Tensor | None, weight: Tensor | float, frame: T
     X = centred(H) if frame is None else lasting_product(H, frame.to(H).mT)
     if prox is None:
         return X
-    return X.add_(prox, alpha=weight) if isinstance(weight, float) else X + weight * prox
+    if isinstance(weight, float) and X.shape == prox.shape:
+        return X.add_(prox, alpha=weight)
+    return X + weight * prox
 
 
 def scaled_linear_term(

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from etfopt.nn.polar._linear_term import lasting_product
+from etfopt.nn.minimiser._linear_term import lasting_product
 from etfopt.nn.polar._node import polar
 
 
