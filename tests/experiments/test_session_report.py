@@ -71,7 +71,7 @@ def test_the_quantities_of_a_run_by_hand(tmp_path: Path):
             "forgetting": ((0.9 - 0.6) + (0.5 - 0.7)) / 2,  # of the last session nothing can be forgotten
         }
     )
-    assert quantities(run, (1, 7)).keys() == {*session_quantities(run), "step_ms", "step_mib"}
+    assert quantities(run, (1, 7)).keys() == {*session_quantities(run), "step_ms", "step_mib", "head_kib"}
 
 
 def test_the_page_has_the_sessions_and_no_epochs_to_reach(report: Report):
