@@ -85,7 +85,7 @@ def _number(value: float | None) -> str:
 
 def planned(runs: Sequence[Progress], title: str) -> Table:
     """Tabulate the runs of a study and how far they have come."""
-    rows = [(escape(p.run.folder), p.state.value, f"{p.epochs} of {p.run.config.training.epochs}") for p in runs]
+    rows = [(escape(p.run.folder), p.state.value, f"{p.epochs} of {p.run.config.epochs}") for p in runs]
     return table(title, {"run": FOLD, "state": LEFT, "epochs": RIGHT}, rows)
 
 

@@ -83,7 +83,7 @@ def _train_missing(study: Study, folder: Path, jobs: int, quiet: bool, machine: 
     todo = [p for p in before if p.state in (State.NEW, State.STARTED)]
     diverged = [p.run for p in before if p.state is State.DIVERGED]
     failed = [f"{run.folder}: {divergence(folder / run.folder, run.config)}" for run in diverged]
-    epochs = sum(p.run.config.training.epochs - p.epochs for p in todo)
+    epochs = sum(p.run.config.epochs - p.epochs for p in todo)
     kept = f"Kept: {folder}/, every finished epoch. To go on: the same command"
     with interruptible(lambda: kept), progress(epochs, quiet) as step:
         ended = run_study(study, folder, jobs=jobs, on_epoch=step, **machine)
@@ -98,8 +98,7 @@ def _train_missing(study: Study, folder: Path, jobs: int, quiet: bool, machine: 
 def _states(folder: Path, runs: Sequence[Progress]) -> dict[str, Any]:
     """Return the state of a study and of its runs, for JSON."""
     found = [
-        {"run": p.run.folder, "state": p.state.value, "epochs": p.epochs, "planned": p.run.config.training.epochs}
-        for p in runs
+        {"run": p.run.folder, "state": p.state.value, "epochs": p.epochs, "planned": p.run.config.epochs} for p in runs
     ]
     return {"path": str(folder), "runs": found}
 

@@ -20,6 +20,7 @@ from etfopt.plotting.pipelines import draw_pipelines
 from etfopt.plotting.profiles import draw_profile, draw_profile_page
 from etfopt.plotting.ratios import draw_ratios
 from etfopt.plotting.runs import PANELS, draw_margins, draw_measure, draw_off_diagonal, draw_page
+from etfopt.plotting.sessions import draw_session_page, draw_sessions
 from etfopt.plotting.solvers import draw_convergence, draw_convergence_page, solver_styles
 
 __all__ = [
@@ -43,6 +44,8 @@ __all__ = [
     "draw_profile",
     "draw_profile_page",
     "draw_ratios",
+    "draw_session_page",
+    "draw_sessions",
     "layer_values",
     "save",
     "solver_styles",

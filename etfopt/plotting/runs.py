@@ -21,6 +21,7 @@ __all__ = [
     "PANELS",
     "Groups",
     "Run",
+    "draw_band",
     "draw_margins",
     "draw_measure",
     "draw_off_diagonal",
@@ -101,8 +102,19 @@ def styles(labels: Sequence[str]) -> dict[str, Style]:
     }
 
 
-def _draw_band(axes: Axes, x: Array, values: Array, label: str, style: Style) -> None:
-    """Draw median and range of values, shape (runs, points)."""
+def draw_band(axes: Axes, x: Array, values: Array, label: str, style: Style) -> None:
+    """Draw median and range of values over runs.
+
+    Parameters
+    ----------
+    axes : Axes
+    x : ndarray, shape (points,)
+    values : ndarray, shape (runs, points)
+    label : str
+        For the legend.
+    style : dict
+        Keyword arguments of matplotlib's ``plot``, with a colour.
+    """
     values = np.maximum(values, FLOOR) if axes.get_yscale() == "log" else values
     axes.plot(x, np.median(values, axis=0), label=label, **style)
     axes.fill_between(x, values.min(axis=0), values.max(axis=0), color=style["color"], alpha=0.15, linewidth=0)
@@ -130,7 +142,7 @@ def draw_measure(groups: Groups, measure: str, *, axes: Axes | None = None) -> A
     for label, style in styles(list(groups)).items():
         epochs = min(len(run.history) for run in groups[label])
         values = np.array([[record[measure] for record in run.history[:epochs]] for run in groups[label]])
-        _draw_band(axes, np.arange(epochs, dtype=float), values, label, style)
+        draw_band(axes, np.arange(epochs, dtype=float), values, label, style)
     if measure == "train_cosine_margin":
         _mark_collapse(axes, groups)
     if measure.endswith("accuracy"):
@@ -178,7 +190,7 @@ def draw_margins(groups: Groups, split: str = "train", *, axes: Axes | None = No
     axes.set(title=f"sorted margins, P_CM ({'training' if split == 'train' else split})", xlabel="share of samples")
     for label, style in styles(list(groups)).items():
         margins = np.array([np.quantile(run.margins(split), share) for run in groups[label]])
-        _draw_band(axes, share, margins, label, style)
+        draw_band(axes, share, margins, label, style)
     axes.axhline(0, color="0.5", linewidth=0.8, linestyle=":")
     return axes
 
@@ -200,7 +212,7 @@ def draw_off_diagonal(groups: Groups, *, axes: Axes | None = None) -> Axes:
     axes.set(xlabel="epoch", ylabel="mean |cosine + 1/(C-1)|", yscale="log")
     for label, style in styles(list(groups)).items():
         off = np.array([[_off_diagonal(H) for H in run.class_means] for run in groups[label]])
-        _draw_band(axes, np.arange(off.shape[1], dtype=float), off, label, style)
+        draw_band(axes, np.arange(off.shape[1], dtype=float), off, label, style)
     return axes
 
 

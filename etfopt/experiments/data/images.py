@@ -73,6 +73,38 @@ class Split(Dataset[tuple[Tensor, Tensor]]):
         self.pixels, self.labels = samples.pixels, samples.labels
         self.mean, self.deviation = (None if x is None else x[:, None, None] for x in (mean, deviation))
 
+    def part(self, indices: Tensor) -> Split:
+        """Return some of its samples, standardised alike.
+
+        Parameters
+        ----------
+        indices : Tensor, shape (m,), int64
+            Which.
+
+        Returns
+        -------
+        Split
+            A copy of their images.
+        """
+        return self._like(Labelled(self.pixels[indices], self.labels[indices]))
+
+    def relabelled(self, labels: Tensor) -> Split:
+        """Return the same images with other labels.
+
+        Parameters
+        ----------
+        labels : Tensor, shape (n,), int64
+            The new ones.
+
+        Returns
+        -------
+        Split
+        """
+        return self._like(Labelled(self.pixels, labels))
+
+    def _like(self, samples: Labelled) -> Split:
+        return Split(samples, *(None if x is None else x[:, 0, 0] for x in (self.mean, self.deviation)))
+
     def __len__(self) -> int:
         return len(self.labels)
 

@@ -17,7 +17,15 @@ from etfopt.experiments.data.images import Labelled
 if TYPE_CHECKING:
     from etfopt.experiments.settings import DataConfig
 
-__all__ = ["Selection", "class_shares", "for_testing", "for_validation", "held_out", "selected"]
+__all__ = [
+    "Selection",
+    "class_shares",
+    "for_testing",
+    "for_validation",
+    "held_out",
+    "ranks_in_class",
+    "selected",
+]
 
 
 @dataclass(frozen=True)
@@ -48,7 +56,7 @@ def selected(labels: Tensor, num_classes: int, config: DataConfig) -> Selection:
     and of 20 images a class, or two imbalance factors, are nested.
     """
     generator = torch.Generator().manual_seed(config.seed)
-    ranks = _ranks(labels, num_classes, generator)
+    ranks = ranks_in_class(labels, num_classes, generator)
     counts = _without_validation(_at_hand(labels, num_classes, config), config)
     shares = class_shares(num_classes, config.imbalance, config.imbalance_factor)
     counts = (counts * shares + 1e-9).floor().long().clamp(min=1)
@@ -61,7 +69,7 @@ def for_validation(labels: Tensor, num_classes: int, config: DataConfig) -> Sele
 
     Of what `subset` keeps of a class they are the last, in the order in which `selected` takes the first.
     """
-    ranks = _ranks(labels, num_classes, torch.Generator().manual_seed(config.seed))
+    ranks = ranks_in_class(labels, num_classes, torch.Generator().manual_seed(config.seed))
     counts = _at_hand(labels, num_classes, config)
     first = _without_validation(counts, config)
     indices = ((first[labels] <= ranks) & (ranks < counts[labels])).nonzero().flatten()
@@ -73,7 +81,7 @@ def for_testing(labels: Tensor, num_classes: int, config: DataConfig) -> Selecti
     size = config.test_subset
     if size is None:
         return Selection(torch.arange(len(labels)), labels)
-    ranks = _ranks(labels, num_classes, torch.Generator().manual_seed(config.seed))
+    ranks = ranks_in_class(labels, num_classes, torch.Generator().manual_seed(config.seed))
     counts = torch.bincount(labels, minlength=num_classes)
     counts = _fewer(counts, size, f"data.test_subset = {size}", config.name, "the test")
     indices = (ranks < counts[labels]).nonzero().flatten()
@@ -128,12 +136,12 @@ def class_shares(C: int, kind: str, factor: float) -> Tensor:
 
 def held_out(labels: Tensor, num_classes: int, share: float, seed: int) -> Tensor:
     """Return which samples a stratified split holds out: of every class the share, at least one, never all."""
-    ranks = _ranks(labels, num_classes, torch.Generator().manual_seed(seed))
+    ranks = ranks_in_class(labels, num_classes, torch.Generator().manual_seed(seed))
     counts = torch.bincount(labels, minlength=num_classes)
     return ranks < _share_of(counts, share)[labels]
 
 
-def _ranks(labels: Tensor, num_classes: int, generator: torch.Generator) -> Tensor:
+def ranks_in_class(labels: Tensor, num_classes: int, generator: torch.Generator) -> Tensor:
     """Return for each sample its place in a random order of its class."""
     ranks = torch.empty_like(labels)
     for c in range(num_classes):

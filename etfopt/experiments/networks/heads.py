@@ -94,7 +94,14 @@ class PlainHead(nn.Module):
 AnyHead = Head | PlainHead
 
 
-def build_head(config: HeadConfig, dim: int, num_classes: int, seed: int, counts: Tensor | None = None) -> AnyHead:
+def build_head(
+    config: HeadConfig,
+    dim: int,
+    num_classes: int,
+    seed: int,
+    counts: Tensor | None = None,
+    capacity: int | None = None,
+) -> AnyHead:
     """Return the head that the settings name.
 
     It is called with d and C, with ``head.options``, and with each of the other settings that it has a parameter for.
@@ -109,6 +116,8 @@ def build_head(config: HeadConfig, dim: int, num_classes: int, seed: int, counts
         Of a random rotation.
     counts : Tensor, shape (C,), optional
         Training samples of each class. The frame "seli" needs them.
+    capacity : int, optional
+        The largest number of classes that may come, for a head that holds its classes when others come.
 
     Returns
     -------
@@ -128,6 +137,8 @@ def build_head(config: HeadConfig, dim: int, num_classes: int, seed: int, counts
     torch.Size([10, 12])
     """
     offers = {name: value for name, value in config if name not in ("name", "options") and value is not None}
+    if capacity is not None:
+        offers["capacity"] = capacity
     if config.statistics != "paper":
         del offers["averaging"]  # a rule of the paper's means
     if config.frame == "seli":

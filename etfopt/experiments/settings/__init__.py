@@ -4,6 +4,7 @@ from etfopt.experiments.settings._data import DataConfig
 from etfopt.experiments.settings._machine import Machine, require_processors
 from etfopt.experiments.settings._model import BackboneConfig, HeadConfig, LossConfig
 from etfopt.experiments.settings._run import TrainConfig, read_config
+from etfopt.experiments.settings._sessions import SessionsConfig
 from etfopt.experiments.settings._training import OptimizerConfig, ScheduleConfig, TrainingConfig
 from etfopt.experiments.settings.names import HEADS
 
@@ -16,6 +17,7 @@ __all__ = [
     "Machine",
     "OptimizerConfig",
     "ScheduleConfig",
+    "SessionsConfig",
     "TrainConfig",
     "TrainingConfig",
     "read_config",

@@ -143,6 +143,20 @@ class HeadConfig(Section):
     class_weights: Literal["counts"] | None = setting(
         None, "Class weights of the nearest head: counts takes the numbers of samples, None is 1 each.", since="0.2"
     )
+    growth: Literal["least", "held", "random"] = setting(
+        "least",
+        "What a head with a frame does when a session brings classes. held: the frame has a vertex for every class of "
+        "the run from the start, and old classes keep theirs. least: the frame is made anew, and the old vertices move "
+        "as little as they can. random: so, with the new vertices drawn at random, and held for the session.",
+        since="0.2",
+    )
+    growth_weight: float = setting(
+        1.0,
+        "Of the nearest head with the growth least: class weight of the newest classes, where older ones have 1. 1e-3 "
+        "leaves the old vertices nearly where the growth has put them.",
+        since="0.2",
+        gt=0,
+    )
     options: Options = setting(Frozen(), "More keyword arguments of the head.", since="0.2")
 
     @model_validator(mode="after")
@@ -160,6 +174,16 @@ class HeadConfig(Section):
             raise InputError(f"head.class_weights = 'counts' is of the nearest head; head.name is {self.name!r}")
         if self.class_weights is not None and self.statistics == "paper":
             raise InputError("head.class_weights = 'counts' is for head.statistics = 'running'; leave it out")
+        if self.growth_weight != 1 and (self.name in ("fixed", "learned") or self.growth != "least"):
+            raise InputError(
+                f"head.growth_weight = {self.growth_weight:g} is of the nearest head with head.growth = 'least'; got "
+                f"{self.name!r} and {self.growth!r}"
+            )
+        if self.growth_weight != 1 and self.class_weights is not None:
+            raise InputError("head.growth_weight and head.class_weights both weigh the classes; set one of them")
+        if (self.growth == "random" and self.name == "fixed") or (self.growth != "least" and self.name == "learned"):
+            heads = "the nearest head" if self.growth == "random" else "heads with a frame"
+            raise InputError(f"head.growth = {self.growth!r} is of {heads}; head.name is {self.name!r}")
         if self.rotation != "canonical" and self.name != "fixed":
             raise InputError(f"head.rotation = {self.rotation!r} is of the fixed head; head.name is {self.name!r}")
         return self

@@ -15,6 +15,7 @@ from etfopt.experiments.settings._data import DataConfig
 from etfopt.experiments.settings._model import BackboneConfig, HeadConfig, LossConfig
 from etfopt.experiments.settings._options import guessed
 from etfopt.experiments.settings._section import Section, setting, typed
+from etfopt.experiments.settings._sessions import SessionsConfig
 from etfopt.experiments.settings._training import OptimizerConfig, ScheduleConfig, TrainingConfig
 from etfopt.experiments.settings.names import FOLDER
 
@@ -56,11 +57,13 @@ class TrainConfig(Section):
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     training: TrainingConfig = TrainingConfig()
+    sessions: SessionsConfig = SessionsConfig()
 
     @model_validator(mode="after")
     def _go_together(self) -> TrainConfig:
         self._check_backbone()
         self._check_optimizer()
+        self.sessions.check_with(self.data, self.head, self.loss, self.schedule)
         epochs, last = self.training.epochs, max([self.schedule.warmup, *self.schedule.milestones])
         if last >= epochs:
             raise InputError(
@@ -72,6 +75,11 @@ class TrainConfig(Section):
         if (C := self.data.known_classes) is not None:  # before any data are read
             self.check_room(C)
         return self
+
+    @property
+    def epochs(self) -> int:
+        """Number of epochs of the whole run: those of the base session, and of all later ones."""
+        return self.training.epochs + self.sessions.count * self.sessions.epochs
 
     def check_room(self, C: int) -> None:
         """Refuse a classifier that is too large, or has too few dimensions for its frame.
@@ -86,6 +94,7 @@ class TrainConfig(Section):
         InputError
             If so, with the setting to change.
         """
+        self.sessions.base(C)
         d = self.backbone.feature_dim
         if C * d > LARGEST_HEAD:
             raise InputError(
@@ -172,7 +181,7 @@ class TrainConfig(Section):
         left_open(values, settings, type(self)().to_dict())
         for name, value in settings.items():
             topic, _, key = str(name).partition(".")
-            table = values.get(topic) if key else values
+            table = values.setdefault(topic, {}) if name in known and key else values
             if key.startswith("options.") and f"{topic}.options" in known:
                 *tables, option = key.removeprefix("options.").split(".")
                 inner = values[topic].setdefault("options", {})
@@ -181,7 +190,7 @@ class TrainConfig(Section):
                 if not option or not isinstance(inner, dict):
                     raise InputError(f"{name}: there is no such option; write it as in {topic}.options.depth=3")
                 inner[option] = guessed(value) if isinstance(value, str) else value
-            elif name in known and isinstance(table, dict):
+            elif name in known:
                 table[key or topic] = typed(value, known[name].annotation) if isinstance(value, str) else value
             else:
                 near = [known_name for known_name in known if key and known_name.startswith(f"{topic}.")]
@@ -207,6 +216,13 @@ class TrainConfig(Section):
             If the learning rate depends on the number of epochs, as that of a cosine does; or the number is refused.
         """
         planned = self.training.epochs
+        if self.sessions.count and epochs != planned:
+            raise InputError(
+                f"training.epochs = {epochs}: the later sessions of this run follow on {planned} epochs",
+                "epochs",
+                epochs,
+                "train anew in another folder",
+            )
         if self.schedule.uses_length and epochs != planned:
             raise InputError(
                 f"training.epochs = {epochs}: this run is planned for {planned} epochs, and the rate of its "
@@ -230,7 +246,7 @@ class TrainConfig(Section):
         str
             16 hexadecimal digits.
         """
-        return self.digest() if self.schedule.uses_length else self.prolonged(ENDLESS).digest()
+        return self.digest() if self.schedule.uses_length or self.sessions.count else self.prolonged(ENDLESS).digest()
 
     @property
     def label(self) -> str:

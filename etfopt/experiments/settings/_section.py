@@ -155,7 +155,8 @@ class Section(BaseModel):
         for name, field in type(self).model_fields.items():
             value = getattr(self, name)
             if isinstance(value, Section):
-                values[name] = value._written(identity=identity)
+                if written := value._written(identity=identity):  # a section of young defaults alone has nothing
+                    values[name] = written
                 continue
             facts: Any = field.json_schema_extra
             old = field.get_default(call_default_factory=True) if facts["before"] is None else facts["before"]

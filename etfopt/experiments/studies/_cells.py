@@ -7,9 +7,10 @@ import re
 from collections.abc import Sequence
 
 from etfopt.experiments.studies._numbers import TAILS, Spread
+from etfopt.experiments.studies._sessions import SESSION_QUANTITIES
 
 ACCURACIES = {"test_accuracy_first": 0, "test_accuracy_second": 1}
-PERCENT = (*ACCURACIES, *(name for name in TAILS if "accuracy" in name))
+PERCENT = (*ACCURACIES, *(name for name in TAILS if "accuracy" in name), *SESSION_QUANTITIES)
 SPEED = ("epochs_to_99", "epochs_to_100", "epochs_to_margin_1")
 
 

@@ -7,17 +7,20 @@ from dataclasses import dataclass
 from typing import Generic, TypeAlias, TypeVar
 
 from etfopt.errors import InputError
+from etfopt.experiments.studies._sessions import in_sessions
 from etfopt.experiments.studies.plan import Study
 from etfopt.experiments.studies.statistics import Comparison, Steadiness, compare, steadiness
 
 COMPARED = ("test_accuracy_first", "test_accuracy_second", "epochs_to_99", "epochs_to_100", "epochs_to_margin_1")
 """Quantities that are compared seed by seed."""
 
+SESSION_COMPARED = ("average_accuracy", "last_accuracy", "base_accuracy", "later_accuracy", "forgetting")
+"""The same of runs in sessions."""
 COMPARED_TAILS = ("test_accuracy_head", "test_accuracy_middle", "test_accuracy_tail")
 """Those that runs on imbalanced classes have besides."""
 
 STEADY = ("test_accuracy_first", "test_accuracy_second", "epochs_to_99", "cosine_margin")
-"""Quantities whose spread between seeds is compared."""
+"""Quantities whose spread between seeds is compared; of runs in sessions none is."""
 
 
 Found: TypeAlias = dict[str, dict[int, dict[str, float | None]]]
@@ -80,18 +83,23 @@ def _by_seed(found: Found, variant: str, quantity: str) -> dict[int, float | Non
 
 
 def comparisons(study: Study, found: Found, baselines: Sequence[str]) -> list[Pair[Comparison]]:
-    """Compare the variants with their baselines in `COMPARED`, and in `COMPARED_TAILS` where both have these.
+    """Compare the variants with their baselines in `COMPARED`, or in `SESSION_COMPARED`.
+
+    They are compared in `COMPARED_TAILS` too where both have these.
 
     If a run never reached a level, its epoch counts as one after the last: the difference is then a bound, and the
     pair is counted as censored.
     """
-    lengths = {variant.name: variant.config.training.epochs for variant in study.variants}
+    lengths = {variant.name: variant.config.epochs for variant in study.variants}
 
     def result(ours: str, theirs: str, quantity: str) -> Comparison:
         never = 1.0 + max(lengths[ours], lengths[theirs])
         return compare(_by_seed(found, ours, quantity), _by_seed(found, theirs, quantity), never)
 
-    return [Pair(*pair, q, result(*pair, q)) for pair in pairs(study, baselines) for q in _compared(found, pair)]
+    def compared(pair: tuple[str, str]) -> tuple[str, ...]:
+        return SESSION_COMPARED if in_sessions(study) else _compared(found, pair)
+
+    return [Pair(*pair, q, result(*pair, q)) for pair in pairs(study, baselines) for q in compared(pair)]
 
 
 def _compared(found: Found, pair: tuple[str, str]) -> tuple[str, ...]:
@@ -105,5 +113,5 @@ def spread_comparisons(study: Study, found: Found, baselines: Sequence[str]) -> 
     return [
         Pair(ours, theirs, q, steadiness(_by_seed(found, ours, q), _by_seed(found, theirs, q)))
         for ours, theirs in pairs(study, baselines)
-        for q in STEADY
+        for q in (() if in_sessions(study) else STEADY)
     ]

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from etfopt.experiments.studies._cells import ACCURACIES, PERCENT, SPEED, kind_of, plain, spread_text, table_text
 from etfopt.experiments.studies._comparisons import Pair
 from etfopt.experiments.studies._numbers import COLLAPSE, QUANTITIES, TAILS
+from etfopt.experiments.studies._session_tables import session_tables
+from etfopt.experiments.studies._sessions import in_sessions
 from etfopt.experiments.studies._tried import at_edges, is_chosen, tried_with
 from etfopt.experiments.studies.statistics import LEVEL, RESAMPLES, Comparison, Steadiness
 
@@ -27,14 +29,7 @@ def markdown(report: Report, figures: Mapping[str, str]) -> str:
         study.setup,
         *_incomplete(report),
         f"## Findings\n\n{study.findings}" if study.findings else "",
-        "## Top-1 at two epochs\n\nMedian over seeds, and range.",
-        _accuracies(report),
-        "## Epochs to reach\n\nTraining accuracy of 99 % and 100 %, and a mean cosine margin of 1.0 on the training "
-        "split; median over seeds, and range; > stands for runs that did not get there in their epochs.",
-        _table(report, SPEED),
-        "## Collapse after the last epoch\n\nMeasures of the training split.",
-        _table(report, COLLAPSE),
-        *_tails(report),
+        *(session_tables(report) if in_sessions(study) else _epoch_tables(report)),
         "## Time and memory of a training step\n\nForward, backward and update on the machine of the runs: the median "
         "time, and the most memory that tensors made in a step took at a time, activations and gradients included. The "
         "head's memory is that of its parameters and buffers.",
@@ -47,6 +42,19 @@ def markdown(report: Report, figures: Mapping[str, str]) -> str:
         *_origins(report.origins),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _epoch_tables(report: Report) -> list[str]:
+    return [
+        "## Top-1 at two epochs\n\nMedian over seeds, and range.",
+        _accuracies(report),
+        "## Epochs to reach\n\nTraining accuracy of 99 % and 100 %, and a mean cosine margin of 1.0 on the training "
+        "split; median over seeds, and range; > stands for runs that did not get there in their epochs.",
+        _table(report, SPEED),
+        "## Collapse after the last epoch\n\nMeasures of the training split.",
+        _table(report, COLLAPSE),
+        *_tails(report),
+    ]
 
 
 def _incomplete(report: Report) -> list[str]:
@@ -78,7 +86,7 @@ def _accuracies(report: Report) -> str:
 
 
 def _table(report: Report, keys: Sequence[str]) -> str:
-    lengths = {variant.name: variant.config.training.epochs for variant in report.collected.study.variants}
+    lengths = {variant.name: variant.config.epochs for variant in report.collected.study.variants}
     rows = [
         [plain(name), *(spread_text(row[key], kind_of(key), lengths[name]) for key in keys)]
         for name, row in report.spreads.items()

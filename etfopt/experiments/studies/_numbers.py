@@ -11,6 +11,7 @@ from pathlib import Path
 
 from etfopt.errors import InputError
 from etfopt.experiments.studies._progress import STUDY, State, divergence, load_study, progress
+from etfopt.experiments.studies._sessions import SESSION_QUANTITIES, session_quantities
 from etfopt.experiments.studies.plan import Study, Variant
 from etfopt.experiments.training._run_folder import read_starts
 from etfopt.experiments.training.results import RunResult, load_run
@@ -32,8 +33,11 @@ QUANTITIES = {
     "step_ms": "ms a step",
     "step_mib": "MiB a step",
     "head_kib": "KiB of the head",
+    **SESSION_QUANTITIES,
 }
-"""Names of what is reported of a run; measures without an epoch are those of the training split after the last one."""
+"""Names of what is reported of a run; measures without an epoch are those of the training split after the last one.
+
+Of a run in sessions only those of sessions are reported, and the cost of a step."""
 
 COLLAPSE = ("cosine_margin", "nc1", "nc2", "nc3", "equinorm_difference", "etf_distance_means")
 
@@ -114,7 +118,7 @@ def _planned(folder: Path) -> Collected:
         elif p.state is State.DIVERGED:
             found.diverged[p.run.folder] = str(divergence(path, p.run.config))
         else:
-            found.missing[p.run.folder] = f"{p.epochs} of {p.run.config.training.epochs} epochs"
+            found.missing[p.run.folder] = f"{p.epochs} of {p.run.config.epochs} epochs"
     return found
 
 
@@ -139,7 +143,7 @@ def _loose(folder: Path) -> Collected:
         if run.finished:
             runs[name].append(run)
         else:
-            missing[path.name] = f"{max(len(run.history) - 1, 0)} of {config.training.epochs} epochs"
+            missing[path.name] = f"{max(len(run.history) - 1, 0)} of {config.epochs} epochs"
     for found in runs.values():
         found.sort(key=lambda run: run.config.seed)
     seeds = sorted({run.config.seed for found in runs.values() for run in found})
@@ -158,7 +162,7 @@ def _loaded(path: Path) -> RunResult:
 
 def two_epochs(study: Study, epochs: tuple[int, int] | None) -> dict[str, tuple[int, int]]:
     """Return for each variant the two epochs of its table: those asked for, or a quarter of all and all."""
-    lengths = {variant.name: variant.config.training.epochs for variant in study.variants}
+    lengths = {variant.name: variant.config.epochs for variant in study.variants}
     if epochs is None:
         return {name: (max(1, length // 4), length) for name, length in lengths.items()}
     first, second = epochs
@@ -169,6 +173,13 @@ def two_epochs(study: Study, epochs: tuple[int, int] | None) -> dict[str, tuple[
 
 def quantities(run: RunResult, epochs: tuple[int, int]) -> dict[str, float | None]:
     """Return all `QUANTITIES` of a run, and those of `TAILS` that it has; None is an epoch that never came."""
+    cost: dict[str, float | None] = {
+        "step_ms": run.step_ms,
+        "step_mib": run.step_bytes / 2**20,
+        "head_kib": _head_bytes(run) / 2**10,
+    }
+    if run.config.sessions.count:
+        return session_quantities(run) | cost
     first, second = (run.history[epoch] for epoch in epochs)
     last = run.history[-1]
     return {
@@ -180,9 +191,7 @@ def quantities(run: RunResult, epochs: tuple[int, int]) -> dict[str, float | Non
         "epochs_to_100": run.epochs_to(1.0),
         "epochs_to_margin_1": run.epochs_to(1.0, "train_cosine_margin"),
         **{key: last[f"train_{key}"] for key in COLLAPSE},
-        "step_ms": run.step_ms,
-        "step_mib": run.step_bytes / 2**20,
-        "head_kib": _head_bytes(run) / 2**10,
+        **cost,
         **{key: last[key] for key in TAILS if key in last},
     }
 

@@ -87,7 +87,7 @@ def progress(folder: Path, runs: Sequence[Planned]) -> list[Progress]:
 def _state(path: Path, config: TrainConfig) -> tuple[State, int]:
     lines = read_lines(path / LINES) if (path / LINES).exists() else []
     done = int(lines[-1]["epoch"]) if lines else 0
-    if done == config.training.epochs and all((path / name).exists() for name in RESULTS):
+    if done == config.epochs and all((path / name).exists() for name in RESULTS):
         return State.FINISHED, done
     return State.DIVERGED if divergence(path, config) else State.STARTED, done
 

@@ -13,10 +13,11 @@ from markdown_it import MarkdownIt
 
 from etfopt.experiments.studies._markdown import markdown
 from etfopt.experiments.studies._numbers import Collected
+from etfopt.experiments.studies._sessions import accuracy_curves, in_sessions
 from etfopt.experiments.studies.report import Report
 from etfopt.experiments.training._records import write_json
 from etfopt.files import make_folder, refuse_occupied, write_atomically
-from etfopt.plotting import draw_page, save
+from etfopt.plotting import draw_page, draw_session_page, save
 
 __all__ = ["MEASURES", "REPORT_KEYS", "write_report"]
 
@@ -76,7 +77,7 @@ def write_report(report: Report, folder: Path) -> list[Path]:
     make_folder(folder)
     write_json(folder / "report.json", report.to_dict())
     write_atomically(folder / METRICS, gzip.compress("".join(_lines(report.collected)).encode(), mtime=0))
-    figures = _figures(report, folder)
+    figures = _session_figure(report, folder) if in_sessions(report.collected.study) else _figures(report, folder)
     text = markdown(report, {path.name: caption for path, caption in figures.items()})
     write_atomically(folder / "report.md", text.encode())
     write_atomically(folder / "report.html", as_html(text, report.collected.study.title).encode())
@@ -91,6 +92,19 @@ def _lines(found: Collected) -> Iterator[str]:
                 values = {k: float(f"{v:.6g}") if math.isfinite(v) else None for k, v in record.items()}
                 place = {"variant": name, "seed": run.config.seed, "epoch": int(record["epoch"])}
                 yield json.dumps({**values, **place}, allow_nan=False) + "\n"
+
+
+def _session_figure(report: Report, folder: Path) -> dict[Path, str]:
+    """Draw the accuracy over the sessions, a panel for every cell of the grid; return the caption."""
+    curves = {name: runs for name, runs in accuracy_curves(report.collected.runs).items() if runs}
+    cells: dict[str, dict[str, list[list[float]]]] = {}
+    for variant in report.collected.study.variants:
+        if variant.name in curves:
+            cells.setdefault(variant.cell, {})[variant.head or variant.name] = curves[variant.name]
+    path, seeds = folder / "curves-1.png", sorted({len(runs) for runs in curves.values()})
+    save(draw_session_page(cells), path, dpi=100)
+    title = f"accuracy on all classes so far after every session: median and range over {seeds[-1]} seeds"
+    return {path: title}
 
 
 def _figures(report: Report, folder: Path) -> dict[Path, str]:

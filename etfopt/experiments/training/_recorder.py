@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 from torch import Tensor
+from torch.nn import functional
 
 from etfopt._memory import Allocations
 from etfopt.experiments.training._means import append_means
@@ -120,7 +121,9 @@ class Recorder(pl.Callback):
         self.steps_bytes.append(self.step_bytes)
         self.margins = {split: found.margins for split, found in measured.items()}
         if trainer.is_global_zero:
-            self._write(epoch, measured["train"].class_means)
+            means = measured["train"].class_means
+            more = 0 if module.session is None else module.session.ends[-1] - means.shape[1]
+            self._write(epoch, functional.pad(means, (0, more)))  # classes that are not there yet have zeros
 
     def _write(self, epoch: int, means: Tensor) -> None:
         append_means(self.path / MEANS_BY_EPOCH, means.numpy(), epoch)

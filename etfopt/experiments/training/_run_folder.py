@@ -94,7 +94,7 @@ def _described(path: Path) -> str:
         config = config_of(path)
     except InputError:
         return "written by another version of etfopt"
-    return f"{config.data.name}, head {config.head.name}, seed {config.seed}, {config.training.epochs} epochs planned"
+    return f"{config.data.name}, head {config.head.name}, seed {config.seed}, {config.epochs} epochs planned"
 
 
 def begin(path: Path, config: TrainConfig, start: Start, machine: Machine, head_bytes: int) -> None:
@@ -109,7 +109,7 @@ def begin(path: Path, config: TrainConfig, start: Start, machine: Machine, head_
         ) from error
     if not start.epoch or config_of(path).training.epochs != config.training.epochs:
         write_config(path, config)
-    planned = {"epoch": start.epoch, "epochs": config.training.epochs, "seed": config.seed}
+    planned = {"epoch": start.epoch, "epochs": config.epochs, "seed": config.seed}
     here = {**planned, "head_bytes": head_bytes, **asdict(machine), **environment()}
     write_json(path / ENVIRONMENT, {"starts": [*starts, here]})
 
@@ -136,7 +136,7 @@ def resume_from(path: Path, config: TrainConfig, identity: Identity, from_epoch:
     refuse_other_settings(path, config)
     checkpoint = choose(path / "checkpoints", identity, from_epoch)
     if checkpoint is None and (epochs := _finished_epochs(path)):
-        if epochs == config.training.epochs and all((path / name).exists() for name in RESULTS):
+        if epochs == config.epochs and all((path / name).exists() for name in RESULTS):
             return Start(None, epochs)
         raise InputError(
             f"{path}: holds the records of {epochs} finished epoch{'s' * (epochs > 1)} and no checkpoint to continue "
@@ -158,9 +158,9 @@ def finish(path: Path, config: TrainConfig) -> None:
     if all((path / name).exists() for name in RESULTS):
         return
     recorder = Recorder(path, None)
-    recorder.load_state_dict(load(checkpoints(path / "checkpoints")[config.training.epochs])["callbacks"]["Recorder"])
+    recorder.load_state_dict(load(checkpoints(path / "checkpoints")[config.epochs])["callbacks"]["Recorder"])
     recorder.write_lines()
-    recorder.write_results(read_means(path / MEANS_BY_EPOCH, config.training.epochs + 1)[-1])
+    recorder.write_results(read_means(path / MEANS_BY_EPOCH, config.epochs + 1)[-1])
 
 
 def kept(path: Path, advice: str = "") -> str:

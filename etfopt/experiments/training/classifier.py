@@ -14,10 +14,13 @@ from torch import Tensor, nn
 
 from etfopt.errors import ConvergenceError, InputError
 from etfopt.experiments.data.augment import augmented
+from etfopt.experiments.data.sessions import Session
+from etfopt.experiments.networks.growth import grow
 from etfopt.experiments.networks.heads import AnyHead
 from etfopt.experiments.networks.losses import build_loss
 from etfopt.experiments.networks.optimizers import build_optimizer, build_schedule
 from etfopt.experiments.settings import TrainConfig
+from etfopt.experiments.training._sessions import freeze, session_accuracies
 from etfopt.experiments.training.measures import Measured, SplitMeasures
 from etfopt.experiments.training.shares import share_weight
 from etfopt.nn import ETFDistance
@@ -52,6 +55,23 @@ class Classifier(pl.LightningModule):
         self.train_measures = SplitMeasures(head, counts)
         self.test_measures = SplitMeasures(head, counts)
         self.measured: dict[str, Measured] = {}  # by split, at the last validation
+        self.session: Session | None = None
+
+    def enter(self, session: Session) -> None:
+        """Begin a session: the head takes its classes, and what it does not train is frozen.
+
+        Parameters
+        ----------
+        session : Session
+            The next one. The base session changes nothing.
+        """
+        self.session = session
+        if not session.number:
+            return
+        grow(self.head, session.classes - session.old, self.config.head, (self.config.seed + session.number) % 2**64)
+        counts = torch.ones(session.classes)
+        self.train_measures, self.test_measures = (SplitMeasures(self.head, counts) for _ in range(2))
+        freeze(self.backbone, self.config.sessions.backbone)
 
     @property
     def head_bytes(self) -> int:
@@ -74,15 +94,15 @@ class Classifier(pl.LightningModule):
         logits: Tensor = self.head(self.backbone(images))
         return logits
 
-    def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor | None:
         """Return the loss of a batch, such that its mean over the processes is that of the whole batch.
 
         The batch is augmented by draws that depend on seed, epoch, batch and process alone.
 
         Returns
         -------
-        Tensor, shape ()
-            The loss.
+        Tensor, shape (), or None
+            The loss; None where nothing depends on parameters that are trained.
 
         Raises
         ------
@@ -99,6 +119,8 @@ class Classifier(pl.LightningModule):
                 loss = loss + weight * self.distance.from_features(self.head.normalize(features), labels)
             if not torch.isfinite(loss):
                 raise InputError(f"the loss is {float(loss.detach())}")
+        if not loss.requires_grad:  # all is frozen; the head has taken the batch into its statistics
+            return None
         return loss * share_weight(labels)
 
     def validation_step(self, batch: list[Tensor], batch_idx: int, dataloader_idx: int = 0) -> None:  # noqa: ARG002 - same
@@ -112,7 +134,11 @@ class Classifier(pl.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Finish the measures of both splits."""
+        apart = {}
+        if self.session is not None and len(self.session.ends) > 1:
+            apart = session_accuracies(self.session, *self.test_measures.right_by_class(self.head))
         self.measured = {"train": self.train_measures.finish(self.head), "test": self.test_measures.finish(self.head)}
+        self.measured["test"].values.update(apart)
 
     @contextmanager
     def _diverging(self, where: str, batch_idx: int | None = None) -> Iterator[None]:
@@ -141,9 +167,23 @@ class Classifier(pl.LightningModule):
         return f" (samples {', '.join(map(str, indices[:NAMED]))}{', ...' * (len(indices) > NAMED)})"
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Return the configured optimiser over the trainable parameters, and the schedule of its rate, if any."""
+        """Return the configured optimiser over the trainable parameters, and the schedule of its rate, if any.
+
+        In a later session both are those of this session alone.
+
+        Returns
+        -------
+        Optimizer, dict or None
+            None where nothing is trained.
+        """
         schedule, epochs = self.config.schedule, self.config.training.epochs
-        optimizer = build_optimizer(self, self.config.optimizer)
+        settings = self.config.optimizer
+        if self.session is not None and self.session.number:
+            epochs, rate = self.session.epochs, self.config.sessions.learning_rate
+            settings = settings.model_copy(update={} if rate is None else {"learning_rate": rate})
+        if not any(p.requires_grad for p in self.parameters()):
+            return None
+        optimizer = build_optimizer(self, settings)
         by_step = schedule.interval == "step"
         epoch_steps = int(self.trainer.estimated_stepping_batches) // epochs if by_step else 1
         scheduler = build_schedule(optimizer, schedule, epochs, epoch_steps)

@@ -100,6 +100,10 @@ def use_threads(count: int) -> Iterator[None]:
 
 UNNEEDED = (
     ".*does not have many workers.*",
+    # of later sessions, where parts are frozen, or nothing is left to train
+    ".*module\\(s\\) in eval mode at the start of training.*",
+    ".*`training_step` returned `None`.*",
+    ".*`LightningModule.configure_optimizers` returned `None`.*",
     ".*treespec, LeafSpec.* is deprecated.*",  # a note from torch to Lightning's developers
 )
 

@@ -15,6 +15,11 @@ from etfopt.metrics import CosineMargin, NearestMeanMismatch, NeuralCollapse, Nu
 __all__ = ["Measured", "SplitMeasures"]
 
 
+def predicted(f: Tensor, head: AnyHead) -> Tensor:
+    """Return the classes of features as the head sees them, by float64 logits."""
+    return (f.double() @ head.weight.double().mT + head.bias.double()).argmax(dim=1)
+
+
 @dataclass(frozen=True)
 class Measured:
     """What was measured on a split.
@@ -89,6 +94,13 @@ class SplitMeasures(nn.Module):
             self.tails.update(f, labels, head.weight, head.bias)
         self._kept.append((f.detach(), labels))
         self.loss.update(loss, len(labels))
+
+    def right_by_class(self, head: AnyHead) -> tuple[Tensor, Tensor]:
+        """Return how many samples of each class so far are classified right, and how many there are."""
+        right, labels = zip(*((predicted(f, head) == y, y) for f, y in self._kept), strict=True)
+        label = torch.cat(labels)
+        counts = torch.bincount(label, minlength=head.num_classes)
+        return torch.bincount(label[torch.cat(right)], minlength=head.num_classes), counts
 
     def finish(self, head: AnyHead) -> Measured:
         """Return what was measured, and start anew. Every rank has to call this."""

@@ -45,8 +45,8 @@ class RunProgress:
 class Reporter(pl.Callback):
     """Calls a function after every step and epoch, in the first process alone. Comes after all other callbacks."""
 
-    def __init__(self, recorder: Recorder, tell: Callable[[RunProgress], None]) -> None:
-        self.recorder, self.tell = recorder, tell
+    def __init__(self, recorder: Recorder, tell: Callable[[RunProgress], None], epochs: int) -> None:
+        self.recorder, self.tell, self.epochs = recorder, tell, epochs
 
     def on_train_batch_end(self, trainer: pl.Trainer, _module: Any, _outputs: Any, _batch: Any, batch_idx: int) -> None:
         """Report a step."""
@@ -58,5 +58,7 @@ class Reporter(pl.Callback):
 
     def _report(self, trainer: pl.Trainer, step: int, *, ended: bool) -> None:
         if trainer.is_global_zero:
-            steps, epochs = int(trainer.num_training_batches), int(trainer.max_epochs or 1)
-            self.tell(RunProgress(trainer.current_epoch + 1, epochs, step, steps, self.recorder.history[-1], ended))
+            steps = int(trainer.num_training_batches)
+            self.tell(
+                RunProgress(trainer.current_epoch + 1, self.epochs, step, steps, self.recorder.history[-1], ended)
+            )

@@ -47,7 +47,7 @@ class RunResult:
     trained: int = 0
 
     def __repr__(self) -> str:
-        epochs = f"{len(self.history) - 1} of {self.config.training.epochs} epochs" if self.history else "not begun"
+        epochs = f"{len(self.history) - 1} of {self.config.epochs} epochs" if self.history else "not begun"
         found = f", test accuracy {self.history[-1]['test_accuracy']:.4g}" if self.history else ""
         return f"RunResult({self.config.label}, {epochs}{found}, {self.path})"
 
@@ -74,7 +74,7 @@ class RunResult:
     @property
     def finished(self) -> bool:
         """Whether all epochs of the configuration were trained."""
-        return bool(self.history) and self.history[-1]["epoch"] == self.config.training.epochs
+        return bool(self.history) and self.history[-1]["epoch"] == self.config.epochs
 
     def margins(self, split: str = "train") -> np.ndarray[tuple[int], np.dtype[np.float64]]:
         """Return the sorted cosine margins after the last epoch, for the curve P_CM.

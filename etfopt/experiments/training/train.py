@@ -9,30 +9,30 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
-from pytorch_lightning.utilities.exceptions import SIGTERMException
 from torch import nn
 
 from etfopt.errors import ConvergenceError, InputError
-from etfopt.experiments.data import Images, batches, load_images
+from etfopt.experiments.data import Images, load_images
+from etfopt.experiments.data.sessions import sessions_of
 from etfopt.experiments.networks.backbones import build_backbone
 from etfopt.experiments.networks.heads import build_head
 from etfopt.experiments.networks.optimizers import build_optimizer, build_schedule, orthogonal_
 from etfopt.experiments.settings import Machine, TrainConfig
 from etfopt.experiments.training._checkpoints import EpochCheckpoint, Identity
+from etfopt.experiments.training._fitting import fit_sessions
 from etfopt.experiments.training._means import read_means
 from etfopt.experiments.training._random_states import RandomStates, seeded
 from etfopt.experiments.training._recorder import MEANS_BY_EPOCH, Recorder
 from etfopt.experiments.training._records import config_of, locked, refuse_locked
 from etfopt.experiments.training._run_folder import Start, begin, finish, kept, refuse_occupied, resume_from
+from etfopt.experiments.training._sessions import last_layer
 from etfopt.experiments.training._termination import heeding_sigterm
 from etfopt.experiments.training.classifier import Classifier
 from etfopt.experiments.training.loggers import RunLogger
 from etfopt.experiments.training.machine import build_trainer, process_rank, quiet_lightning, use_threads
 from etfopt.experiments.training.progress import Reporter, RunProgress
 from etfopt.experiments.training.results import RunResult, load_run
-from etfopt.experiments.training.shares import share
 from etfopt.files import StorageError, make_folder
 
 __all__ = ["RunProgress", "RunResult", "kept", "resume", "train"]
@@ -132,7 +132,10 @@ def train(
     with quiet_lightning():
         build_trainer(computer, config.training, ())  # refused before data are read
     images = load_images(config.data) if images is None else images
-    epochs, model = config.training.epochs, _build(config, images, backbone)  # refused before anything changes
+    if config.sessions.count and computer.devices > 1:
+        raise InputError(f"devices = {computer.devices}: a run in sessions is for one device; leave devices out")
+    epochs, sessions = config.epochs, sessions_of(images, config)
+    model = _build(config, images, backbone)  # refused before anything changes
     identity = Identity(config.course(), computer.devices, computer.precision)
     with ExitStack() as stack:
         heed = stack.enter_context(heeding_sigterm())
@@ -141,7 +144,7 @@ def train(
         recorder = Recorder(path, on_epoch, log)
         callbacks = [heed, RandomStates(), recorder, EpochCheckpoint(path / "checkpoints", identity)]
         if on_progress is not None:
-            callbacks.append(Reporter(recorder, on_progress))
+            callbacks.append(Reporter(recorder, on_progress, epochs))
         trainer = build_trainer(computer, config.training, callbacks)
         if rank == 0:
             make_folder(path)
@@ -157,7 +160,7 @@ def train(
             begin(path, config, start, computer, model.head_bytes)
         LOG.info("%s: %s, epochs %d to %d, digest %s", path, config, start.epoch + 1, epochs, config.digest())
         with seeded(config.seed, rank), _ending(path, recorder, rank):
-            _fit(trainer, model, images, start)
+            fit_sessions(trainer, model, sessions, start)
             means = read_means(path / MEANS_BY_EPOCH, epochs + 1)
             if rank == 0:
                 recorder.write_results(means[-1])
@@ -227,27 +230,6 @@ def resume(path: Path, *, epochs: int | None = None, **options: Any) -> RunResul
     return train(config if epochs is None else config.prolonged(epochs), path, resume=True, **options)
 
 
-def _fit(trainer: pl.Trainer, model: Classifier, images: Images, start: Start) -> None:
-    """Measure, unless that was done before, then train; an interruption surfaces as one."""
-    config, rank, size = model.config, trainer.global_rank, trainer.world_size
-    whole = batches(images.train, config.training.batch_size, config.seed, config.data.batches)
-    training = share(whole, rank, size, training=True)
-    order: Any = training.sampler
-    order.set_epoch(start.epoch)  # Lightning says so, too, but after it has started the loader
-    splits = [share(batches(split), rank, size, training=False) for split in (images.train, images.test)]
-    # Lightning casts after it has loaded a checkpoint, which would round 64-bit weights to 32
-    trainer.strategy.precision_plugin.convert_module(model)
-    try:
-        if not start.epoch:
-            trainer.validate(model, splits, verbose=False)
-        trainer.fit(model, training, splits, ckpt_path=start.checkpoint, weights_only=True)
-    except SIGTERMException:
-        raise
-    except SystemExit:
-        # Lightning turns Ctrl-C into a bare exit
-        raise KeyboardInterrupt from None
-
-
 def _build(config: TrainConfig, images: Images, backbone: nn.Module | None = None) -> Classifier:
     """Build backbone, then head, from the seed alone, so that the backbone is the same under every head."""
     config.check_room(images.num_classes)
@@ -256,12 +238,17 @@ def _build(config: TrainConfig, images: Images, backbone: nn.Module | None = Non
         backbone = build_backbone(config.backbone, images.train[0:2][0], len(images.train), backbone)
         if config.optimizer.name == "agd":
             orthogonal_(backbone)
-        counts = torch.bincount(images.train.labels, minlength=images.num_classes)
-        head = build_head(config.head, config.backbone.feature_dim, images.num_classes, config.seed, counts)
+        C = images.num_classes
+        base, capacity = config.sessions.base(C), C if config.head.growth == "held" else None
+        # of sessions, each counts its own classes alike
+        counts = torch.ones(base) if config.sessions.count else torch.bincount(images.train.labels, minlength=C)
+        head = build_head(config.head, config.backbone.feature_dim, base, config.seed, counts, capacity)
         if config.optimizer.name == "agd":
             for rows in head.parameters():
                 if rows.ndim > 1:  # AGD refuses others
                     nn.init.orthogonal_(rows)
+    if config.sessions.backbone == "last-layer":
+        last_layer(backbone)
     model = Classifier(backbone, head, config, counts)
     # what these refuse, they refuse before anything is written
     build_schedule(build_optimizer(model, config.optimizer), config.schedule, config.training.epochs)
