@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from etfopt._memory import Allocations
 from etfopt._options import as_method
-from etfopt.bench.timing import BATCH, times_in_turn
+from etfopt.bench.timing import BATCH, peak_bytes, times_in_turn
 from etfopt.bench.units import DELTA, SPECTRA, means_and_prox
 from etfopt.frames import simplex_etf
 from etfopt.nn.functional import etf_distance, nearest_etf
@@ -132,9 +132,11 @@ def _row(d: int, C: int, spectrum: str, device: torch.device, method: str) -> No
     }
     taken = times_in_turn(runs, REPEATS, REPEAT_SECONDS, finish=lambda: wait(device))
     medians = {name: statistics.median(times) for name, times in taken.items()}
+    # arrays of NumPy, which few columns take on the CPU, are no tensors
+    arrays = peak_bytes(total) if device.type == "cpu" else 0
     with Allocations(device) as held:
         total()
-    memory = held.peak / 4 / (d * C + C * C)
+    memory = (held.peak + arrays) / 4 / (d * C + C * C)
     return NodeRow(d, C, spectrum, str(device), **medians, memory=memory, method=method)
 
 

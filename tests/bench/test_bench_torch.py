@@ -18,13 +18,13 @@ from etfopt.experiments.networks.backbones import resnet18
 
 def test_every_shape_is_measured_on_random_means_and_near_collapse():
     steps = itertools.count()
-    rows = bench_node([(12, 4), (20, 5)], on_step=lambda: next(steps))
+    rows = bench_node([(512, 4), (300, 5)], on_step=lambda: next(steps))
     assert next(steps) == 4
     assert [(row.d, row.C, row.spectrum) for row in rows] == [
-        (12, 4, "random"),
-        (12, 4, "near collapse"),
-        (20, 5, "random"),
-        (20, 5, "near collapse"),
+        (512, 4, "random"),
+        (512, 4, "near collapse"),
+        (300, 5, "random"),
+        (300, 5, "near collapse"),
     ]
     for row in rows:
         assert min(row.forward, row.total, row.product, row.linear, row.distance) > 0
