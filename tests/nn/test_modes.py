@@ -286,6 +286,7 @@ def compiled_outcomes() -> Iterator[Callable[[str], dict]]:
     script = f"import sys; sys.path[:0] = {folders!r}; from tests.nn import test_modes; test_modes.serve()"
     # Lightning sets this on import: a CUDA build of PyTorch 2.13 without a device then drops tangents in graphs
     env = {name: value for name, value in os.environ.items() if name != "PYTORCH_NVML_BASED_CUDA_CHECK"}
+    env["OMP_NUM_THREADS"] = "1"  # OpenMP's threads do not survive a fork, and a fork waits for them
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     with subprocess.Popen([sys.executable, "-c", script], env=env, **pipes) as server:
 
