@@ -19,7 +19,7 @@ from etfopt._torch import differentiated_again, in_forward_mode, readable, trans
 from etfopt.nn.minimiser._linear_term import linear_term, linear_term_vjp
 from etfopt.nn.polar._collapsed import Collapsed, near_collapse
 from etfopt.nn.polar._factors import Decomposition
-from etfopt.nn.polar._few import FEW, ORDINARY, Few, few_factors, few_linear_term
+from etfopt.nn.polar._few import FEW, ORDINARY, Few, few_factors
 from etfopt.nn.polar._gram import gram
 from etfopt.nn.polar._node import polar_derivative
 from etfopt.nn.polar._routes import decompose
@@ -54,9 +54,8 @@ def _found(
 ) -> tuple[Tensor, Few | Collapsed | Decomposition] | None:
     """Return the linear term and its factors; None if it is not finite or of unusual size, or not near collapse."""
     if few:
-        X = few_linear_term(H, prox, weight, frame)
-        found = few_factors(X, H.dtype)
-        return None if found is None else (torch.from_numpy(X), found)
+        few_found = few_factors(H, prox, weight, frame)
+        return None if few_found is None else (torch.from_numpy(few_found[0]), few_found[1])
     A = linear_term(H, prox, weight, frame)
     square = gram(A)
     # the sum of squares is infinite or NaN where a value is, of which eigenvalues may not tell

@@ -70,43 +70,45 @@ class Few(NamedTuple):
         return Decomposition(self.U, *(_tensor(X, self.U.dtype) for X in (self.Q, self.S)))
 
 
-def few_linear_term(H: Tensor, prox: Tensor | None, weight: float, frame: Tensor | None) -> Float64Array:
-    """Return `etfopt.nn.minimiser._linear_term.linear_term` as an array."""
+def few_factors(H: Tensor, prox: Tensor | None, weight: float, frame: Tensor | None) -> tuple[Float64Array, Few] | None:
+    """Return the linear term and its factors; None if it is not finite or of unusual size."""
     with IGNORED():
-        X: Float64Array = double(H) @ _frame(frame, H.shape[-1]).mT
-        return X if prox is None else X + weight * double(prox)
+        X = double(H) @ _frame(frame, H.shape[-1]).mT
+        if prox is not None:
+            X = X + weight * double(prox)
+        found = factored(X, H.dtype)
+    return None if found is None else (X, found)
 
 
-def few_factors(X: Float64Array, dtype: torch.dtype) -> Few | None:
-    """Factor matrices, (..., d, r), rounded to a dtype; None if one is not finite or of unusual size."""
-    r, wide, u = X.shape[-1], dtype == torch.float64, torch.finfo(dtype).eps
+def factored(X: Float64Array, dtype: torch.dtype) -> Few | None:
+    """Factor matrices, (..., d, r), rounded to a dtype, where no floating-point error is raised."""
+    r, wide, rounding = X.shape[-1], dtype == torch.float64, X.shape[-1] * torch.finfo(dtype).eps
     # infinite or NaN where a value is, of which eigenvalues may not tell
     if not np.vdot(X, X) <= ORDINARY[1] ** 2:
         return None
-    with IGNORED():
-        try:
-            squares, Q = np.linalg.eigh(X.mT @ X)
-        except np.linalg.LinAlgError:  # it did not converge
-            return None
-        S = np.sqrt(np.maximum(squares, 0.0))
-        largest, spread, condition = _ends(S)
-        if not largest >= ORDINARY[0]:
-            return None
-        # what squaring loses of the others must be below the rounding of the dtype
-        limit = 2.0 * r if wide else RESOLVED
-        bad = S[..., -1] > limit * S[..., min(1, r - 1)] if spread > limit else None
-        faint = condition > limit
-        if faint:
-            S[..., 0] = 1
+    try:
+        squares, Q = np.linalg.eigh(X.mT @ X)
+    except np.linalg.LinAlgError:  # it did not converge
+        return None
+    S = np.sqrt(np.maximum(squares, 0.0))
+    largest, spread, condition = _ends(S)
+    if not largest >= ORDINARY[0]:
+        return None
+    # what squaring loses of the others must be below the rounding of the dtype
+    limit = 2.0 * r if wide else RESOLVED
+    bad = S[..., -1] > limit * S[..., min(1, r - 1)] if spread > limit else None
+    if condition > limit:
+        S[..., 0] = 1
         P = X @ (Q / S[..., None, :])
-        if faint:
-            S[..., 0] = _faint(P, r * u * S[..., -1])
-        if wide and spread > r**0.5:
-            P = 1.5 * P - P @ (0.5 * (P.mT @ P))
-        U = _tensor(P @ Q.mT, dtype)
+        S[..., 0] = _faint(P, S[..., -1], rounding)
+    else:
+        P = X @ (Q / S[..., None, :])
+    if wide and spread > r**0.5:
+        P = 1.5 * P - P @ (0.5 * (P.mT @ P))
+    U = _tensor(P @ Q.mT, dtype)
     if bad is not None:
         _replace(_tensor(X, dtype), bad, U, Q, S, P)
-        S[r * u * S.max(axis=-1, keepdims=True) >= S] = 0
+        S[rounding * S.max(axis=-1, keepdims=True) >= S] = 0
     return Few(U, Q, S, P)
 
 
@@ -121,7 +123,7 @@ def _ends(S: Float64Array) -> tuple[float, float, float]:
     return float(lasts.min()), float((lasts / S[..., min(1, S.shape[-1] - 1)]).max()), float((lasts / S[..., 0]).max())
 
 
-def _faint(P: Float64Array, rounding: Float64Array) -> Float64Array:
+def _faint(P: Float64Array, highest: Float64Array, rounding: float) -> Float64Array:
     """Make the first column of P, which is A q, orthonormal to the others; return its length, 0 if it is null.
 
     In place of a null one comes the coordinate direction that the others cover least, of whose square at least 1/d is
@@ -129,22 +131,23 @@ def _faint(P: Float64Array, rounding: Float64Array) -> Float64Array:
     """
     p, rest = P[..., :1], P[..., 1:]
     length = _orthogonalised(p, rest)
-    if (length < ROUGH * rounding).any():  # of one that is almost rounding, the first step leaves a part
-        null = length <= rounding
-        least = np.square(rest).sum(axis=-1, keepdims=True).argmin(axis=-2, keepdims=True)
-        p[...] = np.where(null[..., None, None], np.arange(p.shape[-2])[:, None] == least, p)
-        _orthogonalised(p, rest)
-        _orthogonalised(p, rest)
-        length = np.where(null, 0.0, length)
-    return length
+    if (length > ROUGH * rounding * highest).all():
+        return length
+    # of one that is almost rounding, the first step leaves a part
+    null = length <= rounding * highest
+    least = np.square(rest).sum(axis=-1, keepdims=True).argmin(axis=-2, keepdims=True)
+    p[...] = np.where(null[..., None, None], np.arange(p.shape[-2])[:, None] == least, p)
+    _orthogonalised(p, rest)
+    _orthogonalised(p, rest)
+    return np.where(null, 0.0, length)
 
 
 def _orthogonalised(p: Float64Array, rest: Float64Array) -> Float64Array:
     """Take from p what lies in the range of the others and make its length 1; return what the length was."""
     p -= rest @ (rest.mT @ p)
-    length = np.sqrt((p.mT @ p)[..., 0, 0])
-    p /= np.where(length > 0, length, 1.0)[..., None, None]
-    return np.asarray(length)
+    length = np.sqrt(p.mT @ p)
+    p /= length
+    return np.asarray(length[..., 0, 0])
 
 
 def _replace(A: Tensor, bad: Float64Array, U: Tensor, Q: Float64Array, S: Float64Array, P: Float64Array) -> None:
