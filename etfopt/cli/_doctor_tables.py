@@ -34,7 +34,7 @@ def screen(facts: Mapping[str, str], devices: str, found: Iterable[Extra], check
     rows = [
         *((name, escape(value)) for name, value in facts.items()),
         ("torch", escape(devices)),
-        ("extras", ", ".join(whole) or "none"),
+        *([("extras", ", ".join(whole))] if whole else []),
         *(("[yellow]missing[/]", _missing(name, group)) for name, group in extras.items() if name not in whole),
         *(_checked(check) for check in checks),
     ]
