@@ -148,6 +148,11 @@ def _problem(d: int, C: int, spectrum: str, device: torch.device) -> tuple[Tenso
     return tuple(torch.from_numpy(X).float().contiguous().to(device) for X in arrays)
 
 
+def gpu_name(device: str) -> str:
+    """Return what the maker calls a CUDA device."""
+    return torch.cuda.get_device_name(device)
+
+
 def wait(device: torch.device) -> None:
     """Wait until a GPU has done what it was told."""
     if device.type == "cuda":

@@ -135,6 +135,7 @@ def _check(json: Path | None, figure: Path | None, overwrite: bool, drawn: bool)
 
 
 def _conditions(names: Sequence[str], threads: Sequence[int], device: str) -> dict[str, object]:
+    from etfopt.bench.node import gpu_name
     from etfopt.bench.peers import as_peer, package_version
     from etfopt.bench.timing import conditions
 
@@ -142,9 +143,7 @@ def _conditions(names: Sequence[str], threads: Sequence[int], device: str) -> di
     versions = {module: package_version(module) for module in modules}
     about: dict[str, object] = {**conditions(), **versions, "threads": ", ".join(map(str, threads)), "device": device}
     if device.startswith("cuda"):
-        import torch
-
-        about["gpu"] = torch.cuda.get_device_name(device)
+        about["gpu"] = gpu_name(device)
     return about
 
 

@@ -11,7 +11,7 @@ pytest.importorskip("torch")
 import etfopt
 
 PACKAGE = Path(etfopt.__file__).parent
-OURS = {"self", "cls", "super()", "incoming"}
+OURS = {"self", "self.learned", "cls", "super()", "incoming"}
 """What may have private attributes of our own."""
 
 
