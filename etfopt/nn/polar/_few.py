@@ -166,8 +166,8 @@ def double(X: Tensor) -> Float64Array:
 
 
 def _tensor(X: Float64Array, dtype: torch.dtype) -> Tensor:
-    found = torch.from_numpy(X)
-    return found if dtype == torch.float64 else found.to(dtype)
+    # PyTorch would wake threads for it, which on busy processors takes longer than all the rest
+    return torch.from_numpy(X if dtype == torch.float64 else X.astype(np.float32))
 
 
 def _frame(frame: Tensor | None, C: int) -> Float64Array:
