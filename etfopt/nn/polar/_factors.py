@@ -60,9 +60,9 @@ class Decomposition(NamedTuple):
                 S = _without_null(S)
                 P, X, row = U @ Q, G @ Q, pseudo_inverse(S).unsqueeze(-2)
                 return _less(X * row, P, _weights(P.mT @ X, row, pseudo_inverse(_sums(S)))) @ then(Q.mT)
-            # with three products of the size of A in place of five; nothing but the first may be null
-            row = pseudo_inverse(S).unsqueeze(-2)
-            W = _weights(Q.mT @ (U.mT @ G) @ Q, row, pseudo_inverse(_sums(S)))
+            # with three products of the size of A in place of five; nothing is null here
+            row = S.reciprocal().unsqueeze(-2)
+            W = _weights(Q.mT @ (U.mT @ G) @ Q, row, _sums(S).reciprocal_())
             q = Q[..., :1]
             first = (G @ q) * row[..., :1] - U @ (Q @ W[..., :1])
             W[..., 0] = 0

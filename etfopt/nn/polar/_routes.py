@@ -61,14 +61,12 @@ def _by_gram(A: Tensor, square: Tensor) -> Decomposition | None:
         U = _polished(U)
     p = _off_range(U, A @ q)
     s = torch.linalg.vector_norm(p, dim=-2)
-    null = s <= r * u * S[..., -1:]
-    if null.any():  # then any direction does that the others leave: the coordinate direction that they cover least
-        least = U.square().sum(dim=-1, keepdim=True).argmin(dim=-2, keepdim=True)
-        unit = torch.zeros_like(p).scatter_(-2, least, 1.0)
-        p, s = _off_range(U, torch.where(null.unsqueeze(-1), unit, p)), s.masked_fill(null, 0)
-    p = _off_range(U, _unit(p))  # of one that is almost rounding, the first step leaves a part
+    if not (s > r * u * S[..., -1:]).all():
+        return None
+    p = _off_range(U, p / s.unsqueeze(-1))  # of one that is almost rounding, the first step leaves a part
+    p = p / torch.linalg.vector_norm(p, dim=-2, keepdim=True)
     S[..., :1] = s
-    return Decomposition(U.add_(_unit(p) @ q.mT), Q, S, inverse)
+    return Decomposition(U.add_(p @ q.mT), Q, S, inverse)
 
 
 def _condition(S: Tensor) -> float:
@@ -82,11 +80,6 @@ def _condition(S: Tensor) -> float:
 
 def _off_range(U: Tensor, p: Tensor) -> Tensor:
     return p - U @ (U.mT @ p)
-
-
-def _unit(p: Tensor) -> Tensor:
-    length: Tensor = torch.linalg.vector_norm(p, dim=-2, keepdim=True)
-    return p / length
 
 
 def _polished(U: Tensor) -> Tensor:
