@@ -36,7 +36,7 @@ def single_minimiser(
     That are values that are hidden, not finite, of unusual size, batches of many columns, forward mode and torch.func.
     """
     if in_forward_mode() or transforms() or not readable(H):
-        return None  # a function of autograd that serves these costs twice as much
+        return None  # a function of autograd that supports these takes twice the time
     if weight > ORDINARY[1] or 0 < weight < FAINTEST:
         return None
     if frame is not None and frame.requires_grad:
@@ -63,7 +63,7 @@ def _found(
     if not ORDINARY[0] <= size**0.5 <= ORDINARY[1]:
         return None
     near = near_collapse(A, square, size, apart=frame is None)
-    # a device decomposes elsewhere, and only what products do not serve
+    # on a device the long way tries products first, and decomposes what they cannot factor
     return (A, near or decompose(A, square)) if near or visible(A) else None
 
 

@@ -18,7 +18,7 @@ def find_factors(A: Tensor, method: str, look: bool) -> Decomposition | Products
     """Factor each matrix A, (..., d, r), by a method; `look` says whether looking at values is free.
 
     Where it is, a route that cannot keep its promises hands over: products to the Gram matrix, and that to the SVD,
-    which serves every matrix. Decompositions wait for a device in any case, so that one look beside them costs
+    which works for every matrix. Decompositions wait for a device in any case, so that one look beside them costs
     nothing. The products of "newton-schulz" do not wait: of a matrix that is not for them, U is NaN. In traces, where
     nobody may look, there are products and the SVD.
     """

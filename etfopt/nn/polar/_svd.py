@@ -1,4 +1,4 @@
-"""The SVD route, which serves every matrix."""
+"""The SVD route, which works for every matrix."""
 
 from __future__ import annotations
 
