@@ -61,20 +61,27 @@ def measure(
     etfopt measure hidden.safetensors --key blocks.7 --out collapse.json
     ```
     """
-    from etfopt import files
+    from etfopt import _catalog, _options, _scalars, files
 
+    keys, others = _catalog.measures_and_metrics(measures or ["collapse"])
+    _scalars.as_integer(batch_size, "batch_size", at_least=1)
     for path in (*features, *filter(None, (labels, weight, bias))):
         require_file(path)
-    from etfopt.metrics import _saved as saved  # which imports torch
-
-    metrics = saved.metrics_named(measures or ["collapse"])
     if out is not None:
         files.refuse_occupied([out], ("classes", "layers"), "an earlier measurement", overwrite=True)
-    layers = saved.find_saved(
+    layers = files.find_saved(
         features, keys=key or (), labels=labels, weight=weight, bias=bias, classifier_of=classifier_of
     )
-    C = saved.classes_of(layers, ignore_index) if classes is None else classes
-    steps = sum(-(-layer.features.shape[0] // max(batch_size, 1)) for layer in layers)
+    C = (
+        files.classes_of(layers, ignore_index)
+        if classes is None
+        else _scalars.as_integer(classes, "classes", at_least=2)
+    )
+    _options.as_ignored(ignore_index, C)
+    from etfopt.metrics import _saved as saved  # which imports torch
+
+    metrics = saved.metrics_of(keys, others)
+    steps = sum(-(-layer.features.shape[0] // batch_size) for layer in layers)
     with progress(steps, quiet, "batches") as step:
         values = saved.measure_saved(
             layers, num_classes=C, metrics=metrics, ignore_index=ignore_index, batch_size=batch_size, step=step
@@ -93,6 +100,6 @@ def measure(
     if out is not None:
         files.write_atomically(out, files.strict_json(document).encode())
     said = [] if out is None else [f"wrote {out}"]
-    if absent := saved.classes_without_samples(layers, C, ignore_index):
+    if absent := files.classes_without_samples(layers, C, ignore_index):
         said = [f"{absent} of the {C} classes have no samples; name a label to be ignored with --ignore-index", *said]
     hand_over(document, tables.layer_measures(found, C), said, as_json)

@@ -5,7 +5,7 @@ from etfopt.errors import require_extra
 # before the imports below, so that a missing extra is named and not a module
 require_extra("metrics", "torch", "torchmetrics")
 
-from etfopt.metrics._catalog import CATALOG, FEATURE_MEASURES, MEASURES, Measure
+from etfopt._catalog import CATALOG, FEATURE_MEASURES, MEASURES, Measure
 from etfopt.metrics._pairs import PairMeasures
 from etfopt.metrics.collapse import NeuralCollapse
 from etfopt.metrics.layers import LayerMeasures

@@ -9,9 +9,9 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from etfopt._catalog import CATALOG, as_measures
 from etfopt._scalars import as_integer
 from etfopt.frames import Frame, FramePair
-from etfopt.metrics._catalog import CATALOG, as_measures
 from etfopt.metrics._checks import Batch, predict
 from etfopt.metrics._frame_distance import as_target, frame_distances
 from etfopt.metrics._groups import measured

@@ -159,6 +159,9 @@ EARLY = {
     "train --config nowhere.toml": "nowhere.toml: cannot be read: No such file",
     "train nowhere.toml": "nowhere.toml: cannot be read: No such file",
     "train --out file": "file: cannot be used as a folder",
+    "measure file --measures nc9": "--measures 'nc9' is not known; did you mean 'ncc'? choose a metric",
+    "measure file --batch-size 0": "batch_size must be an integer of at least 1",
+    "measure file": "file: a file that ends in .npz or .npy or .safetensors is needed",
     "report nowhere": "nowhere: there is no such folder; name the folder of a study or of runs",
 }
 

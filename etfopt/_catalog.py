@@ -1,11 +1,12 @@
-"""What each measure of `NeuralCollapse` is, and what it needs."""
+"""What each measure of `NeuralCollapse` is, and what it needs; names are checked without importing torch."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from etfopt.errors import InputError
+from etfopt._options import METRICS
+from etfopt.errors import InputError, nearest
 
 __all__ = ["CATALOG", "FEATURE_MEASURES", "MEASURES", "Measure"]
 
@@ -103,3 +104,22 @@ def as_measures(measures: Iterable[str] | str | None, *, frame: bool) -> tuple[s
     if missing := [key for key in asked if key not in usable]:
         raise InputError(f"measures holds {missing[0]!r}, which needs a frame; pass frame=..., e.g. frame='simplex'")
     return tuple(key for key in usable if key in asked)
+
+
+def measures_and_metrics(names: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Divide what ``--measures`` names into keys of the catalog (and "all") and metrics, or raise `InputError`."""
+    measures = [name for name in names if name in CATALOG or name == "all"]
+    metrics = [name for name in names if name not in measures]
+    for name in metrics:
+        if name not in METRICS and ":" not in name:
+            raise InputError(
+                f"--measures {name!r} is not known; {nearest(name, [*METRICS, *CATALOG])}"
+                f"choose a metric ({METRICS.listed}), a measure "
+                f"({', '.join(key for key in CATALOG if not CATALOG[key].frame)}), or all"
+            )
+    if framed := [key for key in measures if key != "all" and CATALOG[key].frame]:
+        raise InputError(
+            f"--measures {framed[0]} needs a frame, which this command does not take; use "
+            "etfopt.metrics.NeuralCollapse(frame=...)"
+        )
+    return measures, metrics
