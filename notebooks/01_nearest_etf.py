@@ -14,14 +14,16 @@
 # %% [markdown]
 # # The nearest ETF in five minutes
 #
-# Train a classifier past zero training error, and its last layer simplifies itself. The features of each class shrink
-# to their mean, and the class means turn into a *simplex equiangular tight frame* (ETF): C vectors of one length whose
-# pairwise cosine is $-1/(C-1)$, the most negative that C vectors can share. This is *neural collapse* (Papyan, Han and
-# Donoho 2020).
+# Train a classifier past zero training error, and its last layer simplifies itself. The features of each class shrink to
+# their mean. The class means turn into a *simplex equiangular tight frame* (ETF): C vectors of one length whose pairwise
+# cosine is $-1/(C-1)$, the most negative that C vectors can share. This is *neural collapse* (Papyan, Han and Donoho
+# 2020).
 #
-# The shape at the end of training is therefore known before training; its orientation is not. So one asks, at any time:
-# of all simplex ETFs, **which is nearest to the class means that we have now?** This notebook watches a collapse, asks
-# that question at each moment of it, and reads the answer.
+# So the shape at the end of training is known before training, up to a rotation. Which rotation? At any step you can ask:
+# of all simplex ETFs, **which is nearest to the current class means?**
+#
+# **What you will see:** a small model collapses, with the nearest ETF drawn at five steps; one solution, field by field;
+# its certificate; two frames; and how much of the noise in class means the distance to the nearest ETF shows.
 
 # %%
 import dataclasses
@@ -39,10 +41,9 @@ np.set_printoptions(precision=3, suppress=True)
 # %% [markdown]
 # ## A collapse to look at
 #
-# A large network can move the feature of each training sample wherever it likes. Taken at its word, this is the
-# *unconstrained-features model*: the features themselves are parameters, and so is the classifier on top. Four classes
-# of 40 samples each, in three dimensions, so that everything can be drawn; gradient descent on the cross-entropy with
-# weight decay.
+# A large network can move the feature of each training sample almost freely. The *unconstrained-features model* takes
+# this literally: features and classifier are both parameters. Ours has four classes of 40 samples in three dimensions, so
+# that you can see everything. Gradient descent minimises the cross-entropy with weight decay.
 
 # %%
 C, d, n = 4, 3, 40
@@ -72,14 +73,14 @@ def class_means(cloud):
 # %% [markdown]
 # ## The problem
 #
-# Class means are the columns of a matrix $H$, of shape d x C. One simplex ETF, in coordinates of its own, is the
-# *frame* $F$. Every other one of the same size is $UF$, where $U$ has orthonormal columns: a rotation or a reflection,
-# perhaps into a space of more dimensions. So the nearest one solves
+# The class means are the columns of a matrix $H$, of shape d x C. The *frame* $F$ is one simplex ETF, in its own
+# coordinates. Every other simplex ETF of the same size is $UF$, where $U$ has orthonormal columns. So the nearest one
+# solves
 #
 # $$ \min_{U'U = I} \; \lVert H - U F \rVert_F^2 . $$
 #
-# `etfopt.nearest_etf` solves it exactly. In d = 3 dimensions four classes just fit, with the frame in its *reduced*
-# form, of C - 1 rows.
+# `etfopt.nearest_etf` solves this exactly. Four classes just fit into d = 3 dimensions. They need the *reduced* frame,
+# which has C - 1 rows.
 
 # %%
 frame = etfopt.simplex_etf(C, reduced=True)
@@ -97,9 +98,9 @@ for place, step in enumerate(moments):
 plt.show()
 
 # %% [markdown]
-# Dots are the samples, arrows their class means, the hollow corners of the tetrahedron the nearest simplex ETF, and a
-# dotted line joins each mean to its corner. All pictures have one scale. At the start the means are small and lie
-# anywhere; at the end each sits on its corner, and the samples of a class on each other.
+# Dots are the samples, and arrows their class means. The hollow corners of the tetrahedron are the nearest simplex ETF. A
+# dotted line joins each mean to its corner. All five pictures have one scale. At the start the means are small and lie
+# anywhere. At the end each mean sits on its corner, and so do the samples of its class.
 
 # %%
 within = [
@@ -110,7 +111,7 @@ fig, (left, right) = plt.subplots(1, 2, figsize=(8.5, 2.9), width_ratios=[2, 1])
 left.semilogy(relative, color=plotting.COLORS[2], label=r"means to their nearest ETF, over $\|H\|$")
 left.semilogy(within, "--", color=plotting.COLORS[0], label="samples to their class mean, relative")
 left.set(xlabel="step of gradient descent", title="Neural collapse, measured")
-left.legend()
+left.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
 plotting.draw_matrix(plotting.cosines(class_means(snapshots[-1])), "cosines at the end", numbers=True, axes=right)
 plt.show()
 
@@ -120,9 +121,9 @@ assert relative[-1] < 1e-2 < 0.2 < relative[0]
 assert np.abs(cosines + 1 / (C - 1)).max() < 0.02
 
 # %% [markdown]
-# ## One solve, read closely
+# ## One solution, field by field
 #
-# Take the means of step 6, far from collapsed.
+# Take the means of step 6, which have not collapsed yet.
 
 # %%
 solution = solutions[6]
@@ -136,11 +137,11 @@ assert np.allclose(solution.U.T @ solution.U, np.eye(C - 1))
 assert np.allclose(solution.weight @ solution.weight.T, (C * np.eye(C) - 1) / (C - 1))  # unit rows, cosine -1/3
 
 # %% [markdown]
-# `solution.weight` is the ETF as the weight of a `torch.nn.Linear`: unit rows, pairwise cosine $-1/3$.
+# `solution.weight` is the ETF in the form of the weight of a `torch.nn.Linear`: unit rows, pairwise cosine $-1/3$.
 #
-# The ETF $UF$ has Frobenius norm 1, whatever the size of the means. The best $U$ does not depend on the size, so that
-# the nearest ETF *of any size* is a multiple of the same one. `scale` is that multiple and `distance` what remains.
-# Both are in the units of $H$: means seven times as large have the same ETF at seven times the distance.
+# The ETF $UF$ has Frobenius norm 1. The best $U$ does not depend on the size of the ETF, so the nearest ETF *of any size*
+# is a multiple of $UF$. `scale` is the multiple, and `distance` is the distance to it. Both are in the units of $H$: if
+# you multiply the means by seven, the ETF stays, and both become seven times as large.
 
 # %%
 print(f"scale {solution.scale:.4f}, distance {solution.distance:.4f}, ||H|| = {np.linalg.norm(H):.4f}")
@@ -164,14 +165,13 @@ plt.show()
 # %% [markdown]
 # ## The certificate
 #
-# Is this really the nearest one? On the matrices with $U'U = I$, both $\lVert UF\rVert$ and $\lVert H\rVert$ are
-# constants, so that the objective is a constant minus $\langle A, U\rangle$ with $A = 2HF'$. No $U$ can make
-# $\langle A, U\rangle$ larger than the sum of the singular values of $A$, its nuclear norm. So for any point, from any
-# source,
+# Is this really the nearest one? Where $U'U = I$, both $\lVert UF\rVert$ and $\lVert H\rVert$ are constant. So the
+# objective is a constant minus $\langle A, U\rangle$ with $A = 2HF'$. No $U$ makes $\langle A, U\rangle$ larger than the
+# sum of the singular values of $A$, its nuclear norm. So for any candidate $U$, from any solver,
 #
 # $$ \text{gap} = \lVert A\rVert_* - \langle A, U\rangle \ge 0 $$
 #
-# is *exactly* how much its objective exceeds the best one. It takes one SVD of $A$ and no trust in a solver.
+# is *exactly* how much its objective exceeds the best one. The gap costs one SVD of $A$, and trusts no solver.
 
 # %%
 for name, value in dataclasses.asdict(solution.certificate).items():
@@ -181,8 +181,8 @@ assert solution.converged  # the certificate's verdict
 assert solution.certificate.unique  # and no other U is as good
 
 # %% [markdown]
-# The gap is zero up to rounding (of either sign), the point is feasible, and `unique` says that no other is as good. A
-# guess fares otherwise, and its gap says by how much:
+# The gap is zero up to rounding, which can have either sign. `feasibility` says that the columns of $U$ are orthonormal.
+# `unique` says that no other $U$ is as good. A random guess has a large gap:
 
 # %%
 guess = etfopt.random_stiefel(d, C - 1, np.random.default_rng(0))
@@ -193,11 +193,11 @@ assert np.isclose(verdict.gap, excess)
 assert not verdict.optimal(1e-6)
 
 # %% [markdown]
-# Notebook `03_certificates` takes every field apart.
+# Notebook `03_certificates` explains every field.
 #
-# ## How many dimensions it takes
+# ## How many dimensions are needed
 #
-# C vectors at equal angles, as far apart as they can be, span C - 1 dimensions: three classes need a plane.
+# C vectors at equal angles, as far apart as possible, span C - 1 dimensions. Three classes need a plane:
 
 # %%
 rng = np.random.default_rng(5)
@@ -211,9 +211,9 @@ plt.show()
 print("angles between the corners, in degrees:", np.degrees(np.arccos(plotting.cosines(flat.etf)[0, 1:])))
 
 # %% [markdown]
-# The default frame is the square one of the paper (Markou, Ajanthan and Gould 2024), $M = (I - 11'/C)/\sqrt{C-1}$, and
-# asks for d >= C. It spans the same ETFs: where both fit, they give the same answer, up to the size of the frame, which
-# is 1 for both. Below C - 1 dimensions no simplex ETF exists, and that is said.
+# The default frame is the square one of the paper (Markou, Ajanthan and Gould 2024), $M = (I - 11'/C)/\sqrt{C-1}$. It
+# needs d >= C. The reduced frame needs d >= C - 1 only. Where both fit, they give the same ETF. Below C - 1 dimensions no
+# simplex ETF exists, and `nearest_etf` raises an error:
 
 # %%
 roomy = rng.standard_normal((6, 4))
@@ -232,14 +232,13 @@ for shape, choice in (((3, 4), None), ((2, 4), etfopt.simplex_etf(4, reduced=Tru
 # %% [markdown]
 # ## Distance against noise
 #
-# How well can an ETF be found in noise? Take an ETF of 10 classes in 64 dimensions, add centred noise of norm $\sigma$,
-# and solve. Two things are measured: the distance of the noisy means to their nearest ETF, and that of this ETF from
-# the true one.
+# How well can you find an ETF in noise? Take an ETF of 10 classes in 64 dimensions, add centred noise of norm $\sigma$,
+# and solve. We measure two distances: from the noisy means to their nearest ETF, and from that ETF to the true one.
 #
-# For small noise there is a law. Noise with columns that sum to zero has $d(C-1)$ dimensions. Turning and scaling the
-# ETF follows all of them but those that change its angles and the ratios of its lengths, of which there are
-# $C(C-1)/2 - 1$. Of the noise, the share $q = (C(C-1)/2 - 1)/(d(C-1))$ of its squared norm is thus seen as distance,
-# and the rest pulls the ETF along.
+# For small noise both follow a law. Noise whose columns sum to zero has $d(C-1)$ dimensions. In $C(C-1)/2 - 1$ of them it
+# changes angles or ratios of lengths, and no ETF can follow. In all others it rotates or scales the ETF, and the nearest
+# ETF follows. So a share $q = (C(C-1)/2 - 1)/(d(C-1))$ of the squared noise shows up as distance, and the rest moves the
+# ETF.
 
 # %%
 C, d, draws = 10, 64, 60
@@ -268,7 +267,7 @@ for values, share, law, style, label in (
     axes.annotate(law, (levels[-1], np.sqrt(share)), (4, 4), textcoords="offset points", color=style["color"])
 axes.set(xscale="log", ylim=(0, 1.15), xlabel=r"norm of the noise $\sigma$, in units of the ETF")
 axes.set(ylabel=r"distance over $\sigma$", title=f"C = {C}, d = {d}")
-axes.legend(loc="center left")
+fig.legend(loc="outside lower center", ncols=2)
 plt.show()
 
 small = levels <= 0.1
@@ -278,12 +277,16 @@ assert np.allclose((pulled / levels)[small], np.sqrt(1 - q), rtol=0.01)
 assert seen[-1] < 0.9 * np.sqrt(q) * levels[-1]
 
 # %% [markdown]
-# (Root mean squares over the draws, and the range as a band.) A small distance is hence no proof of a small error: in
-# high dimensions most of the noise moves the ETF itself, and the distance sees only the rest. Where the noise outweighs
-# the ETF, the distance falls below the law: there is little left of the true ETF, and some other one is nearer.
+# Points are root mean squares over 60 draws, and the bands are the ranges. So a small distance does not prove a small
+# error: in high dimensions most of the noise moves the ETF itself, and the distance shows only the rest. Where the noise
+# is larger than the ETF, the distance falls below the law, because some other ETF is then nearer than the true one.
 #
-# ## Where next
+# ## Try it
 #
-# - `02_solvers`: the closed form and the solvers that it replaces, side by side.
-# - `03_certificates`: what each field of a certificate says, and a solver that is confidently wrong.
-# - In a network, `etfopt.nn.NearestETFHead` does all this at every training step, differentiably.
+# - Set `C, d = 3, 2` in the second code cell: `draw_frame` also draws in two dimensions, without `projection="3d"` and
+#   `view`.
+# - Raise the weight decay from 0.01 to 0.1. How do the size of the ETF and the speed of collapse change?
+# - Set `d = 10` or `d = 512` in the last code cell. Which share of the noise does the distance show?
+#
+# Next: `02_solvers` compares solvers for this problem, and `03_certificates` explains the certificate. In a network,
+# `etfopt.nn.NearestETFHead` solves the problem at every training step, differentiably: see `06_bring_your_own_network`.

@@ -16,13 +16,14 @@
 #
 # The nearest simplex ETF to class means $H$ minimises
 # $\lVert H - UF\rVert_F^2 + \tfrac{\delta}{2}\lVert U - U_\text{prox}\rVert_F^2$ over matrices $U$ with orthonormal
-# columns. The paper that posed the problem (Markou, Ajanthan and Gould 2024) solves it by an iteration on the manifold
-# of such matrices, a Riemannian trust region. But the objective is *linear* on that manifold: a constant minus
-# $\langle A, U\rangle$ with $A = 2HF' + \delta U_\text{prox}$. Its minimiser is therefore known in closed form: the
-# orthonormal factor of the polar decomposition of $A$.
+# columns. The paper that posed the problem (Markou, Ajanthan and Gould 2024) solves it by a Riemannian trust region, an
+# iteration on the manifold of such matrices. But the objective is *linear* on that manifold: a constant minus
+# $\langle A, U\rangle$ with $A = 2HF' + \delta U_\text{prox}$. So the minimiser has a closed form: the orthonormal factor
+# of the polar decomposition of $A$.
 #
-# Here both are run on the same problems, with others beside them: first by hand, then by the tool that `etfopt compare`
-# uses.
+# **What you will see:** eight solvers on one problem, judged by one certificate; nine on five kinds of problems, with
+# their gaps against time; how many times longer each takes than the closed form; how the times grow with the number of
+# classes; and a table that says which solver to use.
 
 # %%
 import statistics
@@ -43,17 +44,17 @@ from etfopt.solvers import ConjugateGradient, ConvexRelaxation, Procrustes, Stee
 plt.rcParams.update(plotting.STYLE)
 
 # %% [markdown]
-# Times depend on the machine, its load, and the versions. These are the conditions of the run shown here; its numbers
-# are those of a moment, and only what is asserted below is claimed.
+# Times depend on the machine, its load, and the versions. The next line shows the conditions of this run. We claim only
+# what the assertions check.
 
 # %%
 print(", ".join(f"{key} {value}" for key, value in conditions().items()))
 
 # %% [markdown]
-# ## One problem, one verb
+# ## One problem, one call
 #
-# A solver is a set of frozen settings; `etfopt.solve(problem, solver)` runs it. The answer is judged by a certificate
-# that knows the problem and the point, and nothing of the solver.
+# A solver is a frozen record of settings, and `etfopt.solve(problem, solver)` runs it. The certificate judges the answer.
+# It knows the problem and the answer, but not the solver.
 
 # %%
 rng = np.random.default_rng(0)
@@ -79,13 +80,13 @@ for answer in answers:
     assert off <= certificate.etf_distance_bound + best.certificate.etf_distance_bound
 
 # %% [markdown]
-# All agree on the ETF $UF$. They agree to different numbers of digits, because a relative gap of $\epsilon$ is an error
-# of order $\sqrt\epsilon$ in $UF$: the objective is flat at its minimum. The certificate's `etf_distance_bound` says
-# how far an answer can be from the nearest ETF, and the last assertion holds each answer to it.
+# All solvers find the same ETF $UF$, but to different numbers of digits. The objective is flat at its minimum, so a
+# relative gap of $\epsilon$ allows an error of order $\sqrt\epsilon$ in $UF$. The certificate's `etf_distance_bound`
+# bounds the distance to the nearest ETF, and the last assertion checks each answer against it.
 #
-# The closed form comes in three methods that differ in cost, not in promises: a singular value decomposition ("svd"),
-# an eigenvalue decomposition of the small matrix $A'A$ ("gram"), and matrix products alone ("newton-schulz"). One that
-# cannot keep the promised accuracy on a problem hands over to a sturdier one, and says so:
+# The closed form has three methods with different costs and the same accuracy: a singular value decomposition ("svd"), an
+# eigenvalue decomposition of the small matrix $A'A$ ("gram"), and matrix products alone ("newton-schulz"). A method that
+# cannot reach this accuracy on a problem falls back to a more robust one, and reports it:
 
 # %%
 spectrum = np.geomspace(1, 1e-7, 5)
@@ -99,18 +100,17 @@ for method in ("svd", "gram", "newton-schulz"):
 assert answer.stats.method != "newton-schulz"
 
 # %% [markdown]
-# ## The tournament
+# ## All solvers on five kinds of problems
 #
-# By hand it is easy to compare unfairly. `etfopt.bench.compare` has rules instead: every local solver starts from the
-# same random point in the same cell of problem and seed, all have the same tolerance and the same time limit, each runs
-# in a process where its imports are done and a small problem is behind it, and whatever happens becomes a row. Five
-# kinds of means:
+# A comparison by hand is easily unfair. `etfopt.bench.compare` has rules: every iterative solver starts from the same
+# random point, and has the same tolerance and the same time limit. Each runs in a process that has done its imports and
+# has solved a small problem. Failures are rows too. We take five kinds of class means:
 #
 # - *random*, as at the start of training;
-# - *collapsed*: an ETF and a little noise, as at its end;
-# - *ill-conditioned*: some directions of the means are fainter than others, down to $10^{-6}$;
-# - *digits*: class means of a network trained on handwritten digits for 60 epochs;
-# - *proximal*: a training step as the paper poses it, $\delta = 10^{-3}$.
+# - *collapsed*: an ETF with a little noise, as at the end;
+# - *ill-conditioned*: singular values down to $10^{-6}$ of the largest;
+# - *digits*: the class means of a network trained on handwritten digits for 60 epochs;
+# - *proximal*: a training step as the paper poses it, with $\delta = 10^{-3}$.
 
 # %%
 names = ["random-64x10", "collapsed-64x10", "ill-conditioned-16x4", "digits-epoch-60", "proximal-64x10"]
@@ -124,17 +124,17 @@ plotting.draw_convergence_page(rows, figure=fig)
 plt.show()
 
 # %% [markdown]
-# A line is a run of an iterative solver: its relative gap against time. A marker is where a run ended; direct solvers
-# have no line. Markers are filled where the certificate accepted the answer. The grey line is the rounding unit.
+# A line is a run of an iterative solver: its relative gap against time. A marker shows where a run ended; direct solvers
+# have a marker only. It is filled if the certificate accepts the answer. The grey line is the rounding unit.
 #
-# The shapes tell more than the ends. A trust region falls off a cliff: near the minimiser it converges superlinearly.
-# The first-order methods keep up where the singular values of $A$ are alike, as on random and collapsed means. Where
-# some are far smaller than others they crawl, because the objective hardly changes in those directions.
+# A trust region converges superlinearly near the minimiser, so its curve drops at the end. The first-order methods keep
+# up where the singular values of $A$ are alike, as for random and collapsed means. Where some are far smaller than
+# others, these methods are slow, because the objective hardly changes in the directions of the small ones.
 #
-# Of the closed form, "newton-schulz" works in vain on most of these problems. They have the paper's square frame, for
-# which $A1 = \delta U_\text{prox}1$. Without a proximal term $A$ is thus always singular, and matrix products alone
-# cannot find a polar factor that is not determined. What is timed is that attempt and the method that took over. With
-# the reduced frame, as in the first problem, it needs nobody's help.
+# The method "newton-schulz" falls back on most of these problems. They have the paper's square frame, for which
+# $A1 = \delta U_\text{prox}1$, so without a proximal term $A$ is singular. Its polar factor is then not unique, and
+# matrix products alone cannot choose one. The time shown includes the failed attempt and the method that took over. With
+# the reduced frame, as in the first problem, no fallback is needed.
 
 # %%
 alone = [row for row in rows if row.solver == "procrustes-newton-schulz" and row.delta == 0]
@@ -159,9 +159,9 @@ assert [line.certified for line in crawling] == [0]
 # %% [markdown]
 # ## How many times faster
 #
-# The ratio of times on one problem in one run says more than a time. For every problem and start: the time that a
-# solver needed until its relative gap first was $10^{-6}$, over that of the closed form by an SVD; the median over
-# problems and starts, and the range.
+# A ratio of two times on one problem in one run depends less on the machine than a time. For every problem and start we
+# take the time until a solver's relative gap first reached $10^{-6}$, and divide it by the time of the closed form
+# ("svd"). The table has the median and range over problems and starts.
 
 # %%
 SOLVED = 1e-6
@@ -189,13 +189,13 @@ axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
 plt.show()
 
 # %% [markdown]
-# A performance profile (Dolan and Moré 2002) reads: at $x$, the share of problems that a solver solved within $x$ times
-# the time of the fastest one. Left is fast, high is sure.
+# This is a performance profile (Dolan and Moré 2002). At $x$ you read the share of problems that a solver solved within
+# $x$ times the time of the fastest solver. Further left is faster, higher is more reliable.
 #
-# ## What grows with what
+# ## How the times grow
 #
-# The costs grow differently with the number of classes. The closed form takes $O(dC^2)$ once, a trust region that for
-# every product with the Hessian, and an interior-point method on the relaxation about $O(C^6)$.
+# The closed form takes $O(dC^2)$ once. A trust region takes that for each product with the Hessian. An interior-point
+# method on the convex relaxation takes about $O(C^6)$.
 
 # %%
 timed = {
@@ -212,13 +212,13 @@ for C in (4, 8, 16, 32, 64):
             runs = [etfopt.solve(problem.fresh(), solver, initial_point=start).stats.seconds for _ in range(3)]
             times[name][C] = statistics.median(runs)
 
-fig, axes = plt.subplots(figsize=(4.8, 3.2))
+fig, axes = plt.subplots(figsize=(6.2, 3.2))
 for name, style in plotting.solver_styles(list(timed)).items():
     axes.loglog(list(times[name]), list(times[name].values()), label=name, **style)
 axes.set(xlabel="classes C", ylabel="seconds, median of 3", title="d = 128, random means")
 axes.set_xticks((4, 8, 16, 32, 64), (4, 8, 16, 32, 64))
 axes.minorticks_off()
-axes.legend(loc="center right")
+fig.legend(loc="outside right upper")
 plt.show()
 over = {
     name: {C: times[name][C] / times["procrustes"][C] for C in times[name]} for name in ("trust-region", "clarabel")
@@ -233,14 +233,18 @@ assert over["clarabel"][16] > over["clarabel"][4]
 #
 # | you have | take | because |
 # | --- | --- | --- |
-# | a nearest-ETF problem | `Procrustes()`, the default | exact, no iteration, nothing to tune |
-# | ill-conditioned means | the same | the cheaper methods hand over to an SVD by themselves |
-# | a network on a GPU | `method="newton-schulz"` in `etfopt.nn` | products alone: nothing waits for the device |
+# | a nearest-ETF problem | `Procrustes()`, the default | exact, no iterations, no settings |
+# | ill-conditioned means | the same | its methods fall back to an SVD where they must |
+# | a network | `method="auto"` in `etfopt.nn`, the default | on a GPU it tries matrix products, then checks their accuracy |
 # | doubt | `ConvexRelaxation()`, up to 40 classes | an independent method with bounds of its own |
-# | the paper's run to repeat | `TrustRegion(max_iterations=30, derivatives="autograd")` | its settings |
-# | an objective that is not linear in U | a Riemannian method, restarted | no closed form: see `03_certificates` |
+# | to repeat the paper's run | `TrustRegion(max_iterations=30, derivatives="autograd")` | its settings |
+# | an objective that is not linear in U | a Riemannian method with restarts | there is no closed form: see `03_certificates` |
 #
-# All of these give one answer to the question of this notebook. What they say of themselves, and when not to believe
-# it, is the matter of notebook `03_certificates`. The whole grid, with more problems and starts, is run by
+# ## Try it
 #
-# ```sh etfopt compare ```
+# - Add the name "tight-9x10" to the list of problems. Which solvers end at a point that the certificate rejects?
+# - Pass `seeds=5` to `compare`. How much do the times of one solver differ between starts?
+# - Run the whole grid from a shell with `etfopt compare`, or the small problems with `etfopt compare --quick`.
+# - Enter a solver of your own: `docs/howto/add_solver.md`.
+#
+# Next: `03_certificates` shows what a solver's own report is worth.

@@ -25,7 +25,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 GRID: Style = {"color": "0.93", "linewidth": 0.6}
 
 STYLE: Mapping[str, Any] = {
-    "figure.dpi": 90,
+    "figure.dpi": 150,
     "figure.constrained_layout.use": True,
     "font.size": 9,
     "axes.titlesize": 10,
