@@ -14,13 +14,14 @@
 # %% [markdown]
 # # Certificates, and a solver that is confidently wrong
 #
-# An optimiser that stops says why it stopped. That is a report on its own run, not on the point: "the gradient is zero"
-# is one fact, "this is the optimum" another. `etfopt` keeps them in two fields, `solution.termination` and
-# `solution.converged`. The first is the solver's word, the second that of a *certificate*, computed from the problem
-# and the point alone.
+# A solver that stops says why it stopped. That is a report about its own run, not about the answer: "the gradient is
+# zero" is one fact, "this is the optimum" is another. `etfopt` keeps the two facts in two fields. `solution.termination`
+# is the solver's report. `solution.converged` is the verdict of a *certificate*, computed from the problem and the answer
+# alone.
 #
-# This notebook reads a certificate field by field, tampers with answers to see which field objects, and then watches a
-# solver that does everything right end at a point that is wrong.
+# **What you will see:** every field of a certificate, computed again by hand; answers that were tampered with, and the
+# fields that notice; a solver that stops with a gradient of zero at a wrong answer, how often this happens, and the
+# remedy; two problems with more than one answer; and bounds from a convex solver that knows no polar factor.
 
 # %%
 import dataclasses
@@ -40,8 +41,8 @@ np.set_printoptions(precision=4, suppress=True)
 # ## Field by field
 #
 # The problem is to minimise $\lVert H - UF\rVert_F^2 + \tfrac{\delta}{2}\lVert U - U_\text{prox}\rVert_F^2$ over
-# $U'U = I$. There the objective is a constant minus $\langle A, U\rangle$ with $A = 2HF' + \delta U_\text{prox}$, so
-# that everything about a point is told by $A$ and $U$. Here is each field again from its definition, in NumPy.
+# $U'U = I$. There the objective is a constant minus $\langle A, U\rangle$ with $A = 2HF' + \delta U_\text{prox}$. So $A$
+# and $U$ determine every field. We compute the main ones again from their definitions, in NumPy.
 
 # %%
 rng = np.random.default_rng(7)
@@ -71,18 +72,17 @@ for name, value in by_hand.items():
 assert solution.converged
 
 # %% [markdown]
-# The gap is the judge. No point of the manifold makes $\langle A, U\rangle$ larger than the sum of the singular values
-# of $A$, its nuclear norm $\lVert A\rVert_*$, and one point attains it. So $\lVert A\rVert_* - \langle A, U\rangle$ is
-# not a bound on the excess objective: it *is* the excess objective (proof: `theory/certificate.py`).
+# The gap decides. No $U$ on the manifold makes $\langle A, U\rangle$ larger than the sum of the singular values of $A$,
+# its nuclear norm $\lVert A\rVert_*$, and one $U$ reaches it. So $\lVert A\rVert_* - \langle A, U\rangle$ is not a bound
+# on the excess objective: it *is* the excess objective (proof: `theory/certificate.py`).
 #
-# The others say what kind of point it is. `distance_bound` turns the gap into a bound on the error of $U$ itself, about
-# $\sqrt{2\,\text{gap}/\text{margin}}$ and what rounding adds, and `etf_distance_bound` into one on the error of the ETF
-# $UF$.
+# The other fields say what kind of point it is. `distance_bound` bounds the error of $U$ itself, by about
+# $\sqrt{2\,\text{gap}/\text{margin}}$ plus rounding. `etf_distance_bound` bounds the error of the ETF $UF$.
 #
 # ## Tampering
 #
-# Turn the answer by a small angle along a random curve on the manifold, and compare what the certificate says with the
-# truth, which is known here.
+# We turn the answer by a small angle along a random curve on the manifold. We know the true answer here, so we can
+# compare the certificate with the truth.
 
 # %%
 direction = rng.standard_normal(U.shape)
@@ -113,11 +113,11 @@ for field, power in (("relative_gap", 2), ("relative_stationarity", 1)):
     assert abs(slope - power) < 0.05
 
 # %% [markdown]
-# The gap grows with the square of the angle, the gradient with the angle: near the minimiser a solver can be off by
-# $10^{-8}$ and have a gap of pure rounding. Hence the bound: it never claims more than the gap can know, and lies above
-# the truth everywhere, at the left end by the root of rounding.
+# The gap grows with the square of the angle, and the gradient with the angle. So a solver can be off by $10^{-8}$ near
+# the minimiser, with a gap that is only rounding. `distance_bound` accounts for this: it lies above the true distance
+# everywhere, at the left end by the square root of the rounding.
 #
-# Now cruder things, each with the field that gives it away.
+# Now some larger changes. The table shows which field notices each of them.
 
 # %%
 P, s, Qt = np.linalg.svd(A, full_matrices=False)
@@ -147,19 +147,20 @@ assert reversed_.curvature < 0
 assert np.isclose(reversed_.gap, 2 * s[-1])
 
 # %% [markdown]
-# - *Stretched*: "better than the best". A clearly negative gap is a point off the manifold, and `feasible` says so.
-# - *One singular direction reversed*: a critical point, its gradient zero up to rounding, and not the minimiser. No
-#   look at the gradient can tell. The negative `curvature` does, and so does the gap, twice the singular value of that
+# - *Stretched*: the gap is clearly negative, as if the answer were better than the best. Such a point is off the
+#   manifold, and `feasible` is False.
+# - *One singular direction reversed*: the gradient is zero up to rounding, but the point is not the minimiser. The
+#   gradient cannot tell. The negative `curvature` can, and so can the gap: it is twice the singular value of that
 #   direction.
 #
-# Could a solver end at such a point?
+# Can a solver end at such a point?
 #
 # ## Confidently wrong
 #
-# In few dimensions it can. Take three classes in a plane. With d = C - 1 the matrices $U$ are square, the orthogonal
-# group O(2), and that falls into two parts: rotations, with determinant 1, and reflections, with determinant -1. No
-# path leads from one to the other, and every step of a Riemannian method is a path. In the plane each part is a circle,
-# so the whole landscape can be drawn.
+# In few dimensions it can. Take three classes in a plane. With d = C - 1 the matrices $U$ are square, so they form the
+# orthogonal group O(2). It has two parts: rotations, with determinant 1, and reflections, with determinant -1. No path
+# leads from one part to the other, and a Riemannian solver follows a path. In the plane each part is a circle, so we can
+# draw all of it.
 
 # %%
 frame = etfopt.simplex_etf(3, reduced=True)
@@ -190,11 +191,11 @@ assert wrong.certificate.curvature < 0
 assert np.isclose(wrong.certificate.gap, 2 * wrong.certificate.margin)
 
 # %% [markdown]
-# Both runs say the same: `GRADIENT_TOLERANCE`, a gradient of zero. Both are right about it. One of them is at the
-# minimum of its own circle, which is not the minimum.
+# Both runs report `GRADIENT_TOLERANCE`, a gradient of zero. Both reports are true. But one run found the minimum of its
+# own circle, which is not the minimum.
 
 # %%
-fig = plt.figure(figsize=(10.5, 3.3))
+fig = plt.figure(figsize=(10.5, 3.5))
 axes, first, second = (fig.add_subplot(1, 3, place) for place in (1, 2, 3))
 turn = np.linspace(-np.pi, np.pi, 361)
 circles = (("rotation", np.eye(2), "-"), ("reflection", mirror, "--"))
@@ -204,17 +205,17 @@ for (name, point, dashes), color in zip(circles, plotting.COLORS, strict=False):
     face = color if end.converged else "white"
     axes.plot(np.arctan2(end.U[1, 0], end.U[0, 0]), end.objective, "o", color=color, markerfacecolor=face, markersize=7)
 axes.set(xlabel="angle", ylabel="objective", title="All of O(2), and where two runs end")
-axes.legend()
+axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
 for panel, end, title in ((first, right, "the nearest ETF"), (second, wrong, "the best of the other circle")):
     plotting.draw_frame(plane.H, end.scale * end.etf, limit=1.5, axes=panel)
     panel.set_title(f"{title}\nconverged {end.converged}")
 plt.show()
 
 # %% [markdown]
-# On the right the classes go round the triangle in the other sense, and no rotation can change that: the best of the
+# On the right the classes go round the triangle in the other direction, and no rotation can change that. The best of the
 # mirrored triangles is small, and far from the means.
 #
-# `throw=False` was needed to see this. By default `etfopt.solve` raises, and the error carries the rejected solution:
+# We passed `throw=False` to see this. By default `etfopt.solve` raises an error, which carries the rejected solution:
 
 # %%
 refusal = None
@@ -228,13 +229,13 @@ assert np.isclose(refusal.solution.certificate.gap, wrong.certificate.gap)
 # %% [markdown]
 # ### How often, and in which problems
 #
-# Random starts on three kinds of problems of ten classes, with square $U$ in all:
+# We take random starts on three problems of ten classes with a square $U$:
 #
 # - *tight*: d = C - 1 and the reduced frame, as above;
 # - *square*: d = C and the paper's frame, without a proximal term;
 # - *square-proximal*: d = C and the paper's frame, with its $\delta = 10^{-3}$.
 #
-# A fourth, d = 64, has more rows than columns, and there the manifold is of one piece.
+# In a fourth problem, d = 64, $U$ has more rows than columns, and the manifold has only one part.
 
 # %%
 STARTS = 12
@@ -259,17 +260,17 @@ for named in choose_problems(["tight-9x10", "square-10x10", "square-proximal-10x
 
 # %% [markdown]
 # In the tight problem about half of the starts lie in the wrong part. With the paper's frame and no proximal term no
-# start is wrong: that frame ignores one direction of $U$, which is free to take the reflection. The proximal term fixes
-# this direction, so half of the starts are wrong again, but mildly: their excess is at most $2\delta$. With d > r there
-# is one piece and no such trap. `theory/landscape.py` proves all of this.
+# start is wrong: that frame ignores one direction of $U$, and a reflection of this direction changes nothing. A proximal
+# term fixes this direction, so half of the starts are wrong again. But they are only a little wrong: their excess is at
+# most $2\delta$. With d > r there is one part and no such trap. `theory/landscape.py` has the proofs.
 #
 # The remedy is one setting: `restarts=1` runs again from the start reflected into the other part, and keeps the better
-# answer. The closed form does not start anywhere, so it has no such trouble.
+# answer. The closed form has no start, so it has no such trap.
 #
-# ## Unique, or only the ETF
+# ## Two answers that are equally good
 #
-# Two flags say whether another answer is as good: `unique` for $U$, `etf_unique` for the ETF $UF$, which is what a
-# classifier uses.
+# Two flags say whether another answer is as good: `unique` for $U$, and `etf_unique` for the ETF $UF$. A classifier uses
+# the ETF alone.
 
 # %%
 H = rng.standard_normal((12, 5))
@@ -291,9 +292,9 @@ for name, case in cases.items():
     )
 
 # %% [markdown]
-# With the paper's frame $M$, $M1 = 0$: what $U$ does to the vector of ones is seen by nobody. Reversing it gives
-# another $U$, equally good, with the same ETF. With all means in a plane, the ETF itself has a choice: it can be
-# reflected in every direction that the means do not use.
+# For the paper's frame, $M1 = 0$. So $UM$ does not depend on $U1$: if you reverse that direction, you get another $U$
+# with the same ETF. If all means lie in a plane, the ETF itself is not unique: you can reflect it in every direction that
+# the means do not use.
 
 # %%
 gauge = cases["the paper's frame"]
@@ -317,10 +318,10 @@ assert np.isclose(loose.objective(U), loose.objective(other))
 # %% [markdown]
 # ## An independent judge
 #
-# The certificate rests on one SVD. Those who do not want to trust even that can ask a convex solver, which knows
-# nothing of polar factors. The relaxation maximises $\langle A, X\rangle$ over the matrices of spectral norm at most 1,
-# of which the manifold holds the extreme points. It returns a value that some $X$ attains, `primal`, and from its
-# multipliers a value that no $X$ can exceed, `dual`. The optimum lies between them.
+# The certificate rests on one SVD. If you do not trust that SVD, ask a convex solver, which knows no polar factors. The
+# relaxation maximises $\langle A, X\rangle$ over the matrices of spectral norm at most 1; the points of the manifold are
+# the extreme points of this set. The solver returns a value that some $X$ reaches, `primal`, and from its multipliers a
+# value that no $X$ can exceed, `dual`. The optimum lies between them.
 
 # %%
 units = np.linalg.norm(plane.linear_term, 2)  # in which the relaxation states its bounds
@@ -337,10 +338,10 @@ for backend in ("CLARABEL", "SCS"):
     assert value["wrong"] < stats.primal - 0.1  # so it is not optimal
 
 # %% [markdown]
-# Any X of the relaxation is a mixture of points of the manifold, one of which is at least as good as X. So the wrong
-# answer, below `primal`, is proved not to be optimal, whatever its gradient says. The right one lies within the bounds,
-# and their width is how much anyone could still improve on it. The relaxation's own minimiser is a point of the
-# manifold where that is the only one; where several are equally good, it is a mixture of them:
+# Any $X$ is a mixture of points of the manifold, and one of these is at least as good as $X$. So a value below `primal`
+# proves that the wrong answer is not optimal, whatever its gradient. The value of the right answer lies within the
+# bounds, and their width limits how much anyone could still improve it. If the optimal point of the manifold is unique,
+# the relaxation finds it. If several are equally good, the relaxation may return a mixture of them:
 
 # %%
 for name, case in (("means in general position", cases["reduced frame"]), ("means in a plane", loose)):
@@ -352,9 +353,16 @@ for name, case in (("means in general position", cases["reduced frame"]), ("mean
 # %% [markdown]
 # ## In short
 #
-# - Believe `converged`, not `termination`.
-# - A gap near rounding is optimality. `distance_bound` is what it means for $U$, `etf_distance_bound` for the ETF.
-# - A gradient of zero with a negative `curvature` is a trap. With square $U$ it needs a reflected start, `restarts=1`,
-#   or the closed form.
-# - `unique` False with `etf_unique` True is harmless: the frame ignores a direction. Both False: the means do not
+# - Trust `converged`, not `termination`.
+# - A gap near rounding means optimal. `distance_bound` says how accurate $U$ is, `etf_distance_bound` the ETF.
+# - A gradient of zero with a negative `curvature` is a trap. With a square $U$, use `restarts=1` or the closed form.
+# - `unique` False with `etf_unique` True is harmless: the frame ignores a direction. If both are False, the means do not
 #   determine an ETF.
+#
+# ## Try it
+#
+# - Change the angle 2.0 of the two starts in the plane. Which run ends at the wrong triangle now? Does any angle help it?
+# - Set `STARTS = 40`. Which share of the starts is wrong in the tight problem?
+# - Certify an answer of your own: save class means as `means.npy` (d x C), and run `etfopt solve means.npy`, or call
+#   `etfopt.certify(problem, U)` with a $U$ from another program.
+# - Check the claims of `theory/` on new random cases: `etfopt verify --claim certificate --claim landscape`.
