@@ -14,16 +14,16 @@
 # %% [markdown]
 # # The nearest ETF in five minutes
 #
-# Train a classifier past zero training error, and its last layer simplifies itself. The features of each class shrink to
-# their mean. The class means turn into a *simplex equiangular tight frame* (ETF): C vectors of one length whose pairwise
-# cosine is $-1/(C-1)$, the most negative that C vectors can share. This is *neural collapse* (Papyan, Han and Donoho
-# 2020).
+# Train a classifier past zero training error, and its last layer simplifies itself. The features of each class shrink
+# to their mean. The class means turn into a *simplex equiangular tight frame* (ETF): C vectors of one length whose
+# pairwise cosine is $-1/(C-1)$, the most negative that C vectors can share. This is *neural collapse* (Papyan, Han and
+# Donoho 2020).
 #
-# So the shape at the end of training is known before training, up to a rotation. Which rotation? At any step you can ask:
-# of all simplex ETFs, **which is nearest to the current class means?**
+# So the shape at the end of training is known before training, up to a rotation. Which rotation? At any step you can
+# ask: of all simplex ETFs, **which is nearest to the current class means?**
 #
-# **What you will see:** a small model collapses, with the nearest ETF drawn at five steps; one solution, field by field;
-# its certificate; two frames; and how much of the noise in class means the distance to the nearest ETF shows.
+# **What you will see:** a small model collapses, with the nearest ETF drawn at five steps; one solution, field by
+# field; its certificate; two frames; and how much of the noise in class means the distance to the nearest ETF shows.
 
 # %%
 import dataclasses
@@ -42,8 +42,8 @@ np.set_printoptions(precision=3, suppress=True)
 # ## A collapse to look at
 #
 # A large network can move the feature of each training sample almost freely. The *unconstrained-features model* takes
-# this literally: features and classifier are both parameters. Ours has four classes of 40 samples in three dimensions, so
-# that you can see everything. Gradient descent minimises the cross-entropy with weight decay.
+# this literally: features and classifier are both parameters. Ours has four classes of 40 samples in three dimensions,
+# so that you can see everything. Gradient descent minimises the cross-entropy with weight decay.
 
 # %%
 C, d, n = 4, 3, 40
@@ -98,9 +98,9 @@ for place, step in enumerate(moments):
 plt.show()
 
 # %% [markdown]
-# Dots are the samples, and arrows their class means. The hollow corners of the tetrahedron are the nearest simplex ETF. A
-# dotted line joins each mean to its corner. All five pictures have one scale. At the start the means are small and lie
-# anywhere. At the end each mean sits on its corner, and so do the samples of its class.
+# Dots are the samples, and arrows their class means. The hollow corners of the tetrahedron are the nearest simplex ETF.
+# A dotted line joins each mean to its corner. All five pictures have one scale. At the start the means are small and
+# lie anywhere. At the end each mean sits on its corner, and so do the samples of its class.
 
 # %%
 within = [
@@ -139,9 +139,9 @@ assert np.allclose(solution.weight @ solution.weight.T, (C * np.eye(C) - 1) / (C
 # %% [markdown]
 # `solution.weight` is the ETF in the form of the weight of a `torch.nn.Linear`: unit rows, pairwise cosine $-1/3$.
 #
-# The ETF $UF$ has Frobenius norm 1. The best $U$ does not depend on the size of the ETF, so the nearest ETF *of any size*
-# is a multiple of $UF$. `scale` is the multiple, and `distance` is the distance to it. Both are in the units of $H$: if
-# you multiply the means by seven, the ETF stays, and both become seven times as large.
+# The ETF $UF$ has Frobenius norm 1. The best $U$ does not depend on the size of the ETF, so the nearest ETF *of any
+# size* is a multiple of $UF$. `scale` is the multiple, and `distance` is the distance to it. Both are in the units of
+# $H$: if you multiply the means by seven, the ETF stays, and both become seven times as large.
 
 # %%
 print(f"scale {solution.scale:.4f}, distance {solution.distance:.4f}, ||H|| = {np.linalg.norm(H):.4f}")
@@ -166,8 +166,8 @@ plt.show()
 # ## The certificate
 #
 # Is this really the nearest one? Where $U'U = I$, both $\lVert UF\rVert$ and $\lVert H\rVert$ are constant. So the
-# objective is a constant minus $\langle A, U\rangle$ with $A = 2HF'$. No $U$ makes $\langle A, U\rangle$ larger than the
-# sum of the singular values of $A$, its nuclear norm. So for any candidate $U$, from any solver,
+# objective is a constant minus $\langle A, U\rangle$ with $A = 2HF'$. No $U$ makes $\langle A, U\rangle$ larger than
+# the sum of the singular values of $A$, its nuclear norm. So for any candidate $U$, from any solver,
 #
 # $$ \text{gap} = \lVert A\rVert_* - \langle A, U\rangle \ge 0 $$
 #
@@ -181,8 +181,8 @@ assert solution.converged  # the certificate's verdict
 assert solution.certificate.unique  # and no other U is as good
 
 # %% [markdown]
-# The gap is zero up to rounding, which can have either sign. `feasibility` says that the columns of $U$ are orthonormal.
-# `unique` says that no other $U$ is as good. A random guess has a large gap:
+# The gap is zero up to rounding, which can have either sign. `feasibility` says that the columns of $U$ are
+# orthonormal. `unique` says that no other $U$ is as good. A random guess has a large gap:
 
 # %%
 guess = etfopt.random_stiefel(d, C - 1, np.random.default_rng(0))
@@ -212,8 +212,8 @@ print("angles between the corners, in degrees:", np.degrees(np.arccos(plotting.c
 
 # %% [markdown]
 # The default frame is the square one of the paper (Markou, Ajanthan and Gould 2024), $M = (I - 11'/C)/\sqrt{C-1}$. It
-# needs d >= C. The reduced frame needs d >= C - 1 only. Where both fit, they give the same ETF. Below C - 1 dimensions no
-# simplex ETF exists, and `nearest_etf` raises an error:
+# needs d >= C. The reduced frame needs d >= C - 1 only. Where both fit, they give the same ETF. Below C - 1 dimensions
+# no simplex ETF exists, and `nearest_etf` raises an error:
 
 # %%
 roomy = rng.standard_normal((6, 4))
@@ -235,10 +235,10 @@ for shape, choice in (((3, 4), None), ((2, 4), etfopt.simplex_etf(4, reduced=Tru
 # How well can you find an ETF in noise? Take an ETF of 10 classes in 64 dimensions, add centred noise of norm $\sigma$,
 # and solve. We measure two distances: from the noisy means to their nearest ETF, and from that ETF to the true one.
 #
-# For small noise both follow a law. Noise whose columns sum to zero has $d(C-1)$ dimensions. In $C(C-1)/2 - 1$ of them it
-# changes angles or ratios of lengths, and no ETF can follow. In all others it rotates or scales the ETF, and the nearest
-# ETF follows. So a share $q = (C(C-1)/2 - 1)/(d(C-1))$ of the squared noise shows up as distance, and the rest moves the
-# ETF.
+# For small noise both follow a law. Noise whose columns sum to zero has $d(C-1)$ dimensions. In $C(C-1)/2 - 1$ of them
+# it changes angles or ratios of lengths, and no ETF can follow. In all others it rotates or scales the ETF, and the
+# nearest ETF follows. So a share $q = (C(C-1)/2 - 1)/(d(C-1))$ of the squared noise shows up as distance, and the rest
+# moves the ETF.
 
 # %%
 C, d, draws = 10, 64, 60
@@ -278,8 +278,9 @@ assert seen[-1] < 0.9 * np.sqrt(q) * levels[-1]
 
 # %% [markdown]
 # Points are root mean squares over 60 draws, and the bands are the ranges. So a small distance does not prove a small
-# error: in high dimensions most of the noise moves the ETF itself, and the distance shows only the rest. Where the noise
-# is larger than the ETF, the distance falls below the law, because some other ETF is then nearer than the true one.
+# error: in high dimensions most of the noise moves the ETF itself, and the distance shows only the rest. Where the
+# noise is larger than the ETF, the distance falls below the law, because some other ETF is then nearer than the true
+# one.
 #
 # ## Try it
 #

@@ -14,12 +14,11 @@
 # %% [markdown]
 # # Solvers compared, and how to choose
 #
-# The nearest simplex ETF to class means $H$ minimises
-# $\lVert H - UF\rVert_F^2 + \tfrac{\delta}{2}\lVert U - U_\text{prox}\rVert_F^2$ over matrices $U$ with orthonormal
-# columns. The paper that posed the problem (Markou, Ajanthan and Gould 2024) solves it by a Riemannian trust region, an
-# iteration on the manifold of such matrices. But the objective is *linear* on that manifold: a constant minus
-# $\langle A, U\rangle$ with $A = 2HF' + \delta U_\text{prox}$. So the minimiser has a closed form: the orthonormal factor
-# of the polar decomposition of $A$.
+# The nearest simplex ETF to class means $H$ minimises $\lVert H - UF\rVert_F^2 + \tfrac{\delta}{2}\lVert U -
+# U_\text{prox}\rVert_F^2$ over matrices $U$ with orthonormal columns. The paper that posed the problem (Markou,
+# Ajanthan and Gould 2024) solves it by a Riemannian trust region, an iteration on the manifold of such matrices. But
+# the objective is *linear* on that manifold: a constant minus $\langle A, U\rangle$ with $A = 2HF' + \delta
+# U_\text{prox}$. So the minimiser has a closed form: the orthonormal factor of the polar decomposition of $A$.
 #
 # **What you will see:** eight solvers on one problem, judged by one certificate; nine on five kinds of problems, with
 # their gaps against time; how many times longer each takes than the closed form; how the times grow with the number of
@@ -53,8 +52,8 @@ print(", ".join(f"{key} {value}" for key, value in conditions().items()))
 # %% [markdown]
 # ## One problem, one call
 #
-# A solver is a frozen record of settings, and `etfopt.solve(problem, solver)` runs it. The certificate judges the answer.
-# It knows the problem and the answer, but not the solver.
+# A solver is a frozen record of settings, and `etfopt.solve(problem, solver)` runs it. The certificate judges the
+# answer. It knows the problem and the answer, but not the solver.
 
 # %%
 rng = np.random.default_rng(0)
@@ -84,9 +83,9 @@ for answer in answers:
 # relative gap of $\epsilon$ allows an error of order $\sqrt\epsilon$ in $UF$. The certificate's `etf_distance_bound`
 # bounds the distance to the nearest ETF, and the last assertion checks each answer against it.
 #
-# The closed form has three methods with different costs and the same accuracy: a singular value decomposition ("svd"), an
-# eigenvalue decomposition of the small matrix $A'A$ ("gram"), and matrix products alone ("newton-schulz"). A method that
-# cannot reach this accuracy on a problem falls back to a more robust one, and reports it:
+# The closed form has three methods with different costs and the same accuracy: a singular value decomposition ("svd"),
+# an eigenvalue decomposition of the small matrix $A'A$ ("gram"), and matrix products alone ("newton-schulz"). A method
+# that cannot reach this accuracy on a problem falls back to a more robust one, and reports it:
 
 # %%
 spectrum = np.geomspace(1, 1e-7, 5)
@@ -116,25 +115,25 @@ assert answer.stats.method != "newton-schulz"
 names = ["random-64x10", "collapsed-64x10", "ill-conditioned-16x4", "digits-epoch-60", "proximal-64x10"]
 line = ["procrustes-svd", "procrustes-gram", "procrustes-newton-schulz", "trust-region", "trust-region-autograd"]
 line += ["conjugate-gradient", "steepest-descent", "clarabel", "scs"]
-entrants, _ = line_up(line, limit=1.0)
-rows = list(compare(cells(choose_problems(names), entrants, seeds=2), limit=1.0))
+entrants, _ = line_up(line, limit=0.6)
+rows = list(compare(cells(choose_problems(names), entrants, seeds=2), limit=0.6))
 
 fig = plt.figure(figsize=(11, 5.0))
 plotting.draw_convergence_page(rows, figure=fig)
 plt.show()
 
 # %% [markdown]
-# A line is a run of an iterative solver: its relative gap against time. A marker shows where a run ended; direct solvers
-# have a marker only. It is filled if the certificate accepts the answer. The grey line is the rounding unit.
+# A line is a run of an iterative solver: its relative gap against time. A marker shows where a run ended; direct
+# solvers have a marker only. It is filled if the certificate accepts the answer. The grey line is the rounding unit.
 #
 # A trust region converges superlinearly near the minimiser, so its curve drops at the end. The first-order methods keep
 # up where the singular values of $A$ are alike, as for random and collapsed means. Where some are far smaller than
 # others, these methods are slow, because the objective hardly changes in the directions of the small ones.
 #
-# The method "newton-schulz" falls back on most of these problems. They have the paper's square frame, for which
-# $A1 = \delta U_\text{prox}1$, so without a proximal term $A$ is singular. Its polar factor is then not unique, and
-# matrix products alone cannot choose one. The time shown includes the failed attempt and the method that took over. With
-# the reduced frame, as in the first problem, no fallback is needed.
+# The method "newton-schulz" falls back on most of these problems. They have the paper's square frame, for which $A1 =
+# \delta U_\text{prox}1$, so without a proximal term $A$ is singular. Its polar factor is then not unique, and matrix
+# products alone cannot choose one. The time shown includes the failed attempt and the method that took over. With the
+# reduced frame, as in the first problem, no fallback is needed.
 
 # %%
 alone = [row for row in rows if row.solver == "procrustes-newton-schulz" and row.delta == 0]
@@ -235,10 +234,10 @@ assert over["clarabel"][16] > over["clarabel"][4]
 # | --- | --- | --- |
 # | a nearest-ETF problem | `Procrustes()`, the default | exact, no iterations, no settings |
 # | ill-conditioned means | the same | its methods fall back to an SVD where they must |
-# | a network | `method="auto"` in `etfopt.nn`, the default | on a GPU it tries matrix products, then checks their accuracy |
+# | a network | `etfopt.nn` with its defaults | on a GPU it tries matrix products, then checks their accuracy |
 # | doubt | `ConvexRelaxation()`, up to 40 classes | an independent method with bounds of its own |
 # | to repeat the paper's run | `TrustRegion(max_iterations=30, derivatives="autograd")` | its settings |
-# | an objective that is not linear in U | a Riemannian method with restarts | there is no closed form: see `03_certificates` |
+# | an objective not linear in U | a Riemannian method with restarts | no closed form: see `03_certificates` |
 #
 # ## Try it
 #

@@ -15,9 +15,9 @@
 # # Certificates, and a solver that is confidently wrong
 #
 # A solver that stops says why it stopped. That is a report about its own run, not about the answer: "the gradient is
-# zero" is one fact, "this is the optimum" is another. `etfopt` keeps the two facts in two fields. `solution.termination`
-# is the solver's report. `solution.converged` is the verdict of a *certificate*, computed from the problem and the answer
-# alone.
+# zero" is one fact, "this is the optimum" is another. `etfopt` keeps the two facts in two fields.
+# `solution.termination` is the solver's report. `solution.converged` is the verdict of a *certificate*, computed from
+# the problem and the answer alone.
 #
 # **What you will see:** every field of a certificate, computed again by hand; answers that were tampered with, and the
 # fields that notice; a solver that stops with a gradient of zero at a wrong answer, how often this happens, and the
@@ -40,9 +40,9 @@ np.set_printoptions(precision=4, suppress=True)
 # %% [markdown]
 # ## Field by field
 #
-# The problem is to minimise $\lVert H - UF\rVert_F^2 + \tfrac{\delta}{2}\lVert U - U_\text{prox}\rVert_F^2$ over
-# $U'U = I$. There the objective is a constant minus $\langle A, U\rangle$ with $A = 2HF' + \delta U_\text{prox}$. So $A$
-# and $U$ determine every field. We compute the main ones again from their definitions, in NumPy.
+# The problem is to minimise $\lVert H - UF\rVert_F^2 + \tfrac{\delta}{2}\lVert U - U_\text{prox}\rVert_F^2$ over $U'U =
+# I$. There the objective is a constant minus $\langle A, U\rangle$ with $A = 2HF' + \delta U_\text{prox}$. So $A$ and
+# $U$ determine every field. We compute the main ones again from their definitions, in NumPy.
 
 # %%
 rng = np.random.default_rng(7)
@@ -73,8 +73,8 @@ assert solution.converged
 
 # %% [markdown]
 # The gap decides. No $U$ on the manifold makes $\langle A, U\rangle$ larger than the sum of the singular values of $A$,
-# its nuclear norm $\lVert A\rVert_*$, and one $U$ reaches it. So $\lVert A\rVert_* - \langle A, U\rangle$ is not a bound
-# on the excess objective: it *is* the excess objective (proof: `theory/certificate.py`).
+# its nuclear norm $\lVert A\rVert_*$, and one $U$ reaches it. So $\lVert A\rVert_* - \langle A, U\rangle$ is not a
+# bound on the excess objective: it *is* the excess objective (proof: `theory/certificate.py`).
 #
 # The other fields say what kind of point it is. `distance_bound` bounds the error of $U$ itself, by about
 # $\sqrt{2\,\text{gap}/\text{margin}}$ plus rounding. `etf_distance_bound` bounds the error of the ETF $UF$.
@@ -159,8 +159,8 @@ assert np.isclose(reversed_.gap, 2 * s[-1])
 #
 # In few dimensions it can. Take three classes in a plane. With d = C - 1 the matrices $U$ are square, so they form the
 # orthogonal group O(2). It has two parts: rotations, with determinant 1, and reflections, with determinant -1. No path
-# leads from one part to the other, and a Riemannian solver follows a path. In the plane each part is a circle, so we can
-# draw all of it.
+# leads from one part to the other, and a Riemannian solver follows a path. In the plane each part is a circle, so we
+# can draw all of it.
 
 # %%
 frame = etfopt.simplex_etf(3, reduced=True)
@@ -212,8 +212,8 @@ for panel, end, title in ((first, right, "the nearest ETF"), (second, wrong, "th
 plt.show()
 
 # %% [markdown]
-# On the right the classes go round the triangle in the other direction, and no rotation can change that. The best of the
-# mirrored triangles is small, and far from the means.
+# On the right the classes go round the triangle in the other direction, and no rotation can change that. The best of
+# the mirrored triangles is small, and far from the means.
 #
 # We passed `throw=False` to see this. By default `etfopt.solve` raises an error, which carries the rejected solution:
 
@@ -260,17 +260,17 @@ for named in choose_problems(["tight-9x10", "square-10x10", "square-proximal-10x
 
 # %% [markdown]
 # In the tight problem about half of the starts lie in the wrong part. With the paper's frame and no proximal term no
-# start is wrong: that frame ignores one direction of $U$, and a reflection of this direction changes nothing. A proximal
-# term fixes this direction, so half of the starts are wrong again. But they are only a little wrong: their excess is at
-# most $2\delta$. With d > r there is one part and no such trap. `theory/landscape.py` has the proofs.
+# start is wrong: that frame ignores one direction of $U$, and a reflection of this direction changes nothing. A
+# proximal term fixes this direction, so half of the starts are wrong again. But they are only a little wrong: their
+# excess is at most $2\delta$. With d > r there is one part and no such trap. `theory/landscape.py` has the proofs.
 #
 # The remedy is one setting: `restarts=1` runs again from the start reflected into the other part, and keeps the better
 # answer. The closed form has no start, so it has no such trap.
 #
 # ## Two answers that are equally good
 #
-# Two flags say whether another answer is as good: `unique` for $U$, and `etf_unique` for the ETF $UF$. A classifier uses
-# the ETF alone.
+# Two flags say whether another answer is as good: `unique` for $U$, and `etf_unique` for the ETF $UF$. A classifier
+# uses the ETF alone.
 
 # %%
 H = rng.standard_normal((12, 5))
@@ -293,8 +293,8 @@ for name, case in cases.items():
 
 # %% [markdown]
 # For the paper's frame, $M1 = 0$. So $UM$ does not depend on $U1$: if you reverse that direction, you get another $U$
-# with the same ETF. If all means lie in a plane, the ETF itself is not unique: you can reflect it in every direction that
-# the means do not use.
+# with the same ETF. If all means lie in a plane, the ETF itself is not unique: you can reflect it in every direction
+# that the means do not use.
 
 # %%
 gauge = cases["the paper's frame"]
@@ -319,9 +319,9 @@ assert np.isclose(loose.objective(U), loose.objective(other))
 # ## An independent judge
 #
 # The certificate rests on one SVD. If you do not trust that SVD, ask a convex solver, which knows no polar factors. The
-# relaxation maximises $\langle A, X\rangle$ over the matrices of spectral norm at most 1; the points of the manifold are
-# the extreme points of this set. The solver returns a value that some $X$ reaches, `primal`, and from its multipliers a
-# value that no $X$ can exceed, `dual`. The optimum lies between them.
+# relaxation maximises $\langle A, X\rangle$ over the matrices of spectral norm at most 1; the points of the manifold
+# are the extreme points of this set. The solver returns a value that some $X$ reaches, `primal`, and from its
+# multipliers a value that no $X$ can exceed, `dual`. The optimum lies between them.
 
 # %%
 units = np.linalg.norm(plane.linear_term, 2)  # in which the relaxation states its bounds
@@ -356,12 +356,13 @@ for name, case in (("means in general position", cases["reduced frame"]), ("mean
 # - Trust `converged`, not `termination`.
 # - A gap near rounding means optimal. `distance_bound` says how accurate $U$ is, `etf_distance_bound` the ETF.
 # - A gradient of zero with a negative `curvature` is a trap. With a square $U$, use `restarts=1` or the closed form.
-# - `unique` False with `etf_unique` True is harmless: the frame ignores a direction. If both are False, the means do not
-#   determine an ETF.
+# - `unique` False with `etf_unique` True is harmless: the frame ignores a direction. If both are False, the means do
+#   not determine an ETF.
 #
 # ## Try it
 #
-# - Change the angle 2.0 of the two starts in the plane. Which run ends at the wrong triangle now? Does any angle help it?
+# - Change the angle 2.0 of the two starts in the plane. Which run ends at the wrong triangle now? Does any angle help
+#   it?
 # - Set `STARTS = 40`. Which share of the starts is wrong in the tight problem?
 # - Certify an answer of your own: save class means as `means.npy` (d x C), and run `etfopt solve means.npy`, or call
 #   `etfopt.certify(problem, U)` with a $U$ from another program.

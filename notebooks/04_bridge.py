@@ -20,11 +20,18 @@
 # $$U^*(H) = \arg\min_{U'U = I} \|H - UM\|_F^2 + \tfrac{\delta}{2}\|U - U_\text{prox}\|_F^2
 #   \;=\; P Q' \quad\text{with}\quad 2HM + \delta U_\text{prox} = P S Q' \text{ (thin SVD)},$$
 #
-# and a network that contains it needs the derivative of $U^*$. PyTorch can differentiate `torch.linalg.svd`, so why is
-# that not enough? Because neural collapse makes the singular values *equal*, and the derivative of an SVD divides by
-# their differences. The derivative of the product $PQ'$ divides by sums instead. This notebook shows both, and then the
-# other abilities of `etfopt.nn.functional.nearest_etf`: second derivatives, batches, half precision. The last two
-# sections are about the heads: how much of the gradient runs through $U^*$, and how the heads keep the class means.
+# and a network that contains it needs the derivative of $U^*$. Two routes are at hand in PyTorch:
+#
+# - *Autograd through* `torch.linalg.svd`. The derivative of an SVD divides by the differences of singular values, and
+#   neural collapse makes these *equal*.
+# - `torch.linalg.polar`, which PyTorch has since version 2.14. Its first derivative is right at collapse too. Its
+#   second derivative is wrong or NaN there, and it has no half precision and no certificate (`docs/comparison.md`).
+#
+# The closed form of this library divides by sums of singular values, in all derivatives.
+#
+# **What you will see:** gradients of both routes and of ours at random means, at collapse, and on the way there; second
+# derivatives, batches, half precision and three methods of `etfopt.nn.functional.nearest_etf`. The last two sections
+# are about the heads: how much of the gradient runs through $U^*$, and how the heads keep the class means.
 
 # %%
 import math
@@ -38,12 +45,14 @@ import torch
 
 import etfopt
 import etfopt.nn
+from etfopt import plotting
 from etfopt.adjoint import kkt_vjp
 from etfopt.bench.node import bench_node
 from etfopt.nn.functional import nearest_etf, on_frame, polar_factor
 
 # PyTorch's own, where it prepares forward mode
 warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated")
+plt.rcParams.update(plotting.STYLE)
 torch.manual_seed(0)
 DELTA = 1e-3  # the paper's proximal weight
 
@@ -56,8 +65,8 @@ def relative(X, Y):
 # %% [markdown]
 # ## Two ways to the same gradient
 #
-# `by_svd` is what one would write first. The loss is linear in the ETF, $L = \langle G, U^* M\rangle$, with a random
-# $G$: its gradient at $H$ is then the derivative of the layer against a cotangent, as in any backward pass.
+# `by_svd` is the rule that you would write first. The loss is linear in the ETF, $L = \langle G, U^* M\rangle$ with a
+# random $G$. So its gradient at $H$ is the derivative of the layer, applied to $G$, as in any backward pass.
 
 
 # %%
@@ -70,6 +79,14 @@ def by_svd(H, prox, delta=DELTA):
 def by_etfopt(H, prox, delta=DELTA):
     """The same from this library."""
     return nearest_etf(H, prox, delta)
+
+
+def by_polar(H, prox, delta=DELTA):
+    """The same from torch.linalg.polar, from PyTorch 2.14 on."""
+    return torch.linalg.polar(2 * on_frame(H, None) + delta * prox)[0]
+
+
+HAS_POLAR = hasattr(torch.linalg, "polar")
 
 
 def gradient(rule, H, prox, G, delta=DELTA):
@@ -103,8 +120,8 @@ assert max(differences) < 1e-12
 # rounding splits them by $10^{-16}$, the gradient is finite and wrong. Which of the two happens depends on the
 # processor.
 #
-# We compare both with a third rule, the paper's own formula, which solves the dense linear system of the optimality
-# conditions (`etfopt.adjoint.kkt_vjp`). For the canonical rotation we also take central differences.
+# We compare with the paper's own formula, which solves the dense linear system of the optimality conditions
+# (`etfopt.adjoint.kkt_vjp`). For the canonical rotation we also take central differences.
 
 
 # %%
@@ -133,6 +150,11 @@ lost, off = int((~through_svd.isfinite()).sum()), relative(through_svd, ours)
 print(f"through the SVD: {lost} of {H.numel()} entries are NaN or infinite; off ours by {off:.2g}")
 print(f"ours:            all finite; off the paper's formula by {relative(ours, by_kkt(H, V, G)):.1e},")
 print(f"                 off central differences by {relative(ours, by_differences(H, V, G)):.1e}")
+if HAS_POLAR:
+    print(f"torch.linalg.polar: off ours by {relative(gradient(by_polar, H, V, G), ours):.1e}")
+    assert relative(gradient(by_polar, H, V, G), ours) < 1e-12
+else:
+    print("torch.linalg.polar: this version of PyTorch does not have it")
 assert not off < 1e-3  # NaN is not below either
 assert ours.isfinite().all()
 assert relative(ours, by_kkt(H, V, G)) < 1e-12
@@ -156,7 +178,7 @@ assert max(errors["ours"]) < 1e-11
 assert all(e > 1e-3 for e in rest)  # not one of them is of use
 
 # %% [markdown]
-# The finite gradients are the dangerous case, because nothing shows the error. How near to collapse is too near? Take
+# The finite wrong gradients are dangerous, because nothing shows the error. How near to collapse does it begin? Take
 # $H = VM + tN$ with noise $N$ of norm 1, and let $t$ fall.
 
 # %%
@@ -173,7 +195,7 @@ for t in distances:
         dtype = torch.float64 if name.endswith("64") else torch.float32
         values.append(relative(gradient(rule, H.to(dtype), V.to(dtype), G.to(dtype)).double(), truth))
 
-figure, axes = plt.subplots(figsize=(6.4, 3.8), layout="constrained")
+figure, axes = plt.subplots(figsize=(6.4, 3.8))
 for name, values in curves.items():
     style = {"color": "#009E73" if name.startswith("ours") else "#D55E00", "linestyle": "-" if "64" in name else "--"}
     axes.loglog(distances, values, label=name, **style)
@@ -184,7 +206,7 @@ note = "above: no digit is right;  x: NaN (upper row float32, lower row float64)
 axes.annotate(note, (1, 1), xytext=(0, -11), textcoords="offset points", color="0.4", fontsize=8)
 axes.invert_xaxis()
 axes.set(xlabel="distance $t$ of the class means from collapse", ylabel="relative error of the gradient")
-figure.legend(frameon=False, fontsize=9, loc="outside lower center", ncols=2)
+figure.legend(loc="outside lower center", ncols=2)
 plt.show()
 assert max(curves["ours, float64"]) < 1e-11
 assert max(curves["ours, float32"]) < 1e-3
@@ -195,16 +217,16 @@ assert -1.3 < rate < -0.7
 assert not any(error < 1e-3 for error in np.array(curves["through the SVD, float32"])[distances < 1e-7])
 
 # %% [markdown]
-# The gradient through the SVD loses a digit each time that $t$ falls by a factor of ten, and in float32 none is left
-# from about $t = 10^{-6}$. The closed form keeps all its digits. A network that trains to collapse moves along this
-# axis from left to right.
+# The gradient through the SVD loses a digit each time $t$ falls by a factor of ten. In float32 no digit is left from
+# about $t = 10^{-6}$. The closed form keeps all its digits. A network that trains to collapse moves along this axis
+# from left to right.
 #
 # ## As the proximal term fades
 #
-# The simplex $M$ does not see the direction $1$, so $A$ has the singular value $\delta$ there, and $1/\delta$ stands
-# in $\partial U^*/\partial A$. It does not stand in the gradient at $H$: that is $2\,(\partial L/\partial A)\,M$, and
-# $M$ removes the direction. As $\delta \to 0$ the gradient goes to that of the problem without proximal term, at
-# the rate $\delta$.
+# The simplex $M$ ignores the direction $1$. So $A$ has the singular value $\delta$ there, and $\partial U^*/\partial A$
+# contains $1/\delta$. But the gradient at $H$ does not: it is $2\,(\partial L/\partial A)\,M$, and $M$ removes that
+# direction. As $\delta \to 0$ the gradient converges to that of the problem without proximal term, at the rate
+# $\delta$.
 
 # %%
 H, G = torch.randn(2, d, C, dtype=torch.float64)
@@ -216,12 +238,12 @@ apart = {
     for name, rule in (("through the SVD", by_svd), ("ours", by_etfopt))
 }
 
-figure, axes = plt.subplots(figsize=(6.4, 3.4), layout="constrained")
+figure, axes = plt.subplots(figsize=(6.4, 3.8))
 axes.loglog(deltas, apart["through the SVD"], "x", color="#D55E00", markersize=5, label="through the SVD")
 axes.loglog(deltas, apart["ours"], color="#009E73", label="ours")
 axes.invert_xaxis()
 axes.set(xlabel=r"proximal weight $\delta$", ylabel="relative distance to the\ngradient at $\\delta = 0$")
-axes.legend(frameon=False, fontsize=9)
+figure.legend(loc="outside lower center", ncols=2)
 plt.show()
 few = (deltas < 1e-1) & (deltas > 1e-8)
 rate = np.polyfit(np.log(deltas[few]), np.log(apart["ours"][few]), 1)[0]
@@ -243,14 +265,14 @@ assert sizes[1e-8][0] > 1e3 * sizes[1e-4][0]
 assert sizes[1e-8][1] < 1.1 * sizes[1e-4][1]
 
 # %% [markdown]
-# The singular values of these random means are distinct, so the SVD's gradient (crosses) is right here as well. The
-# last lines are about a loss of $U$ itself, which does depend on the direction $1$: its gradient grows as $1/\delta$
-# at $A$, but not at $H$.
+# The singular values of these random means are distinct, so the SVD's gradient (crosses) is right here too. The last
+# lines have a loss of $U$ itself, which does depend on the direction $1$: its gradient at $A$ grows like $1/\delta$,
+# but its gradient at $H$ does not.
 #
 # ## Second derivatives
 #
-# The backward pass is itself differentiable, also at collapse, so that Hessian-vector products of a network that
-# contains the layer work. We compare with central differences of the *gradient*.
+# You can differentiate the backward pass again, also at collapse. So Hessian-vector products of a network that contains
+# the layer work. We compare them with central differences of the *gradient*.
 
 # %%
 V = random_stiefel(d, C)
@@ -272,6 +294,9 @@ differences = (derivative(H + step * T) - derivative(H - step * T)) / (2 * step)
 by_the_svd = torch.autograd.functional.hvp(lambda H: loss(H, by_svd), H, T)[1]
 print(f"Hessian-vector product at collapse: off central differences by {relative(product, differences):.1e};", end=" ")
 print(f"through the SVD: by {relative(by_the_svd, differences):.1e}")
+if HAS_POLAR:
+    by_torch = torch.autograd.functional.hvp(lambda H: loss(H, by_polar), H, T)[1]
+    print(f"through torch.linalg.polar: off by {relative(by_torch, differences):.1e}, without an error")
 assert relative(product, differences) < 1e-6
 assert not relative(by_the_svd, differences) < 1e-3
 matrix = torch.func.hessian(loss)(H).reshape(H.numel(), H.numel())
@@ -283,8 +308,8 @@ assert relative((matrix @ T.flatten()).view_as(T), product) < 1e-10
 # %% [markdown]
 # ## Batches, Jacobians, and the compiler
 #
-# `nearest_etf` takes any leading dimensions, and `torch.func` transforms it. The Jacobian row by row (`jacrev`) and
-# column by column (`jacfwd`) are computed by different code, backward and forward mode, so that they check each other.
+# `nearest_etf` takes any leading dimensions, and `torch.func` transforms it. `jacrev` computes the Jacobian row by row
+# in backward mode, and `jacfwd` column by column in forward mode. The two run different code, so each checks the other.
 
 # %%
 means = torch.randn(7, d, C, dtype=torch.float64)
@@ -308,11 +333,11 @@ assert relative(J.T, J) < 1e-12
 assert torch.linalg.eigvalsh((J + J.T) / 2)[0] > -1e-12
 
 # %% [markdown]
-# The Jacobian is symmetric and positive semidefinite, as it must be: $U^*M$ is the gradient of the convex function
+# The Jacobian must be symmetric and positive semidefinite, because $U^*M$ is the gradient of the convex function
 # $H \mapsto \|HM\|_*$ (the largest $\langle H, UM\rangle$ over all rotations).
 #
-# What works under which mode of PyTorch, `torch.compile` and its combinations included, is written down once, in the
-# docstring of `etfopt.nn`; the test suite runs every cell of the table.
+# The docstring of `etfopt.nn` says what works under which mode of PyTorch, including `torch.compile` and combinations.
+# The test suite runs every cell of this table.
 
 # %%
 lines = etfopt.nn.__doc__.splitlines()
@@ -322,9 +347,9 @@ print("\n".join(lines[edges[0] : edges[-1] + 1]))
 # %% [markdown]
 # ## Half precision
 #
-# `nearest_etf` computes in float32 for inputs in `bfloat16` and `float16`, and casts the result back. So does its
-# gradient. The error against float64 arithmetic on the same (already rounded) means is then a few roundings of the
-# dtype. The heads always keep their state in float32 or better.
+# For inputs in `bfloat16` and `float16`, `nearest_etf` and its gradient compute in float32 and round the result. So the
+# error is a few roundings of the dtype. We measure it against float64 on the same rounded means. The heads always keep
+# their state in float32 or better.
 
 # %%
 H, G = torch.randn(2, 64, 10)
@@ -545,4 +570,11 @@ torch.nn.functional.cross_entropy(head(x_mixed, p_mixed), p_mixed).backward()  #
 assert x_mixed.grad.isfinite().all()
 
 # %% [markdown]
-# The rules that were tried, with their accuracies in real training loops, are in `docs/explanation/statistics.md`.
+# `docs/explanation/statistics.md` has the rules that were tried, with their accuracies in real training loops.
+#
+# ## Try it
+#
+# - Change `d, C = 16, 5` to more classes. At which $t$ does the gradient through the SVD lose its digits?
+# - Set `dtype=torch.float32` in the cell about second derivatives. How many digits remain?
+# - Repeat the "largest change of a logit" table with `NearestETFHead(..., memory=8)`. What does a shorter memory cost?
+# - With PyTorch 2.14 or newer, run this notebook again: it then shows `torch.linalg.polar` beside the other routes.

