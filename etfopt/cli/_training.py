@@ -67,9 +67,9 @@ def train(
 ) -> None:
     """Train a network with one of the heads, show loss and accuracy, and print the measures of neural collapse.
 
-    A folder that holds a run is refused: --resume continues the run, --overwrite replaces it. --resume RUN --epochs 20
-    continues to 20 epochs, with the constant schedule or steps; a cosine ends with its run. A study trains many runs
-    into runs/STUDY/ and skips finished ones. Defaults are in brackets.
+    If the folder holds a run already, pass --resume to continue this run, or --overwrite to replace it. --resume RUN
+    --epochs 20 continues to 20 epochs with the schedules constant and step; cosine ends with its run. A study trains
+    many runs into runs/STUDY/ and skips finished ones. Defaults are in brackets.
 
     ```
     etfopt train --data digits --head nearest --epochs 30

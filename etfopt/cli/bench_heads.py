@@ -36,8 +36,8 @@ def bench_head(
 ) -> None:
     """Time a training step of a ResNet-18 with each head in turn, and what each head costs by itself.
 
-    On 32 x 32 images. A second table has the nearest head with running statistics beside the paper's. Takes some
-    minutes without a GPU.
+    The images have 32 x 32 pixels. A second table compares the nearest head with running statistics and with the
+    paper's. The command takes some minutes without a GPU.
 
     ```
     etfopt bench head --classes 10 --batch 32
@@ -74,12 +74,12 @@ def bench_loops(
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
-    """Train each head by loops that are hard on running statistics, and print test accuracies in per cent.
+    """Train each head in loops that are hard for running statistics, and print test accuracies in per cent.
 
     The loops: 1408, 1409 or 1410 samples in batches of 128; accumulation of 4x32, 64x2 or 128x1 samples; classes in
     turn, on clusters (in-turn) or digits (in-turn-digits); relu features; a class that comes late, or in the last of
     161 steps (first-at-161); trainer-512 and trainer-513 samples by Hugging Face's Trainer, where it is installed.
-    Takes 23 minutes of one core: 13 for 128x1 and 7 for 64x2. --epochs-scale 0.5 halves that.
+    All loops take 23 minutes on one core: 13 for 128x1 and 7 for 64x2. --epochs-scale 0.5 halves that.
 
     ```
     etfopt bench loops --rows 1409 --rows relu --seeds 2

@@ -33,7 +33,7 @@ def bench_measures(
 ) -> None:
     """Time an update of NeuralCollapse beside a plain index_add_ of the features, and neural-collapse if installed.
 
-    In microseconds of CPU time for a sample. Takes a minute; C = 50257 needs 3 GB of memory.
+    Times are microseconds of CPU time for a sample. The command takes a minute, and C = 50257 needs 3 GB of memory.
 
     ```
     etfopt bench measures --largest 1000

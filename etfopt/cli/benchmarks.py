@@ -43,9 +43,9 @@ def bench(
 ) -> None:
     """Time the closed form against the paper's pipeline, and its methods in units of matrix products.
 
-    The paper's: a Riemannian trust region with autograd's derivatives, at most 30 iterations from the previous U, and a
-    dense implicit gradient, on the same drifting class means. The units: a product A'A, and a linear layer. Takes some
-    minutes, one up to C = 47.
+    The paper's pipeline is a Riemannian trust region with autograd's derivatives, at most 30 iterations from the previous
+    U, and a dense implicit gradient. Both run on the same drifting class means. The units are a product A'A and a linear
+    layer. The command takes some minutes, or one minute up to C = 47.
 
     ```
     etfopt bench --largest 47
@@ -95,8 +95,8 @@ def bench_node(
 ) -> None:
     """Time the differentiable node in units of a product A'A and of a linear layer, and count its memory.
 
-    Float32, forward and backward, with the paper's proximal term; growth is the slope of log time from C = 100 to 1000
-    at d = 2048, of the first method. Takes half a minute for each.
+    It times forward and backward passes in float32, with the paper's proximal term. Growth is the slope of log time from
+    C = 100 to 1000 at d = 2048, for the first method. Each method takes half a minute.
 
     ```
     etfopt bench node --method svd --method newton-schulz
@@ -158,9 +158,9 @@ def compare(
 ) -> None:
     """Compare all solvers on a grid of problems; the certificate decides what counts as solved.
 
-    The last table ranks the solvers over all problems; profiles.png in the folder is its picture. Iterative solvers
-    start from the same random points, direct ones run once. Failures are rows. The whole grid takes about two minutes
-    on two cores, --quick ten seconds.
+    The last table ranks the solvers over all problems, and profiles.png in the folder shows it. Iterative solvers start
+    from the same random points; direct solvers run once. Failures are rows. The whole grid takes about two minutes on
+    two cores, --quick ten seconds.
 
     ```
     etfopt compare --quick

@@ -65,7 +65,8 @@ def solve(
         str | None, typer.Option(help="Classes whose vertices keep their place, as 0,3,5-9; needs --hold-at. [none]")
     ] = None,
     hold_at: Annotated[
-        Path | None, typer.Option(help="File with that place: one that --out wrote, or U, d x r (.npy, .csv).")
+        Path | None,
+        typer.Option(help="File with the vertices to keep: one that --out wrote, or U, d x r (.npy, .csv)."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Save U, the ETF and the weights here (.npz).")] = None,
     as_json: AsJson = False,

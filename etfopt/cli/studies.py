@@ -125,7 +125,7 @@ def report(
     epochs: Annotated[
         tuple[int, int] | None,
         typer.Option(
-            metavar="A B", help="Two epochs at which test accuracies are tabulated. [a quarter of all, and all]"
+            metavar="A B", help="Two epochs whose test accuracies the table shows. [a quarter of all, and all]"
         ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the report. [RUNS/report]")] = None,

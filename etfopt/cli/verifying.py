@@ -44,8 +44,8 @@ def verify(
 ) -> None:
     """Check every claim of theory/ on adversarial cases, and print the worst case of each.
 
-    Exit status 1 means that a claim fails. Each claim draws the same cases alone or with the others. Takes about two
-    minutes on two cores.
+    Exit status 1 means that a claim fails. A claim draws the same cases alone or with the others. All claims take about
+    two minutes on two cores.
 
     ```
     etfopt verify

@@ -63,7 +63,7 @@ class BackboneConfig(Section):
     )
     dim: int | None = setting(
         None,
-        "Dimension d of the features. A linear layer is added if the network has another.",
+        "Dimension d of the features. If the network has another, etfopt adds a linear layer.",
         option=True,
         ge=1,
     )
