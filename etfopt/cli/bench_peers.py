@@ -57,9 +57,9 @@ def bench_peers(
     """Time the node beside other packages on the same problems, and judge every answer.
 
     The peers: torch.linalg.polar (PyTorch 2.14 and newer), an SVD through autograd, SciPy, roma, geoopt, geotorch,
-    pymanopt, the paper's pipeline. A ratio is the time of a peer over that of etfopt: above 1, etfopt is faster. A wrong
-    answer has no ratio. A second table times parts of the library beside simple operations. The command takes a quarter
-    of an hour, with --quick a minute.
+    pymanopt, the paper's pipeline. A ratio is the time of a peer over that of etfopt: above 1, etfopt is faster. A
+    wrong answer has no ratio. A second table times parts of the library beside simple operations. The command takes a
+    quarter of an hour, with --quick a minute.
 
     ```
     etfopt bench peers --quick

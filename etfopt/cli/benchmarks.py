@@ -43,9 +43,9 @@ def bench(
 ) -> None:
     """Time the closed form against the paper's pipeline, and its methods in units of matrix products.
 
-    The paper's pipeline is a Riemannian trust region with autograd's derivatives, at most 30 iterations from the previous
-    U, and a dense implicit gradient. Both run on the same drifting class means. The units are a product A'A and a linear
-    layer. The command takes some minutes, or one minute up to C = 47.
+    The paper's pipeline is a Riemannian trust region with autograd's derivatives, at most 30 iterations from the
+    previous U, and a dense implicit gradient. Both run on the same drifting class means. The units are a product A'A
+    and a linear layer. The command takes some minutes, or one minute up to C = 47.
 
     ```
     etfopt bench --largest 47
@@ -95,8 +95,8 @@ def bench_node(
 ) -> None:
     """Time the differentiable node in units of a product A'A and of a linear layer, and count its memory.
 
-    It times forward and backward passes in float32, with the paper's proximal term. Growth is the slope of log time from
-    C = 100 to 1000 at d = 2048, for the first method. Each method takes half a minute.
+    It times forward and backward passes in float32, with the paper's proximal term. Growth is the slope of log time
+    from C = 100 to 1000 at d = 2048, for the first method. Each method takes half a minute.
 
     ```
     etfopt bench node --method svd --method newton-schulz

@@ -66,7 +66,7 @@ def solve(
     ] = None,
     hold_at: Annotated[
         Path | None,
-        typer.Option(help="File with the vertices to keep: one that --out wrote, or U, d x r (.npy, .csv)."),
+        typer.Option(help="File with these vertices: one that --out wrote, or U, d x r (.npy, .csv)."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Save U, the ETF and the weights here (.npz).")] = None,
     as_json: AsJson = False,
