@@ -36,7 +36,7 @@ def frame(
         typer.Option("--margin/--no-margin", help="Compute the one-vs-rest margin rho. [up to 200 classes]"),
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the search for a code.")] = 0,
-    starts: Annotated[int | None, typer.Option(help="Random starts of the search. [some seconds of them]")] = None,
+    starts: Annotated[int | None, typer.Option(help="Random starts of the search. [as many as take seconds]")] = None,
     out: Annotated[
         Path | None, typer.Option(help="Save the frame in this file: .npy, or .npz with its bounds.")
     ] = None,
