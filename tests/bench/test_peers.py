@@ -17,6 +17,7 @@ from etfopt.bench._peers import PEERS, Peer, line_up, tensors_to
 from etfopt.bench.peers import TERMS, bench_peers, cases
 from etfopt.bench.timing import blocks_in_turn
 from tests.tools import digits
+from tests.tools.promised import keys
 
 WIDE = np.finfo(np.longdouble).eps
 """Some systems have no long double; the reference has then the digits of float64."""
@@ -240,3 +241,4 @@ def test_the_command_writes_numbers_and_a_picture_and_fails_where_a_peer_does(tm
     printed = runner.invoke(app, ["bench", "peers", "--only", f"{__name__}:failing", "--threads", "1", "--json", "-"])
     assert printed.exit_code == 1
     assert json.loads(printed.stdout)["rows"][1]["failed"]
+    assert keys("bench peers") <= json.loads(printed.stdout).keys()

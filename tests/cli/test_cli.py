@@ -14,6 +14,7 @@ import pytest
 
 from etfopt.__main__ import main
 from tests.tools import terminal
+from tests.tools.promised import keys
 
 PLAIN = {"COLUMNS": "200", "NO_COLOR": "1", "PYTHONWARNINGS": "default"}
 run, run_forked = partial(terminal.run, **PLAIN), partial(terminal.run_forked, **PLAIN)
@@ -170,6 +171,7 @@ def test_compare_goes_on_without_the_solvers_that_are_not_installed(folder: Path
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     document = json.loads(done.stdout)
+    assert keys("compare") <= document.keys()
     assert {row["status"] for row in document["rows"]} == {"certified"}
     assert all(row["solver"].startswith("procrustes") for row in document["rows"])
     assert len(document["settings"]["left_out"]) == 7
@@ -180,6 +182,7 @@ def test_bench_node_and_head_write_their_numbers(folder: Path) -> None:
     done = run_forked("bench", "head", "--classes", "3", "--batch", "2", "--rounds", "1", "--json", cwd=folder)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == json.loads((folder / "runs" / "bench-head" / "bench.json").read_text())
+    assert keys("bench head") <= json.loads(done.stdout).keys()
     assert next(row["head"] for row in json.loads(done.stdout)["rows"]) == "learned"
     assert [row["C"] for row in json.loads(done.stdout)["statistics"]] == [10, 100, 10]
 
@@ -191,6 +194,7 @@ def test_bench_loops_writes_the_accuracy_of_every_seed(folder: Path) -> None:
     assert done.returncode == 0, done.stderr
     document = json.loads(done.stdout)
     assert document == json.loads((folder / "runs" / "bench-loops" / "bench.json").read_text())
+    assert keys("bench loops") <= document.keys()
     assert {"torch", "threads", "seeds"} <= document["conditions"].keys()
     assert all(row["loop"] == "1408" and len(row["accuracies"]) == 2 for row in document["rows"])
 

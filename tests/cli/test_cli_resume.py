@@ -16,6 +16,7 @@ from etfopt.cli import app
 from etfopt.errors import ConvergenceError, EtfoptError, InputError, MissingExtraError
 from etfopt.experiments.training.train import train
 from etfopt.files import StorageError
+from tests.tools.promised import keys
 from tests.tools.runs import small
 from tests.tools.terminal import run_forked
 
@@ -60,7 +61,8 @@ def test_a_run_is_continued_to_more_epochs_and_a_pipe_gets_a_line_for_each(tmp_p
     assert done.exit_code == 0, done.output
     done = CliRunner().invoke(app, ["train", "--resume", str(tmp_path), "--epochs", "3", "--json", "--verbose"])
     logging.getLogger("etfopt").setLevel(logging.NOTSET)
-    assert json.loads(done.stdout)["trained"] == 2
+    assert (found := json.loads(done.stdout))["trained"] == 2
+    assert keys("train") <= found.keys()
     told = [line for line in done.stderr.splitlines() if " etfopt." not in line]
     assert [line.partition(":")[0] for line in told] == ["epoch 2 of 3", "epoch 3 of 3"]
     assert f"etfopt.experiments.training.train: {tmp_path}: TrainConfig(" in done.stderr

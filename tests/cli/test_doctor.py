@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 from etfopt.cli import _app, doctor  # noqa: F401 - after the skip; the import makes the command
 from etfopt.cli import _diagnosis as diagnosis
+from tests.tools.promised import keys
 
 
 def run(*arguments: str):
@@ -20,6 +21,7 @@ def test_a_sound_installation_passes_and_says_with_what() -> None:
     done = run("--json")
     assert done.exit_code == 0, done.output
     report = json.loads(done.stdout)
+    assert keys("doctor") <= report.keys()
     assert [check["passed"] for check in report["checks"]] == [True] * len(report["checks"])
     assert len(report["checks"]) == 2 + len(report["devices"])
     assert report["platform"]["numpy"]

@@ -87,5 +87,9 @@ def test_the_oldest_versions_on_the_page_are_those_that_the_package_allows() -> 
     numpy, scipy = re.findall(r"\| NumPy, SciPy \| ([\d.]+), ([\d.]+) \(oldest\)", PAGE)[0]
     (torch,) = re.findall(r"\| PyTorch \| ([\d.]+) \(oldest\)", PAGE)
     (cvxpy,) = re.findall(r"\| CVXPY \| ([\d.]+) ", PAGE)
+    contributing = " ".join((ROOT / "CONTRIBUTING.md").read_text().split())
+    newest = re.findall(r"`make newest` resolved to PyTorch ([\d.]+), NumPy ([\d.]+), SciPy ([\d.]+)", contributing)
+    upper = re.findall(r"\(oldest\) to ([\d.]+)(?:, ([\d.]+))?", PAGE)
+    assert [re.sub(r"\.\d+$", "", version) for version in newest[0]] == [one for row in upper for one in row if one]
     shown = {"numpy": numpy.removesuffix(".0"), "scipy": scipy.removesuffix(".0"), "torch": torch, "cvxpy": cvxpy}
     assert shown == oldest

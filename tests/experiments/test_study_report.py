@@ -23,6 +23,7 @@ from etfopt.experiments.studies.report import Report, make_report
 from etfopt.experiments.studies.runs import run_study
 from etfopt.experiments.training._records import read_lines
 from etfopt.experiments.training.train import train
+from tests.tools.promised import keys
 from tests.tools.runs import SMALL, small
 
 BASE = {**SMALL, "training.epochs": 4}
@@ -212,6 +213,7 @@ def test_the_command_writes_the_report_beside_the_runs(folder: Path):
     assert {pair["baseline"] for pair in numbers["comparisons"]} == {"nearest"}
     again = call(folder, "--json")  # the folder of the report is not taken for a run
     assert json.loads(again.stdout)["study"]["title"] == "Two | heads"
+    assert keys("report") <= json.loads(again.stdout).keys()
     refused = call(folder, "--baseline", "best")
     assert "baseline = 'best' is no variant" in str(refused.exception)
 
