@@ -241,7 +241,7 @@ for shape, choice in (((3, 4), None), ((2, 4), etfopt.simplex_etf(4, reduced=Tru
 # moves the ETF.
 
 # %%
-C, d, draws = 10, 64, 60
+C, d, draws = 10, 64, 40
 levels = np.geomspace(1e-3, 10, 17)
 found = np.zeros((2, draws, len(levels)))
 for k in range(draws):
@@ -277,7 +277,7 @@ assert np.allclose((pulled / levels)[small], np.sqrt(1 - q), rtol=0.01)
 assert seen[-1] < 0.9 * np.sqrt(q) * levels[-1]
 
 # %% [markdown]
-# Points are root mean squares over 60 draws, and the bands are the ranges. So a small distance does not prove a small
+# Points are root mean squares over 40 draws, and the bands are the ranges. So a small distance does not prove a small
 # error: in high dimensions most of the noise moves the ETF itself, and the distance shows only the rest. Where the
 # noise is larger than the ETF, the distance falls below the law, because some other ETF is then nearer than the true
 # one.
