@@ -115,8 +115,8 @@ assert answer.stats.method != "newton-schulz"
 names = ["random-64x10", "collapsed-64x10", "ill-conditioned-16x4", "digits-epoch-60", "proximal-64x10"]
 line = ["procrustes-svd", "procrustes-gram", "procrustes-newton-schulz", "trust-region", "trust-region-autograd"]
 line += ["conjugate-gradient", "steepest-descent", "clarabel", "scs"]
-entrants, _ = line_up(line, limit=0.6)
-rows = list(compare(cells(choose_problems(names), entrants, seeds=2), limit=0.6))
+entrants, _ = line_up(line, limit=1.0)
+rows = list(compare(cells(choose_problems(names), entrants, seeds=2), limit=1.0))
 
 fig = plt.figure(figsize=(11, 5.0))
 plotting.draw_convergence_page(rows, figure=fig)
