@@ -19,8 +19,8 @@
 # `solution.termination` is the solver's report. `solution.converged` is the verdict of a *certificate*, computed from
 # the problem and the answer alone.
 #
-# **What you will see:** every field of a certificate, computed again by hand; answers that were tampered with, and the
-# fields that notice; a solver that stops with a gradient of zero at a wrong answer, how often this happens, and the
+# **What you will see:** the main fields of a certificate, computed again by hand; answers that were tampered with, and
+# the fields that notice; a solver that stops with a gradient of zero at a wrong answer, how often this happens, and the
 # remedy; two problems with more than one answer; and bounds from a convex solver that knows no polar factor.
 
 # %%

@@ -575,6 +575,5 @@ assert x_mixed.grad.isfinite().all()
 # ## Try it
 #
 # - Change `d, C = 16, 5` to more classes. At which $t$ does the gradient through the SVD lose its digits?
-# - Set `dtype=torch.float32` in the cell about second derivatives. How many digits remain?
-# - Repeat the "largest change of a logit" table with `NearestETFHead(..., memory=8)`. What does a shorter memory cost?
+# - Pass `memory=8` to the heads with running statistics in the table of last batches. What does a shorter memory cost?
 # - With PyTorch 2.14 or newer, run this notebook again: it then shows `torch.linalg.polar` beside the other routes.

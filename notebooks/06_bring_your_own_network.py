@@ -413,7 +413,7 @@ assert last["test_accuracy"] > 0.9
 # - Put your own network into `make_backbone`, and the dimension of its features into `NearestETFHead(dim,
 #   num_classes)`.
 # - Replace the head by `etfopt.nn.FixedETFHead(64, 10)` or `etfopt.nn.LearnedHead(64, 10)`: they take the same calls.
-# - Set `drop_last=True` in the loader of the second and fourth row of the table. What changes?
+# - Set `drop_last=True` in the loader of `fit`. What changes in the rows with a last batch of one image?
 # - Measure inner layers of your network too: `docs/howto/measure.md`.
 # - If your loop calls the network with its inputs only, pass the labels by `with head.labels(y): model(x)`.
 #   `docs/howto/training_loops.md` lists which loops work.

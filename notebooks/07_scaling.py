@@ -332,8 +332,8 @@ else:
 # %% [markdown]
 # ## Try it
 #
-# - Give rank 0 all samples of a class in the two-process script, and rank 1 none of it. Do the ranks still agree?
+# - Give rank 0 a single sample in the two-process script. Do the ranks still agree?
 # - Extend the list of classes to 1000. Which part of the time is the solve? `etfopt bench node` prints more shapes.
-# - Draw 50 samples of each class for the shrinkage. Where do the curves of `evaluation_shrinkage` cross?
-# - Set `solve_every=2` in the last table. Is the saved time worth the gap?
+# - Draw 1000 samples of each class for the shrinkage. Does it still help?
+# - Add `{"solve_every": 2}` to the options of the last table. Is the saved time worth the gap?
 # - On a machine with a GPU, run the last cell: it compares with the CPU and times both methods.
