@@ -108,7 +108,6 @@ def make_backbone(seed):
 
 
 def fit(backbone, head, chosen, epochs, lr, batch=64):
-    """Train backbone and head on the chosen images; of a frozen backbone nothing is trained."""
     parameters = [p for p in (*backbone.parameters(), *head.parameters()) if p.requires_grad]
     optimizer = torch.optim.SGD(parameters, lr=lr, momentum=0.9) if parameters else None
     head.train()
@@ -138,6 +137,12 @@ backbone, head = make_backbone(0), NearestETFHead(dim=32, num_classes=4, capacit
 fit(backbone, head, training(range(4)), 10, lr=0.1)
 before = head.weight
 print(f"before: {head.num_classes} classes, accuracy {accuracy(backbone, head, range(4)):.3f}")
+with torch.no_grad():  # how much of a new class mean lies in the span of the old vertices?
+    means = torch.stack([head.normalize(backbone(images[training([c])])).mean(dim=0) for c in (4, 5)])
+    means -= head.means.center() * head.temperature
+    inside = means @ torch.linalg.qr(before.T)[0]
+share = inside.square().sum() / means.square().sum()
+print(f"squared share of the means of 4 and 5 in the span of the rows of 0 to 3: {share:.3f}")
 head.add_classes(2, hold=True)
 fit(backbone, head, torch.cat([training([4, 5]), training(range(4), 20)]), 5, lr=0.05)
 old, new = accuracy(backbone, head, range(4)), accuracy(backbone, head, [4, 5])
@@ -241,28 +246,23 @@ for name in RULES:
     print(f"{name:32s}{row[0]:24s}{row[1]}")
 
 # %%
-newest = {key: np.mean([results[*key, seed][2] for seed in SEEDS]) for key in averages}
-moved = {key: 1 - np.mean([results[*key, seed][3] for seed in SEEDS]) for key in averages}
-for frozen in (False, True):
-    assert max(moved["nearest, held", frozen], moved["fixed, pre-assigned", frozen]) < 1e-6
-for name in ("nearest, held", "nearest, weighted growth", "fixed, pre-assigned"):
-    assert newest[name, True] < 0.1
+for (name, frozen, _), (*_, newest, kept) in results.items():
+    assert kept > 1 - 1e-6 or name not in ("nearest, held", "fixed, pre-assigned")
+    assert newest < 0.1 or not frozen or name in ("nearest, held, shrunk", "learned", "nearest class mean")
 assert min(averages["nearest, held, shrunk", True] - averages["nearest, held", True]) > 0.05
 assert min(averages["nearest, weighted growth", False] - averages["learned", False]) > 0
-ahead = averages["nearest, weighted growth", False] - averages["nearest class mean", False]
-assert max(ahead) < 0.01  # no head leads the old baseline
+assert max(averages["nearest, weighted growth", False] - averages["nearest class mean", False]) < 0.01
 
 # %% [markdown]
 # What these numbers say:
 #
 # - **Held rows do not keep accuracy by themselves.** The rows of the base classes are the same to the bit, and the
-#   network below them forgets. What a hold gives is a classifier that does not change: useful if others rely on its rows
-#   or its logits, not a cure for forgetting.
-# - **A frozen network needs a classifier in its span.** Features of new classes lie almost wholly in the span of the old
-#   vertices. Free vertices, held or pre-assigned, lie outside, and the newest classes are never predicted.
-#   `evaluation_shrinkage=0.01` repairs this: it nearly classifies by the class means.
-# - **The nearest class mean is hard to beat.** Where the network learns, weighted growth leads the learned head in every
-#   seed, and does not lead the nearest class mean. Where it is frozen, only the shrunk head is level with that baseline.
+#   network below them forgets. A hold gives a classifier that others can rely on; it is no cure for forgetting.
+# - **A frozen network needs a classifier in its span.** Free vertices lie outside the span of the old ones, held or
+#   pre-assigned, and features of new classes hardly reach them: the newest classes are never predicted, with weighted
+#   growth neither. `evaluation_shrinkage=0.01` repairs this: it nearly classifies by the class means.
+# - **The nearest class mean is hard to beat.** Where the network learns, weighted growth leads the learned head in
+#   every seed, and does not lead the nearest class mean. Where it is frozen, only the shrunk head is level with it.
 #
 # The studies `notebooks/studies/incremental-cifar10.toml` and `incremental-omniglot.toml` ask the same with five seeds,
 # drawn orders of the classes, and temperature and learning rate tuned for every head.
