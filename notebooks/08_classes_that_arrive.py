@@ -156,12 +156,12 @@ assert torch.allclose(cosines, torch.tensor(-1 / 9), atol=1e-5)
 # ## Six rules, three sessions
 #
 # After four base classes come three sessions of two classes each. A session trains on all images of the new classes and
-# on 20 kept images of every old one. For one seed all rules get the same initial backbone and the same order of images.
+# on 20 kept images of every old one. For one seed all rules start from the same backbone.
 #
 # | rule | classifier |
 # | --- | --- |
 # | nearest, held | ten vertices from the start; old classes held |
-# | nearest, held, shrunk | the same, but classified by the class means in evaluation: `evaluation_shrinkage=0.01` |
+# | nearest, held, shrunk | the same with rows half shrunk to the vertices; evaluation nearly by the class means |
 # | nearest, weighted growth | a larger simplex at each session; new classes have the weight 1e-3 |
 # | fixed, pre-assigned | ten vertices of a rotation drawn at the start; nothing follows the class means |
 # | learned | new rows are drawn, and all rows are trained |
@@ -258,9 +258,9 @@ assert max(averages["nearest, weighted growth", False] - averages["nearest class
 #
 # - **Held rows do not keep accuracy by themselves.** The rows of the base classes are the same to the bit, and the
 #   network below them forgets. A hold gives a classifier that others can rely on; it is no cure for forgetting.
-# - **A frozen network needs a classifier in its span.** Free vertices lie outside the span of the old ones, held or
-#   pre-assigned, and features of new classes hardly reach them: the newest classes are never predicted, with weighted
-#   growth neither. `evaluation_shrinkage=0.01` repairs this: it nearly classifies by the class means.
+# - **A frozen network needs a classifier in its span.** Features of new classes lie almost wholly in the span of the old
+#   vertices, and free vertices lie mostly outside: held, pre-assigned or grown, the newest classes are never predicted.
+#   `evaluation_shrinkage=0.01` repairs this: it nearly classifies by the class means.
 # - **The nearest class mean is hard to beat.** Where the network learns, weighted growth leads the learned head in
 #   every seed, and does not lead the nearest class mean. Where it is frozen, only the shrunk head is level with it.
 #

@@ -230,4 +230,5 @@ assert mean["SELI"]["distance_to_seli"] < mean["nearest"]["distance_to_seli"]
 # - `imbalance_factor=0.1`, a shorter tail, or `imbalance="step"`: the last half of the classes is rare.
 # - `LogitAdjustment(counts, tau=1.5)` favours rare classes more: look at the head of the classes.
 # - `class_weights=1 / counts`, the opposite weights: rare classes decide where the simplex goes.
-# - `NeuralCollapse(..., frame=seli(counts), frame_weights=counts)` measures both distances to SELI in your own loop.
+# - `NeuralCollapse(..., frame=seli(counts.numpy()), frame_weights=counts)` measures the distances to SELI in a loop
+#   of yours.

@@ -196,7 +196,8 @@ assert min(accuracies[3, "nearest, ordered"]) > max(np.mean(accuracies[3, name])
 #   heads lie on a circle with neighbours 36 degrees apart, and a class that starts in a wrong place has to pass others.
 # - **d = 3.** The frame with a good order of the classes leads in every seed. The seeds of the other two frames overlap
 #   with those of the learned head.
-# - **d = 6.** The frames and the learned head are level. A frame then saves parameters, not errors.
+# - **d = 6.** The frames and the learned head are level, and the linear layer is a little behind. A frame then saves
+#   parameters, not errors.
 #
 # So do not take a code for two features; for a few, look for an order of the classes first.
 #

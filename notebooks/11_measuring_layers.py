@@ -163,8 +163,8 @@ assert float(train[-1]["hidden2"]["nc1"]) < 0.1 < float(train[-1]["hidden2"]["nc
 # ## What counts as a feature?
 #
 # NC1 depends on it. The mean over positions throws away where in the image a channel answers. `pool=` takes a function
-# of your own; this one keeps every channel at every position. `metrics=` chooses what is measured: `partial` with one
-# measure saves time, and memory where it needs no $d \times d$ matrix.
+# of your own; this one keeps every channel at every position. `metrics=` chooses what is measured: naming one
+# measure with `partial` saves the time of the others.
 
 # %%
 flat = LayerMeasures(
@@ -246,14 +246,15 @@ assert falls[1] < 1
 
 # %% [markdown]
 # With shuffled labels NC1 of the training images falls by two orders of magnitude in the last layer, and the test
-# accuracy is that of guessing. Collapse is a fact about the images that you measure. On test images, the same layer has
-# *less* order than before training. So measure both splits, and do not read a small training value as a good network.
+# accuracy is that of guessing. Collapse is a fact about the images that you measure. On test images, NC1 of
+# the same layer is *larger* than before training. So measure both splits, and do not read a small training value as a
+# good network.
 # One network and one seed are behind these numbers.
 #
 # ## What to try
 #
-# - Replace the classifier by `NearestETFHead(64, 10)` and pass the labels in training. `classifier="classifier"` then
-#   measures its normalised input, and `nc2` is 0 by construction.
+# - Replace the classifier by `NearestETFHead(64, 10)` and call it with the labels in training.
+#   `classifier="classifier"` then measures its normalised input, and `nc2` is 0 by construction.
 # - Measure training mode: `with layers.labels(y): network(x)` in the training loop. Batch norm then uses the batch, and
 #   the values differ.
 # - `metrics=[NumericalRank, partial(NeuralCollapse, measures="all")]` adds the other measures; the page "All measures"
