@@ -88,7 +88,7 @@ ALWAYS: list[Command] = [
     ("--version", 0, ("etfopt ",)),
     ("--help", 0, ("Usage", "verify")),
     ("doctor", 0, ("passed",)),
-    ("solve means.csv", 0, ("optimal",)),
+    ("solve means.csv", 0, ("certified",)),
     ("compare --quick --problem tight --out quick", 0, ("procrustes", "wrote quick/compare.json")),
     ("lurn", 2, ("No such command",)),
 ]

