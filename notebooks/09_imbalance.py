@@ -224,7 +224,7 @@ assert mean["SELI"]["distance_to_seli"] < mean["nearest"]["distance_to_seli"]
 #
 # Nothing was tuned here but the one temperature. The study `notebooks/results/tails-mnist5k/report.md` tunes learning
 # rate and temperature of every variant, over ten seeds and three factors of imbalance. Linear with logit adjustment
-# stays first there. SELI and the simplex are level, so that its lead above is one of the temperature, and the nearest
+# stays first there. SELI and the simplex are level at this factor, so do not count on its lead above; and the nearest
 # head is closer to the linear layer.
 #
 # ## What to try
