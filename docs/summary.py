@@ -169,7 +169,7 @@ def draw(rows: Sequence[Difference], path: Path) -> None:
         axes.plot([row.mean], [-y], marker, color=color, markersize=5)
     axes.axvline(0, color="0.4", linewidth=0.8)
     axes.set_xscale("symlog", linthresh=1, linscale=1)
-    ticks = (-20, -10, -5, -2, -1, -0.5, 0, 0.5, 1, 2, 5, 10, 20)
+    ticks = (-50, -20, -10, -5, -2, -1, -0.5, 0, 0.5, 1, 2, 5, 10, 20)
     axes.set_xticks(ticks, [f"{tick:+g}" if tick else "0" for tick in ticks], minor=False)
     axes.minorticks_off()
     axes.set_yticks(list(labels), list(labels.values()), fontsize=7.5)
