@@ -24,7 +24,7 @@ def test_every_ratio_is_that_of_the_run():
         for peer, ratio in zip(peers, shown, strict=True):
             row = ROWS.get((problem, peer))
             if row is None or row["total"] is None:
-                assert ratio == "–"
+                assert ratio == "\N{EN DASH}"
             elif row["ratio"] is None:
                 assert ratio == "**wrong**"
             else:
