@@ -138,9 +138,9 @@ def page(rows: Sequence[Difference], advice: str) -> str:
     missing = "; ".join(f"{name} ({why})" for name, why in LEFT_OUT.items())
     parts = [
         TEXT.format(count=len(rows)),
-        f"![Differences in final test accuracy to the learned head, with intervals, study by study]({PICTURE})",
         f"## Conclusion\n\n{advice.strip()}",
         "## Every difference",
+        f"![Differences in final test accuracy to the learned head, with intervals, study by study]({PICTURE})",
         "\n".join(lines),
         f"Left out: {missing}. `make summary` writes this page anew from the reports beside it.",
     ]
