@@ -77,7 +77,7 @@ def build_backbone(config: BackboneConfig, images: Tensor, samples: int, module:
     offers = {**facts, "samples": samples, "width": width, "stem": config.stem, "affine": config.affine}
     built: nn.Module = called(BACKBONES.load(config.name), "backbone", offers=offers, options={})
     # on a CPU a step of a narrow network is 1.2 to 1.6 times faster
-    built.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    built.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # torch leaves it out of its types
     own = network.multiple * width
     if own and own != config.feature_dim:
         return nn.Sequential(built, nn.Linear(own, config.feature_dim, bias=False))
