@@ -169,14 +169,15 @@ with torch.no_grad():
 
 
 # %%
-def fit(head, size=1440, relu=False, epochs=3):
-    """Return test accuracy, mean loss of the last epoch, and the share of features that are 0 for every image."""
+def fit(head, size=1440, relu=False, decay=False, epochs=3):
+    """Return test accuracy, mean loss of the last epoch, and the mean norm of the features of the test images."""
     torch.manual_seed(0)
     backbone = make_backbone()
     if relu:
         backbone.append(nn.ReLU())
     data = Subset(train_set, range(size))
     optimizer = torch.optim.SGD([*backbone.parameters(), *head.parameters()], lr=0.05, momentum=0.9)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs) if decay else None
     for _ in range(epochs):
         losses = []
         for x, y in DataLoader(data, 128, shuffle=True):
@@ -187,10 +188,12 @@ def fit(head, size=1440, relu=False, epochs=3):
             loss.backward()
             optimizer.step()
             losses.append(len(y) * loss.item())
+        if decay:
+            schedule.step()
     reached = accuracy(backbone, head)
     with torch.no_grad():
-        silent = (backbone(images) == 0).all(dim=0).float().mean().item()
-    return reached, sum(losses) / size, silent
+        norm = torch.cat([backbone(x) for x, _ in DataLoader(test_set, 256)]).norm(dim=1).mean().item()
+    return reached, sum(losses) / size, norm
 
 
 warnings.filterwarnings("ignore", "PaperClassMeans: labels hold one class")  # it warns of the small batch below
@@ -204,10 +207,11 @@ tried = {
     "nearest, temperature=1": fit(NearestETFHead(64, 10, temperature=1.0)),
     "nn.Linear behind a ReLU": fit(nn.Linear(64, 10), relu=True),
     "nearest behind a ReLU": fit(NearestETFHead(64, 10), relu=True),
+    "the same, learning rate decays": fit(NearestETFHead(64, 10), relu=True, decay=True),
 }
-print("                                      test accuracy   loss of the last epoch   features always 0")
-for name, (reached, loss, silent) in tried.items():
-    print(f"{name:36s} {reached:14.3f} {loss:24.3f} {silent:19.2f}")
+print("                                      test accuracy   loss of the last epoch   norm of features")
+for name, (reached, loss, norm) in tried.items():
+    print(f"{name:36s} {reached:14.3f} {loss:24.3f} {norm:18.2f}")
 
 
 def least_loss(tau, C=10):
@@ -219,7 +223,7 @@ print(f"least loss: {least_loss(5.0):.3f} with the default temperature of 10 cla
 assert tried["nearest, last batch of one image"][0] > 0.9
 assert tried['the same, statistics="paper"'][0] < tried["nearest, last batch of one image"][0] - 0.05
 assert least_loss(1.0) < tried["nearest, temperature=1"][1]
-assert tried["nearest behind a ReLU"][2] > 0.1
+assert tried["nearest behind a ReLU"][2] < 0.2 * tried["nn.Linear behind a ReLU"][2]
 
 # %% [markdown]
 # - *A small last batch* is no longer a trap of the head. The default statistics weight a batch by its samples, so one
@@ -229,10 +233,12 @@ assert tried["nearest behind a ReLU"][2] > 0.1
 # - *The temperature* is the norm to which the head scales features. Leave it at its default, which fits the number of
 #   classes. The loss cannot reach zero: with ten balanced classes its lower bound is 0.034. With `temperature=1` the
 #   bound is 1.377, so training seems stuck although it works. That value is for dot-regression only.
-# - *A ReLU directly behind the last linear layer* is still a trap. Here 39 % of the features became 0 for
-#   every image, so the head works in fewer dimensions. With other seeds and more epochs the accuracy fell below 0.9.
-#   Leave this ReLU out, or put batch normalisation before it. Networks that end in convolution, batch normalisation,
-#   ReLU and pooling, as those of torchvision and timm, do not have this problem.
+# - *A constant learning rate behind a bare ReLU.* The head scales features to one norm, so the gradient of a feature
+#   is divided by its norm. A ReLU directly behind the last linear layer leaves small features, and a learning rate
+#   that is right for `nn.Linear` becomes a large one. With a constant rate, six seeds of eight epochs ended at 0.64 to
+#   0.99: an epoch that ends in a bad step evaluates badly. With a rate that decays they ended at 0.98 to 0.99,
+#   `nn.Linear` at 0.96 to 0.98. Let the rate decay, or put batch normalisation before this ReLU. Networks that end in
+#   convolution, batch normalisation, ReLU and pooling, as those of torchvision and timm, do not need either.
 
 # %% [markdown]
 # ## Save and load

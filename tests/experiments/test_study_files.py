@@ -11,13 +11,13 @@ from tests import ROOT
 FOLDER = ROOT / "notebooks" / "studies"
 FILES = sorted(FOLDER.glob("*.toml"))
 DIGESTS = {
-    **{"batches": "0a5fb9cee958d7b4", "cifar10-small": "0f184ee267ff664f", "cifar10": "9e4a7fa087f1c5aa"},
-    **{"cost": "35e5f7c12590a7d8", "gradients": "171f38a99dcfec6f", "heads": "01bebde2f50b9095"},
+    **{"batches": "0a5fb9cee958d7b4", "cifar10-small": "81e116383cfc5119", "cifar10": "9e4a7fa087f1c5aa"},
+    **{"cost": "35e5f7c12590a7d8", "gradients": "ed7118ab9718f8c8", "heads": "01bebde2f50b9095"},
     **{"incremental-omniglot": "c8114f71af3f8808", "incremental-cifar10": "feedd6b0ab1a5cc0"},
     **{"imbalance-cifar10": "0d9394e804ca5a32", "imbalance-mnist5k": "91a47646904afba0"},
     **{"cifar10-50k": "0329bb5b5511fcf2", "codes-omniglot": "e0e7b911f68cbbbc"},
     **{"auxiliary": "963eb97b3969882e", "tails-cifar10": "e79f7cd7b59afc95", "tails-mnist5k": "02fa6c364587ee04"},
-    **{"omniglot": "cceaa2414a9192b0", "ufm-1000": "d0bb103a15058ed9", "ufm": "704db384edb140b7"},
+    **{"omniglot": "b16c31a3c5759c89", "ufm-1000": "d0bb103a15058ed9", "ufm": "704db384edb140b7"},
 }
 """Of the digests of all runs of each study, as the first version that had it computed them: recorded runs are known
 by these.
