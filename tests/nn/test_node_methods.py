@@ -201,3 +201,24 @@ def test_equal_class_means_leave_the_proximal_point_however_faint(method, rng):
         with blind():
             U = nearest_etf(torch.zeros(7, 4, dtype=torch.float64), prox, delta, frame, method=method)
         torch.testing.assert_close(U, prox, rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize("hold", [None, [3, 0]])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_an_svd_that_does_not_converge_is_taken_of_the_transpose_in_float64(dtype, hold, rng, monkeypatch):
+    H, at = (torch.tensor(rng.standard_normal(shape), dtype=dtype) for shape in [(2, 7, 5), (7, 4)])
+    frame, held = torch.from_numpy(simplex_etf(5, reduced=True)), {"hold": hold, "hold_at": hold and polar_factor(at)}
+    works, failed = torch.linalg.svd, []
+
+    def unreliable(A, full_matrices=True):
+        if len(failed) == 0 or failed[-1].shape != A.mT.shape or A.dtype != torch.float64:
+            failed.append(A)
+            raise torch.linalg.LinAlgError("the algorithm failed to converge")
+        return works(A, full_matrices=full_matrices)
+
+    expected = nearest_etf(H, frame=frame, method="svd", **held)
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.linalg, "svd", unreliable)
+        U = nearest_etf(H, frame=frame, method="svd", **held)
+    assert failed
+    torch.testing.assert_close(U, expected, rtol=0, atol=100 * torch.finfo(dtype).eps)

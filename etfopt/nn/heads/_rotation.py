@@ -23,6 +23,7 @@ from etfopt.errors import InputError
 from etfopt.nn._state import Tracking
 from etfopt.nn.functional import polar_factor
 from etfopt.nn.polar._products import poisoned
+from etfopt.nn.polar._svd import svd
 
 LEAST, LARGEST = 1e-3, 1.1
 """Singular values of what can be an average of rotations that still says which is meant, though rounded."""
@@ -155,7 +156,7 @@ def nearest_minimiser(A: Tensor, start: Tensor) -> Tensor:
     With A = P S Q' and the columns of P and Q split at the rank, they are P1 Q1' + P2 W Q2' for any W with orthonormal
     columns, P2 spanning all that P1 leaves: ``theory/closed_form.py``.
     """
-    P, S, Qh = torch.linalg.svd(A, full_matrices=False)
+    P, S, Qh = svd(A)
     rounding = 10 * A.shape[-1] * torch.finfo(A.dtype).eps * S[..., :1]
     kept = rounding < S
     P1, Q1h = P * kept[..., None, :], Qh * kept[..., :, None]

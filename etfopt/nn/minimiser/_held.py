@@ -26,6 +26,7 @@ from etfopt.frames import simplex_etf
 from etfopt.nn.minimiser._linear_term import lasting_product
 from etfopt.nn.polar._node import polar
 from etfopt.nn.polar._products import poisoned
+from etfopt.nn.polar._svd import svd
 
 DOUBTFUL = 1e-3
 """Smallest over largest diagonal entry of a triangular factor below which the SVD decides on the rank."""
@@ -75,7 +76,7 @@ def as_held(classes: tuple[int, ...], U0: Tensor, frame: Tensor | None, C: int, 
     if torch.finfo(U0.dtype).eps > torch.finfo(dtype).eps:
         V = polar(V, "svd")  # else U would be off the manifold by the rounding of U_0
     k = V.shape[-1]
-    P, S, Qh = torch.linalg.svd(V[..., :k, :])
+    P, S, Qh = svd(V[..., :k, :])
     W = torch.cat([V[..., :k, :] + P @ Qh, V[..., k:, :]], dim=-2)
     free = torch.tensor([c not in classes for c in range(C)]).to(U0.device)
     return Held(Q_held, Q_free, V, W, (Qh.mT / (1 + S).unsqueeze(-2)) @ Qh, good, free)
@@ -123,7 +124,7 @@ def _bases(classes: tuple[int, ...], frame: Tensor, dtype: torch.dtype) -> tuple
     independent = diagonal.amin() > rounding * diagonal.amax()
     if visible(frame):
         if not diagonal.amin() > DOUBTFUL * diagonal.amax():
-            Q, S, _ = torch.linalg.svd(Y, full_matrices=True)
+            Q, S, _ = svd(Y, full_matrices=True)
             k = int((rounding * S[0] < S).sum())
             independent = torch.ones_like(independent)
         others = [c for c in range(F.shape[1]) if c not in classes]
