@@ -15,8 +15,8 @@
 # # More classes than dimensions
 #
 # A simplex of $C$ vectors needs $C - 1$ dimensions. With fewer features than that, which vectors should a classifier
-# have? You will see the best frames for ten classes in two to nine dimensions, how good they are and what is proven of
-# them, what they cost a head in accuracy, and where the order of the classes begins to matter. The notebook ends with
+# have? You will see good frames for ten classes in two to nine dimensions, what is proven about them, what they cost a
+# head in accuracy, and where the order of the classes begins to matter. The notebook ends with
 # ten digits on a sphere.
 
 # %%
@@ -37,12 +37,12 @@ plt.rcParams.update(plotting.STYLE)
 matplotlib_inline.backend_inline.set_matplotlib_formats("svg")
 
 # %% [markdown]
-# ## The best frame that is known
+# ## The best frame that can be found
 #
 # Well separated vectors have a small *largest cosine* $\mu = \max_{i \ne j} f_i'f_j$. `best_frame(d, C)` returns the
-# best known frame with a certificate: a lower bound on $\mu$ for any $C$ vectors in $d$ dimensions. The *margin* $\rho$
-# is the smallest distance from a vector to the convex hull of the others, and says how far the logit of the right class
-# can lead.
+# best frame that it finds, with a certificate: a lower bound on $\mu$ for any $C$ vectors in $d$ dimensions. The
+# *margin* $\rho$ is the smallest distance from a vector to the convex hull of the others, and says how far the logit
+# of the right class can lead.
 
 # %%
 C = 10
@@ -124,8 +124,8 @@ for d in (2, 3, 9):
         print("       around the circle:", *(np.argsort(found.assignment)))
 
 # %% [markdown]
-# For a simplex both numbers are the same, as they must be. For the codes the order matters, and no method proves that
-# the order found is the best: `assignment_certified` says so.
+# For a simplex both numbers are the same, as they must be. For the codes the order matters. The search does not prove
+# that the order it finds is the best: `assignment_certified` is then false.
 #
 # ## A head with few features
 #
@@ -190,17 +190,17 @@ assert min(accuracies[3, "nearest, ordered"]) > max(np.mean(accuracies[3, name])
 
 # %% [markdown]
 # The settings are the same for all, and not tuned. `notebooks/results/codes-omniglot/report.md` tunes every head on 242
-# classes: exact frames lose 7 to 58 points there, and one shrunk half way leads from d = 64 on. Read the table with
-# that in mind:
+# classes. Exact frames lose 7 to 58 points there; one shrunk half way leads from d = 64 on. Here, with ten classes and
+# some 140 images of each:
 #
 # - **d = 2.** The frames *fail*, and the linear layer leads by far. Its features may have any length; those of the
 #   heads lie on a circle with neighbours 36 degrees apart, and a class that starts in a wrong place has to pass others.
 # - **d = 3.** The frame with a good order of the classes leads in every seed. The seeds of the other two frames overlap
 #   with those of the learned head.
 # - **d = 6.** The frames and the learned head are level, and the linear layer is a little behind. A frame then saves
-#   parameters, not errors.
+#   trained parameters; it saves no errors, and no memory.
 #
-# So do not take a code for two features; for a few, look for an order of the classes first.
+# So do not take a code for two features. For a few more, first look for a good order of the classes.
 #
 # ## Ten digits on a sphere
 
