@@ -117,7 +117,8 @@ class FollowingHead(Holding):
 
     def _translate(self, state_dict: dict[str, Any], prefix: str) -> None:
         super()._translate(state_dict, prefix)
-        state_dict.pop(prefix + "bias", None)  # of release 0.1: it is that of the means
+        if self._old_bias(state_dict, prefix) is not None:
+            del state_dict[prefix + "bias"]  # it is that of the means
 
     def _train(self, features: Tensor, labels: Tensor | None) -> Tensor:
         refuse_trace(self)
