@@ -10,7 +10,7 @@ from torch import Tensor
 
 from etfopt._options import as_method, as_shrinkage
 from etfopt._scalars import as_integer, as_nonnegative
-from etfopt._torch import outside_graphs, visible
+from etfopt._torch import full_precision, outside_graphs, visible
 from etfopt.errors import InputError
 from etfopt.nn._running import MeansOptions, MeansUpdate, RunningMeans
 from etfopt.nn._state import refuse_trace, where_valid
@@ -137,7 +137,7 @@ class FollowingHead(Holding):
 
     def _classifier(self, update: MeansUpdate) -> tuple[Tensor, Tensor]:
         """Return the weight and bias for the updated means, differentiable, and make them the state."""
-        with torch.autocast(update.mean.device.type, enabled=False):
+        with full_precision(update.mean):
             mean = update.mean if self.implicit_gradient else update.mean.detach()
             current = self.rotation()  # first, for it refuses a state that nobody initialised
             step = self.means.count()
@@ -194,8 +194,9 @@ class FollowingHead(Holding):
     @torch.no_grad()
     def turn_to_means(self) -> None:
         """Turn the frame to the class means as they are, as a first step does."""
-        H, weights = self._posed_now()
-        self.U.copy_(self._nearest_of_all(H, weights, self.U))
+        with full_precision(self.U):
+            H, weights = self._posed_now()
+            self.U.copy_(self._nearest_of_all(H, weights, self.U))
         self.prox.copy_(self.U)
 
     def _solve(self, update: MeansUpdate, mean: Tensor, current: Tensor, *, first: bool) -> tuple[Tensor, Tensor]:
