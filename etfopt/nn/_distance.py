@@ -16,7 +16,7 @@ from etfopt._torch import full_precision, require_floats, working_dtype
 from etfopt.errors import InputError
 from etfopt.frames import simplex_etf
 from etfopt.nn._arguments import masked, require_batches, require_classes, require_frame, usable_weights
-from etfopt.nn.minimiser._distance import distance
+from etfopt.nn.minimiser._distance import distance, divisor
 
 
 def etf_distance(
@@ -89,15 +89,30 @@ def etf_distance(
     >>> etf_distance([torch.eye(3), torch.eye(3, 2)]).shape
     torch.Size([2])
     """
+    return distance_of(H, frame, weights, free_scale, method)
+
+
+def distance_of(
+    H: Tensor | Sequence[Tensor],
+    frame: Tensor | None,
+    weights: Tensor | Sequence[Tensor] | None,
+    free_scale: bool,
+    method: str,
+    *,
+    relative: bool = False,
+) -> Tensor:
+    """Return the distance of each item or set, over the squared norm of H if it is relative; 0 where H is 0."""
     as_method(method)
     if isinstance(H, (list, tuple)):
-        return _of_sets(H, frame, weights, free_scale, method)
+        return _of_sets(H, frame, weights, free_scale, method, relative)
     if not (weights is None or isinstance(weights, Tensor)):
         raise InputError(f"weights must be a torch tensor, as H is; got {type(weights).__name__}")
-    return _of_batch(cast(Tensor, H), frame, weights, free_scale, method)
+    return _of_batch(cast(Tensor, H), frame, weights, free_scale, method, relative)
 
 
-def _of_batch(H: Tensor, frame: Tensor | None, weights: Tensor | None, free_scale: bool, method: str) -> Tensor:
+def _of_batch(
+    H: Tensor, frame: Tensor | None, weights: Tensor | None, free_scale: bool, method: str, relative: bool
+) -> Tensor:
     require_classes(H)
     dtype = working_dtype(H)
     F = _reduced_simplex(int(H.shape[-1]), dtype, H.device) if frame is None else frame
@@ -112,9 +127,21 @@ def _of_batch(H: Tensor, frame: Tensor | None, weights: Tensor | None, free_scal
             if work.shape[:-2] != w.shape[:-1]:
                 batch = torch.broadcast_shapes(work.shape[:-2], w.shape[:-1])  # type: ignore[no-untyped-call] # torch's
                 work, w = work.expand(*batch, -1, -1), w.expand(*batch, -1)
+        if relative and free_scale:
+            work = _of_size_one(work, w)
         size = "fixed" if not free_scale else "simplex" if frame is None else "free"
         D = distance(work, w, F.to(work), size, method)
+        if relative:
+            total = work.square() if w is None else work.square() * w.unsqueeze(-2)
+            D = D / divisor(total.sum(dim=(-2, -1)))
     return D.to(torch.promote_types(H.dtype, torch.float32))
+
+
+def _of_size_one(H: Tensor, w: Tensor | None) -> Tensor:
+    """Return H over its largest entry that counts, so that no square leaves the range: the relative distance stays."""
+    size = H.detach().abs()
+    size = size if w is None else torch.where(w.detach().unsqueeze(-2) > 0, size, 0)
+    return H / divisor(size.amax(dim=(-2, -1), keepdim=True))
 
 
 def _reduced_simplex(C: int, dtype: torch.dtype, device: torch.device) -> Tensor:
@@ -136,6 +163,7 @@ def _of_sets(
     weights: Tensor | Sequence[Tensor] | None,
     free_scale: bool,
     method: str,
+    relative: bool,
 ) -> Tensor:
     """Return the distance of each set of classes, those of one shape together."""
     if not sets:
@@ -152,7 +180,8 @@ def _of_sets(
     for members in groups.values():
         w = None if weights is None else torch.stack([weights[i] for i in members])
         try:
-            found.append(etf_distance(torch.stack([sets[i] for i in members]), frame, w, free_scale, method=method))
+            stacked = torch.stack([sets[i] for i in members])
+            found.append(distance_of(stacked, frame, w, free_scale, method, relative=relative))
         except InputError as error:
             raise InputError(f"of the sets {members}, stacked: {error}") from error
     order = sorted(range(len(sets)), key=[i for members in groups.values() for i in members].__getitem__)

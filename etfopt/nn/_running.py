@@ -14,7 +14,7 @@ from torch import Tensor
 
 from etfopt._options import ByKeyword, as_ignored
 from etfopt._scalars import as_integer
-from etfopt._torch import outside_graphs, require_finite, visible
+from etfopt._torch import full_precision, outside_graphs, require_finite, visible
 from etfopt.nn._ranks import Ranks
 from etfopt.nn._signature import whole_signature
 from etfopt.nn._state import Tracking, refuse_second_run, refuse_trace, state_dtype, where_valid
@@ -211,7 +211,7 @@ class RunningMeans(ByKeyword, Tracking, abc.ABC):
             require_finite(features, "features")
         if not features.shape[0] and self.ranks.group() is None:
             return None
-        with torch.autocast(features.device.type, enabled=False):
+        with full_precision(features):
             dtype = torch.promote_types(torch.promote_types(features.dtype, self.steps.dtype), torch.float32)
             return self._average(features.to(dtype), target, unit)
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from etfopt._options import as_memory
+from etfopt._torch import full_precision
 from etfopt.nn._renamed import takes_old_options
 from etfopt.nn._running import MeansOptions, Merged, RunningMeans, Sums
 
@@ -159,7 +160,8 @@ def share(past: Tensor, new: Tensor, memory: float) -> Tensor:
 def _weighted(mean: Tensor, weights: Tensor) -> Tensor:
     """Return the mean of the columns by these weights, which may all be 0."""
     total = weights.sum()
-    return mean @ (weights / torch.where(total > 0, total, 1))
+    with full_precision(mean):
+        return mean @ (weights / torch.where(total > 0, total, 1))
 
 
 def _centred(mean: Tensor, seen: Tensor) -> Tensor:

@@ -14,8 +14,7 @@ from etfopt._options import as_method
 from etfopt._scalars import as_choice
 from etfopt._torch import require_finite, require_floats, require_labels, working_dtype
 from etfopt.errors import InputError
-from etfopt.nn._arguments import masked
-from etfopt.nn.functional import etf_distance
+from etfopt.nn._distance import distance_of
 
 __all__ = ["ETFDistance"]
 
@@ -112,10 +111,7 @@ class ETFDistance(nn.Module):
         InputError
             As `etfopt.nn.functional.etf_distance`.
         """
-        D = etf_distance(H, self.frame, weights, self.free_scale, method=self.method)
-        if self.relative:
-            size = _sizes(H, weights, D)
-            D = D / torch.where(size > 0, size, torch.ones_like(size))
+        D = distance_of(H, self.frame, weights, self.free_scale, self.method, relative=self.relative)
         return D if self.reduction == "none" else D.sum() if self.reduction == "sum" else D.mean()
 
     def from_features(self, features: Tensor, labels: Tensor) -> Tensor:
@@ -173,15 +169,3 @@ class ETFDistance(nn.Module):
         """
         frame = "" if self.frame is None else f"frame={tuple(self.frame.shape)}, "
         return f"{frame}free_scale={self.free_scale}, relative={self.relative}, reduction={self.reduction!r}"
-
-
-def _sizes(H: Tensor | Sequence[Tensor], weights: Tensor | Sequence[Tensor] | None, D: Tensor) -> Tensor:
-    """Return the weighted squared norm of each H, in the dtype of the distances."""
-    if not isinstance(H, Tensor):
-        of = [None] * len(H) if weights is None else weights
-        return torch.stack([_sizes(X, w, D) for X, w in zip(H, of, strict=True)])
-    if weights is None:
-        return H.to(D).square().sum(dim=(-2, -1))
-    assert isinstance(weights, Tensor)
-    X, w = masked(H.to(D), weights.to(D))
-    return (w * X.square().sum(dim=-2)).sum(dim=-1)

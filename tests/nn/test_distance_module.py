@@ -44,6 +44,26 @@ def test_the_relative_distance_is_a_share_that_shrinking_does_not_change(sets, r
     assert module(torch.zeros(6, 4)) == 0
 
 
+@pytest.mark.parametrize("size", [1e-30, 1e-22, 1e19, 1e30])
+@pytest.mark.parametrize("kind", ["means", "weights", "sets", "features"])
+def test_no_size_of_the_class_means_takes_the_relative_distance_out_of_range(kind, size, rng):
+    H, w = torch.tensor(rng.standard_normal((6, 4))), torch.tensor([2.0, 1.0, 0.0, 3.0])
+    module = ETFDistance(relative=True)
+    calls = {
+        "means": module,
+        "weights": lambda X: module(torch.where(w > 0, X, 1e5 * X), w.to(X)),  # a masked column has no part in the size
+        "sets": lambda X: module([X, X[:, :2].detach()]),
+        "features": lambda X: module.from_features(X.mT, torch.arange(4)),
+    }
+    found = []
+    for X in (H, (H * size).float()):
+        leaf = X.clone().requires_grad_()
+        D = calls[kind](leaf)
+        D.backward()
+        found.append((D.double(), leaf.grad.double() * X.double().abs().max()))
+    torch.testing.assert_close(found[1], found[0], rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("relative", [False, True])
 def test_features_and_labels_give_the_distance_of_the_classes_that_occur(relative, rng):
     features = torch.tensor(rng.standard_normal((2, 9, 6)), requires_grad=True)

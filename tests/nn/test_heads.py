@@ -180,3 +180,15 @@ def test_the_learned_head_steps_along_the_unconstrained_gradient_and_returns_to_
     head(features, LABELS)
     torch.testing.assert_close(head.rows.detach(), head.weight, rtol=0, atol=1e-7)
     assert not head.bias.any()
+
+
+def test_parametrized_rows_are_the_same_in_training_and_evaluation(rng):
+    head = LearnedHead(D, C)
+    torch.nn.utils.parametrizations.weight_norm(head, "rows")
+    optimiser = torch.optim.SGD(head.parameters(), lr=1.0)
+    for _ in range(2):
+        cross_entropy(head(batch(rng), LABELS), LABELS).backward()
+        optimiser.step()
+    x = batch(rng)
+    logits = head(x, LABELS)
+    torch.testing.assert_close(head.eval()(x), logits)

@@ -12,6 +12,7 @@ from torch import nn
 
 from etfopt.nn import FixedETFHead, LearnedHead, NearestETFHead, PaperClassMeans
 from tests.tools.head_cases import (
+    HEADS,
     LABELS,
     STATEFUL,
     C,
@@ -99,6 +100,20 @@ def test_the_means_of_a_checkpoint_may_be_loaded_without_its_classifier(make, rn
     assert torch.equal(framed._center(), plain._center())
 
 
+@pytest.mark.parametrize("classes", [C, C + 1])
+@pytest.mark.parametrize("make", HEADS)
+def test_the_state_of_the_linear_layer_that_a_head_replaced_leaves_it_as_it_was(make, classes, rng):
+    head, layer = make(D, C), nn.Linear(D, classes)
+    before = snapshot(head)
+    found = head.load_state_dict(layer.state_dict(), strict=False)
+    assert same(head.state_dict(), before)
+    assert set(found.missing_keys) == set(before)
+    assert "weight" in found.unexpected_keys
+    x = batch(rng)
+    head.eval()
+    torch.testing.assert_close(head.linear()(head.normalize(x)), head(x))
+
+
 # --- release 0.1: no frame, a bias, `seen` of bool and `steps` of int64 -------------------------------------------
 
 
@@ -126,7 +141,7 @@ def test_a_checkpoint_of_release_0_1_loads_with_its_meaning(make, assign, framed
     for _ in range(3):
         old(batch(rng), LABELS % (C - 1))
     new.load_state_dict(as_of_0_1(old), assign=assign)
-    assert {value.dtype for value in new.buffers()} == {torch.float32}
+    assert {value.dtype for value in new.state_dict().values()} == {torch.float32}
     x = batch(rng)
     twins = copy.deepcopy(old), copy.deepcopy(new)
     torch.testing.assert_close(twins[1].eval()(x), twins[0].eval()(x), rtol=0, atol=1e-5)

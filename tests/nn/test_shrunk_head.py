@@ -209,3 +209,25 @@ def test_evaluation_may_shrink_otherwise_than_training(s, later, first, make, rn
 def test_a_shrinkage_outside_its_range_is_refused(s, name):
     with pytest.raises(InputError, match=f"^{name} must"):
         NearestETFHead(D, C, **{name: s})
+
+
+@pytest.mark.parametrize("reads", ["weight", "solution", "from_linear", "add_classes"])
+def test_what_is_read_under_autocast_is_what_is_read_outside(reads, rng):
+    torch.manual_seed(0)
+    features, labels = torch.tensor(rng.standard_normal((40, D)) + 3, dtype=torch.float32), torch.arange(40) % C
+    layer = torch.nn.Linear(D, C)
+
+    def read() -> torch.Tensor:
+        if reads == "from_linear":
+            return NearestETFHead.from_linear(layer).U
+        head = NearestETFHead(D, C, evaluation_shrinkage=0.01 if reads == "weight" else None)
+        head(features, labels)
+        if reads == "solution":
+            return torch.tensor(head.solution().problem.H)
+        if reads == "add_classes":
+            head.add_classes(1)
+        return head.eval().weight
+
+    plain = read()
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(read(), plain, rtol=0, atol=1e-5)

@@ -126,7 +126,8 @@ class ETFHead(Framed):
             warn_of_low_temperature(self.temperature, C, level_of_caller() + 1, made.cosine)
         else:
             self._retemper(C, made.cosine)
-        vertices = on_frame(self.rotation(), self.frame)[:, : self.num_classes]
+        with full_precision(self.U):
+            vertices = on_frame(self.rotation(), self.frame)[:, : self.num_classes]
         frame = torch.from_numpy(simplex_etf(C)) if made.means is None else made.means
         self._first_known = made._replace(means=None, rows=None)
         self._know(made)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from etfopt._options import as_method, as_shrinkage
 from etfopt._scalars import as_integer, as_nonnegative
-from etfopt._torch import outside_graphs, visible
+from etfopt._torch import full_precision, outside_graphs, visible
 from etfopt.errors import InputError
 from etfopt.nn._running import MeansOptions, MeansUpdate, RunningMeans
 from etfopt.nn._state import refuse_trace, where_valid
@@ -117,7 +117,8 @@ class FollowingHead(Holding):
 
     def _translate(self, state_dict: dict[str, Any], prefix: str) -> None:
         super()._translate(state_dict, prefix)
-        state_dict.pop(prefix + "bias", None)  # of release 0.1: it is that of the means
+        if self._old_bias(state_dict, prefix) is not None:
+            del state_dict[prefix + "bias"]  # it is that of the means
 
     def _train(self, features: Tensor, labels: Tensor | None) -> Tensor:
         refuse_trace(self)
@@ -136,7 +137,7 @@ class FollowingHead(Holding):
 
     def _classifier(self, update: MeansUpdate) -> tuple[Tensor, Tensor]:
         """Return the weight and bias for the updated means, differentiable, and make them the state."""
-        with torch.autocast(update.mean.device.type, enabled=False):
+        with full_precision(update.mean):
             mean = update.mean if self.implicit_gradient else update.mean.detach()
             current = self.rotation()  # first, for it refuses a state that nobody initialised
             step = self.means.count()
@@ -193,8 +194,9 @@ class FollowingHead(Holding):
     @torch.no_grad()
     def turn_to_means(self) -> None:
         """Turn the frame to the class means as they are, as a first step does."""
-        H, weights = self._posed_now()
-        self.U.copy_(self._nearest_of_all(H, weights, self.U))
+        with full_precision(self.U):
+            H, weights = self._posed_now()
+            self.U.copy_(self._nearest_of_all(H, weights, self.U))
         self.prox.copy_(self.U)
 
     def _solve(self, update: MeansUpdate, mean: Tensor, current: Tensor, *, first: bool) -> tuple[Tensor, Tensor]:

@@ -118,7 +118,7 @@ class Framed(Head, Rotated):
 
     def _misfits(self, state_dict: dict[str, Any], prefix: str) -> list[str]:
         wrong = super()._misfits(state_dict, prefix)
-        old = state_dict.get(prefix + "bias")
+        old = self._old_bias(state_dict, prefix)
         first = self._first_frames["frame"]
         whole = self._whole(state_dict, prefix)
         for name, here, plain in (
@@ -143,6 +143,11 @@ class Framed(Head, Rotated):
         if not wrong and whole:
             self._check_state(state_dict, prefix)
         return wrong
+
+    def _old_bias(self, state_dict: dict[str, Any], prefix: str) -> Tensor | None:
+        """Return the bias that release 0.1 stored beside U. A bias without U is of another layer, such as nn.Linear."""
+        bias: Tensor | None = state_dict.get(prefix + "bias") if prefix + "U" in state_dict else None
+        return bias
 
     def _whole(self, state_dict: dict[str, Any], prefix: str) -> bool:
         """Return whether a state has all entries: those that come one by one, as some loaders bring them, say less."""
@@ -174,7 +179,7 @@ class Framed(Head, Rotated):
         for name, first in self._first_frames.items():
             if first is None:
                 continue
-            if prefix + "bias" in state_dict:
+            if self._old_bias(state_dict, prefix) is not None:
                 # release 0.1 stored no frame: a state of it is for heads that are built with its frame
                 state_dict.setdefault(prefix + name, first.to(self.U.device, self.U.dtype, copy=True))
             frame = state_dict.get(prefix + name)

@@ -136,15 +136,16 @@ class FixedETFHead(ETFHead):
         mean, samples = f"{prefix}global_mean", f"{prefix}samples"
         # release 0.1 stored a bias; later heads of its statistics store a mean, and U, without a number of samples
         later = mean if samples not in state_dict and f"{prefix}U" in state_dict else None
-        old = f"{prefix}bias" if f"{prefix}bias" in state_dict else later
+        old = later if self._old_bias(state_dict, prefix) is None else f"{prefix}bias"
         wrong = self._other_statistics(state_dict, samples, old)
         return wrong or super()._misfits(state_dict, prefix)
 
     def _translate(self, state_dict: dict[str, Any], prefix: str) -> None:
         super()._translate(state_dict, prefix)
-        bias = state_dict.pop(prefix + "bias", None)
-        if bias is not None:  # of release 0.1
-            U, frame = state_dict.get(prefix + "U", self.U), state_dict.get(prefix + "frame", self.frame)
+        bias = self._old_bias(state_dict, prefix)
+        if bias is not None:
+            del state_dict[prefix + "bias"]
+            U, frame = state_dict[prefix + "U"], state_dict.get(prefix + "frame", self.frame)
             state_dict[prefix + "global_mean"] = _mean_of(bias, U, frame)
 
     def _train(self, features: Tensor, labels: Tensor | None) -> Tensor:

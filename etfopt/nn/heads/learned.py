@@ -2,7 +2,7 @@ r"""The learned baseline."""
 
 from __future__ import annotations
 
-from typing import Unpack
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -58,18 +58,13 @@ class LearnedHead(Head):
         super().__init__(dim, num_classes, **options)
         device, dtype = options.get("device"), options.get("dtype")
         self.rows = nn.Parameter(torch.empty(num_classes, dim, device=device, dtype=dtype))
-        self.register_buffer("bias", torch.zeros(num_classes, device=device, dtype=dtype))
         self.reset_parameters()
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Draw new rows from the global generator, as the constructor does; the bias is zero."""
+        """Draw new rows from the global generator, as the constructor does."""
         if not self.rows.is_meta:
             self.rows.copy_(functional.normalize(nn.Linear(self.dim, self.num_classes, bias=False).weight, dim=1))
-        self.bias.zero_()
-
-    def _reset_buffers(self) -> None:
-        self.bias.zero_()
 
     @torch.no_grad()
     def _reindex(self, index: list[int]) -> None:
@@ -81,12 +76,20 @@ class LearnedHead(Head):
         self._retemper(len(index))
         self.num_classes = len(index)
         self.rows = nn.Parameter(rows, requires_grad=old.requires_grad)
-        self.bias = columns(self.bias, index)
 
     @property
     def weight(self) -> Tensor:
         """Rows of unit norm, shape (C, d), detached."""
         return functional.normalize(self.rows.detach(), dim=1)
+
+    @property
+    def bias(self) -> Tensor:  # type: ignore[override] # a constant, and no part of the state
+        """Zeros, shape (C,)."""
+        return self.rows.detach().new_zeros(self.num_classes)
+
+    def _translate(self, state_dict: dict[str, Any], prefix: str) -> None:
+        super()._translate(state_dict, prefix)
+        state_dict.pop(prefix + "bias", None)  # earlier releases stored it; that of nn.Linear has no meaning here
 
     def _train(self, features: Tensor, labels: Tensor | None) -> Tensor:
         if sharded(self):
@@ -95,10 +98,11 @@ class LearnedHead(Head):
                 "in every step. Apply FSDP to the backbone only, and DistributedDataParallel to this head"
             )
         f, _ = self._checked(features, labels)
+        rows = self.rows  # looked up once: a parametrization computes them anew each time
         # through .data: a second forward before the backward pass finds unit rows, so no saved value really changes,
         # and autograd's version counter must not think otherwise
-        self.rows.data.copy_(self.weight)
-        return functional.linear(f, self.rows.to(f.dtype))
+        rows.data.copy_(functional.normalize(rows.detach(), dim=1))
+        return functional.linear(f, rows.to(f.dtype))
 
     def _classified(self, f: Tensor) -> Tensor:
         return functional.linear(f, self.weight.to(f.dtype))

@@ -137,14 +137,14 @@ def _residual(H: Tensor, w: Tensor | None, F: Tensor, U: Tensor, size: str) -> t
         s = torch.ones_like(H[..., :1, :1])
     elif w is None:
         s = (H * E).sum(dim=(-2, -1), keepdim=True)
-        s = s if size == "simplex" else s / _divisor(F.square().sum())
+        s = s if size == "simplex" else s / divisor(F.square().sum())
     else:
         slopes, weight = (w * (H * E).sum(dim=-2)).sum(dim=-1), (w * F.square().sum(dim=-2)).sum(dim=-1)
-        s = (slopes / _divisor(weight))[..., None, None]
+        s = (slopes / divisor(weight))[..., None, None]
     return torch.addcmul(H, s, E, value=-1), s
 
 
-def _divisor(X: Tensor) -> Tensor:
+def divisor(X: Tensor) -> Tensor:
     """Return X with 1 for 0."""
     return torch.where(X > 0, X, torch.ones_like(X))
 
