@@ -74,8 +74,8 @@ def test_the_report_holds_what_the_runs_measured(folder: Path, written: Path):
         assert row["train_accuracy_second"] == records[4]["train_accuracy"]
         assert row["nc3"] == records[4]["train_nc3"]
         d, C = 12, 10
-        tensors = {"learned": C * d + C, "nearest": 2 * (C - 1) * d + (C - 1) * C + C * d + C + 1}
-        assert row["head_kib"] * 1024 == 4 * tensors[variant]  # weight and bias; U, prox, frame, means and counts
+        tensors = {"learned": C * d, "nearest": 2 * (C - 1) * d + (C - 1) * C + C * d + C + 1}
+        assert row["head_kib"] * 1024 == 4 * tensors[variant]  # rows; U, prox, frame, means and counts
         reached = [record["epoch"] for record in records if record["train_accuracy"] >= 0.99]
         assert row["epochs_to_99"] == (reached[0] if reached else None)
     last = {run: records[4]["test_accuracy"] for run, records in lines.items()}
