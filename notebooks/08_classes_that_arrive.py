@@ -270,8 +270,8 @@ assert max(averages["nearest, weighted growth", False] - averages["nearest class
 #   network learns. On CIFAR-10 it trails by 5.6 points of average accuracy, in every seed of five.
 #
 # The reports `notebooks/results/incremental-cifar10/` and `incremental-omniglot/` ask the same with five seeds, drawn
-# orders of the classes, and temperature and learning rate tuned for every head. With 242 classes of few images the held,
-# half shrunk head leads every other rule there by 6 points and more, the nearest class mean included.
+# orders of the classes, and temperature and learning rate tuned for every head. With 242 classes of few images the
+# held, half shrunk head leads every other rule there by 6 points and more, the nearest class mean included.
 #
 # ## What to try
 #
