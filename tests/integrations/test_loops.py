@@ -110,6 +110,28 @@ def sam(make: type[nn.Module]) -> None:
     assert accuracy(sharpness_aware(make, 0.05)) > 0.95
 
 
+def lbfgs(make: type[nn.Module]) -> None:
+    model, data = network(make), batches(5)
+    optimizer, asked = torch.optim.LBFGS(model.parameters(), max_iter=5, line_search_fn="strong_wolfe"), []
+    for x, y in data:
+
+        def closure(x=x, y=y) -> torch.Tensor:
+            optimizer.zero_grad()
+            with model[1].uncounted():
+                loss = cross_entropy(model[1](model[0](x), y), y)
+                loss.backward()
+            asked.append(loss)
+            return loss
+
+        optimizer.step(closure)
+        with torch.no_grad():
+            model[1](model[0](x), y)
+    assert len(asked) > 2 * len(data)
+    if make is NearestETFHead:
+        assert int(model[1].means.steps) == len(data)
+    assert accuracy(model) > 0.95
+
+
 def checkpointing(make: type[nn.Module]) -> None:
     model = network(make)
     optimizer = sgd(model)
@@ -163,6 +185,7 @@ LOOPS = {
     "EMA, SWA (`AveragedModel`)": averages,
     "`update_bn`": batch_norm_update,
     "SAM": sam,
+    "`torch.optim.LBFGS`": lbfgs,
     "activation checkpointing": checkpointing,
     "`torch.compile`": compiled,
     "bf16 autocast": autocast,
