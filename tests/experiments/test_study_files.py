@@ -11,7 +11,7 @@ from tests import ROOT
 FOLDER = ROOT / "notebooks" / "studies"
 FILES = sorted(FOLDER.glob("*.toml"))
 DIGESTS = {
-    **{"batches": "0a5fb9cee958d7b4", "cifar10-small": "81e116383cfc5119", "cifar10": "9e4a7fa087f1c5aa"},
+    **{"batches": "0a5fb9cee958d7b4", "cifar10-small": "3107f39f3369fa41", "cifar10": "9e4a7fa087f1c5aa"},
     **{"cost": "35e5f7c12590a7d8", "gradients": "ed7118ab9718f8c8", "heads": "01bebde2f50b9095"},
     **{"incremental-omniglot": "c8114f71af3f8808", "incremental-cifar10": "feedd6b0ab1a5cc0"},
     **{"imbalance-cifar10": "0d9394e804ca5a32", "imbalance-mnist5k": "91a47646904afba0"},
