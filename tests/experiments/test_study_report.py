@@ -17,7 +17,7 @@ from etfopt.experiments.studies._comparisons import pairs, spread_comparisons
 from etfopt.experiments.studies._markdown import markdown
 from etfopt.experiments.studies._numbers import QUANTITIES, Collected, collect, two_epochs
 from etfopt.experiments.studies._progress import save_study
-from etfopt.experiments.studies.pages import as_html, write_report
+from etfopt.experiments.studies.pages import LINES, _shares, as_html, write_report
 from etfopt.experiments.studies.plan_file import parse_study
 from etfopt.experiments.studies.report import Report, make_report
 from etfopt.experiments.studies.runs import run_study
@@ -223,3 +223,16 @@ def test_a_run_of_one_epoch_is_reported(tmp_path: Path):
     done = call(tmp_path)
     assert done.exit_code == 0, done.output
     assert "Paired" not in (tmp_path / "report" / "report.md").read_text()
+
+
+@pytest.mark.parametrize("count", [1, LINES, LINES + 1, 12, 30])
+def test_figures_of_many_curves_are_of_about_one_size_and_share_the_first(count):
+    labels = [f"curve {i}" for i in range(count)]
+    shares = _shares(labels)
+    assert [share[0] for share in shares] == ["curve 0"] * len(shares)
+    assert ["curve 0", *(label for share in shares for label in share[1:])] == labels
+    sizes = [len(share) for share in shares]
+    assert max(sizes) <= LINES
+    assert min(sizes) > 1 or count == 1
+    assert count > LINES or len(shares) == 1
+    assert max(sizes) - min(sizes) <= len(shares)

@@ -117,9 +117,8 @@ def _figures(report: Report, folder: Path) -> dict[Path, str]:
             cells.setdefault(variant.cell if crossed else "", {})[variant.head or variant.name] = variant.name
     figures: dict[Path, str] = {}
     for cell, names in cells.items():
-        labels = list(names)
-        for start in range(0, len(labels), LINES):
-            groups = {label: runs[names[label]] for label in labels[start : start + LINES]}
+        for labels in _shares(list(names)):
+            groups = {label: runs[names[label]] for label in labels}
             counts = {len(group) for group in groups.values()}
             seeds = f"{min(counts)} to {max(counts)}" if len(counts) > 1 else str(counts.pop())
             title = f"{cell + ': ' if cell else ''}median and range over {seeds} seed{'s' * (seeds != '1')}"
@@ -127,6 +126,15 @@ def _figures(report: Report, folder: Path) -> dict[Path, str]:
             save(draw_page(groups, MEASURES, title, margins=True), path, dpi=85)
             figures[path] = title
     return figures
+
+
+def _shares(labels: list[str]) -> list[list[str]]:
+    """Divide the curves of a cell among figures of about equal size, each with the first one to compare with."""
+    if len(labels) <= LINES:
+        return [labels]
+    first, *others = labels
+    size = math.ceil(len(others) / math.ceil(len(others) / (LINES - 1)))
+    return [[first, *others[start : start + size]] for start in range(0, len(others), size)]
 
 
 def as_html(text: str, title: str) -> str:
