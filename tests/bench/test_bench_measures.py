@@ -28,11 +28,13 @@ def test_labels_fall_like_one_over_the_rank() -> None:
     assert labels.max() < 100
 
 
-def test_the_command_prints_and_writes_the_rows(tmp_path: Path) -> None:
+def test_the_command_prints_and_writes_the_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     runner = pytest.importorskip("typer.testing").CliRunner()
     from etfopt.cli import app
 
     options = ["--largest", "10", "--rounds", "1", "--out", str(tmp_path / "bench")]
+    # the console keeps the width that it was made with, in whichever test came first: 80 columns fold a heading
+    monkeypatch.setattr("etfopt.cli._app.console.width", 200)
     done = runner.invoke(app, ["bench", "measures", *options])
     assert done.exit_code == 0, done.output
     written = json.loads((tmp_path / "bench" / "bench.json").read_text())
