@@ -3,6 +3,11 @@
 import gc
 import os
 
+# Threads of several workers on the same cores wait for one another in loops, and a test takes twenty times as long.
+# The libraries read this when they are imported.
+if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // int(workers))))
+
 import numpy as np
 import pytest
 from hypothesis import Phase, settings

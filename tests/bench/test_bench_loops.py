@@ -11,6 +11,7 @@ pytest.importorskip("sklearn")
 from etfopt.bench import _trainer
 from etfopt.bench.loops import HEADS, LOOPS, LoopRow, bench_loops, choose_loops
 from etfopt.errors import InputError, MissingExtraError
+from etfopt.experiments.training.machine import use_threads
 
 
 def short(name: str, **changes: object) -> dict:
@@ -24,14 +25,15 @@ def alike(rows: list[LoopRow]) -> list[tuple]:
 
 def test_every_head_trains_by_every_loop_and_the_numbers_can_be_had_again():
     steps = itertools.count()
-    threads, drawn = torch.get_num_threads(), torch.get_rng_state()
+    drawn = torch.get_rng_state()
     loops = short("1409") | short("late", late=1)
-    rows = bench_loops(loops, seeds=1, on_step=lambda: next(steps))
+    with use_threads(2):
+        rows = bench_loops(loops, seeds=1, on_step=lambda: next(steps))
+        assert torch.get_num_threads() == 2
     assert next(steps) == 2 * len(HEADS)
     assert [(row.loop, row.head) for row in rows] == [(name, head) for name in loops for head in HEADS]
     assert all(0 <= row.lowest == row.median == row.highest <= 1 and row.seconds > 0 for row in rows)
     assert alike(bench_loops(loops, seeds=1)) == alike(rows)
-    assert torch.get_num_threads() == threads
     assert torch.equal(torch.get_rng_state(), drawn)
 
 
