@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from etfopt.solution import Solution, nearest_etf, solve
     from etfopt.solvers.base import Termination
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "Certificate",

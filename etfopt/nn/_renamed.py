@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import warnings
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -13,11 +14,13 @@ Kind = TypeVar("Kind", bound=type)
 
 
 def takes_old_options(kind: Kind) -> Kind:
-    """Let a head or `ClassMeans` take ``process_group=`` and ``confidence=``."""
+    """Let a head or `ClassMeans` take ``process_group=`` and ``confidence=``; refuse ``averaging=`` by its new place."""
     init: Callable[..., None] = getattr(kind, "__init__")  # noqa: B009 - it may be inherited
 
     @functools.wraps(init)
     def renaming(self: Any, *args: Any, **options: Any) -> None:
+        if "averaging" in options and "averaging" not in inspect.signature(kind).parameters:
+            raise TypeError(f"{kind.__name__} takes memory= now; averaging= is an option of PaperClassMeans")
         if "process_group" in options:
             _warn(kind, "process_group=GROUP", "synchronize=GROUP")
             group = options.pop("process_group")
