@@ -175,36 +175,6 @@ def within_squares(moments: Moments) -> Tensor:
     return (moments.squares - spread.square_() / moments.counts.clamp(min=1)).clamp(min=0)
 
 
-def from_old(vector: Tensor, layout: Layout) -> Tensor:
-    """Return the vector for one of release 0.1: counts, means, their rounding, scatter around them, and its unit.
-
-    It did not keep the squares of each class, which are NaN then.
-    """
-    C, d = layout.C, layout.d
-    sizes = [C, C * d, C * d, d * d, 1]
-    counts, means, rests, scatter, unit = torch.split(vector, sizes)
-    converted = vector.new_zeros(layout.size)
-    moments = layout.unpack(converted)
-    for target, value in zip(moments[:3], (counts, means, rests * counts.repeat_interleave(d)), strict=True):
-        target.view(-1).copy_(value)
-    moments.squares.masked_fill_(counts > 0, torch.nan)
-    moments.unit.copy_(unit)
-    moments.scatter.copy_(scatter.view(d, d))
-    # it was around the means: add what `within_scatter` takes off
-    around_means = within_scatter(moments)
-    moments.scatter.mul_(2).sub_(around_means)
-    return converted
-
-
-def old_misfit(vector: Tensor, layout: Layout) -> str | None:
-    """Say why `from_old` cannot take a vector, or return None."""
-    C, d = layout.C, layout.d
-    size = C + 2 * C * d + d * d + 1
-    if vector.dtype != torch.float64 or vector.shape != (size,):
-        return f"has dtype {vector.dtype} and shape {tuple(vector.shape)}, not torch.float64 and {(size,)}"
-    return None if layout.scatter else "has no variance of each class; ask for a measure that needs Sigma_W, as nc1"
-
-
 def _unit_of(features: Tensor) -> float:
     """Return the unit of the squares of differences of these features."""
     if torch.finfo(features.dtype).bits <= 32:

@@ -14,7 +14,7 @@ Kind = TypeVar("Kind", bound=type)
 
 
 def takes_old_options(kind: Kind) -> Kind:
-    """Let a head or `ClassMeans` take ``process_group=`` and ``confidence=``; refuse ``averaging=`` by its new place."""
+    """Let a head or `ClassMeans` take ``process_group=`` and ``confidence=``, and say where ``averaging=`` is now."""
     init: Callable[..., None] = getattr(kind, "__init__")  # noqa: B009 - it may be inherited
 
     @functools.wraps(init)

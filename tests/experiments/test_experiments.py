@@ -100,6 +100,8 @@ def test_a_run_that_diverges_says_when_and_keeps_what_was_finished(digits, tmp_p
     [
         *(({"threads": threads}, "threads") for threads in (0, -1, 1.5, 10**6)),
         *[({"accelerator": "abacus"}, "abacus"), ({"precision": "8"}, "8"), ({"devices": 0}, "devices")],
+        ({"progress_bar": True}, "progress_bar is no argument; those of the machine: accelerator, devices, strategy"),
+        ({"thread": 1}, "thread is no argument; did you mean 'threads'"),
     ],
 )
 def test_a_machine_that_is_not_there_is_refused_and_the_folder_left_alone(digits, tmp_path: Path, machine, message):

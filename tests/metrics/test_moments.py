@@ -1,23 +1,18 @@
-"""The state: added to in place, of any scale, no larger than it must be, and readable where release 0.1 wrote it."""
+"""The state: added to in place, of any scale, no larger than it must be, and refused where release 0.1 wrote it."""
 
-import math
 from collections.abc import Callable
 
-import numpy as np
 import pytest
 import torch
-from torch import Tensor
 from torchmetrics import Metric
 
 from etfopt._memory import Allocations
 from etfopt.errors import InputError
 from etfopt.metrics import CATALOG, MEASURES, NeuralCollapse, _moments, _pairs, _precise
-from tests.tools.measure_references import more_reference
 from tests.tools.metric_cases import (
     SIZES,
     batches,
     builders,
-    collapse_reference,
     draw,
     expected_results,
     measures,
@@ -106,49 +101,18 @@ def test_batches_of_any_scale_follow_each_other(first: float, then: float) -> No
             assert found[key] == pytest.approx(expected[key], rel=1e-9, nan_ok=True), key
 
 
-# --- a state of release 0.1 ------------------------------------------------------------------------------------------
-
-
-def old_state(features: Tensor, labels: Tensor, weight: Tensor, bias: Tensor) -> dict[str, Tensor]:
-    """What release 0.1 kept: counts, means, what rounding cut off them, scatter around them, and the unit."""
-    C, d = weight.shape
-    f, y = features.double().numpy(), labels.numpy()
-    counts, means, scatter = np.zeros(C), np.zeros((C, d)), np.zeros((d, d))
-    for c in np.unique(y):
-        own = f[y == c]
-        counts[c], means[c] = len(own), own.mean(axis=0)
-        scatter += (own - means[c]).T @ (own - means[c])
-    rounded = means.astype(np.float16).astype(np.float64)  # coarser than the release did, so that it shows
-    parts = [counts, rounded.ravel(), (means - rounded).ravel(), scatter.ravel() / 64, [8.0]]
-    correct = (features @ weight.T + bias).argmax(dim=1).eq(labels).sum().double()
-    moments = torch.from_numpy(np.concatenate(parts))
-    return {"moments": moments, "correct": correct, "weight": weight.double(), "bias": bias.double()}
-
-
-def test_a_state_of_release_0_1_goes_on_with_the_same_values() -> None:
-    data = draw(5, 8, 100, dtype=torch.float64)
-    first, second = batches(data, [60, 40])
-    metric = NeuralCollapse(**SIZES, measures="all")
+def test_a_state_of_release_0_1_is_refused_by_its_name() -> None:
+    C, d = SIZES["num_classes"], SIZES["dim"]
+    old = {"class_counts": torch.ones(C), "class_sums": torch.ones(C, d), "second_moment": torch.eye(d)}
+    metric = NeuralCollapse(**SIZES)
     metric.persistent(mode=True)
-    metric.load_state_dict(old_state(*first))
-    metric.update(*second)
-    found = {key: float(x) for key, x in metric.compute().items()}
-    assert math.isnan(found.pop("cdnv"))  # it did not keep the variance of each class
-    expected = collapse_reference(*data) | more_reference(*data[:3])
-    assert found == pytest.approx({key: expected[key] for key in found}, rel=1e-9)
-
-
-def test_a_state_of_release_0_1_that_does_not_fit_is_refused_by_its_name() -> None:
-    state = old_state(*draw(5, 8, 100, dtype=torch.float64))
-    narrow, small = NeuralCollapse(**SIZES, measures=["nc2", "nc4"]), NeuralCollapse(num_classes=4, dim=8)
-    for metric, message in (
-        (narrow, r"moments, a state of release 0\.1, has no variance of each class; ask for a measure"),
-        (small, r"moments, a state of release 0\.1, has dtype torch.float64 and shape \(150,\), not"),
-    ):
-        before = metric.totals.clone()
-        with pytest.raises(RuntimeError, match=message):
-            metric.load_state_dict(dict(state), strict=False)
-        assert torch.equal(metric.totals, before)
+    metric.update(*draw(5, 8, 100, dtype=torch.float64))
+    before = {name: value.clone() for name, value in metric.state_dict().items()}
+    for strict in (True, False):
+        with pytest.raises(RuntimeError, match=r"class_sums is of release 0\.1, whose .* not read: measure again"):
+            metric.load_state_dict(old, strict=strict)
+    assert before
+    assert all(torch.equal(value, before[name]) for name, value in metric.state_dict().items())
 
 
 # --- the margin ------------------------------------------------------------------------------------------------------

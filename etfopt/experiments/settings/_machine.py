@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Self
 
 from etfopt._scalars import as_integer
-from etfopt.errors import InputError
+from etfopt.errors import InputError, nearest
 
 
 def require_processors(count: int, name: str) -> None:
@@ -61,3 +63,14 @@ class Machine:
     def __post_init__(self) -> None:
         as_integer(self.devices, "devices", at_least=1)
         require_processors(self.threads, "threads")
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any]) -> Self:
+        """Return the machine that has these keyword arguments of a function; refuse what is none of its own."""
+        known = [field.name for field in fields(cls)]
+        for name in options:
+            if name not in known:
+                raise InputError(
+                    f"{name} is no argument; {nearest(name, known)}those of the machine: {', '.join(known)}"
+                )
+        return cls(**options)

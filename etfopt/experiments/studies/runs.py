@@ -97,7 +97,8 @@ def run_study(
     If anything stops a study early, Ctrl-C and SIGTERM included, every finished epoch is kept. The same call resumes.
     """
     require_processors(jobs, "jobs")
-    if jobs > 1 and (Machine(**machine).threads > 1 or Machine(**machine).devices > 1):
+    computer = Machine.of(machine)
+    if jobs > 1 and (computer.threads > 1 or computer.devices > 1):
         raise InputError(f"jobs = {jobs} goes with one thread and one device a run")
     if overwrite:
         todo = [Progress(run, State.NEW, 0) for run in study.runs()]

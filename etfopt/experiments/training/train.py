@@ -122,7 +122,7 @@ def train(
     >>> [record["epoch"] for record in result.history]
     [0, 1]
     """
-    computer, rank, log = Machine(**machine), process_rank(), RunLogger(logger, path, config)
+    computer, rank, log = Machine.of(machine), process_rank(), RunLogger(logger, path, config)
     _warn_of_cone(config)
     if resume and overwrite:
         raise InputError("resume = True and overwrite = True exclude each other: continue the run, or replace it")
