@@ -1,9 +1,10 @@
 """The PyTorch bridge: a differentiable nearest ETF, running class means, and classifier heads.
 
-The table shows which modes work. "right" is the eager value and derivative, "error" an exception before any state has
-changed. The tests run every cell. The columns are the node (`nearest_etf`, `polar_factor`, with weights and held
-classes) by any method, by products alone (``method="newton-schulz"``), the distance (`etf_distance`, `ETFDistance`),
-the three heads in evaluation, and each head in training; `ClassMeans` in training is like the nearest head.
+The table shows which modes work. "right" is the eager value or derivative, whichever the mode gives; "error" is an
+exception, before any state has changed but for checkpoint. The tests run every cell, and compile with the backend
+"aot_eager". The columns are the node (`nearest_etf`, `polar_factor`, with weights and held classes) by any method, by
+products alone (``method="newton-schulz"``), the distance (`etf_distance`, `ETFDistance`), the three heads in
+evaluation, and each head in training; `ClassMeans` in training is like the nearest head.
 
 ==============================  =====  ========  ========  =====  =======  =====  =======
 mode                            node   products  distance  eval   learned  fixed  nearest

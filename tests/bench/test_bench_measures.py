@@ -9,6 +9,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("torchmetrics")
 from etfopt.bench import measures
 from etfopt.bench.measures import bench_measures
+from tests.tools.promised import keys
 
 
 def test_every_shape_is_measured_with_both_kinds_of_labels() -> None:
@@ -38,5 +39,6 @@ def test_the_command_prints_and_writes_the_rows(tmp_path: Path, monkeypatch: pyt
     done = runner.invoke(app, ["bench", "measures", *options])
     assert done.exit_code == 0, done.output
     written = json.loads((tmp_path / "bench" / "bench.json").read_text())
+    assert keys("bench measures") <= written.keys()
     assert [row["labels"] for row in written["rows"]] == ["uniform", "zipf"]
     assert "index_add_" in done.output

@@ -57,10 +57,9 @@ def test_an_error_names_argument_value_and_remedy_once(case):
 
 
 MOVED = [
-    ("etfopt.geometry", "simplex_etf"),
-    ("etfopt.geometry", "sym"),
-    ("etfopt.solvers.relaxation", "ConvexRelaxation"),
-    ("etfopt.solvers.trust_region", "SteepestDescent"),
+    *(("etfopt.geometry", name) for name in ("SVD", "feasibility", "simplex_etf", "sym", "thin_svd")),
+    *(("etfopt.solvers.relaxation", name) for name in ("ConvexRelaxation", "RelaxationStats")),
+    *(("etfopt.solvers.trust_region", name) for name in ("ConjugateGradient", "SteepestDescent")),
 ]
 
 

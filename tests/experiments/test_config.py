@@ -224,13 +224,20 @@ def test_dot_regression_has_features_of_norm_one_unless_another_norm_is_named(tm
 
 
 def test_a_run_that_is_written_down_keeps_its_temperature_and_its_digest(tmp_path: Path):
-    """A run with dot-regression at tau = 5, as version 0.1 wrote it."""
+    """A run with dot-regression at tau = 5, as release 0.1 wrote it: in the folder of a run, or by `save`."""
     head = HeadConfig(temperature=5.0, statistics="paper")
     written = TrainConfig(loss=LossConfig(name="dot-regression"), head=head)
     assert written.digest() == "1537b6500bdf4aab"
     written.save(tmp_path / "config.json")
     assert read_config(tmp_path / "config.json") == written
     assert read_config(tmp_path / "config.json", {"seed": 0}) == written
+    record = written.to_dict()
+    del record["head"]["statistics"]  # there was no such setting
+    (tmp_path / "run.json").write_text(json.dumps({"schema": 1, "config": record}))
+    (tmp_path / "saved.json").write_text(json.dumps(record))
+    for name in ("run.json", "saved.json"):
+        assert read_config(tmp_path / name) == written
+    assert read_config(tmp_path / "saved.json").digest() == "1537b6500bdf4aab"
 
 
 def test_the_unconstrained_features_model_has_free_features_unless_others_are_named(tmp_path: Path):

@@ -1,4 +1,4 @@
-"""The state: added to in place, of any scale, no larger than it must be, and refused where release 0.1 wrote it."""
+"""The state: added to in place, of any scale, and no larger than it must be."""
 
 from collections.abc import Callable
 
@@ -99,20 +99,6 @@ def test_batches_of_any_scale_follow_each_other(first: float, then: float) -> No
     for key in MEASURES:
         if key not in ("accuracy", "nc4"):
             assert found[key] == pytest.approx(expected[key], rel=1e-9, nan_ok=True), key
-
-
-def test_a_state_of_release_0_1_is_refused_by_its_name() -> None:
-    C, d = SIZES["num_classes"], SIZES["dim"]
-    old = {"class_counts": torch.ones(C), "class_sums": torch.ones(C, d), "second_moment": torch.eye(d)}
-    metric = NeuralCollapse(**SIZES)
-    metric.persistent(mode=True)
-    metric.update(*draw(5, 8, 100, dtype=torch.float64))
-    before = {name: value.clone() for name, value in metric.state_dict().items()}
-    for strict in (True, False):
-        with pytest.raises(RuntimeError, match=r"class_sums is of release 0\.1, whose .* not read: measure again"):
-            metric.load_state_dict(old, strict=strict)
-    assert before
-    assert all(torch.equal(value, before[name]) for name, value in metric.state_dict().items())
 
 
 # --- the margin ------------------------------------------------------------------------------------------------------

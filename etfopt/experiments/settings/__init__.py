@@ -1,7 +1,7 @@
 """The settings of a training run: frozen records, checked by names and numbers alone. Nothing here imports PyTorch."""
 
 from etfopt.experiments.settings._data import DataConfig
-from etfopt.experiments.settings._machine import Machine, require_processors
+from etfopt.experiments.settings._machine import Machine, machine_of, require_processors
 from etfopt.experiments.settings._model import BackboneConfig, HeadConfig, LossConfig
 from etfopt.experiments.settings._run import TrainConfig, read_config
 from etfopt.experiments.settings._sessions import SessionsConfig
@@ -20,6 +20,7 @@ __all__ = [
     "SessionsConfig",
     "TrainConfig",
     "TrainingConfig",
+    "machine_of",
     "read_config",
     "require_processors",
 ]

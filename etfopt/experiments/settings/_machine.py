@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any, Self
+from typing import Any
 
 from etfopt._scalars import as_integer
 from etfopt.errors import InputError, nearest
@@ -64,13 +64,27 @@ class Machine:
         as_integer(self.devices, "devices", at_least=1)
         require_processors(self.threads, "threads")
 
-    @classmethod
-    def of(cls, options: Mapping[str, Any]) -> Self:
-        """Return the machine that has these keyword arguments of a function; refuse what is none of its own."""
-        known = [field.name for field in fields(cls)]
-        for name in options:
-            if name not in known:
-                raise InputError(
-                    f"{name} is no argument; {nearest(name, known)}those of the machine: {', '.join(known)}"
-                )
-        return cls(**options)
+
+def machine_of(options: Mapping[str, Any]) -> Machine:
+    """Return the machine of a function's other keyword arguments.
+
+    Parameters
+    ----------
+    options : mapping
+        Attributes of `Machine` by name.
+
+    Returns
+    -------
+    Machine
+
+    Raises
+    ------
+    InputError
+        If one is none of them, or is refused.
+    """
+    known = [field.name for field in fields(Machine)]
+    for name in options:
+        if name not in known:
+            said = f"{name} is no argument; {nearest(name, known)}"
+            raise InputError(f"{said}those of the machine: {', '.join(known)}")
+    return Machine(**options)

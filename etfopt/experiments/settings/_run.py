@@ -302,8 +302,16 @@ def read_config(path: Path, settings: Mapping[str, Any] | None = None) -> TrainC
     try:
         if isinstance(values, dict) and values.keys() == {"schema", "config"}:  # as a run writes it
             config = TrainConfig.from_record(values["config"])
+        elif _saved_by_0_1(values):
+            config = TrainConfig.from_record(values)
         else:
             config = TrainConfig.from_dict(values)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     return config.with_settings({**named(values), **settings}) if settings else config
+
+
+def _saved_by_0_1(values: object) -> bool:
+    """Whether `TrainConfig.save` of release 0.1 wrote this: it named every setting that there was."""
+    head = values.get("head") if isinstance(values, dict) else None
+    return isinstance(head, dict) and "averaging" in head and "statistics" not in head and "implicit_gradient" in head

@@ -21,7 +21,7 @@ from typing import Any
 from etfopt._processes import end_with_parent, on_sigterm, sigint_blocked
 from etfopt.errors import ConvergenceError, EtfoptError, InputError
 from etfopt.experiments.data import load_images
-from etfopt.experiments.settings import Machine, require_processors
+from etfopt.experiments.settings import machine_of, require_processors
 from etfopt.experiments.studies._progress import Progress, State, progress, record_divergence, save_study
 from etfopt.experiments.studies.plan import Planned, Study
 from etfopt.experiments.training.train import train
@@ -97,7 +97,7 @@ def run_study(
     If anything stops a study early, Ctrl-C and SIGTERM included, every finished epoch is kept. The same call resumes.
     """
     require_processors(jobs, "jobs")
-    computer = Machine.of(machine)
+    computer = machine_of(machine)
     if jobs > 1 and (computer.threads > 1 or computer.devices > 1):
         raise InputError(f"jobs = {jobs} goes with one thread and one device a run")
     if overwrite:

@@ -18,7 +18,7 @@ from etfopt.experiments.data.sessions import sessions_of
 from etfopt.experiments.networks.backbones import build_backbone
 from etfopt.experiments.networks.heads import build_head
 from etfopt.experiments.networks.optimizers import build_optimizer, build_schedule, orthogonal_
-from etfopt.experiments.settings import Machine, TrainConfig
+from etfopt.experiments.settings import TrainConfig, machine_of
 from etfopt.experiments.training._checkpoints import EpochCheckpoint, Identity
 from etfopt.experiments.training._fitting import fit_sessions
 from etfopt.experiments.training._means import read_means
@@ -122,7 +122,7 @@ def train(
     >>> [record["epoch"] for record in result.history]
     [0, 1]
     """
-    computer, rank, log = Machine.of(machine), process_rank(), RunLogger(logger, path, config)
+    computer, rank, log = machine_of(machine), process_rank(), RunLogger(logger, path, config)
     _warn_of_cone(config)
     if resume and overwrite:
         raise InputError("resume = True and overwrite = True exclude each other: continue the run, or replace it")
