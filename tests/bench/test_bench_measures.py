@@ -9,7 +9,6 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("torchmetrics")
 from etfopt.bench import measures
 from etfopt.bench.measures import bench_measures
-from tests.tools.promised import keys
 
 
 def test_every_shape_is_measured_with_both_kinds_of_labels() -> None:
@@ -32,6 +31,7 @@ def test_labels_fall_like_one_over_the_rank() -> None:
 def test_the_command_prints_and_writes_the_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     runner = pytest.importorskip("typer.testing").CliRunner()
     from etfopt.cli import app
+    from tests.tools.promised import keys
 
     options = ["--largest", "10", "--rounds", "1", "--out", str(tmp_path / "bench")]
     # the console keeps the width that it was made with, in whichever test came first: 80 columns fold a heading
