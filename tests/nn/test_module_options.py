@@ -105,5 +105,10 @@ def test_the_options_of_release_0_1_still_work_and_say_how_to_write_them(make):
     assert head.temperature == collapse_temperature(3, 0.9)
     with pytest.warns(DeprecationWarning, match="process_group=GROUP"):
         assert ClassMeans(num_classes=3, dim=8, process_group=None).ranks is not None
+    group = object()
+    if make is not LearnedHead:  # it had none
+        with pytest.warns(DeprecationWarning, match=rf"{make.__name__}\(process_group=GROUP\) is written synchronize"):
+            head = make(8, 3, process_group=group)
+        assert any(getattr(module, "ranks", None) and module.ranks.synchronize is group for module in head.modules())
     with pytest.raises(TypeError, match="ClassMeans takes memory= now; averaging= is an option of PaperClassMeans"):
         ClassMeans(num_classes=3, dim=8, averaging="paper")

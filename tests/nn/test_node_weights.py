@@ -246,12 +246,13 @@ def test_low_precision_is_computed_in_single_under_autocast_too(dtype, rng):
     assert torch.equal(U, single.to(dtype))
 
 
-def test_forward_mode_of_forward_mode_is_refused_and_of_reverse_mode_is_right(rng):
+@pytest.mark.parametrize("method", METHODS)
+def test_forward_mode_of_forward_mode_is_refused_and_of_reverse_mode_is_right(method, rng):
     H, weights = (torch.tensor(X) for X in (rng.standard_normal((6, 4)), rng.uniform(0.5, 2, 4)))
     F, V = frame_tensor(4, H, reduced=True), torch.tensor(rng.standard_normal((6, 4)))
 
     def loss(H: Tensor) -> Tensor:
-        return (nearest_etf(H, frame=F, weights=weights) @ F).pow(3).sum()
+        return (nearest_etf(H, frame=F, weights=weights, method=method) @ F).pow(3).sum()
 
     with pytest.raises(Exception, match="forward mode of forward mode is not supported"):
         torch.func.jacfwd(torch.func.jacfwd(loss))(H)
