@@ -14,7 +14,7 @@ DIGESTS = {
     **{"batches": "0a5fb9cee958d7b4", "cifar10-small": "3107f39f3369fa41", "cifar10": "9e4a7fa087f1c5aa"},
     **{"cost": "35e5f7c12590a7d8", "gradients": "ed7118ab9718f8c8", "heads": "01bebde2f50b9095"},
     **{"incremental-omniglot": "c8114f71af3f8808", "incremental-cifar10": "feedd6b0ab1a5cc0"},
-    **{"imbalance-cifar10": "0d9394e804ca5a32", "imbalance-mnist5k": "91a47646904afba0"},
+    **{"imbalance-cifar10": "ca0b522c0a91d508", "imbalance-mnist5k": "91a47646904afba0"},
     **{"cifar10-50k": "ad695579a194c3bd", "codes-omniglot": "e0e7b911f68cbbbc"},
     **{"auxiliary": "963eb97b3969882e", "tails-cifar10": "e79f7cd7b59afc95", "tails-mnist5k": "02fa6c364587ee04"},
     **{"omniglot": "b16c31a3c5759c89", "ufm-1000": "d0bb103a15058ed9", "ufm": "704db384edb140b7"},
