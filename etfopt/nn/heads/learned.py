@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from etfopt._options import as_ignored
-from etfopt._torch import sharded
+from etfopt._torch import outside_graphs, sharded, transforms
 from etfopt.errors import InputError
 from etfopt.nn._renamed import takes_old_options
 from etfopt.nn.heads._growth import columns
@@ -99,10 +99,23 @@ class LearnedHead(Head):
             )
         f, _ = self._checked(features, labels)
         rows = self.rows  # looked up once: a parametrization computes them anew each time
-        # through .data: a second forward before the backward pass finds unit rows, so no saved value really changes,
-        # and autograd's version counter must not think otherwise
-        rows.data.copy_(functional.normalize(rows.detach(), dim=1))
+        if torch.compiler.is_compiling() and "Jvp" in transforms():
+            # PyTorch 2.13 fails in a graph while it writes its error, and what it leaves behind turns autograd off,
+            # without a word, when Python collects it
+            _project_uncompiled(rows)
+        else:
+            _project(rows)
         return functional.linear(f, rows.to(f.dtype))
 
     def _classified(self, f: Tensor) -> Tensor:
         return functional.linear(f, self.weight.to(f.dtype))
+
+
+def _project(rows: Tensor) -> None:
+    """Give the rows unit length."""
+    # through .data: a second forward before the backward pass finds unit rows, so no saved value really changes, and
+    # autograd's version counter must not think otherwise
+    rows.data.copy_(functional.normalize(rows.detach(), dim=1))
+
+
+_project_uncompiled = outside_graphs(_project)
