@@ -17,7 +17,7 @@ DIGESTS = {
     **{"imbalance-cifar10": "ca0b522c0a91d508", "imbalance-mnist5k": "91a47646904afba0"},
     **{"cifar10-50k": "ad695579a194c3bd", "codes-omniglot": "e0e7b911f68cbbbc"},
     **{"auxiliary": "963eb97b3969882e", "tails-cifar10": "e79f7cd7b59afc95", "tails-mnist5k": "02fa6c364587ee04"},
-    **{"omniglot": "b16c31a3c5759c89", "ufm-1000": "d0bb103a15058ed9", "ufm": "704db384edb140b7"},
+    **{"omniglot": "381580c1ef836d70", "ufm-1000": "d0bb103a15058ed9", "ufm": "704db384edb140b7"},
 }
 """Of the digests of all runs of each study, as the first version that had it computed them: recorded runs are known
 by these.
