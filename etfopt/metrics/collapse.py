@@ -53,7 +53,9 @@ class NeuralCollapse(KeepsMoments):
     :math:`\Sigma_B` weights a class by its share, so that :math:`\Sigma_W + \Sigma_B` is the covariance of the
     features; for balanced classes this is the plain mean over classes. C is `num_classes` throughout. A class that
     never occurred has a zero column in H and is left out of equinorm_means. vci, nc2_means, nc3 and etf_distance_means
-    then stay away from 0: they ask for the simplex of all C classes.
+    then stay away from 0: they ask for the simplex of all C classes. In vci, the rounding of float32 features
+    that lie in a subspace (such as those of a linear layer with more outputs than inputs) counts as variance, so that
+    two machines may give it differently; float64 features have no such part.
 
     The measures in `FEATURE_MEASURES` need no classifier, so that hidden layers can be measured:
     ``update(features, labels)``. All others are NaN then. The measures use the last classifier given, the accuracy that

@@ -38,6 +38,7 @@ def test_a_head_with_more_classes_is_a_head_of_that_many(make):
     assert {name: value.shape for name, value in head.state_dict().items()} == {
         name: value.shape for name, value in fresh.state_dict().items()
     }
+    assert all(parameter.is_contiguous() for parameter in head.parameters())
     features, labels = ready(C + 3)
     assert head(features, labels).shape == (30, C + 3)
     fresh.load_state_dict(head.state_dict())

@@ -247,8 +247,8 @@ class Head(LoadChecked, TakesLabels, abc.ABC):
     def linear(self) -> nn.Linear:
         """Return the classifier as it is now, as a plain layer without gradient, for features that are normalised.
 
-        ``head.linear()(head.normalize(x))`` equals ``head.eval()(x)``. To deploy a network, put `UnitFeatures` in front
-        of it. It has the dtype that the head was built in or last moved to.
+        ``head.linear()(head.normalize(x))`` equals ``head.eval()(x)`` up to rounding. To deploy a network, put
+        `UnitFeatures` in front of it. It has the dtype that the head was built in or last moved to.
 
         Returns
         -------

@@ -75,7 +75,7 @@ class LearnedHead(Head):
         self.ignore_index = as_ignored(self.ignore_index, len(index))
         self._retemper(len(index))
         self.num_classes = len(index)
-        self.rows = nn.Parameter(rows, requires_grad=old.requires_grad)
+        self.rows = nn.Parameter(rows.contiguous(), requires_grad=old.requires_grad)
 
     @property
     def weight(self) -> Tensor:
