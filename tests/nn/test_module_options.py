@@ -81,7 +81,9 @@ def test_the_exported_layer_has_the_dtype_of_the_head(make, dtype, rng):
     for twin in (head, head.to("cpu")):  # a move to a device keeps it
         layer = twin.eval().linear()
         assert layer.weight.dtype == layer.bias.dtype == dtype
-        # not to the bit: the weight of the layer may lie in memory otherwise, and some processors round otherwise then
+        assert torch.equal(layer.weight, twin.weight.to(dtype))
+        assert torch.equal(layer.bias, twin.bias.to(dtype))
+        # the same numbers may lie in memory otherwise, and some processors round a product otherwise then
         expected = twin(x)
         atol = float(4 * torch.finfo(dtype).eps * expected.abs().max())
         torch.testing.assert_close(layer(twin.normalize(x)), expected, rtol=0, atol=atol)
